@@ -22,7 +22,6 @@ import numpy as np
 
 from configs import mini
 from sibert_jax.checkpoint import Checkpoints
-from sibert_jax.data import load_corpora
 from sibert_jax.train import build, sharding
 from sibert_jax.train.loop import Loop
 from sibert_jax.train.session import Session, check_divisible
@@ -155,7 +154,7 @@ def _start(config, directory: str, devices) -> tuple[Session, TrainState]:
     run = build.run_config(config)
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
     check_divisible(run, mesh)
-    session = Session(run, mesh, load_corpora(run.data, progress=_say))
+    session = Session(run, mesh, *build.load_task(run, progress=_say))
     _say(f"compiling the {run.model.arch} step")
     with Checkpoints(pathlib.Path(directory) / "empty", keep=1) as checkpoints:
         return session, session.start(checkpoints)

@@ -5,10 +5,8 @@ import importlib
 import pathlib
 
 import jax
-import numpy as np
 import pytest
 
-from sibert_jax.tasks.pretraining import Pretraining
 from sibert_jax.train import build, sharding
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -61,13 +59,8 @@ def test_every_config_builds_and_shards_over_eight_devices(name, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     config = importlib.import_module(f"configs.{name}").get_config()
     run = build.run_config(config)
-    task = Pretraining(run.model, run.task, np.ones(run.model.vocab_size, np.int64))
-    batch = {
-        "tokens": jax.ShapeDtypeStruct((1, run.seq_len), "int32"),
-        "segments": jax.ShapeDtypeStruct((1, run.seq_len), "int32"),
-        "valid": jax.ShapeDtypeStruct((1, run.seq_len), "bool"),
-        "masked_positions": jax.ShapeDtypeStruct((1, 20), "int32"),
-    }
+    task = build.bare_task(run)
+    batch = task.abstract_batch(1, run.seq_len)
     params = jax.eval_shape(task.init, jax.random.key(0), batch)
     for mesh in (sharding.make_mesh(8, 1, 1), sharding.make_mesh(2, 2, 2)):
         sharding.param_shardings(params, mesh)

@@ -11,7 +11,6 @@ of params), 1 if not, 2 if the input is wrong.
 from __future__ import annotations
 
 import importlib
-import math
 import pathlib
 import sys
 from typing import Any
@@ -65,7 +64,6 @@ def main(arguments: list[str]) -> int:
 
 def _from_config() -> tuple:
     """Return the loss of a config's task, with abstract parameters and batch."""
-    from sibert_jax.tasks.pretraining import Pretraining
     from sibert_jax.train import build
     from sibert_jax.train.errors import ConfigError
 
@@ -73,8 +71,8 @@ def _from_config() -> tuple:
         run = build.run_config(_CONFIG.value)
     except (ConfigError, OSError) as error:  # OSError: the file, which is read only now
         raise WrongInput(" ".join(str(error).split())) from None
-    task = Pretraining(run.model, run.task, np.ones(run.model.vocab_size))
-    batch = _abstract_batch(2, run.seq_len, math.ceil(run.task.mask_rate * run.seq_len))
+    task = build.bare_task(run)
+    batch = task.abstract_batch(2, run.seq_len)
     params = jax.eval_shape(task.init, jax.random.key(run.seed), batch)
     dropout_key = jax.random.key(run.seed) if run.model.dropout > 0 else None
 
@@ -83,20 +81,6 @@ def _from_config() -> tuple:
         return sum(sums[name] / totals[name] for name in task.loss_names)
 
     return loss, params, (batch, dropout_key), task.invariance_mask(params)
-
-
-def _abstract_batch(rows: int, length: int, masked: int) -> dict[str, jax.ShapeDtypeStruct]:
-    shapes = {
-        "tokens": ((rows, length), jnp.int32),
-        "segments": ((rows, length), jnp.int32),
-        "valid": ((rows, length), jnp.bool_),
-        "masked_positions": ((rows, masked), jnp.int32),
-        "masked_targets": ((rows, masked), jnp.int32),
-        "masked_weights": ((rows, masked), jnp.float32),
-        "example_weights": ((rows,), jnp.float32),
-        "nsp_labels": ((rows,), jnp.int32),
-    }
-    return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
 
 def _from_path(path: str) -> tuple:

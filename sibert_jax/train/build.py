@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,8 @@ import optax
 from sibert_jax import optim
 from sibert_jax.data import CorpusSpec
 from sibert_jax.model import ModelConfig
-from sibert_jax.tasks.pretraining import PretrainingConfig
+from sibert_jax.tasks.pretraining import Pretraining, PretrainingConfig, load_pretraining
+from sibert_jax.tasks.task import Task, TaskData
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.run_config import (
     CheckpointConfig,
@@ -75,6 +77,32 @@ def _dataclass(section: str, cls, values: dict):
         raise
     except ValueError as error:  # the packages below `train` have no ConfigError
         raise ConfigError(str(error)) from None
+
+
+def load_task(run: RunConfig, progress: Callable[[str], None]) -> tuple[Task, TaskData]:
+    """The task of a run with its data.
+
+    Args:
+      run: the whole configuration.
+      progress: called with a line of text now and then.
+
+    Raises:
+      DataError: text, vocabulary or cache cannot be used.
+    """
+    return load_pretraining(
+        run.model,
+        run.task,
+        run.data,
+        seq_len=run.seq_len,
+        global_batch_size=run.train.global_batch_size,
+        seed=run.seed,
+        progress=progress,
+    )
+
+
+def bare_task(run: RunConfig) -> Task:
+    """The task without data: enough for shapes, degrees and compilation, not for training."""
+    return Pretraining(run.model, run.task, run.seq_len)
 
 
 class Recipe(NamedTuple):

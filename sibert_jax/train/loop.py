@@ -11,7 +11,7 @@ import jax
 import ml_collections
 
 from sibert_jax.checkpoint import Checkpoints
-from sibert_jax.data import load_corpora, prefetch
+from sibert_jax.data import prefetch
 from sibert_jax.train import build, metrics, sharding, workdir
 from sibert_jax.train.errors import TrainingError
 from sibert_jax.train.session import Session, check_divisible
@@ -42,7 +42,7 @@ def train(
     check_divisible(run, mesh)
     workdir.claim(directory, config)
     use_compilation_cache(run.train.compilation_cache_dir)
-    session = Session(run, mesh, load_corpora(run.data, progress=say))
+    session = Session(run, mesh, *build.load_task(run, progress=say))
     with Checkpoints(directory / "checkpoints", run.checkpoint.keep) as checkpoints:
         state = session.start(checkpoints)
         if jax.process_index() == 0:

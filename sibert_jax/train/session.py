@@ -1,6 +1,5 @@
 """The objects of a run: batches, task, optimizer, compiled step; fresh or restored state."""
 
-import functools
 import pathlib
 
 import jax
@@ -11,12 +10,12 @@ from jax.sharding import PartitionSpec as P
 
 from sibert_jax import homogeneity, optim
 from sibert_jax.checkpoint import Checkpoints, restore_params
-from sibert_jax.data import Corpora, prefetch
-from sibert_jax.tasks.pretraining import Pretraining, build_batches
+from sibert_jax.data import prefetch
+from sibert_jax.tasks.task import Batch, Task, TaskData
 from sibert_jax.train import build, sharding
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.run_config import RunConfig
-from sibert_jax.train.step import Batch, Step, TrainState, evaluate_batch
+from sibert_jax.train.step import Step, TrainState
 
 # Purposes of the seed, so that no two uses share random bits.
 INIT, DROPOUT = 0, 1
@@ -25,13 +24,9 @@ INIT, DROPOUT = 0, 1
 class Session:
     """A run on its mesh, before its first step. `start` makes the state and compiles the step."""
 
-    def __init__(self, run: RunConfig, mesh: Mesh, corpora: Corpora):
-        self.run, self.mesh, self.corpora = run, mesh, corpora
+    def __init__(self, run: RunConfig, mesh: Mesh, task: Task, data: TaskData):
+        self.run, self.mesh, self.task, self.data = run, mesh, task, data
         self.batch_size = run.train.global_batch_size
-        self.train_batches, self.eval_batches = build_batches(
-            corpora, run.task, seq_len=run.seq_len, global_batch_size=self.batch_size, seed=run.seed
-        )
-        self.task = Pretraining(run.model, run.task, corpora.unigram_counts)
         self.rows = sharding.local_rows(mesh, self.batch_size)
         abstract = jax.eval_shape(self._init_params, self.abstract_batch())
         self.param_shardings = sharding.param_shardings(abstract, mesh)
@@ -57,16 +52,15 @@ class Session:
     def abstract_batch(self) -> Batch:
         """Shapes and places of a global batch."""
         where = sharding.batch_sharding(self.mesh)
+        shapes = self.task.abstract_batch(self.batch_size, self.run.seq_len)
         return {
-            name: jax.ShapeDtypeStruct(
-                (self.batch_size, *rows.shape[1:]), rows.dtype, sharding=where
-            )
-            for name, rows in self.train_batches.batch(0, slice(0, 1)).items()
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+            for name, leaf in shapes.items()
         }
 
     def batch(self, index: int) -> Batch:
         """The batch of update `index` (from 0), on the devices."""
-        rows = self.train_batches.batch(index, self.rows)
+        rows = self.data.train.batch(index, self.rows)
         return sharding.to_devices(rows, self.mesh, self.batch_size)
 
     def start(self, checkpoints: Checkpoints) -> TrainState:
@@ -100,7 +94,8 @@ class Session:
             params, rest = checkpoints.restore(newest, abstract.params, rest)
             state = TrainState(params=params, **rest)
         self.step = self._compile(step, abstract, shardings)
-        self._evaluate = jax.jit(functools.partial(evaluate_batch, self.task))
+        replicated = NamedSharding(self.mesh, P())
+        self._evaluate = jax.jit(self.task.eval_batch, out_shardings=replicated)
         return state
 
     def _compile(self, step: Step, abstract: TrainState, shardings):
@@ -120,27 +115,21 @@ class Session:
         return {
             "learning_rate": self.learning_rate,
             "weight_decay": self.weight_decay,
-            "data_fingerprint": self.corpora.fingerprint,
+            "data_fingerprint": self.data.fingerprint,
             "examples_per_step": self.batch_size,
         }
 
     def evaluate(self, params) -> dict[str, float]:
-        """Means over the first `train.eval_batches` held-out batches, whose masks are fixed."""
-        count = min(self.run.train.eval_batches, len(self.eval_batches))
+        """Metrics of the first `train.eval_batches` held-out batches."""
+        count = min(self.run.train.eval_batches, len(self.data.valid))
 
         def batch(index: int) -> Batch:
-            rows = self.eval_batches.batch(index, self.rows)
+            rows = self.data.valid.batch(index, self.rows)
             return sharding.to_devices(rows, self.mesh, self.batch_size)
 
-        sums = None
-        for _, rows in prefetch(batch, 0, count):
-            new = self._evaluate(params, rows)
-            sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
-        means = {
-            name: float(value) / max(float(total), 1.0) for name, (value, total) in sums.items()
-        }
-        del means["dead_attention_rows"]
-        return {f"eval/{name}": value for name, value in means.items()}
+        results = [self._evaluate(params, rows) for _, rows in prefetch(batch, 0, count)]
+        metrics = self.task.eval_metrics(jax.device_get(results))
+        return {f"eval/{name}": value for name, value in metrics.items()}
 
     def _init_params(self, batch: Batch):
         key = jax.random.fold_in(jax.random.key(self.run.seed), INIT)
@@ -185,7 +174,7 @@ class Session:
         return learning_rate, c.eta_lambda / learning_rate
 
     def _check_data(self, description: dict) -> None:
-        stored, found = description["data_fingerprint"], self.corpora.fingerprint
+        stored, found = description["data_fingerprint"], self.data.fingerprint
         if stored != found:
             raise ConfigError(
                 f"the data has changed since the checkpoint was written (fingerprint {stored}, now "

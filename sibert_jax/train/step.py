@@ -1,4 +1,4 @@
-"""One update as a pure function of (state, batch), and the evaluation of a batch."""
+"""One update as a pure function of (state, batch)."""
 
 import dataclasses
 from typing import Any
@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from sibert_jax import optim
+from sibert_jax.tasks.task import Batch, Task
 from sibert_jax.train.build import Recipe
-
-Batch = dict[str, jax.Array]
 
 
 @flax.struct.dataclass
@@ -37,7 +36,7 @@ class TrainState:
 class Step:
     """The update rule, closed over everything that stays the same during a run."""
 
-    task: Any
+    task: Task
     recipe: Recipe
     mask: Any  # True on scale-invariant leaves
     microbatches: int
@@ -105,7 +104,7 @@ class Step:
             sums = self.task.sums(params, part, key)
             metrics = {name: value / totals[name] for name, value in sums.items()}
             metrics["loss"] = sum(metrics[name] for name in self.task.loss_names)
-            return metrics["loss"] * self.task.task.loss_scale, metrics
+            return metrics["loss"] * self.task.loss_scale, metrics
 
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
         if self.microbatches == 1:
@@ -160,12 +159,6 @@ class Step:
     def _invariant(self, tree) -> list[jax.Array]:
         leaves = zip(jax.tree.leaves(tree), jax.tree.leaves(self.mask))
         return [leaf for leaf, inside in leaves if inside]
-
-
-def evaluate_batch(task, params, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """(sum, total) of every metric of one held-out batch, to be added over batches."""
-    sums, totals = task.sums(params, batch, accuracy=True), task.totals(batch)
-    return {name: (value, totals[name]) for name, value in sums.items()}
 
 
 def _divide(a: jax.Array, b: jax.Array) -> jax.Array:

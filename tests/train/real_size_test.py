@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from sibert_jax.data import load_corpora
 from sibert_jax.train import build, sharding
 from sibert_jax.train.session import Session
 
@@ -30,7 +29,7 @@ def test_one_step_of_base_at_batch_8_and_length_128(config, monkeypatch):
     base.train.global_batch_size = 8
     run = build.run_config(base)
     session = Session(
-        run, sharding.make_mesh(1, 1, 1, jax.devices()[:1]), load_corpora(run.data, progress=print)
+        run, sharding.make_mesh(1, 1, 1, jax.devices()[:1]), *build.load_task(run, progress=print)
     )
     state = session.start(NoCheckpoints())
     before = jax.device_get(state.params["encoder"]["stem"]["kernel"])

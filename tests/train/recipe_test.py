@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 
-from sibert_jax.data import load_corpora
 from sibert_jax.train import build, sharding
 from sibert_jax.train.session import Session
 
@@ -17,7 +16,7 @@ ETA, LAMBDA = 0.5, 0.02
 def session(config):
     run = build.run_config(config)
     mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
-    return Session(run, mesh, load_corpora(run.data, progress=print))
+    return Session(run, mesh, *build.load_task(run, progress=print))
 
 
 def one_step(session, config, clip_factor, gradient_scale=1.0):

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from sibert_jax.checkpoint import restore_params
-from sibert_jax.data import load_corpora
 from sibert_jax.train import build, loop, sharding
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.loop import train
@@ -90,7 +89,7 @@ def test_killed_or_terminated_anywhere_and_resumed_is_the_straight_run(config, s
     assert rows(broken) == rows(straight)
     run = build.run_config(config)
     mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
-    session = Session(run, mesh, load_corpora(run.data, progress=print))
+    session = Session(run, mesh, *build.load_task(run, progress=print))
     (a, step_a), (b, step_b) = (
         restore_params(directory / "checkpoints", session.abstract_params)
         for directory in (straight, broken)

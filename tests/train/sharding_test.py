@@ -3,12 +3,10 @@
 import itertools
 
 import jax
-import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
 from sibert_jax.model import ARCHS
-from sibert_jax.tasks.pretraining import Pretraining
 from sibert_jax.train import build, sharding
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.session import check_divisible
@@ -16,13 +14,8 @@ from sibert_jax.train.session import check_divisible
 
 def abstract_params(config):
     run = build.run_config(config)
-    task = Pretraining(run.model, run.task, np.ones(run.model.vocab_size, np.int64))
-    batch = {
-        "tokens": jax.ShapeDtypeStruct((1, 32), "int32"),
-        "segments": jax.ShapeDtypeStruct((1, 32), "int32"),
-        "valid": jax.ShapeDtypeStruct((1, 32), "bool"),
-        "masked_positions": jax.ShapeDtypeStruct((1, 5), "int32"),
-    }
+    task = build.bare_task(run)
+    batch = task.abstract_batch(1, run.seq_len)
     return jax.eval_shape(task.init, jax.random.key(0), batch)
 
 

@@ -1,5 +1,5 @@
 """Masked-language modelling with optional next-sentence prediction, as BERT is pretrained."""
 
-from sibert_jax.tasks.pretraining.task import Pretraining, PretrainingConfig, build_batches
+from sibert_jax.tasks.pretraining.task import Pretraining, PretrainingConfig, load_pretraining
 
-__all__ = ["Pretraining", "PretrainingConfig", "build_batches"]
+__all__ = ["Pretraining", "PretrainingConfig", "load_pretraining"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -10,13 +11,16 @@ import numpy as np
 
 from sibert_jax.data import (
     Corpora,
+    CorpusSpec,
     PackedExamples,
     PairExamples,
     PretrainingBatches,
     WeightedExamples,
+    load_corpora,
 )
 from sibert_jax.model import Encoder, ModelConfig, encoder_flops_per_token, reparametrize
 from sibert_jax.tasks.pretraining.heads import NormalizedHead, StandardHead
+from sibert_jax.tasks.task import TaskData
 
 HEADS = ("untied", "tied", "normalized")
 
@@ -72,18 +76,44 @@ class PretrainingModel(nn.Module):
 
 
 class Pretraining:
-    """The task as the training loop sees it: parameters, sums over a batch, and their totals.
+    """The task as the training loop sees it: see `tasks.task.Task`.
 
-    A metric is sum/total; both add over examples, so that any split into microbatches or
-    evaluation batches gives the same figures but for rounding.
+    Args:
+      model: sizes of the encoder.
+      task: head and objectives.
+      seq_len: L, tokens of an example.
+      unigram_counts: (V,), how often each piece occurs in the training text; None: all alike.
     """
 
-    def __init__(self, model: ModelConfig, task: PretrainingConfig, unigram_counts: np.ndarray):
+    def __init__(
+        self,
+        model: ModelConfig,
+        task: PretrainingConfig,
+        seq_len: int,
+        unigram_counts: np.ndarray | None = None,
+    ):
+        if unigram_counts is None:
+            unigram_counts = np.zeros(model.vocab_size)
         frequency = (unigram_counts + 1.0) / (unigram_counts + 1.0).sum()
         self.cfg, self.task = model, task
+        self.seq_lens, self.loss_scale = (seq_len,), task.loss_scale
         prior = tuple(np.log(frequency).tolist()) if task.unigram_prior else ()
         self.model = PretrainingModel(model, task, prior)
         self.loss_names = ("mlm_loss", "nsp_loss") if task.nsp else ("mlm_loss",)
+
+    def abstract_batch(self, num_rows: int, seq_len: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of what `PretrainingBatches` makes."""
+        shapes = {
+            "tokens": ((num_rows, seq_len), jnp.int32),
+            "segments": ((num_rows, seq_len), jnp.int32),
+            "valid": ((num_rows, seq_len), jnp.bool_),
+            "example_weights": ((num_rows,), jnp.float32),
+            "nsp_labels": ((num_rows,), jnp.int32),
+        }
+        num_masked = math.ceil(self.task.mask_rate * seq_len)
+        for name, dtype in (("positions", "int32"), ("targets", "int32"), ("weights", "float32")):
+            shapes[f"masked_{name}"] = ((num_rows, num_masked), dtype)
+        return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
     def init(self, key: jax.Array, batch: dict[str, jax.Array]):
         """Fresh float32 parameters {"encoder": ..., "head": ...}; `batch` gives the shapes."""
@@ -141,6 +171,17 @@ class Pretraining:
             "dead_attention_rows": rows,
         }
 
+    def eval_batch(self, params, batch) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """(sum, total) of every metric."""
+        sums, totals = self.sums(params, batch, accuracy=True), self.totals(batch)
+        del sums["dead_attention_rows"]
+        return {name: (value, totals[name]) for name, value in sums.items()}
+
+    def eval_metrics(self, results: list) -> dict[str, float]:
+        """Means over all batches, whatever the number of masked tokens in each."""
+        sums = jax.tree.map(lambda *values: float(np.sum(np.asarray(values, np.float64))), *results)
+        return {name: value / max(total, 1.0) for name, (value, total) in sums.items()}
+
     def flops_per_token(self, seq_len: int) -> float:
         """Forward and backward, model only: recomputation does not count."""
         masked_share = math.ceil(self.task.mask_rate * seq_len) / seq_len
@@ -154,13 +195,33 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(logits, axis=-1) - label_logits
 
 
+def load_pretraining(
+    model: ModelConfig,
+    task: PretrainingConfig,
+    data: CorpusSpec,
+    *,
+    seq_len: int,
+    global_batch_size: int,
+    seed: int,
+    progress: Callable[[str], None],
+) -> tuple[Pretraining, TaskData]:
+    """Tokenises the text, or maps what an earlier call tokenised, and makes the task of it.
+
+    Training batches are shuffled and their masks redrawn each epoch; the evaluation examples and
+    their masks are the same for every seed.
+    """
+    corpora = load_corpora(data, progress=progress)
+    train, valid = build_batches(
+        corpora, task, seq_len=seq_len, global_batch_size=global_batch_size, seed=seed
+    )
+    pretraining = Pretraining(model, task, seq_len, corpora.unigram_counts)
+    return pretraining, TaskData(train, valid, corpora.fingerprint)
+
+
 def build_batches(
     corpora: Corpora, task: PretrainingConfig, *, seq_len: int, global_batch_size: int, seed: int
 ) -> tuple[PretrainingBatches, PretrainingBatches]:
-    """Training batches (shuffled, masks redrawn each epoch) and evaluation batches.
-
-    The evaluation examples and their masks are the same for every seed.
-    """
+    """Batches for training and for evaluation."""
     tokenizer = corpora.tokenizer
 
     def examples(corpus, seed):

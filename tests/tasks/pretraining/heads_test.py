@@ -39,7 +39,7 @@ def make_task(arch="sibert", head="untied", nsp=True, unigram_prior=True):
         loss_scale=1.0,
     )
     counts = np.arange(1, 41)
-    return Pretraining(ModelConfig(arch=arch, **SIZES), settings, counts)
+    return Pretraining(ModelConfig(arch=arch, **SIZES), settings, 16, counts)
 
 
 @pytest.fixture
