@@ -1,0 +1,176 @@
+"""Reads SQuAD JSON and prediction files; what is wrong is told with its file and question id."""
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Iterator
+
+from sibert_jax.data.errors import DataError
+from sibert_jax.data.text_files import read_lines
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A gold answer."""
+
+    text: str
+    start: int  # characters before it in the context, as the file says; may be wrong
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A question about one context; without answers it has none, or none is known."""
+
+    id: str
+    text: str
+    context: int  # index into `Dataset.contexts`
+    answers: tuple[Answer, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """The questions of one file, in its order."""
+
+    name: str
+    contexts: tuple[str, ...]
+    questions: tuple[Question, ...]
+    unanswerable: bool  # SQuAD 2.0: some questions have no answer
+
+    def gold_answers(self) -> dict[str, list[str]]:
+        """The answer texts of each question id."""
+        return {q.id: [answer.text for answer in q.answers] for q in self.questions}
+
+
+def read_dataset(path: str | pathlib.Path) -> Dataset:
+    """Reads a file of the official layout, `.json`, `.json.gz` or `.json.xz`.
+
+    Args:
+      path: `{"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text",
+        "answer_start"}], "is_impossible" (2.0)}]}]}]}`; what else is there is not read.
+
+    Raises:
+      DataError: the file cannot be read, is truncated or empty, has another layout, or an id twice.
+    """
+    path = pathlib.Path(path).expanduser()
+    contexts, questions, seen, unanswerable = [], [], set(), False
+    for where, paragraph in _paragraphs(read_json(path), path):
+        contexts.append(_field(paragraph, "context", str, where))
+        for i, entry in enumerate(_field(paragraph, "qas", list, where)):
+            question = _question(entry, len(contexts) - 1, f"{where}.qas[{i}]", path)
+            if question.id in seen:
+                raise DataError(f"{path} has the question id {question.id!r} twice")
+            seen.add(question.id)
+            questions.append(question)
+            unanswerable |= "is_impossible" in entry or not question.answers
+    if not questions:
+        raise DataError(f"{path} holds no question")
+    return Dataset(path.name, tuple(contexts), tuple(questions), unanswerable)
+
+
+def read_predictions(path: str | pathlib.Path, dataset: Dataset) -> dict[str, str]:
+    """Reads {question id: answer text}, "" for no answer.
+
+    Raises:
+      DataError: as `read_dataset`; an id that the data set does not have; in SQuAD 2.0 a question
+        without prediction (in 1.1 it may be missing, and scores 0).
+    """
+    return _by_question(path, dataset, str, "a text", complete=dataset.unanswerable)
+
+
+def read_na_probs(path: str | pathlib.Path, dataset: Dataset) -> dict[str, float]:
+    """Reads {question id: probability or odds of no answer}, one for every question.
+
+    Raises:
+      DataError: as `read_predictions`.
+    """
+    probs = _by_question(path, dataset, (int, float), "a number", complete=True)
+    for key, value in probs.items():
+        if not math.isfinite(value):
+            raise DataError(f"{path}: question {key!r} has {value}, a finite number is wanted")
+    return probs
+
+
+def read_json(path: pathlib.Path):
+    """The content of a JSON file, plain or compressed.
+
+    Raises:
+      DataError: it cannot be read, is truncated, empty or not JSON, or an object has a key twice.
+    """
+
+    def unique(pairs: list[tuple]) -> dict:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise DataError(f"{path} has {twice!r} twice in one object")
+        return content
+
+    text = "\n".join(read_lines(path))
+    if not text.strip():
+        raise DataError(f"{path} is empty; JSON is wanted")
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from None
+
+
+def _paragraphs(content, path: pathlib.Path) -> Iterator[tuple[str, dict]]:
+    for i, article in enumerate(_field(content, "data", list, str(path))):
+        where = f"{path}: data[{i}]"
+        for j, paragraph in enumerate(_field(article, "paragraphs", list, where)):
+            yield f"{where}.paragraphs[{j}]", paragraph
+
+
+def _question(entry, context: int, where: str, path: pathlib.Path) -> Question:
+    key = _field(entry, "id", str, where)
+    where = f"{path}: question {key!r}"
+    text = _field(entry, "question", str, where)
+    answers = tuple(
+        Answer(_field(answer, "text", str, where), _field(answer, "answer_start", int, where))
+        for answer in _field(entry, "answers", list, where)
+    )
+    if answers and entry.get("is_impossible") is True:
+        raise DataError(f"{where} has is_impossible=true and yet answers; one of them is wrong")
+    return Question(key, text, context, answers)
+
+
+def _field(entry, key: str, kind: type, where: str):
+    if not isinstance(entry, dict):
+        raise DataError(f"{where} is {_shown(entry)}, not an object with {key!r}")
+    if key not in entry:
+        raise DataError(f"{where} has no {key!r}; the layout of SQuAD is wanted")
+    value = entry[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        wanted = {str: "a text", list: "a list", int: "a whole number"}[kind]
+        raise DataError(f"{where} has {_shown(value)} as {key!r}, {wanted} is wanted")
+    return value
+
+
+def _by_question(path, dataset: Dataset, kind, wanted: str, *, complete: bool) -> dict:
+    path = pathlib.Path(path).expanduser()
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(f"{path} is {_shown(found)}, not an object {{question id: {wanted}}}")
+    ids = {question.id for question in dataset.questions}
+    if unknown := [key for key in found if key not in ids]:
+        raise DataError(
+            f"{path} has {len(unknown):,} question ids that {dataset.name} lacks, such as "
+            f"{unknown[0]!r}; give the data set that was predicted"
+        )
+    if complete and (missing := [q.id for q in dataset.questions if q.id not in found]):
+        raise DataError(
+            f"{path} lacks {len(missing):,} of the {len(ids):,} question ids of {dataset.name}, "
+            f"such as {missing[0]!r}"
+        )
+    for key, value in found.items():
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise DataError(f"{path}: question {key!r} has {_shown(value)}, {wanted} is wanted")
+    return found
+
+
+def _shown(value) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:40]}…"

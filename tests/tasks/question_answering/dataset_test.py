@@ -1,0 +1,145 @@
+"""Reading SQuAD files and predictions: what is right, and one sentence for what is wrong."""
+
+import json
+import lzma
+import subprocess
+import sys
+
+import pytest
+
+from sibert_jax.data import DataError
+from sibert_jax.tasks.question_answering.__main__ import main
+from sibert_jax.tasks.question_answering.dataset import read_dataset
+
+
+def entry(key="q1", question="Who?", answers=(("Ada", 0),), **more):
+    golds = [{"text": text, "answer_start": start} for text, start in answers]
+    return {"id": key, "question": question, "answers": golds, **more}
+
+
+def squad(*entries, context="Ada wrote it."):
+    return {
+        "version": "1.1",
+        "data": [{"title": "t", "paragraphs": [{"context": context, "qas": [*entries]}]}],
+    }
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, content):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    return write
+
+
+def test_both_versions_are_read_and_told_apart(write):
+    one = read_dataset(write("one.json", squad(entry(), entry("q2"))))
+    assert [question.id for question in one.questions] == ["q1", "q2"]
+    assert one.contexts == ("Ada wrote it.",)
+    assert one.gold_answers() == {"q1": ["Ada"], "q2": ["Ada"]}
+    assert not one.unanswerable
+    two = squad(entry(is_impossible=False), entry("q2", answers=(), is_impossible=True))
+    assert read_dataset(write("two.json", two)).unanswerable
+
+
+def test_compressed_files_are_read(tmp_path):
+    path = tmp_path / "dev.json.xz"
+    path.write_bytes(lzma.compress(json.dumps(squad(entry(question="¿Quién?"))).encode()))
+    assert read_dataset(path).questions[0].text == "¿Quién?"
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("", "bad.json is empty; JSON is wanted"),
+        ('{"data": [', "bad.json is not JSON: .* at line 1, column 11"),
+        ([], r"bad.json is \[\], not an object with 'data'"),
+        ({"questions": []}, "bad.json has no 'data'; the layout of SQuAD is wanted"),
+        ({"data": []}, "bad.json holds no question"),
+        ({"data": [{}]}, r"bad.json: data\[0\] has no 'paragraphs'"),
+        (squad({"question": "?"}), r"data\[0\].paragraphs\[0\].qas\[0\] has no 'id'"),
+        (squad(entry(question=3)), "question 'q1' has 3 as 'question', a text is wanted"),
+        (squad(entry(answers=(("Ada", "0"),))), "has \"0\" as 'answer_start', a whole number"),
+        (squad(entry(), entry()), "bad.json has the question id 'q1' twice"),
+        (squad(entry(is_impossible=True)), "question 'q1' has is_impossible=true and yet answers"),
+        ('{"data": [], "data": []}', "bad.json has 'data' twice in one object"),
+    ],
+)
+def test_bad_data_is_refused_with_file_and_question(write, content, complaint):
+    with pytest.raises(DataError, match=complaint) as raised:
+        read_dataset(write("bad.json", content))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    path = tmp_path / "dev.json.xz"
+    path.write_bytes(lzma.compress(json.dumps(squad(entry())).encode())[:-30])
+    with pytest.raises(DataError, match=r"dev.json.xz is a truncated or damaged .xz file"):
+        read_dataset(path)
+    with pytest.raises(DataError, match=r"cannot read .*absent.json: No such file"):
+        read_dataset(tmp_path / "absent.json")
+
+
+TWO = squad(entry(is_impossible=False), entry("q2", answers=(), is_impossible=True))
+
+
+@pytest.mark.parametrize(
+    ("data", "predictions", "na_probs", "complaint"),
+    [
+        (TWO, {"q1": "Ada"}, None, "lacks 1 of the 2 question ids of dev.json, such as 'q2'"),
+        (TWO, {"q1": "", "q2": "", "q7": ""}, None, "1 question ids that dev.json lacks.* 'q7'"),
+        (TWO, {"q1": None, "q2": ""}, None, "question 'q1' has null, a text is wanted"),
+        (TWO, '{"q1": "", "q2": "", "q1": "Ada"}', None, "has 'q1' twice in one object"),
+        (TWO, ["Ada"], None, "not an object"),
+        (TWO, {"q1": "", "q2": ""}, {"q1": 0.5}, "na.json lacks 1 of the 2.* 'q2'"),
+        (TWO, {"q1": "", "q2": ""}, {"q1": 0.5, "q2": "x"}, "'q2' has \"x\", a number is wanted"),
+        (TWO, {"q1": "", "q2": ""}, '{"q1": 0.5, "q2": NaN}', "'q2' has nan, a finite number"),
+        (squad(entry()), {"q1": ""}, {"q1": 0.5}, "--na_probs is for SQuAD 2.0"),
+    ],
+)
+def test_bad_predictions_are_one_sentence_and_status_1(
+    write, capsys, data, predictions, na_probs, complaint
+):
+    arguments = [
+        f"--data={write('dev.json', data)}",
+        f"--predictions={write('predictions.json', predictions)}",
+    ]
+    if na_probs is not None:
+        arguments.append(f"--na_probs={write('na.json', na_probs)}")
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    with pytest.raises(DataError, match=complaint):
+        raise DataError(err)
+
+
+def test_in_squad_1_a_missing_prediction_is_said_and_scores_0(write, capsys):
+    data = write("dev.json", squad(entry(), entry("q2")))
+    assert main([f"--data={data}", f"--predictions={write('p.json', {'q1': 'Ada'})}"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"exact": 50.0, "f1": 50.0, "total": 2}
+    assert err == "1 questions have no prediction and score 0\n"
+
+
+def test_scoring_a_file_needs_no_jax(write):
+    data = write("dev.json", TWO)
+    predictions = write("p.json", {"q1": "Ada", "q2": "Ada"})
+    na_probs = write("na.json", {"q1": -3.5, "q2": 4.0})
+    script = (
+        "import sys; from sibert_jax.tasks.question_answering.__main__ import main; "
+        "status = main(sys.argv[1:]); assert not {'jax', 'flax'} & set(sys.modules); "
+        "sys.exit(status)"
+    )
+    files = [f"--data={data}", f"--predictions={predictions}", f"--na_probs={na_probs}"]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, *files],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert found["exact"] == 100.0  # q2 is above the threshold of 1
+    assert (found["best_f1"], found["best_f1_thresh"]) == (100.0, -3.5)
