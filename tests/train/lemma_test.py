@@ -18,6 +18,7 @@ def run(train_one, config, tmp_path):
     """Runs the loop and returns the parameters and the metrics."""
 
     def run(name, *, c=1.0, loss_scale=1.0, weight_decay=2.0**-6, head="lamb"):
+        config.checkpoint.every_steps = config.train.num_steps
         config.init_scale = c
         config.task.loss_scale = loss_scale
         config.optim.eta_lambda = 0.0

@@ -26,11 +26,15 @@ def one_step(session, config, clip_factor, gradient_scale=1.0):
     run = build.run_config(config)
     recipe = build.build_recipe(run, ETA, LAMBDA, session.mask)
     batch = session.batch(0)
-    params = session.task.init(jax.random.key(0), batch)
-    grads = jax.grad(lambda p: session.task.sums(p, batch)["mlm_loss"])(params)
+    params = jax.jit(session.task.init)(jax.random.key(0), batch)
+    grads = gradient(session, params, batch)
     grads = jax.tree.map(lambda g: g * gradient_scale, grads)
     updates, _ = jax.jit(recipe.tx.update)(grads, recipe.tx.init(params), params)
     return params, grads, updates
+
+
+def gradient(session, params, batch):
+    return jax.jit(jax.grad(lambda p: session.task.sums(p, batch)["mlm_loss"]))(params)
 
 
 def norm64(tree) -> float:
@@ -81,7 +85,7 @@ def test_calibration_makes_the_first_step_turn_by_the_equilibrium_angle(config, 
     params = session._fresh_params()
     learning_rate, weight_decay = session._peak_rates(params)
     batch = session.batch(0)
-    grads = jax.grad(lambda p: session.task.sums(p, batch)["mlm_loss"])(params)
+    grads = gradient(session, params, batch)
     ratio = norm64(grads["encoder"]) / float(session.task.totals(batch)["mlm_loss"])
     ratio /= norm64(params["encoder"])
     eta_lambda = config.optim.eta_lambda

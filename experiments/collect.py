@@ -1,0 +1,25 @@
+"""Gathers what experiments keep of their runs: python experiments/collect.py RUN... > results.json.
+
+Of each run: code and versions, device, the settings, and the rows with evaluations.
+"""
+
+import json
+import pathlib
+import sys
+
+
+def collect(workdir: pathlib.Path) -> dict:
+    """The results of one run, from the files in its workdir."""
+    described = json.loads((workdir / "run.json").read_text())
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    kept = ("git_commit", "git_dirty", "versions", "device_kind", "devices", "learning_rate")
+    return {
+        **{name: described[name] for name in (*kept, "weight_decay", "data_fingerprint")},
+        "config": json.loads((workdir / "config.json").read_text()),
+        "eval": [row for row in rows if any(name.startswith("eval/") for name in row)],
+    }
+
+
+if __name__ == "__main__":
+    runs = {path.name: collect(path) for path in map(pathlib.Path, sys.argv[1:])}
+    print(json.dumps(runs, indent=1))
