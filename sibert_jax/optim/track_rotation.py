@@ -147,8 +147,8 @@ def track_rotation(
         else:
             fields = _measure(*trees, eta, axis_name)
         count = optax.safe_increment(state.count)
-        angles = jax.tree.leaves((fields["rotation"], fields["param_norm"], fields["grad_norm"]))
-        new_updates = after(sum(angles), new_updates)
+        measured = sum(jnp.abs(value) for value in jax.tree.leaves(fields))
+        new_updates = after(measured, new_updates)
         return new_updates, TrackRotationState(count=count, **fields, inner=inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
