@@ -2,9 +2,13 @@
 
 import re
 import sys
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+# Exit statuses: what to mend is the input, or training itself could not go on.
+WRONG_INPUT, TRAINING_FAILED = 2, 3
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; a second call resumes it.")
@@ -15,11 +19,11 @@ def parse(argv: list[str]) -> list[str]:
     flags.mark_flags_as_required(["config", "workdir"])
     try:
         rest = flags.FLAGS(argv)
-        _CONFIG.value  # noqa: B018  (loads the file)
+        _CONFIG.value.lock()  # a file that failed to load raises only now
     except flags.Error as error:
         fail(f"{error}")
     except AttributeError as error:
-        fail(_unknown_key(str(error)))
+        fail(unknown_key(str(error)))
     except (OSError, TypeError) as error:
         fail(f"--config: {' '.join(str(error).split())}")
     if rest[1:]:
@@ -27,17 +31,18 @@ def parse(argv: list[str]) -> list[str]:
     return rest
 
 
-def _unknown_key(text: str) -> str:
+def unknown_key(text: str) -> str:
+    """The sentence for an override that names no key, from the text of the AttributeError."""
     key = re.search(r"'(\w+)'", text.replace("\\", ""))
     nearest = re.search(r'Did you mean "(\w+)"', text)
     hint = f"; did you mean {nearest[1]!r}?" if nearest else "."
     return f"the config has no key {key[1] if key else text!r}{hint}"
 
 
-def fail(sentence: str) -> None:
-    """Ends the program with a sentence on stderr and exit status 2."""
+def fail(sentence: str, status: int = WRONG_INPUT) -> NoReturn:
+    """Ends the program with a sentence on stderr."""
     print(f"error: {sentence}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
 
 
 def main(argv: list[str]) -> None:
@@ -51,7 +56,9 @@ def main(argv: list[str]) -> None:
 
     try:
         train(_CONFIG.value, _WORKDIR.value)
-    except (ConfigError, DataError, CheckpointError, TrainingError) as error:
+    except TrainingError as error:
+        fail(str(error), TRAINING_FAILED)
+    except (ConfigError, DataError, CheckpointError) as error:
         fail(str(error))
 
 

@@ -136,6 +136,7 @@ def test_a_full_disk_ends_the_run_with_the_checkpoints_that_are_there(train_one,
     [
         (["--config.optim.lerning_rate=1"], "no key 'lerning_rate'; did you mean 'learning_rate'"),
         (["--config.train.num_steps=many"], "invalid literal for int"),
+        (["--config=nowhere.py"], "No such file or directory: 'nowhere.py'"),
         (["config.seed=3"], "stray argument 'config.seed=3'"),
         (["--config.optim.clip_factor=0.5"], "optim.clip_factor=0.5 must be above 1"),
     ],

@@ -1,0 +1,161 @@
+"""A sweep runs what is left, survives a run that diverges, and tabulates over the seeds."""
+
+import csv
+import json
+import math
+import os
+import pathlib
+import pydoc_data.topics
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sibert_jax.report.sweep_table import Outcome, markdown, summarise
+from sibert_jax.sweep import load_config, read_sweep
+from sibert_jax.train.errors import ConfigError
+
+# ml_collections loads config files that way.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+ROOT = pathlib.Path(__file__).parents[1]
+BERT = ROOT / "configs/mini.py:bert"
+SWEEP = """
+METRIC = "eval/mlm_loss"
+
+def sweep():
+    for seed in {seeds}:
+        yield {{"optim.learning_rate": 1e-3, "seed": seed}}
+    yield {{"optim.learning_rate": 1e38, "seed": 0}}
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> list[str]:
+    folder = tmp_path_factory.mktemp("sweep")
+    text = "\n\n".join(" ".join(topic.split()) for topic in pydoc_data.topics.topics.values())
+    (folder / "text.txt").write_text(text[:150_000])
+    values = {
+        "model.vocab_size": 300,
+        "model.width": 16,
+        "model.ffn_width": 32,
+        "model.depth": 1,
+        "data.path": folder / "text.txt",
+        "data.valid_path": "",
+        "data.valid_fraction": 0.2,
+        "data.cache_dir": folder / "cache",
+        "data.seq_len": 16,
+        "optim.warmup_steps": 0,
+        "train.num_steps": 6,
+        "train.global_batch_size": 4,
+        "train.eval_batches": 1,
+        "train.log_every_steps": 2,
+        "train.compilation_cache_dir": "",
+    }
+    return [f"--config.{key}={value}" for key, value in values.items()]
+
+
+def start(sweep: pathlib.Path, workdir: pathlib.Path, tiny: list[str], *more: str):
+    command = [sys.executable, "-m", "sibert_jax.sweep", f"--config={BERT}", f"--sweep={sweep}"]
+    command += [f"--workdir={workdir}", *tiny, *more]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def names(*settings) -> list[str]:
+    return [f"optim.learning_rate={rate},seed={seed}" for rate, seed in settings]
+
+
+def test_two_processes_share_the_runs_and_both_count_the_one_that_diverges(tmp_path, tiny):
+    sweep, workdir = tmp_path / "sweep.py", tmp_path / "runs"
+    sweep.write_text(SWEEP.format(seeds=(0,)))
+    both = [start(sweep, workdir, tiny), start(sweep, workdir, tiny)]
+    messages = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], messages
+    for name in names((0.001, 0), (1e38, 0)):
+        assert sum(message.count(f"{name}: started") for message in messages) == 1
+    statuses = [json.loads(p.read_text())["status"] for p in sorted(workdir.glob("results/*"))]
+    assert statuses == ["finished", "diverged"]
+
+
+@pytest.mark.slow
+def test_stopped_and_started_again_it_goes_on_and_tabulates(tmp_path, tiny):
+    sweep, workdir = tmp_path / "sweep.py", tmp_path / "runs"
+    sweep.write_text(SWEEP.format(seeds=(0, 1)))
+    first = start(sweep, workdir, tiny)
+    while not list(workdir.glob("runs/*/config.json")):
+        assert first.poll() is None, first.stderr.read()
+        time.sleep(0.05)
+    first.send_signal(signal.SIGTERM)
+    _, message = first.communicate()
+    assert first.returncode == 1
+    assert "run again to resume" in message
+
+    second = start(sweep, workdir, tiny, "--workers=2")
+    _, message = second.communicate()
+    assert second.returncode == 0, message
+    third = start(sweep, workdir, tiny)
+    _, message = third.communicate()
+    assert "started" not in message
+    with (workdir / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["diverged"] for row in rows] == ["0", "1"]
+    evaluations = [
+        json.loads((workdir / f"runs/{name}/metrics.jsonl").read_text().splitlines()[-1])
+        for name in names((0.001, 0), (0.001, 1))
+    ]
+    losses = [row["eval/mlm_loss"] for row in evaluations]
+    assert float(rows[0]["mean"]) == pytest.approx(sum(losses) / 2)
+    assert (workdir / "sweep.png").stat().st_size > 5_000
+
+
+def test_the_table_has_median_mean_spread_and_best():
+    values = (0.5, 0.7, 0.9, 0.8)
+    outcomes = [Outcome({"lr": 0.1, "seed": i}, {"eval/f1": v}) for i, v in enumerate(values)]
+    outcomes += [Outcome({"lr": 1.0, "seed": 0}, {})]
+    good, bad = summarise(outcomes, "eval/f1")
+    assert (good.median, good.best("eval/f1"), good.diverged) == (0.75, 0.9, 0)
+    assert good.best("eval/loss") == 0.5
+    assert good.mean == pytest.approx(0.725)
+    # s² = Σ(x − mean)²/(n − 1) = (0.050625 + 0.000625 + 0.030625 + 0.005625)/3
+    assert good.sd == pytest.approx(math.sqrt(0.0875 / 3))
+    assert (bad.values, bad.diverged) == ([], 1)
+    assert "| 0.1 | 4 | **0.7500** | 0.7250 ± 0.1708 | 0.9000 | 0 |" in markdown(
+        [good, bad], "eval/f1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", r"has no function sweep\(\)"),
+        ("def sweep():\n    yield from ()", "yields nothing"),
+        ("def sweep():\n    yield {'optim.lerning_rate': 1.0}", "did you mean 'learning_rate'"),
+        ("def sweep():\n    yield {'model.num_heads': 3}", "model.width=128 does not divide"),
+        ("def sweep():\n    yield {'seed': 'x'}", "seed"),
+        ("def sweep():\n    return [{'seed': 1}] * 2", "yields seed=1 twice"),
+        ("def sweep():\n    return 1 / 0", "ZeroDivisionError"),
+        ("def sweep():\n    yield {'config': 'nowhere.py'}", "nowhere.py"),
+    ],
+)
+def test_a_wrong_sweep_is_refused_before_anything_runs(text, message, tmp_path):
+    path = tmp_path / "sweep.py"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_sweep(str(path), str(BERT), ())
+
+
+def test_the_overrides_of_a_point_win(tmp_path):
+    path = tmp_path / "sweep.py"
+    path.write_text("def sweep():\n    yield {'seed': 3}")
+    _, (point,) = read_sweep(str(path), str(BERT), ("--config.seed=1", "--config.init_scale=2.0"))
+    config = load_config(point.arguments)
+    assert (config.seed, config.init_scale) == (3, 2.0)
