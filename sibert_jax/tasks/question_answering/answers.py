@@ -1,0 +1,182 @@
+"""From the best spans of windows to the answers of questions, their files and their metrics."""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+
+import numpy as np
+
+from sibert_jax.tasks.question_answering.dataset import Dataset
+from sibert_jax.tasks.question_answering.features import Features
+from sibert_jax.tasks.question_answering.scoring import evaluate
+
+PREDICTIONS, N_BEST, NULL_ODDS = "predictions.json", "nbest_predictions.json", "null_odds.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A possible answer, a part of the context as it stands there; "": none."""
+
+    text: str
+    start_logit: float
+    end_logit: float
+
+    @property
+    def score(self) -> float:
+        """What candidates are ranked by."""
+        return self.start_logit + self.end_logit
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What is known about one question."""
+
+    candidates: tuple[Candidate, ...]  # best first, no text twice, none empty
+    null_score: float  # of no answer: the lowest of its windows
+
+    @property
+    def best(self) -> str:
+        """The best text, whatever speaks for no answer; "" where no span is possible."""
+        return self.candidates[0].text if self.candidates else ""
+
+    @property
+    def null_odds(self) -> float:
+        """Score of no answer less that of the best answer."""
+        return self.null_score - self.candidates[0].score if self.candidates else math.inf
+
+
+class Answerer:
+    """Puts together the windows of one data set.
+
+    Args:
+      dataset: questions and contexts.
+      features: its windows.
+      n_best: candidates kept of each question.
+      null_threshold: no answer where the odds of none exceed it; read in SQuAD 2.0 only.
+    """
+
+    def __init__(self, dataset: Dataset, features: Features, *, n_best: int, null_threshold: float):
+        self.dataset, self.features = dataset, features
+        self.n_best, self.null_threshold = n_best, null_threshold
+        self._num_windows = np.bincount(features.window_question, minlength=len(dataset.questions))
+
+    def answers(self, results: list[dict[str, np.ndarray]]) -> dict[str, Prediction]:
+        """Predictions of the questions whose windows are all among the results.
+
+        Args:
+          results: of `QuestionAnswering.eval_batch`, on the host; each window at most once.
+        """
+        merged = {
+            name: np.concatenate([np.asarray(r[name]) for r in results]) for name in results[0]
+        }
+        rows = np.flatnonzero(merged["counts"])
+        question_R = self.features.window_question[merged["window"][rows]]
+        order = np.argsort(question_R, kind="stable")
+        rows, question_R = rows[order], question_R[order]
+        found, first, count = np.unique(question_R, return_index=True, return_counts=True)
+        return {
+            self.dataset.questions[question].id: self._predict(
+                question, {name: array[rows[i : i + n]] for name, array in merged.items()}
+            )
+            for question, i, n in zip(found, first, count)
+            if n == self._num_windows[question]
+        }
+
+    def _predict(self, question: int, windows: dict[str, np.ndarray]) -> Prediction:
+        context = self.dataset.contexts[self.dataset.questions[question].context]
+        num_spans = windows["score_BC"].shape[1]
+        score_S = windows["score_BC"].reshape(-1)
+        candidates: dict[str, Candidate] = {}
+        for place in np.argsort(-score_S, kind="stable"):
+            if len(candidates) == self.n_best or not np.isfinite(score_S[place]):
+                break
+            row, column = divmod(int(place), num_spans)
+            start, end = self.features.characters(
+                windows["window"][row],
+                windows["first_BC"][row, column],
+                windows["last_BC"][row, column],
+            )
+            text = context[start:end]
+            logits = (float(windows[name][row, column]) for name in ("start_logit", "end_logit"))
+            candidates.setdefault(text, Candidate(text, *logits))
+        return Prediction(tuple(candidates.values()), float(windows["null_score"].min()))
+
+    def text(self, prediction: Prediction) -> str:
+        """The answer that is given: "" for none."""
+        if self.dataset.unanswerable and prediction.null_odds > self.null_threshold:
+            return ""
+        return prediction.best
+
+    def metrics(self, predictions: dict[str, Prediction]) -> dict[str, float]:
+        """EM and F1 over the predicted questions, and the best thresholds in SQuAD 2.0.
+
+        {} where nothing is predicted, or the data set knows no answer at all.
+        """
+        golds = self.dataset.gold_answers()
+        if not predictions or not any(golds.values()):
+            return {}
+        golds = {key: golds[key] for key in predictions}
+        unanswerable = self.dataset.unanswerable
+        odds = {key: prediction.null_odds for key, prediction in predictions.items()}
+        return evaluate(
+            golds,
+            {key: prediction.best for key, prediction in predictions.items()},
+            unanswerable=unanswerable,
+            na_probs=odds if unanswerable else None,
+            na_threshold=self.null_threshold,
+        )
+
+    def finish(
+        self, results: list[dict[str, np.ndarray]], directory: pathlib.Path
+    ) -> dict[str, float]:
+        """Writes the answers in the official format, the candidates and the odds of no answer.
+
+        Args:
+          results: as in `answers`, of all windows.
+          directory: where the files go; made if need be.
+
+        Returns:
+          The metrics.
+        """
+        predictions = self.answers(results)
+        directory.mkdir(parents=True, exist_ok=True)
+        texts = {key: self.text(prediction) for key, prediction in predictions.items()}
+        _write_json(directory / PREDICTIONS, texts)
+        n_best = {key: self._n_best(prediction) for key, prediction in predictions.items()}
+        _write_json(directory / N_BEST, n_best)
+        if self.dataset.unanswerable:
+            odds = {key: prediction.null_odds for key, prediction in predictions.items()}
+            _write_json(directory / NULL_ODDS, odds)
+        return self.metrics(predictions)
+
+    def _n_best(self, prediction: Prediction) -> list[dict]:
+        """The candidates with their probabilities among each other; with none in SQuAD 2.0."""
+        entries = [
+            {
+                "text": c.text,
+                "score": c.score,
+                "start_logit": c.start_logit,
+                "end_logit": c.end_logit,
+            }
+            for c in prediction.candidates
+        ]
+        if self.dataset.unanswerable:
+            entries.append({"text": "", "score": prediction.null_score})
+            entries.sort(key=lambda entry: -entry["score"])
+        score = np.array([entry["score"] for entry in entries])
+        weight = np.exp(score - score.max(initial=-np.inf))
+        for entry, probability in zip(entries, weight / weight.sum()):
+            entry["probability"] = float(probability)
+        return entries
+
+
+def _write_json(path: pathlib.Path, content: dict) -> None:
+    """Replaces a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
