@@ -66,16 +66,15 @@ def _dot(xs, us, rows: bool, axis_name: AxisName) -> jax.Array:
 def _step_on_sphere(xs, us, radius, eta, rows: bool, axis_name: AxisName):
     """Return R·N(x + ηR·N(u)) − x of one block.
 
-    ‖x + su‖² = ‖x‖² + 2s⟨x, u⟩ + s²‖u‖², so that x and u are read once to measure and once to move.
+    ‖x + su‖² = ‖x‖² + 2s⟨x, u⟩ + s²‖u‖², so that nothing is written between measuring and moving.
+    Only zeros are guarded: NaN, and an infinite ‖u‖ through 0·∞, reach s or `factor` and so x.
     """
-    uu = _dot(us, us, rows, axis_name)
+    length = jnp.sqrt(_dot(us, us, rows, axis_name))
     # u may be of any size: normalise before its square is multiplied by anything else.
-    length = jnp.sqrt(uu)
-    angle = jnp.where(uu > 0, eta * radius, 0.0)
-    s = angle / jnp.where(uu > 0, length, 1.0)
+    s = jnp.where(length == 0, 0.0, eta * radius / jnp.where(length == 0, 1.0, length))
     moved = _dot(xs, xs, rows, axis_name) + 2 * s * _dot(xs, us, rows, axis_name)
-    moved = jnp.sqrt(moved + jnp.square(angle))
-    factor = jnp.where(moved > 0, radius / jnp.where(moved > 0, moved, 1.0), 0.0)
+    moved = jnp.sqrt(moved + jnp.square(s * length))
+    factor = jnp.where(moved == 0, 0.0, radius / jnp.where(moved == 0, 1.0, moved))
 
     def leaf(x, u):
         wide = widened(x)
@@ -105,8 +104,9 @@ def hyperball(
     `hyperball(optax.contrib.muon(1.0), η)` is Muon on the sphere. Meant for matrices: put biases
     and gains under another optimizer with `optax.partition`.
 
-    Stated results: u = 0 leaves W where it is. A block with R = 0 has no sphere: it stays 0. NaN in
-    u reaches its block and no other.
+    Stated results: u = 0 leaves W where it is, and η = 0 too, up to rounding. A block with R = 0 has
+    no sphere: it stays 0. One NaN or inf in u (or ‖u‖² > 3e38) makes its whole block NaN, and no
+    other: `optax.apply_if_finite` skips such steps.
 
     Args:
       inner: an optimizer whose updates are *added* to the parameters, as every optax alias makes

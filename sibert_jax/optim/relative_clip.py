@@ -77,7 +77,8 @@ def _scaled(u: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def _measure(grad_norm, param_norm, clipped) -> _Measured:
-    ratio = jnp.where(param_norm > 0, grad_norm / jnp.where(param_norm > 0, param_norm, 1.0), 0.0)
+    safe_norm = jnp.where(param_norm == 0, 1.0, param_norm)
+    ratio = jnp.where(param_norm == 0, 0.0, grad_norm / safe_norm)
     fraction = jnp.mean(clipped.astype(jnp.float32))
     return _Measured(grad_norm, param_norm, ratio, jnp.any(clipped), fraction)
 
@@ -122,12 +123,13 @@ def clip_by_relative_global_norm(
     .. math:: u \leftarrow \min(1,\; r\,\|x\|/\|u\|)\; u
 
     Norms are float32 whatever the leaves' dtype; updates keep theirs. Rescaling x and u by powers
-    of two rescales the float32 result by the same power, bit for bit.
+    of two rescales the float32 result by the same power, bit for bit, while all norms lie within
+    1e-19 … 1e19, where their squares neither vanish nor overflow.
 
     Stated results: u = 0 stays 0. ‖x‖ = 0: no clip, since a bound of 0 would freeze the block for
-    ever. r = inf: updates pass untouched, the norms are still recorded. A NaN in u: the block
+    ever. r = inf: updates pass untouched, the norms are still recorded. A NaN in u or x: the block
     passes unclipped, so that the broken leaf can be found (`optax.apply_if_finite` skips such
-    steps). ‖u‖ = inf: finite entries become 0 and infinite ones NaN.
+    steps). ‖u‖ = inf: finite entries become 0 and infinite ones NaN. ‖x‖ = inf: no clip.
 
     Under `jit` the norms are global however the leaves are sharded. Inside `shard_map` a leaf is
     one shard: name the mesh axis (or axes) over which *every* leaf is split in `axis_name`; a

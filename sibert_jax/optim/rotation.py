@@ -1,5 +1,7 @@
 """How far an update turns the parameters, and what part of a gradient is radial.
 
+A NaN among the arguments gives NaN: only zeros have a stated value.
+
 Letters: x parameters, u updates (what is added to x), g gradient at x.
 """
 
@@ -44,7 +46,7 @@ def rotation(
     """
     xs, us = jax.tree.leaves(params), jax.tree.leaves(updates)
     param_norm = norm(xs, axis_name)
-    safe_norm = jnp.where(param_norm > 0, param_norm, 1.0)
+    safe_norm = jnp.where(param_norm == 0, 1.0, param_norm)
     radial = _dot(us, xs, axis_name) / safe_norm
     tangential = norm(
         [
@@ -53,7 +55,7 @@ def rotation(
         ],
         axis_name,
     )
-    return jnp.where(param_norm > 0, jnp.arctan2(tangential, param_norm + radial), 0.0)
+    return jnp.where(param_norm == 0, 0.0, jnp.arctan2(tangential, param_norm + radial))
 
 
 def radial_cosine(
@@ -81,9 +83,8 @@ def radial_cosine(
     """
     xs, gs = jax.tree.leaves(params), jax.tree.leaves(grads)
     product = norm(xs, axis_name) * norm(gs, axis_name)
-    return jnp.where(
-        product > 0, _dot(xs, gs, axis_name) / jnp.where(product > 0, product, 1.0), 0.0
-    )
+    cosine = _dot(xs, gs, axis_name) / jnp.where(product == 0, 1.0, product)
+    return jnp.where(product == 0, 0.0, cosine)
 
 
 def effective_learning_rate(
@@ -111,4 +112,4 @@ def effective_learning_rate(
     """
     squared = jnp.square(norm(jax.tree.leaves(params), axis_name))
     eta = jnp.asarray(learning_rate, jnp.float32)
-    return jnp.where(squared > 0, eta / jnp.where(squared > 0, squared, 1.0), 0.0)
+    return jnp.where(squared == 0, 0.0, eta / jnp.where(squared == 0, 1.0, squared))

@@ -47,7 +47,8 @@ def gradient_snr(
 
     Without eps and with ddof = 1 it obeys a² = (N−1) + N·ḡ²/s², so a is √(N−1) unless the mean
     entry is comparable with the spread. One-element tensors and tensors whose gradient is all zero
-    have no spread to compare with: they get √N, the value for a gradient of mean 0.
+    have no spread to compare with: they get √N, the value for a gradient of mean 0. A gradient of
+    equal entries gets ‖g‖/eps, as in the authors' code.
 
     Args:
       g: the gradient tensor, any shape and floating dtype.
@@ -107,6 +108,10 @@ def sgd_sai(
 
     Since a² = (N−1) + N·ḡ²/s², `snr` is close to √N for every tensor; `sqrt_size` is the control
     arm that sets a = √N and needs no gradient.
+
+    Stated results: η = 0 moves x nowhere (the average goes on), λ = 0 leaves out the decay. A NaN or
+    inf in the first gradient of a tensor makes its factor NaN for good, as a later one makes its
+    average: `optax.apply_if_finite` around this transform skips such steps, the first too.
 
     Args:
       learning_rate: η ≥ 0, a number or a schedule of the step.

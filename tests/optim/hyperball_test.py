@@ -102,9 +102,19 @@ def test_zero_updates_and_zero_parameters_stay():
     jax.tree.map(lambda u: np.testing.assert_allclose(u, 0.0, atol=1e-7), updates)
 
 
-def test_nan_reaches_its_own_block_only():
+def test_a_learning_rate_of_zero_moves_nothing():
     params = random_tree(0)
-    grads = random_tree(1) | {"v": jnp.full((6, 3), jnp.nan)}
+    tx = hyperball(optax.sgd(1.0), 0.0)
+    updates, _ = tx.update(random_tree(1), tx.init(params), params)
+    jax.tree.map(lambda u: np.testing.assert_allclose(u, 0.0, atol=5e-7), updates)
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf, 1e30])
+def test_one_entry_that_is_not_finite_or_overflows_spoils_its_own_block_only(value):
+    """A block half of which were 0 or stale would hide what happened."""
+    params = random_tree(0)
+    grads = random_tree(1)
+    grads["v"] = grads["v"].at[2, 1].set(value)
     tx = hyperball(optax.sgd(1.0), 0.3)
     updates, _ = tx.update(grads, tx.init(params), params)
     assert bool(jnp.all(jnp.isfinite(updates["w"])))

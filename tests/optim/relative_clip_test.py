@@ -66,6 +66,35 @@ def test_clipping_twice_is_clipping_once(seed, ratio, scale):
 
 
 @few
+@given(seeds, ratios, scales)
+def test_the_direction_is_kept(seed, ratio, scale):
+    """One factor in (0, 1] for every entry of every leaf."""
+    params, updates = random_tree(seed), random_tree(seed + 1, scale)
+    out, _ = clip(clip_by_relative_global_norm(ratio), updates, params)
+    factors = np.concatenate([np.ravel(out[k]) / np.ravel(np.float64(updates[k])) for k in SHAPES])
+    assert 0 < np.min(factors)
+    assert np.max(factors) <= 1
+    np.testing.assert_allclose(factors, np.mean(factors), rtol=3e-7)
+
+
+@few
+@given(seeds, st.floats(1e-4, 1e4), ratios)
+def test_commutes_with_scaling_parameters_and_updates_together(seed, c, ratio):
+    tx = clip_by_relative_global_norm(ratio)
+    params, updates = random_tree(seed), random_tree(seed + 1)
+
+    def scaled(tree):
+        return jax.tree.map(lambda x: c * x, tree)
+
+    out, _ = clip(tx, updates, params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6),
+        clip(tx, scaled(updates), scaled(params))[0],
+        scaled(out),
+    )
+
+
+@few
 @given(seeds, st.integers(-20, 20), st.integers(-20, 20), ratios)
 def test_powers_of_two_change_no_bit(seed, i, j, ratio):
     """(x, u, r) -> (cx, du, rd/c) gives d times the result, clipped or not."""
@@ -133,6 +162,16 @@ def test_a_nan_stays_in_its_own_leaf():
     assert not state.clipped
 
 
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
+def test_parameters_that_are_not_finite_show_and_do_not_clip(value):
+    params, updates = random_tree(0) | {"b": jnp.full(4, value)}, random_tree(1, 1e6)
+    out, state = clip(clip_by_relative_global_norm(0.5), updates, params)
+    jax.tree.map(np.testing.assert_array_equal, out, updates)
+    assert not state.clipped
+    np.testing.assert_array_equal(state.param_norm, value)
+    np.testing.assert_array_equal(state.ratio, 0.0 if value == jnp.inf else jnp.nan)
+
+
 def test_an_infinite_entry_becomes_nan_and_all_others_zero():
     updates = random_tree(1) | {"b": jnp.array([1.0, jnp.inf, 2.0, 3.0])}
     out, state = clip(clip_by_relative_global_norm(0.5), updates, random_tree(0))
@@ -146,6 +185,15 @@ def test_a_norm_that_overflows_float32_stops_the_step():
     out, state = clip(clip_by_relative_global_norm(0.5), updates, random_tree(0))
     assert numpy_norm(out) == 0
     assert state.clipped
+
+
+def test_norms_that_underflow_float32_count_as_zero():
+    tiny = jax.tree.map(lambda x: jnp.full_like(x, 1e-30), random_tree(0))
+    out, state = clip(clip_by_relative_global_norm(0.5), tiny, random_tree(0))
+    jax.tree.map(np.testing.assert_array_equal, out, tiny)
+    assert state.grad_norm == 0
+    out, _ = clip(clip_by_relative_global_norm(0.5), random_tree(1), tiny)
+    jax.tree.map(np.testing.assert_array_equal, out, random_tree(1))
 
 
 def test_a_schedule_is_read_at_the_number_of_steps_taken():

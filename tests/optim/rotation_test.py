@@ -45,6 +45,14 @@ def test_zero_parameters_have_rotation_radial_part_and_effective_rate_zero():
     assert effective_learning_rate(0.1, zero) == 0
 
 
+def test_a_nan_among_the_parameters_shows_in_all_three():
+    broken, one = jnp.array([1.0, jnp.nan, 2.0]), jnp.ones(3)
+    assert jnp.isnan(rotation(broken, one))
+    assert jnp.isnan(radial_cosine(broken, one))
+    assert jnp.isnan(radial_cosine(one, broken))
+    assert jnp.isnan(effective_learning_rate(0.1, broken))
+
+
 def test_radial_cosine_is_the_cosine():
     rng = np.random.default_rng(0)
     x, g = rng.normal(size=(2, 30))

@@ -8,53 +8,65 @@ from hypothesis import strategies as st
 
 from sibert_jax.optim import gradient_snr, make_schedule, sgd_sai
 
-SHAPES = {"w": (6, 8), "b": (5,), "k": (2, 3, 4)}
+SHAPES = {"w": (6, 8), "b": (5,), "k": (2, 3, 4), "scalar": (), "one": (1, 1), "silent": (3,)}
 
 
 def random_tree(seed, shapes=SHAPES):
     rng = np.random.default_rng(seed)
-    return {k: rng.normal(size=s) for k, s in shapes.items()}
+    return {k: np.asarray(rng.normal(size=s)) for k, s in shapes.items()}
 
 
 def as_float32(tree):
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
 
 
-def reference(params, grads_by_step, eta, mu, lam, eps, ddof, normalise):
-    """Run the published update rule in float64, a tensor at a time."""
+def published_snr(g, ddof, eps=1e-8):
+    """Return ‖g‖/(std + ε) in float64; √N where the published one is 0 or about 1e8."""
+    if g.size == 1 or not g.any():
+        return np.sqrt(g.size)
+    return np.linalg.norm(g.ravel()) / (np.std(g, ddof=ddof) + eps)
+
+
+def published_rule(params, grads_by_step, eta, lam, mu, scaling):
+    """Run the authors' optimizer as a loop over steps and tensors, in float64."""
     first = grads_by_step[0]
-    factor = {
-        k: np.sqrt(np.sum(g**2)) / (np.sqrt(np.sum((g - g.mean()) ** 2) / (g.size - ddof)) + eps)
-        for k, g in first.items()
-    }
-    if normalise:
-        largest = max(factor.values())
-        factor = {k: a / largest for k, a in factor.items()}
-    average = dict(first)
+    if scaling == "snr":
+        factor = {k: published_snr(g, ddof=1) for k, g in first.items()}
+    elif scaling == "snr_max_normalised":
+        factor = {k: published_snr(g, ddof=0) for k, g in first.items()}
+        factor = {k: a / max(factor.values()) for k, a in factor.items()}
+    else:
+        factor = {k: np.sqrt(g.size) for k, g in first.items()}
+    average = {}
     for t, grads in enumerate(grads_by_step):
         for k, g in grads.items():
-            if t > 0:
+            if k in average:
                 average[k] = mu * average[k] + (1 - mu) * g
-            params[k] = (1 - eta(t) * lam) * params[k] - eta(t) * factor[k] * average[k]
+            else:
+                average[k] = g
+            params[k] = params[k] * (1 - eta[t] * lam[t])
+            params[k] = params[k] - eta[t] * factor[k] * average[k]
     return params
 
 
 @pytest.mark.parametrize(
-    ("mu", "scaling", "ddof", "normalise"),
-    [(0.9, "snr", 1, False), (0.0, "snr", 1, False), (0.9, "snr_max_normalised", 0, True)],
+    ("mu", "scaling"),
+    [(0.9, "snr"), (0.0, "snr"), (0.9, "snr_max_normalised"), (0.9, "sqrt_size")],
 )
-def test_equals_the_published_rule_over_many_steps(mu, scaling, ddof, normalise):
+def test_equals_the_published_rule_over_many_steps(mu, scaling):
+    """With momentum and both schedules; a scalar, a (1, 1) and a tensor silent at first too."""
     eta = make_schedule("cosine", peak_value=0.02, num_steps=40, warmup_steps=3)
-    tx = sgd_sai(eta, mu, 0.1, scaling=scaling)
+    lam = make_schedule("linear", peak_value=0.2, num_steps=40, end_value=0.1)
+    tx = sgd_sai(eta, mu, lam, scaling=scaling)
     grads = [random_tree(100 + t) for t in range(40)]
+    grads[0]["silent"] = np.zeros(3)
     params = as_float32(random_tree(0))
     state, update = tx.init(params), jax.jit(tx.update)
     for g in grads:
         updates, state = update(as_float32(g), state, params)
         params = optax.apply_updates(params, updates)
-    expected = reference(
-        random_tree(0), grads, lambda t: float(eta(t)), mu, 0.1, 1e-8, ddof, normalise
-    )
+    etas, lams = (np.float64(jax.vmap(f)(jnp.arange(40))) for f in (eta, lam))
+    expected = published_rule(random_tree(0), grads, etas, lams, mu, scaling)
     for k in SHAPES:
         np.testing.assert_allclose(params[k], expected[k], rtol=2e-5, atol=2e-5)
 
@@ -106,8 +118,32 @@ def test_factors_are_measured_once_and_again_only_when_asked():
     expected = {k: gradient_snr(g) for k, g in as_float32(random_tree(3)).items()}
     for k in SHAPES:
         np.testing.assert_allclose(again.scale[k], expected[k], rtol=1e-6)
-        assert again.scale[k] != first.scale[k]
+        assert again.scale[k] != first.scale[k] or params[k].size == 1
     assert again.count == 3
+
+
+def test_a_learning_rate_of_zero_moves_nothing_but_the_average():
+    params, grads = as_float32(random_tree(0)), as_float32(random_tree(1))
+    tx = sgd_sai(0.0)
+    updates, state = tx.update(grads, tx.init(params), params)
+    assert not any(np.any(u) for u in jax.tree.leaves(updates))
+    jax.tree.map(np.testing.assert_array_equal, state.momentum, grads)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_first_gradient_that_is_not_finite_spoils_its_tensor_unless_the_step_is_skipped(value):
+    params, good = as_float32(random_tree(0)), as_float32(random_tree(2))
+    bad = good | {"w": good["w"].at[0, 0].set(value)}
+    tx = sgd_sai()
+    _, state = tx.update(bad, tx.init(params), params)
+    assert np.isnan(state.scale["w"])
+    assert all(np.isfinite(a) for k, a in state.scale.items() if k != "w")
+    skipping = optax.apply_if_finite(tx, max_consecutive_errors=3)
+    updates, state = skipping.update(bad, skipping.init(params), params)
+    assert not any(np.any(u) for u in jax.tree.leaves(updates))
+    assert not state.inner_state.is_measured
+    _, state = skipping.update(good, state, params)
+    np.testing.assert_allclose(state.inner_state.scale["w"], gradient_snr(good["w"]), rtol=1e-6)
 
 
 def test_decay_is_not_scaled_by_the_factor():

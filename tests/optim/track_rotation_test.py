@@ -98,6 +98,18 @@ def test_zero_gradient_and_zero_parameters_give_zeros():
         assert state.radial_cosine == 0
 
 
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
+def test_a_gradient_that_is_not_finite_shows_and_the_updates_stay_those_of_the_inner(value):
+    params, grads = random_tree(0), random_tree(1)
+    grads["b"] = grads["b"].at[0].set(value)
+    tx = track_rotation(optax.sgd(0.1), 0.1, blocks={"w": "w", "b": "b"})
+    updates, state = tx.update(grads, tx.init(params), params)
+    jax.tree.map(lambda u, g: np.testing.assert_array_equal(u, -0.1 * g), updates, grads)
+    for field in (state.grad_norm, state.rotation, state.radial_cosine):
+        assert not np.isfinite(field["b"])
+        assert np.isfinite(field["w"])
+
+
 def test_rows_and_missing_params_are_refused():
     with pytest.raises(ValueError, match="ROWS is no label"):
         track_rotation(optax.sgd(0.1), blocks=ROWS).init(random_tree(0))
