@@ -104,8 +104,8 @@ def hyperball(
     `hyperball(optax.contrib.muon(1.0), η)` is Muon on the sphere. Meant for matrices: put biases
     and gains under another optimizer with `optax.partition`.
 
-    Stated results: u = 0 leaves W where it is, and η = 0 too, up to rounding. A block with R = 0 has
-    no sphere: it stays 0. One NaN or inf in u (or ‖u‖² > 3e38) makes its whole block NaN, and no
+    Stated results: u = 0 or η = 0 leaves W where it is, up to rounding. A block with R = 0 has no
+    sphere: it stays 0. One NaN or inf in u (or ‖u‖² > 3e38) makes its whole block NaN, and no
     other: `optax.apply_if_finite` skips such steps.
 
     Args:

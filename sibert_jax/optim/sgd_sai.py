@@ -109,9 +109,9 @@ def sgd_sai(
     Since a² = (N−1) + N·ḡ²/s², `snr` is close to √N for every tensor; `sqrt_size` is the control
     arm that sets a = √N and needs no gradient.
 
-    Stated results: η = 0 moves x nowhere (the average goes on), λ = 0 leaves out the decay. A NaN or
-    inf in the first gradient of a tensor makes its factor NaN for good, as a later one makes its
-    average: `optax.apply_if_finite` around this transform skips such steps, the first too.
+    Stated results: η = 0 moves nothing but the average, λ = 0 leaves out the decay. A NaN or inf in
+    the first gradient of a tensor makes its factor NaN for good, as a later one makes its average:
+    `optax.apply_if_finite` around this transform skips such steps, the first too.
 
     Args:
       learning_rate: η ≥ 0, a number or a schedule of the step.

@@ -74,8 +74,8 @@ def track_rotation(
 
     .. math:: \angle(x, x+u), \qquad \eta/\|x\|^2, \qquad \langle x, g\rangle/(\|x\|\,\|g\|)
 
-    The updates are those of `inner`, bit for bit. Where x = 0 all three are 0, where g = 0 the last;
-    a NaN or inf among x, g or u makes those of its block NaN.
+    The updates are those of `inner`, bit for bit. Where x = 0 all three are 0, where g = 0 the
+    last. A NaN or inf makes those of its block that it enters NaN.
 
     Args:
       inner: the whole optimizer, learning rate included: the angle is that of its update.

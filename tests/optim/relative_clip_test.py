@@ -72,7 +72,7 @@ def test_the_direction_is_kept(seed, ratio, scale):
     params, updates = random_tree(seed), random_tree(seed + 1, scale)
     out, _ = clip(clip_by_relative_global_norm(ratio), updates, params)
     factors = np.concatenate([np.ravel(out[k]) / np.ravel(np.float64(updates[k])) for k in SHAPES])
-    assert 0 < np.min(factors)
+    assert np.min(factors) > 0
     assert np.max(factors) <= 1
     np.testing.assert_allclose(factors, np.mean(factors), rtol=3e-7)
 
