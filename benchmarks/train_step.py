@@ -25,6 +25,7 @@ from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.train import build, sharding
 from sibert_jax.train.loop import Loop
 from sibert_jax.train.session import Session, check_divisible
+from sibert_jax.train.signals import StopRequest
 from sibert_jax.train.step import TrainState
 
 BARE, LOOP = "bare jitted step", "whole loop"
@@ -107,7 +108,7 @@ def measure_loop(
             workdir = pathlib.Path(tempfile.mkdtemp(dir=directory))
             with (
                 Checkpoints(workdir / "checkpoints", session.run.checkpoint.keep) as checkpoints,
-                UnevaluatedLoop(session, checkpoints, workdir, _copy(start)) as loop,
+                UnevaluatedLoop(session, checkpoints, workdir, _copy(start), StopRequest()) as loop,
             ):
                 since = time.perf_counter()
                 jax.block_until_ready(loop.run())

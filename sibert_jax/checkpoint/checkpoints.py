@@ -82,6 +82,11 @@ class Checkpoints:
         """The newest complete checkpoint, None if there is none."""
         return max(self.steps(), default=None)
 
+    def delete_after(self, step: int) -> None:
+        """Removes the checkpoints after a step, when the run goes another way from there."""
+        for later in (found for found in self.steps() if found > step):
+            self._reporting(lambda later=later: self._manager.delete(later))
+
     def description(self, step: int) -> dict:
         """What `save` was given."""
         try:

@@ -111,4 +111,11 @@ def _train() -> ConfigDict:
     train.eval_every_steps = 200  # 0: only at the end
     train.eval_batches = 16  # at most, of global_batch_size held-out examples
     train.compilation_cache_dir = "~/.cache/sibert_jax/xla"  # "": no persistent cache
+    # A step is bad when loss, gradient or update is not finite, or when the loss spikes.
+    train.on_bad_step = "stop"  # stop | skip its update | rollback to a checkpoint, past its data
+    train.spike_factor = float("inf")  # > 1, over the running mean of the loss; inf: no spikes
+    train.max_skips_in_a_row = 10  # more of them stop the run; for "skip"
+    train.max_rollbacks = 3  # in the whole run, one more stops it; for "rollback"
+    train.replay_every_steps = 0  # recompute each such step and compare the bits; 0: never
+    train.watchdog_secs = 1800.0  # a step without an end within this ends the run; 0: no watchdog
     return train

@@ -2,8 +2,6 @@
 
 import contextlib
 import pathlib
-import signal
-import sys
 import time
 from collections.abc import Sequence
 
@@ -12,16 +10,20 @@ import ml_collections
 
 from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.data import prefetch
-from sibert_jax.train import build, metrics, sharding, workdir
+from sibert_jax.train import build, metrics, sharding, workdir, writers
 from sibert_jax.train.errors import TrainingError
+from sibert_jax.train.health import BadStepError, Health, with_counts
+from sibert_jax.train.metrics import say
 from sibert_jax.train.session import Session, check_divisible
-from sibert_jax.train.step import TrainState, Window
+from sibert_jax.train.signals import StopRequest
+from sibert_jax.train.step import Report, TrainState
 
 
 def train(
     config: ml_collections.ConfigDict,
     directory: str | pathlib.Path,
     devices: Sequence[jax.Device] | None = None,
+    stop: StopRequest | None = None,
 ) -> TrainState:
     """Runs a config to its last step, from the newest checkpoint of `directory` if there is one.
 
@@ -29,13 +31,18 @@ def train(
       config: every key of `default_config()`.
       directory: the workdir, made if need be.
       devices: what the mesh is made of; None: all of them.
+      stop: the caller's, entered already; None: signals are caught while this function runs.
 
     Returns:
       The final state; after SIGTERM or SIGINT the state that was saved.
 
     Raises:
       ConfigError, DataError, CheckpointError, TrainingError: one sentence each.
+      Stopped: SIGTERM or SIGINT before there was a state to save.
     """
+    if stop is None:
+        with StopRequest() as stop:
+            return train(config, directory, devices, stop)
     run = build.run_config(config)
     directory = pathlib.Path(directory)
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
@@ -45,11 +52,12 @@ def train(
     session = Session(run, mesh, *build.load_task(run, progress=say))
     with Checkpoints(directory / "checkpoints", run.checkpoint.keep) as checkpoints:
         state = session.start(checkpoints)
+        stop.defer()
         if jax.process_index() == 0:
             described = workdir.describe_run(mesh, state.params, session.description())
             workdir.write_json(directory / "run.json", described)
             say("\n".join(described["parameters"]))
-        with Loop(session, checkpoints, directory, state) as loop:
+        with Loop(session, checkpoints, directory, state, stop) as loop:
             return loop.run()
 
 
@@ -62,18 +70,20 @@ class Loop:
         checkpoints: Checkpoints,
         directory: pathlib.Path,
         state: TrainState,
+        stop: StopRequest,
     ):
         self.session, self.checkpoints, self.state = session, checkpoints, state
+        self.stop = stop
         self.train = session.run.train
         self.first = int(state.step)
-        resume_step = None if self.first == 0 else self.first
         tokens_per_step = session.batch_size * session.run.seq_len
         self.progress = metrics.Progress(self.first, self.train.num_steps, tokens_per_step)
+        kept = self.first or -1  # step 0 is evaluated again
         self.writers = [
-            metrics.MetricsFile(directory / "metrics.jsonl", resume_step),
-            metrics.TensorBoard(directory / "tensorboard", resume_step),
+            writers.MetricsFile(directory / "metrics.jsonl", kept, say),
+            writers.TensorBoard(directory / "tensorboard", kept, say),
         ]
-        self.pending: tuple[int, Window] | None = None
+        self.pending: tuple[int, Report] | None = None
 
     def __enter__(self):
         return self
@@ -84,39 +94,82 @@ class Loop:
 
     def run(self) -> TrainState:
         """Runs to the last step, or to the step at which a signal asks to stop."""
-        num_steps, state = self.train.num_steps, self.state
+        state = self.state
         if self.first:
-            say(f"resuming at step {self.first:,} of {num_steps:,}")
+            say(f"resuming at step {self.first:,} of {self.train.num_steps:,}")
         else:
             self.evaluate(0, state)
-        batches = prefetch(self.session.batch, self.first, num_steps - self.first)
-        with contextlib.closing(batches), StopRequest() as stop:
+            if self.train.on_bad_step == "rollback":
+                self.session.save(self.checkpoints, state, 0)
+        while True:
+            try:
+                return self.run_from(state)
+            except BadStepError as error:
+                state = self.roll_back(error.health)
+
+    def run_from(self, state: TrainState) -> TrainState:
+        """The steps from a state on; raises BadStepError at one that must not be passed."""
+        first, num_steps = int(state.step), self.train.num_steps
+        offset = int(state.health.batch_offset)
+        batches = prefetch(self.session.batch, first + offset, num_steps - first)
+        with contextlib.closing(batches):
             for index, batch in batches:
-                state, window = self.session.step(state, batch)
-                step = index + 1
+                state, report = self.session.step(state, batch)
+                step = index - offset + 1
                 self.flush()  # of the step before: the device works on this one meanwhile
-                done = step == num_steps or stop.requested
                 if step % self.train.log_every_steps == 0 or step == num_steps:
-                    self.pending = (step, window)
+                    self.pending = (step, report)
                 if step == num_steps or is_due(step, self.train.eval_every_steps):
+                    self.check(report)
                     self.evaluate(step, state)
+                done = step == num_steps or self.stop.requested
                 if done or is_due(step, self.session.run.checkpoint.every_steps):
-                    self.save(step, state, window)
+                    self.save(step, state, report)
                 if done:
                     break
         self.flush()
         self.checkpoints.wait()
-        if stop.requested and int(state.step) < num_steps:
-            say(f"{stop.requested}: saved step {int(state.step):,}; run again to resume")
+        if self.stop.requested and int(state.step) < num_steps:
+            say(f"{self.stop.requested}: saved step {int(state.step):,}; run again to resume")
         return state
 
+    def roll_back(self, bad: Health) -> TrainState:
+        """The state of the checkpoint before a bad step, set to go on with the data after it."""
+        policy, count = self.session.bad_steps, int(bad.rollbacks) + 1
+        self.checkpoints.wait()
+        if policy.action != "rollback" or count > policy.max_rollbacks:
+            newest = self.checkpoints.latest_step()
+            kept = "there is no checkpoint" if newest is None else f"resuming is from step {newest}"
+            raise TrainingError(
+                f"{policy.sentence(bad)}; {kept}. Lower the learning rate, or resume "
+                f"with another train.on_bad_step (now {policy.action}); "
+                "train.log_every_steps=1 shows the steps before it."
+            )
+        # Not one that a signal brought about: a run that was never stopped has none of these.
+        every, steps = self.session.run.checkpoint.every_steps, self.checkpoints.steps()
+        step = max((step for step in steps if step % every == 0), default=max(steps))
+        self.checkpoints.delete_after(step)
+        state = self.session.restore(self.checkpoints, step)
+        passed = int(bad.bad_step) - step
+        self.pending = None
+        for writer in self.writers:
+            writer.rewind(step)
+        self.progress.restart(step)
+        self.progress.say(
+            f"{policy.sentence(bad)}: back at step {step:,}, past the {passed:,} batches since it "
+            f"(rollback {count} of train.max_rollbacks={policy.max_rollbacks})"
+        )
+        offset = int(bad.batch_offset) + passed
+        health = with_counts(state.health, batch_offset=offset, rollbacks=count)
+        return state.replace(health=health)
+
     def flush(self):
-        """Writes the row that is waiting; stops the run if it is not finite."""
+        """Writes the row that is waiting; raises BadStepError if it holds a bad step."""
         if self.pending is None:
             return
-        (step, window), self.pending = self.pending, None
-        self.check_finite(window)
-        row = metrics.window_row(window, self.session.weight_decay)
+        (step, report), self.pending = self.pending, None
+        self.check(report)
+        row = metrics.report_row(report, self.session.weight_decay)
         speed = self.progress.tokens_per_second(step)
         device = self.session.mesh.devices.flat[0]
         row |= metrics.speed_row(
@@ -144,22 +197,17 @@ class Loop:
             f"step {step:>7,}  " + "  ".join(f"{name} {value:.4f}" for name, value in row.items())
         )
 
-    def save(self, step: int, state: TrainState, window: Window):
+    def save(self, step: int, state: TrainState, report: Report):
         """Starts a checkpoint; rows up to its step are written first, so a resume repeats none."""
         self.flush()
-        self.check_finite(window)
+        self.check(report)
         with self.paused():
             self.session.save(self.checkpoints, state, step)
 
-    def check_finite(self, window: Window):
-        """Stops before anything that is not finite is saved."""
-        if (bad := int(window.bad_step)) >= 0:
-            self.checkpoints.wait()
-            raise TrainingError(
-                f"the loss or the gradient at step {bad} is not finite; the newest checkpoint is "
-                f"of step {self.checkpoints.latest_step() or 'none'}. Lower the learning rate, or "
-                "see which example it is with train.log_every_steps=1."
-            )
+    def check(self, report: Report):
+        """Stops before anything that comes of a bad step is saved."""
+        if int(report.health.bad_step) >= 0:
+            raise BadStepError(report.health)
 
     @contextlib.contextmanager
     def paused(self):
@@ -167,27 +215,6 @@ class Loop:
         since = time.perf_counter()
         yield
         self.progress.pause(time.perf_counter() - since)
-
-
-class StopRequest:
-    """SIGTERM and SIGINT ask to stop at the next step boundary; repeating them changes nothing."""
-
-    def __init__(self):
-        self.requested = ""
-
-    def __enter__(self):
-        self._before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        return self
-
-    def _note(self, number, frame):
-        del frame
-        self.requested = signal.Signals(number).name
-
-    def __exit__(self, *exception):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 def is_due(step: int, every_steps: int) -> bool:
@@ -201,8 +228,3 @@ def use_compilation_cache(directory: str) -> None:
         path = pathlib.Path(directory).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(path))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-
-
-def say(text: str) -> None:
-    """A line on the terminal."""
-    print(text, file=sys.stderr, flush=True)

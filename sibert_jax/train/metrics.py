@@ -1,33 +1,36 @@
-"""From the window of a state to a row of metrics, and the places that rows are written to."""
+"""From the report of a step to a row of metrics, and the line on the terminal."""
 
-import json
+import contextlib
 import math
-import os
-import pathlib
 import sys
 import time
 
-import numpy as np
 import tqdm
-from tensorboardX import SummaryWriter
 
 from sibert_jax import optim
-from sibert_jax.train.step import Window
+from sibert_jax.train.step import Report
 
 _SECTIONS = {"loss": "train", "mlm_loss": "train", "nsp_loss": "train"}
 _SECTIONS["dead_attention_rows"] = "model"
 
 
-def window_row(window: Window, weight_decay: float) -> dict[str, float]:
+def report_row(report: Report, weight_decay: float) -> dict[str, float]:
     """Means over the window, by the names of the metrics file; blocks until they are computed.
+
+    A window without a single good step has no means, only the count of the bad ones so far.
 
     The equilibrium norm is the one that the window's gradients, after the clip, lead to:
     ‖x‖_eq² = √(η/(λ(2−ηλ)))·σ with σ² the mean of ‖∇L(x/‖x‖)‖² (PAPER §3.3).
     """
+    window, health = report
+    bad_steps = {"train/bad_steps": int(health.skipped) + int(health.rollbacks)}
     count = int(window.count)
+    if count == 0:
+        return bad_steps
     means = {name: float(value) / count for name, value in window.sums.items()}
     sphere = means.pop("sphere_grad_square", None)
     row = {f"{_SECTIONS.get(name, 'optim')}/{name}": value for name, value in means.items()}
+    row |= bad_steps
     learning_rate = means["learning_rate"]
     if sphere is not None:
         row["optim/weight_decay"] = weight_decay
@@ -40,52 +43,10 @@ def window_row(window: Window, weight_decay: float) -> dict[str, float]:
     return row
 
 
-class MetricsFile:
-    """`metrics.jsonl`: one object a row, `step` first. The source of truth for reports.
-
-    A resumed run drops the rows after the restored step, as it will write them again.
-    """
-
-    def __init__(self, path: pathlib.Path, resume_step: int | None):
-        kept = []
-        if resume_step is not None and path.exists():
-            kept = [row for row in path.read_text().splitlines() if _step_of(row) <= resume_step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(row + "\n" for row in kept))
-        os.replace(temporary, path)
-        self._file = path.open("a", buffering=1)
-
-    def write(self, step: int, row: dict[str, float]):
-        """Appends a row and hands it to the operating system."""
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
-
-    def close(self):
-        """Closes the file."""
-        self._file.close()
-
-
-def _step_of(row: str) -> float:
-    try:
-        return json.loads(row)["step"]
-    except (ValueError, KeyError):  # the last line of a killed run may be half-written
-        return math.inf
-
-
-class TensorBoard:
-    """The same rows for TensorBoard, as far as the disk allows."""
-
-    def __init__(self, directory: pathlib.Path, resume_step: int | None):
-        purge = {} if resume_step is None else {"purge_step": resume_step + 1}
-        self._writer = SummaryWriter(str(directory), **purge)
-
-    def write(self, step: int, row: dict[str, float]):
-        """Adds each scalar."""
-        for name, value in row.items():
-            self._writer.add_scalar(name, value, step)
-
-    def close(self):
-        """Flushes and closes the event file."""
-        self._writer.close()
+def say(text: str) -> None:
+    """A line on the terminal; one that is gone, or a log on a full disk, stops nothing."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -113,16 +74,21 @@ class Progress:
         seconds = max(now - since - paused, 1e-9)
         return (step - last_step) * self._tokens_per_step / seconds
 
+    def restart(self, step: int):
+        """Goes on from an earlier step."""
+        self._last = (step, time.perf_counter(), 0.0)
+
     def show(self, step: int, row: dict[str, float]):
         """Shows a logged row."""
         speed = row["perf/tokens_per_second"]
+        loss = f"loss {row['train/loss']:.4f}" if "train/loss" in row else "no good step"
         if self._bar is not None:
             self._bar.n = step
-            self._bar.set_postfix_str(f"loss {row['train/loss']:.4f}, {speed:,.0f} tokens/s")
+            self._bar.set_postfix_str(f"{loss}, {speed:,.0f} tokens/s")
             return
         left = (self._num_steps - step) * self._tokens_per_step / max(speed, 1e-9)
         self.say(
-            f"step {step:>7,}/{self._num_steps:,}  loss {row['train/loss']:.4f}  "
+            f"step {step:>7,}/{self._num_steps:,}  {loss}  "
             f"{speed:,.0f} tokens/s  {tqdm.tqdm.format_interval(left)} left"
         )
 
@@ -131,7 +97,7 @@ class Progress:
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def close(self):
         """Ends the bar's line."""
@@ -161,8 +127,3 @@ def speed_row(
         peak = PEAK_FLOPS[device_kind] * num_devices
         row["perf/mfu"] = tokens_per_second * flops_per_token / peak
     return row
-
-
-def is_finite(row: dict[str, float]) -> bool:
-    """Whether every number of a row is finite."""
-    return bool(np.isfinite(list(row.values())).all())

@@ -6,6 +6,7 @@ import math
 from sibert_jax.data import CorpusSpec
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.pretraining import PretrainingConfig
+from sibert_jax.train import health
 from sibert_jax.train.errors import ConfigError
 
 SCHEDULES = ("constant", "piecewise", "linear", "cosine", "warmup_stable_decay")
@@ -89,11 +90,24 @@ class TrainConfig:
     eval_every_steps: int
     eval_batches: int
     compilation_cache_dir: str
+    on_bad_step: str
+    spike_factor: float
+    max_skips_in_a_row: int
+    max_rollbacks: int
+    replay_every_steps: int
+    watchdog_secs: float
 
     def __post_init__(self):
         _at_least("train", self, 1, "num_steps", "global_batch_size", "microbatches")
         _at_least("train", self, 1, "log_every_steps", "eval_batches")
-        _at_least("train", self, 0, "eval_every_steps")
+        _at_least("train", self, 0, "eval_every_steps", "max_skips_in_a_row", "max_rollbacks")
+        _at_least("train", self, 0, "replay_every_steps", "watchdog_secs")
+        _one_of("train.on_bad_step", self.on_bad_step, health.ACTIONS)
+        if not self.spike_factor > 1:
+            raise ConfigError(
+                f"train.spike_factor={self.spike_factor} must be above 1, or inf to let the loss "
+                "jump; at 1 every second step would be bad."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

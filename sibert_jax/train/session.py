@@ -1,5 +1,6 @@
 """The objects of a run: batches, task, optimizer, compiled step; fresh or restored state."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -14,8 +15,9 @@ from sibert_jax.data import prefetch
 from sibert_jax.tasks.task import Batch, Task, TaskData
 from sibert_jax.train import build, sharding
 from sibert_jax.train.errors import ConfigError
+from sibert_jax.train.health import BadSteps
 from sibert_jax.train.run_config import RunConfig
-from sibert_jax.train.step import Step, TrainState
+from sibert_jax.train.step import Report, Step, TrainState
 
 # Purposes of the seed, so that no two uses share random bits.
 INIT, DROPOUT = 0, 1
@@ -32,6 +34,10 @@ class Session:
         self.param_shardings = sharding.param_shardings(abstract, mesh)
         self.abstract_params = _placed(abstract, self.param_shardings)
         self.mask = self.task.invariance_mask(abstract)
+        c = run.train
+        self.bad_steps = BadSteps(
+            c.on_bad_step, c.spike_factor, c.max_skips_in_a_row, c.max_rollbacks
+        )
         if run.model.is_scale_invariant:
             self._check_invariance()
 
@@ -83,32 +89,37 @@ class Session:
             microbatches=self.run.train.microbatches,
             log_every_steps=self.run.train.log_every_steps,
             dropout_key=dropout_key if self.run.model.dropout > 0 else None,
+            bad_steps=self.bad_steps,
         )
         abstract = jax.eval_shape(step.init, self.abstract_params)
         shardings = sharding.state_shardings(abstract, self.abstract_params, self.mesh)
-        abstract = _placed(abstract, shardings)
+        self._abstract = _placed(abstract, shardings)
         if newest is None:
             state = jax.jit(step.init, out_shardings=shardings)(params)
         else:
-            rest = {name: getattr(abstract, name) for name in ("step", "opt_state", "window")}
-            params, rest = checkpoints.restore(newest, abstract.params, rest)
-            state = TrainState(params=params, **rest)
-        self.step = self._compile(step, abstract, shardings)
+            state = self.restore(checkpoints, newest)
+        self.step = self._compile(step, self._abstract, shardings)
         replicated = NamedSharding(self.mesh, P())
         self._evaluate = jax.jit(self.task.eval_batch, out_shardings=replicated)
         return state
 
+    def restore(self, checkpoints: Checkpoints, step: int) -> TrainState:
+        """The state of a checkpoint, on this mesh; after `start`."""
+        params, rest = checkpoints.restore(step, self._abstract.params, _rest(self._abstract))
+        return TrainState(params=params, **rest)
+
     def _compile(self, step: Step, abstract: TrainState, shardings):
         replicated = NamedSharding(self.mesh, P())
-        outs = (shardings, jax.tree.map(lambda _: replicated, abstract.window))
+        report = Report(abstract.window, abstract.health)
+        outs = (shardings, jax.tree.map(lambda _: replicated, report))
         jitted = jax.jit(step.__call__, donate_argnums=0, out_shardings=outs)
         # Compiled once, ahead of the loop: another shape would be an error, never a second trace.
         return jitted.lower(abstract, self.abstract_batch()).compile()
 
     def save(self, checkpoints: Checkpoints, state: TrainState, step: int) -> None:
         """Starts writing a checkpoint of everything that the next step depends on."""
-        rest = {"step": state.step, "opt_state": state.opt_state, "window": state.window}
-        checkpoints.save(step, state.params, rest, {"step": step} | self.description())
+        description = {"step": step} | self.description()
+        checkpoints.save(step, state.params, _rest(state), description)
 
     def description(self) -> dict:
         """What a checkpoint says of its run besides the arrays."""
@@ -154,7 +165,8 @@ class Session:
         if c.eta_lambda == 0:
             return c.learning_rate, c.weight_decay
         recipe = build.build_recipe(self.run, 1.0, c.eta_lambda, self.mask)
-        probe = Step(self.task, recipe, self.mask, self.run.train.microbatches, 1, None)
+        parts = self.run.train.microbatches
+        probe = Step(self.task, recipe, self.mask, parts, 1, None, self.bad_steps)
 
         @jax.jit
         def norms(params, batch):
@@ -180,6 +192,12 @@ class Session:
                 f"the data has changed since the checkpoint was written (fingerprint {stored}, now "
                 f"{found}); put the same files and vocabulary back, or start a new --workdir."
             )
+
+
+def _rest(state: TrainState) -> dict:
+    """Everything but the parameters, by name."""
+    names = (field.name for field in dataclasses.fields(state) if field.name != "params")
+    return {name: getattr(state, name) for name in names}
 
 
 def _placed(abstract, shardings):

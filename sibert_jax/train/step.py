@@ -1,7 +1,7 @@
 """One update as a pure function of (state, batch)."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -11,25 +11,33 @@ import optax
 from sibert_jax import optim
 from sibert_jax.tasks.task import Batch, Task
 from sibert_jax.train.build import Recipe
+from sibert_jax.train.health import BadSteps, Health, fresh_health
 
 
 @flax.struct.dataclass
 class Window:
     """Sums since the last logged step: part of the state, so that a resumed run logs the same."""
 
-    count: jax.Array  # int32, steps in the sums
+    count: jax.Array  # int32, steps in the sums; bad ones are left out
     sums: dict[str, jax.Array]  # float32 scalars
-    bad_step: jax.Array  # int32, first step whose loss or gradient was not finite; -1: none
 
 
 @flax.struct.dataclass
 class TrainState:
-    """What a checkpoint holds. `step` counts the updates applied."""
+    """What a checkpoint holds. `step` counts the updates, those that were discarded among them."""
 
     step: jax.Array  # int32
     params: Any
     opt_state: Any
     window: Window
+    health: Health
+
+
+class Report(NamedTuple):
+    """What the loop reads of a step: copies that outlive the donation of the state."""
+
+    window: Window
+    health: Health
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +50,14 @@ class Step:
     microbatches: int
     log_every_steps: int
     dropout_key: jax.Array | None
+    bad_steps: BadSteps
 
     def init(self, params) -> TrainState:
         """The state before the first update."""
         sums = {name: jnp.zeros((), jnp.float32) for name in self.metric_names}
-        window = Window(jnp.zeros((), jnp.int32), sums, -jnp.ones((), jnp.int32))
-        return TrainState(jnp.zeros((), jnp.int32), params, self.recipe.tx.init(params), window)
+        zero = jnp.zeros((), jnp.int32)
+        opt_state = self.recipe.tx.init(params)
+        return TrainState(zero, params, opt_state, Window(zero, sums), fresh_health())
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -61,7 +71,7 @@ class Step:
             names += ("clipped", "clip_threshold")
         return names
 
-    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Window]:
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
         """Applies one update.
 
         Args:
@@ -69,28 +79,33 @@ class Step:
           batch: a global batch, rows a multiple of `microbatches`.
 
         Returns:
-          The next state, and a copy of its window that outlives the donation of the state.
+          The next state, and what the loop reads of it.
         """
         key = None if self.dropout_key is None else jax.random.fold_in(self.dropout_key, state.step)
         grads, metrics = self.gradient(state.params, batch, key)
         updates, opt_state = self.recipe.tx.update(grads, state.opt_state, state.params)
-        metrics |= self.measure(state.step, state.params, grads, updates)
+        applied = state.step - state.health.skipped  # the optimizer's own count
+        metrics |= self.measure(applied, state.params, grads, updates)
         params = optax.apply_updates(state.params, updates)
+        norms = optax.tree.norm(grads), optax.tree.norm(updates)
+        finite = jnp.isfinite(jnp.stack([metrics["loss"], *norms])).all()
         step = state.step + 1
+        bad, health = self.bad_steps.judge(state.health, step, metrics["loss"], finite)
+        if self.bad_steps.action == "skip":
+            params, opt_state = _where(bad, (state.params, state.opt_state), (params, opt_state))
+        window = self._accumulate(state, bad, metrics)
+        after = TrainState(step, params, opt_state, window, health)
+        return after, jax.tree.map(jnp.copy, Report(window, health))
+
+    def _accumulate(self, state: TrainState, bad: jax.Array, metrics) -> Window:
         # A logged window is complete; the next one starts from zero.
         fresh = state.step % self.log_every_steps == 0
+        old, good = state.window, (~bad).astype(jnp.int32)
         sums = {
-            name: jnp.where(fresh, 0.0, state.window.sums[name]) + metrics[name]
+            name: jnp.where(fresh, 0.0, old.sums[name]) + jnp.where(bad, 0.0, metrics[name])
             for name in self.metric_names
         }
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-        is_first = ~finite & (state.window.bad_step < 0)
-        window = Window(
-            count=jnp.where(fresh, 0, state.window.count) + 1,
-            sums=sums,
-            bad_step=jnp.where(is_first, step, state.window.bad_step),
-        )
-        return TrainState(step, params, opt_state, window), jax.tree.map(jnp.copy, window)
+        return Window(count=jnp.where(fresh, 0, old.count) + good, sums=sums)
 
     def gradient(self, params, batch: Batch, key: jax.Array | None):
         """Gradient of loss_scale·loss over the whole batch, and the metrics of the loss.
@@ -159,6 +174,10 @@ class Step:
     def _invariant(self, tree) -> list[jax.Array]:
         leaves = zip(jax.tree.leaves(tree), jax.tree.leaves(self.mask))
         return [leaf for leaf, inside in leaves if inside]
+
+
+def _where(condition: jax.Array, yes, no):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 def _divide(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -14,12 +14,19 @@ from jax.sharding import Mesh
 import sibert_jax
 from sibert_jax.train.errors import ConfigError
 
-# Keys that may change when a run is resumed: they say where and how long, not what is computed.
+# Keys that may change when a run is resumed: they say where and how long, not what is computed,
+# or what to do about a bad step, which is decided when one has stopped the run.
 MAY_CHANGE = (
     "mesh.",
     "checkpoint.",
     "train.compilation_cache_dir",
     "train.eval_",
+    "train.on_bad_step",
+    "train.spike_factor",
+    "train.max_skips_in_a_row",
+    "train.max_rollbacks",
+    "train.replay_every_steps",
+    "train.watchdog_secs",
     "data.cache_dir",
 )
 

@@ -92,7 +92,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(train_one, con
     spoil = ScheduleThatExplodes(after=7)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build.optim, "make_schedule", lambda *_, **__: spoil)
-        with pytest.raises(TrainingError, match=r"at step \d+ is not finite.*of step 5"):
+        with pytest.raises(TrainingError, match=r"at step \d+ is not finite.*from step 5"):
             train_one(config, tmp_path / "run")
     assert (tmp_path / "run/checkpoints/5").is_dir()
     assert not (tmp_path / "run/checkpoints/10").exists()

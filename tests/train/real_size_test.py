@@ -33,9 +33,9 @@ def test_one_step_of_base_at_batch_8_and_length_128(config, monkeypatch):
     )
     state = session.start(NoCheckpoints())
     before = jax.device_get(state.params["encoder"]["stem"]["kernel"])
-    state, window = session.step(state, session.batch(0))
+    state, report = session.step(state, session.batch(0))
     assert int(state.step) == 1
-    assert int(window.bad_step) == -1
-    assert float(window.sums["loss"]) == pytest.approx(np.log(30_522) + np.log(2), rel=0.05)
+    assert int(report.health.bad_step) == -1
+    assert float(report.window.sums["loss"]) == pytest.approx(np.log(30_522) + np.log(2), rel=0.05)
     after = jax.device_get(state.params["encoder"]["stem"]["kernel"])
     assert np.any(before != after)

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from sibert_jax.checkpoint import restore_params
-from sibert_jax.train import build, loop, sharding
+from sibert_jax.train import build, sharding
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.loop import train
 from sibert_jax.train.session import Session
+from sibert_jax.train.signals import StopRequest
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = """
@@ -122,15 +123,14 @@ def test_a_run_resumed_on_another_mesh_sees_the_same_examples(config, tmp_path):
 
 def stop_after_one_step(train, config, directory):
     """Asks the loop to stop by a signal that comes before the first step."""
-    original = loop.StopRequest.__enter__
+    original = StopRequest.defer
 
-    def enter(self):
+    def defer(self):
         original(self)
         os.kill(os.getpid(), signal.SIGTERM)
-        return self
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.StopRequest, "__enter__", enter)
+        patch.setattr(StopRequest, "defer", defer)
         state = train(config, directory)
     assert int(state.step) == 1
 
