@@ -1,0 +1,120 @@
+"""Any of our models as a directory that explains itself: sizes, weights, code to run it, a README.
+
+The weights have our names, a layer at a time, so that they can be read without this package; read
+again here they are the same bit for bit.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import numpy as np
+from safetensors import numpy as safetensors
+
+import sibert_jax
+from sibert_jax.interop.errors import InteropError
+from sibert_jax.interop.hugging_face import new_directory, read_safetensors
+from sibert_jax.interop.layers import flatten, unflatten
+from sibert_jax.model import ModelConfig
+
+MODELING = pathlib.Path(__file__).with_name("modeling_sibert.py")
+FORMAT = "sibert_jax"  # the key "format" of config.json, which tells it from Hugging Face's
+WITH_MODELING = ("sibert", "sibert_qk_norm", "sibert_sandwich")
+
+README = """# {arch}, {millions:.1f} million parameters
+
+Written by sibert_jax {version} from {source}.
+
+- `config.json`: sizes, as `ModelConfig` of sibert_jax has them
+- `model.safetensors`: float32 weights, one tensor a line below
+- `vocab.txt`: WordPiece vocabulary (uncased), if the run had one{modeling}
+
+Read it back into JAX, bit for bit:
+
+```python
+from sibert_jax.interop import exported
+
+cfg, params = exported.read(".")
+```
+{torch}
+| tensor | shape |
+| :-- | :-- |
+{table}
+"""
+
+TORCH = """
+Or run the encoder in PyTorch, with nothing but torch and safetensors:
+
+```python
+import torch
+from modeling_sibert import Sibert
+
+features = Sibert.from_directory(".")(torch.tensor([[2, 5, 7, 3]]))  # (1, 4, {width})
+```
+"""
+
+
+def write(
+    directory: str | pathlib.Path, cfg: ModelConfig, params: dict, source: str
+) -> pathlib.Path:
+    """Writes a directory that is new or empty, and returns it.
+
+    Args:
+      directory: made if need be.
+      cfg: of the model.
+      params: {"encoder": ...} and perhaps "head", float32.
+      source: where they come from, for the README.
+
+    Raises:
+      InteropError: the directory is not empty or cannot be made.
+    """
+    flat = flatten(params, scan_layers=cfg.scan_layers)
+    directory = new_directory(directory)
+    config = {"format": FORMAT, "version": sibert_jax.__version__} | dataclasses.asdict(cfg)
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    tensors = {name: np.ascontiguousarray(array) for name, array in flat.items()}
+    safetensors.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    has_modeling = cfg.arch in WITH_MODELING
+    if has_modeling:
+        shutil.copyfile(MODELING, directory / MODELING.name)
+    text = README.format(
+        arch=cfg.arch,
+        millions=sum(array.size for array in flat.values()) / 1e6,
+        version=sibert_jax.__version__,
+        source=source,
+        modeling=f"\n- `{MODELING.name}`: the encoder in PyTorch" if has_modeling else "",
+        torch=TORCH.format(width=cfg.width) if has_modeling else "",
+        table="\n".join(f"| `{name}` | {array.shape} |" for name, array in flat.items()),
+    )
+    (directory / "README.md").write_text(text, encoding="utf-8")
+    return directory
+
+
+def read(directory: str | pathlib.Path) -> tuple[ModelConfig, dict]:
+    """The model and the parameters of a directory that `write` made.
+
+    Raises:
+      InteropError: a file is missing or broken, or of another program.
+    """
+    directory = pathlib.Path(directory)
+    cfg = read_config(directory / "config.json")
+    flat = read_safetensors(directory / "model.safetensors")
+    return cfg, unflatten(flat, scan_layers=cfg.scan_layers)
+
+
+def read_config(path: pathlib.Path) -> ModelConfig:
+    """The sizes of a directory that `write` made."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InteropError(f"{path} cannot be read: {error}.") from None
+    if not isinstance(values, dict) or "format" not in values or values["format"] != FORMAT:
+        raise InteropError(f'{path} has no "format": "{FORMAT}", so it was not written here.')
+    fields = {field.name for field in dataclasses.fields(ModelConfig)}
+    if absent := sorted(fields - set(values)):
+        raise InteropError(f"{path} lacks the key {absent[0]!r}.")
+    try:
+        return ModelConfig(**{name: values[name] for name in fields})
+    except ValueError as error:
+        raise InteropError(f"{path}: {error}") from None

@@ -1,0 +1,47 @@
+"""A small model of each kind, as the tests of the exchange formats need it."""
+
+import jax
+import numpy as np
+import pytest
+
+from sibert_jax.model import Encoder, ModelConfig
+
+
+@pytest.fixture
+def cfg() -> ModelConfig:
+    return ModelConfig(
+        arch="bert",
+        vocab_size=50,
+        max_len=16,
+        num_segments=2,
+        width=12,
+        depth=3,
+        num_heads=3,
+        ffn_width=20,
+        qkv_bias=True,
+        branch_scaling="depth",
+        norm_eps=1e-12,
+        dropout=0.0,
+        init_std=0.1,
+        dtype="float32",
+        scan_layers=True,
+        remat=False,
+    )
+
+
+@pytest.fixture
+def encoder_params():
+    """Random parameters of an encoder, biases and gains too."""
+
+    def make(cfg: ModelConfig):
+        tokens = jax.ShapeDtypeStruct((1, 4), "int32")
+        valid = jax.ShapeDtypeStruct((1, 4), "bool")
+        shapes = jax.eval_shape(Encoder(cfg).init, jax.random.key(0), tokens, tokens, valid)
+        rng = np.random.default_rng(0)
+        return {
+            "encoder": jax.tree.map(
+                lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes["params"]
+            )
+        }
+
+    return make
