@@ -17,6 +17,7 @@ TRAIN = [
     "matplotlib>=3.9",
     "ml_collections>=1.1.0",
     "orbax-checkpoint>=0.12.8,<0.13",
+    "safetensors>=0.5,<1",
     "tensorboardX>=2.6.5",
     "tokenizers>=0.23,<0.24",
     "tqdm>=4.66",

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "data": set(),
     "checkpoint": set(),
     "report": set(),
+    "interop": {"model"},
     "tasks": {"model", "data"},
     "train": {"optim", "homogeneity", "checkpoint", "tasks", "model", "data"},
 }
