@@ -73,10 +73,15 @@ class PretrainingBatches:
         """P = ceil(mask_rate · L), the positions predicted in each row."""
         return self._masker.num_masked
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in which every example comes at least once."""
+        return -(-len(self._examples) // self.global_batch_size)
+
     def __len__(self) -> int:
         if self._shuffle:
             raise TypeError("batches for training have no end")
-        return -(-len(self._examples) // self.global_batch_size)
+        return self.steps_per_epoch
 
     def batch(self, step: int, rows: slice = slice(None)) -> Batch:
         """Returns rows of the batch of one step.

@@ -24,7 +24,7 @@ def text_source(patterns: tuple[str, ...]) -> Source:
       DataError: if a pattern matches no file. Reading raises it for a file that is empty, binary,
         not UTF-8, truncated or cannot be read.
     """
-    files = tuple(path for pattern in patterns for path in _matches(pattern))
+    files = tuple(path for pattern in patterns for path in matching_files(pattern))
 
     def documents() -> Iterator[Document]:
         for path in files:
@@ -102,7 +102,8 @@ def cut_at_spaces(text: str, max_chars: int) -> Iterator[str]:
         yield text[start:]
 
 
-def _matches(pattern: str) -> list[pathlib.Path]:
+def matching_files(pattern: str) -> list[pathlib.Path]:
+    """The files that a name or a glob stands for, at least one, in sorted order."""
     expanded = os.path.expanduser(pattern)
     # A file may have a name that reads as a glob.
     names = [expanded] if os.path.exists(expanded) else sorted(glob.glob(expanded, recursive=True))

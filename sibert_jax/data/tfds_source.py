@@ -31,7 +31,8 @@ def tfds_source(paths: tuple[str, ...], split: str, feature: str) -> Source:
         prepared as TFRECORD and TensorFlow is not installed.
     """
     pairs = [_directory_and_split(path, split) for path in paths]
-    readers = [_reader(directory, split, feature) for directory, split in pairs]
+    key = " (data.tfds_feature)"
+    readers = [_reader(directory, split, (feature,), key) for directory, split in pairs]
     files = tuple(
         file for directory, _ in pairs for file in sorted(directory.iterdir()) if file.is_file()
     )
@@ -50,12 +51,26 @@ def tfds_source(paths: tuple[str, ...], split: str, feature: str) -> Source:
     )
 
 
+def tfds_examples(path: str, features: tuple[str, ...]) -> Iterator[dict]:
+    """Yields the examples of a prepared `DIR:SPLIT`, each with at least the given features.
+
+    Raises:
+      DataError: as `tfds_source`.
+    """
+    directory, split = _directory_and_split(path, "")
+    if not split:
+        raise DataError(f"{path} names no split; write {path}:train or another split")
+    return _examples(_reader(directory, split, features), directory)
+
+
 def _directory_and_split(path: str, split: str) -> tuple[pathlib.Path, str]:
     match = _PATH.fullmatch(path)
     return pathlib.Path(match["directory"]).expanduser(), match["split"] or split
 
 
-def _reader(directory: pathlib.Path, split: str, feature: str) -> Callable[[], Iterator[dict]]:
+def _reader(
+    directory: pathlib.Path, split: str, features: tuple[str, ...], named_by: str = ""
+) -> Callable[[], Iterator[dict]]:
     """Returns what starts reading the examples of one split."""
     if not (directory / "dataset_info.json").is_file():
         raise DataError(
@@ -73,9 +88,9 @@ def _reader(directory: pathlib.Path, split: str, feature: str) -> Callable[[], I
         builder = tfds.builder_from_directory(directory)
     except Exception as error:  # whatever a damaged description leads to
         raise _unreadable(directory, error) from error
-    if feature not in builder.info.features:
+    if missing := [name for name in features if name not in builder.info.features]:
         raise DataError(
-            f"{directory} has no feature {feature!r} (data.tfds_feature) but "
+            f"{directory} has no feature {missing[0]!r}{named_by} but "
             f"{', '.join(sorted(builder.info.features))}"
         )
     unknown = {part.split("[")[0] for part in split.split("+")} - set(builder.info.splits)

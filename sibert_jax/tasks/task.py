@@ -1,9 +1,13 @@
 """What the training loop needs of a task; it knows no other word about pretraining or SQuAD."""
 
+import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+
+from sibert_jax.data import Tokenizer
 
 Batch = dict[str, Any]  # of arrays with one row an example
 
@@ -55,7 +59,7 @@ class Task(Protocol):
 
 
 class Batches(Protocol):
-    """Batches as a pure function of the step."""
+    """Batches as a pure function of the step; all rows of one have one of the task's seq_lens."""
 
     def __len__(self) -> int:
         """How many there are; batches for training have no end and raise TypeError."""
@@ -66,9 +70,23 @@ class Batches(Protocol):
         ...
 
 
+class HeldOut(NamedTuple):
+    """Examples that are predicted, all of them, once training is done."""
+
+    name: str  # such as "dev"
+    batches: Batches
+    # From the results of `Task.eval_batch` on all the batches, in order: writes the predictions
+    # into a directory and returns the metrics, {} where no answers are known.
+    finish: Callable[[list[Any], pathlib.Path], dict[str, float]]
+
+
 class TaskData(NamedTuple):
     """What a task trains and is evaluated on."""
 
     train: Batches
     valid: Batches
     fingerprint: str  # changes whenever an example would
+    steps_per_epoch: int  # updates that see every training example once
+    tokenizer: Tokenizer
+    held_out: tuple[HeldOut, ...]
+    main_metric: str  # of `Task.eval_metrics`; the higher the better. "": none

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,8 +11,13 @@ import ml_collections
 import optax
 
 from sibert_jax import optim
-from sibert_jax.data import CorpusSpec
+from sibert_jax.data import CorpusSpec, FinetuningSpec, Tokenizer
 from sibert_jax.model import ModelConfig
+from sibert_jax.tasks.classification import (
+    Classification,
+    ClassificationConfig,
+    load_classification,
+)
 from sibert_jax.tasks.pretraining import Pretraining, PretrainingConfig, load_pretraining
 from sibert_jax.tasks.task import Task, TaskData
 from sibert_jax.train.errors import ConfigError
@@ -24,31 +30,45 @@ from sibert_jax.train.run_config import (
     TrainConfig,
 )
 
+TASK_CONFIGS = {"pretraining": PretrainingConfig, "classification": ClassificationConfig}
+
 
 def run_config(config: ml_collections.ConfigDict) -> RunConfig:
     """Checks every key and every combination of keys; raises ConfigError with one sentence."""
     _check_keys("config", config, RunConfig, extra=(), missing=("seq_len",))
+    if config.task.name not in TASK_CONFIGS:
+        raise ConfigError(
+            f"task.name={config.task.name!r} is unknown; choose one of {list(TASK_CONFIGS)}."
+        )
     data = config.data.to_dict()
     seq_len = data.pop("seq_len")
-    if config.task.name != "pretraining":
-        raise ConfigError(f'task.name={config.task.name!r} is unknown; there is "pretraining".')
-    data |= {
-        "vocab_size": config.model.vocab_size,
-        "weights": tuple(float(weight) for weight in data["weights"]),
-    }
-    head = _dataclass("optim.head", HeadOptimConfig, config.optim.head.to_dict())
+    # Pretraining counts steps, fine-tuning epochs; each config has the keys of its own kind only.
+    if is_pretraining := config.task.name == "pretraining":
+        data |= {
+            "vocab_size": config.model.vocab_size,
+            "weights": tuple(float(weight) for weight in data["weights"]),
+        }
+    timed = {"warmup_fraction": 0.0} if is_pretraining else {"warmup_steps": 0}
+    length = {"num_epochs": 0.0} if is_pretraining else {"num_steps": 0}
+    head = _dataclass("optim.head", HeadOptimConfig, config.optim.head.to_dict(), timed)
     run = RunConfig(
         seed=config.seed,
         init_scale=config.init_scale,
-        task=_dataclass("task", PretrainingConfig, config.task.to_dict()),
+        task=_dataclass("task", TASK_CONFIGS[config.task.name], config.task.to_dict()),
         model=_dataclass("model", ModelConfig, config.model.to_dict()),
-        data=_dataclass("data", CorpusSpec, data),
+        data=_dataclass("data", CorpusSpec if is_pretraining else FinetuningSpec, data),
         seq_len=seq_len,
-        optim=_dataclass("optim", OptimConfig, config.optim.to_dict() | {"head": head}),
-        train=_dataclass("train", TrainConfig, config.train.to_dict()),
+        optim=_dataclass("optim", OptimConfig, config.optim.to_dict() | {"head": head}, timed),
+        train=_dataclass("train", TrainConfig, config.train.to_dict(), length),
         mesh=_dataclass("mesh", MeshConfig, config.mesh.to_dict()),
         checkpoint=_dataclass("checkpoint", CheckpointConfig, config.checkpoint.to_dict()),
     )
+    if is_pretraining:
+        _check_schedules(run)
+    return run
+
+
+def _check_schedules(run: RunConfig) -> None:
     num_steps = run.train.num_steps
     for section, values in (("optim", run.optim), ("optim.head", run.optim.head)):
         try:
@@ -58,7 +78,6 @@ def run_config(config: ml_collections.ConfigDict) -> RunConfig:
                 f"{section}.schedule={values.schedule!r}, {section}.warmup_steps="
                 f"{values.warmup_steps} and train.num_steps={num_steps} do not fit: {error}"
             ) from None
-    return run
 
 
 def _check_keys(section: str, values, cls, *, extra: tuple = (), missing: tuple = ()):
@@ -69,10 +88,12 @@ def _check_keys(section: str, values, cls, *, extra: tuple = (), missing: tuple 
         raise ConfigError(f"{section}.{absent[0]} is missing; start from default_config().")
 
 
-def _dataclass(section: str, cls, values: dict):
-    _check_keys(section, values, cls)
+def _dataclass(section: str, cls, values: dict, set_here: dict | None = None):
+    """The dataclass of a section; `set_here` holds the fields that are no keys of the config."""
+    set_here = set_here or {}
+    _check_keys(section, values, cls, missing=tuple(set_here))
     try:
-        return cls(**values)
+        return cls(**values, **set_here)
     except ConfigError:
         raise
     except ValueError as error:  # the packages below `train` have no ConfigError
@@ -89,20 +110,52 @@ def load_task(run: RunConfig, progress: Callable[[str], None]) -> tuple[Task, Ta
     Raises:
       DataError: text, vocabulary or cache cannot be used.
     """
-    return load_pretraining(
-        run.model,
-        run.task,
-        run.data,
-        seq_len=run.seq_len,
-        global_batch_size=run.train.global_batch_size,
-        seed=run.seed,
-        progress=progress,
-    )
+    arguments = {
+        "seq_len": run.seq_len,
+        "global_batch_size": run.train.global_batch_size,
+        "seed": run.seed,
+        "progress": progress,
+    }
+    match run.task:
+        case PretrainingConfig():
+            return load_pretraining(run.model, run.task, run.data, **arguments)
+        case ClassificationConfig():
+            tokenizer = finetuning_tokenizer(run)
+            return load_classification(run.model, run.task, run.data, tokenizer, **arguments)
+
+
+def finetuning_tokenizer(run: RunConfig) -> Tokenizer:
+    """The vocabulary named by `data.vocab`, or that of the run to start from; both must agree."""
+    named = Tokenizer.load(run.data.vocab) if run.data.vocab else None
+    source = run.checkpoint.init_from
+    kept = Tokenizer.load(pathlib.Path(source) / "vocab.txt") if source else None
+    if named and kept and named.hash != kept.hash:
+        raise ConfigError(
+            f"data.vocab={run.data.vocab} is not the vocabulary of checkpoint.init_from={source} "
+            f"({named.vocab_size} and {kept.vocab_size} pieces); leave data.vocab empty to use the "
+            "one that the checkpoint was trained with."
+        )
+    tokenizer = named or kept
+    if tokenizer is None:
+        raise ConfigError(
+            "data.vocab and checkpoint.init_from are both empty, so there is no vocabulary; name a "
+            "vocabulary file, or a workdir to start from."
+        )
+    if tokenizer.vocab_size != run.model.vocab_size:
+        raise ConfigError(
+            f"the vocabulary {run.data.vocab or f'{source}/vocab.txt'} has {tokenizer.vocab_size} "
+            f"pieces but model.vocab_size={run.model.vocab_size}; set them alike."
+        )
+    return tokenizer
 
 
 def bare_task(run: RunConfig) -> Task:
     """The task without data: enough for shapes, degrees and compilation, not for training."""
-    return Pretraining(run.model, run.task, run.seq_len)
+    match run.task:
+        case PretrainingConfig():
+            return Pretraining(run.model, run.task, run.seq_len)
+        case ClassificationConfig():
+            return Classification(run.model, run.task, (run.seq_len,))
 
 
 class Recipe(NamedTuple):
@@ -126,9 +179,10 @@ def build_recipe(run: RunConfig, learning_rate: float, weight_decay: float, mask
     """
     c, num_steps = run.optim, run.train.num_steps
     schedule = _schedule(c, learning_rate, num_steps)
-    if c.name == "adamw":
-        adamw = optax.adamw(schedule, c.b1, c.b2, c.eps, weight_decay=weight_decay, mask=_decayed)
-        tx = optax.chain(optax.clip_by_global_norm(c.max_grad_norm), adamw)
+    if c.name in ("adamw", "lamb"):
+        make = optax.adamw if c.name == "adamw" else optax.lamb
+        adaptive = make(schedule, c.b1, c.b2, c.eps, weight_decay=weight_decay, mask=_decayed)
+        tx = optax.chain(optax.clip_by_global_norm(c.max_grad_norm), adaptive)
         return Recipe(tx, schedule, weight_decay, None, predicts_equilibrium=False)
     clip_factor = None if math.isinf(c.clip_factor) else c.clip_factor
     if c.head.name == "recipe":

@@ -28,6 +28,55 @@ def default_config() -> ConfigDict:
     return config
 
 
+def finetuning_config(task_name: str) -> ConfigDict:
+    """A mini SIBERT fine-tuned on labelled examples, as the paper does: LAMB on everything.
+
+    It counts epochs where `default_config` counts steps.
+
+    Args:
+      task_name: "classification".
+    """
+    config = default_config()
+    config.task = _FINETUNING_TASKS[task_name]()
+    config.data = _finetuning_data()
+    config.optim.name = "lamb"
+    config.optim.eta_lambda = 0.0
+    config.optim.learning_rate = 1e-3
+    config.optim.weight_decay = 0.01
+    config.optim.schedule = "linear"
+    for optim in (config.optim, config.optim.head):
+        del optim.warmup_steps
+        optim.warmup_fraction = 0.1  # of all steps, linear from 0
+    del config.train.num_steps
+    config.train.num_epochs = 3.0  # passes over the training examples, > 0
+    config.train.eval_batches = 0
+    return config
+
+
+def _classification() -> ConfigDict:
+    task = ConfigDict()
+    task.name = "classification"
+    task.dataset = "sst2"  # sst2 | cola | mrpc | qqp | stsb | mnli | qnli | rte | wnli
+    task.loss_scale = 1.0  # > 0, multiplies the loss that is differentiated
+    return task
+
+
+_FINETUNING_TASKS = {"classification": _classification}
+
+
+def _finetuning_data() -> ConfigDict:
+    data = ConfigDict()
+    data.source = "files"  # files | tfds
+    data.path = "glue/SST-2/train.tsv*"  # a file or glob; tfds: a prepared directory, as DIR:SPLIT
+    data.valid_path = "glue/SST-2/dev.tsv*"  # likewise; "": hold out valid_fraction of path
+    data.valid_fraction = 0.1  # in (0, 1)
+    data.test_path = ""  # further sets to predict after the last step, comma-separated
+    data.vocab = ""  # WordPiece vocabulary file; "": that of checkpoint.init_from
+    data.seq_len = 128  # tokens of an example at most; longer ones are cut
+    data.num_seq_lens = 12  # lengths that batches are padded to, chosen for the least padding
+    return data
+
+
 def _task() -> ConfigDict:
     task = ConfigDict()
     task.name = "pretraining"
@@ -79,17 +128,17 @@ def _data() -> ConfigDict:
 
 def _optim() -> ConfigDict:
     optim = ConfigDict()
-    optim.name = "scale_invariant_sgd"  # on the encoder; "adamw": on everything, the baseline
+    optim.name = "scale_invariant_sgd"  # on the encoder; "adamw", "lamb": on everything
     optim.eta_lambda = 3.3e-3  # η·λ > 0: one gradient sets η so that training starts at equilibrium
     optim.learning_rate = 0.0  # peak η, where eta_lambda is 0
     optim.weight_decay = 0.0  # λ >= 0, multiplied by η_t in the update, where eta_lambda is 0
     optim.clip_factor = 4.0  # C of √(2Cλ/η)·‖x‖, > 1; inf: no clip
     optim.schedule = "cosine"  # constant | piecewise | linear | cosine | warmup_stable_decay
     optim.warmup_steps = 0  # linear from 0
-    optim.b1 = 0.9  # adamw only
-    optim.b2 = 0.999  # adamw only
-    optim.eps = 1e-6  # adamw only
-    optim.max_grad_norm = 1.0  # adamw only: global norm that the gradient is clipped to
+    optim.b1 = 0.9  # adamw and lamb only, as the next three
+    optim.b2 = 0.999
+    optim.eps = 1e-6
+    optim.max_grad_norm = 1.0  # global norm that the gradient is clipped to
     optim.head = ConfigDict()
     optim.head.name = "lamb"  # lamb | adamw | sgd | recipe (task.head = "normalized": one SGD)
     optim.head.learning_rate = 4e-3  # peak
@@ -109,7 +158,7 @@ def _train() -> ConfigDict:
     train.microbatches = 1  # parts of a batch whose gradients are summed; divides the batch
     train.log_every_steps = 20  # window of the logged means
     train.eval_every_steps = 200  # 0: only at the end
-    train.eval_batches = 16  # at most, of global_batch_size held-out examples
+    train.eval_batches = 16  # at most, of global_batch_size held-out examples; 0: all
     train.compilation_cache_dir = "~/.cache/sibert_jax/xla"  # "": no persistent cache
     # A step is bad when loss, gradient or update is not finite, or when the loss spikes.
     train.on_bad_step = "stop"  # stop | skip its update | rollback to a checkpoint, past its data

@@ -10,7 +10,8 @@ import ml_collections
 
 from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.data import prefetch
-from sibert_jax.train import build, metrics, sharding, workdir, writers
+from sibert_jax.tasks.task import Batch
+from sibert_jax.train import build, metrics, results, sharding, workdir, writers
 from sibert_jax.train.errors import TrainingError
 from sibert_jax.train.health import BadStepError, Health, with_counts
 from sibert_jax.train.metrics import say
@@ -57,8 +58,12 @@ def train(
             described = workdir.describe_run(mesh, state.params, session.description())
             workdir.write_json(directory / "run.json", described)
             say("\n".join(described["parameters"]))
+            session.data.tokenizer.save(directory / "vocab.txt")
         with Loop(session, checkpoints, directory, state, stop) as loop:
-            return loop.run()
+            state = loop.run()
+        if int(state.step) == session.run.train.num_steps:
+            results.write(session, state.params, directory, say)
+        return state
 
 
 class Loop:
@@ -76,8 +81,7 @@ class Loop:
         self.stop = stop
         self.train = session.run.train
         self.first = int(state.step)
-        tokens_per_step = session.batch_size * session.run.seq_len
-        self.progress = metrics.Progress(self.first, self.train.num_steps, tokens_per_step)
+        self.progress = metrics.Progress(self.first, self.train.num_steps)
         kept = self.first or -1  # step 0 is evaluated again
         self.writers = [
             writers.MetricsFile(directory / "metrics.jsonl", kept, say),
@@ -117,6 +121,7 @@ class Loop:
                 state, report = self.session.step(state, batch)
                 step = index - offset + 1
                 self.flush()  # of the step before: the device works on this one meanwhile
+                self.count(batch)
                 if step % self.train.log_every_steps == 0 or step == num_steps:
                     self.pending = (step, report)
                 if step == num_steps or is_due(step, self.train.eval_every_steps):
@@ -170,16 +175,16 @@ class Loop:
         (step, report), self.pending = self.pending, None
         self.check(report)
         row = metrics.report_row(report, self.session.weight_decay)
-        speed = self.progress.tokens_per_second(step)
-        device = self.session.mesh.devices.flat[0]
-        row |= metrics.speed_row(
-            speed,
-            self.session.task.flops_per_token(self.session.run.seq_len),
-            device.device_kind,
-            self.session.mesh.devices.size,
-        )
+        devices = self.session.mesh.devices
+        row |= self.progress.speed_row(step, devices.flat[0].device_kind, devices.size)
         self.write(step, row)
         self.progress.show(step, row)
+
+    def count(self, batch: Batch):
+        """Adds a batch to the work that the speed is measured by, padding included."""
+        num_rows, seq_len = batch["tokens"].shape
+        tokens = num_rows * seq_len
+        self.progress.add(num_rows, tokens, tokens * self.session.task.flops_per_token(seq_len))
 
     def write(self, step: int, row: dict[str, float]):
         """Hands a row to every writer; only the first process has a say."""

@@ -5,13 +5,11 @@ import math
 import sys
 import time
 
+import numpy as np
 import tqdm
 
 from sibert_jax import optim
 from sibert_jax.train.step import Report
-
-_SECTIONS = {"loss": "train", "mlm_loss": "train", "nsp_loss": "train"}
-_SECTIONS["dead_attention_rows"] = "model"
 
 
 def report_row(report: Report, weight_decay: float) -> dict[str, float]:
@@ -29,7 +27,7 @@ def report_row(report: Report, weight_decay: float) -> dict[str, float]:
         return bad_steps
     means = {name: float(value) / count for name, value in window.sums.items()}
     sphere = means.pop("sphere_grad_square", None)
-    row = {f"{_SECTIONS.get(name, 'optim')}/{name}": value for name, value in means.items()}
+    row = {f"{_section(name)}/{name}": value for name, value in means.items()}
     row |= bad_steps
     learning_rate = means["learning_rate"]
     if sphere is not None:
@@ -43,6 +41,12 @@ def report_row(report: Report, weight_decay: float) -> dict[str, float]:
     return row
 
 
+def _section(name: str) -> str:
+    if name == "dead_attention_rows":
+        return "model"
+    return "train" if name.endswith("loss") else "optim"
+
+
 def say(text: str) -> None:
     """A line on the terminal; one that is gone, or a log on a full disk, stops nothing."""
     with contextlib.suppress(OSError):
@@ -52,31 +56,41 @@ def say(text: str) -> None:
 class Progress:
     """Step, loss, tokens/s and time left: a bar on a terminal, plain lines elsewhere."""
 
-    def __init__(self, first_step: int, num_steps: int, tokens_per_step: int):
-        self._num_steps, self._tokens_per_step = num_steps, tokens_per_step
+    def __init__(self, first_step: int, num_steps: int):
+        self._num_steps, self._seconds_left = num_steps, 0.0
         self._bar = None
         if sys.stderr.isatty():
             self._bar = tqdm.tqdm(
                 total=num_steps, initial=first_step, unit="step", dynamic_ncols=True
             )
-        self._last = (first_step, time.perf_counter(), 0.0)
+        self.restart(first_step)
+
+    def restart(self, step: int):
+        """Measures the speed from a step on."""
+        self._step, self._since, self._paused = step, time.perf_counter(), 0.0
+        self._work = np.zeros(3)  # examples, tokens, FLOP
 
     def pause(self, seconds: float):
         """Leaves time spent on evaluation or checkpoints out of the speed."""
-        step, since, paused = self._last
-        self._last = (step, since, paused + seconds)
+        self._paused += seconds
 
-    def tokens_per_second(self, step: int) -> float:
-        """Speed since the last call; `step` counts finished updates."""
-        last_step, since, paused = self._last
-        now = time.perf_counter()
-        self._last = (step, now, 0.0)
-        seconds = max(now - since - paused, 1e-9)
-        return (step - last_step) * self._tokens_per_step / seconds
+    def add(self, examples: int, tokens: int, flops: float):
+        """Counts the work of one update."""
+        self._work += (examples, tokens, flops)
 
-    def restart(self, step: int):
-        """Goes on from an earlier step."""
-        self._last = (step, time.perf_counter(), 0.0)
+    def speed_row(self, step: int, device_kind: str, num_devices: int) -> dict[str, float]:
+        """Speed of all devices since the last call, and model FLOP utilisation where known.
+
+        `step` counts finished updates.
+        """
+        seconds = max(time.perf_counter() - self._since - self._paused, 1e-9)
+        examples, tokens, flops = (self._work / seconds).tolist()
+        self._seconds_left = (self._num_steps - step) * seconds / max(step - self._step, 1)
+        self.restart(step)
+        row = {"perf/tokens_per_second": tokens, "perf/examples_per_second": examples}
+        if device_kind in PEAK_FLOPS:
+            row["perf/mfu"] = flops / (PEAK_FLOPS[device_kind] * num_devices)
+        return row
 
     def show(self, step: int, row: dict[str, float]):
         """Shows a logged row."""
@@ -86,10 +100,9 @@ class Progress:
             self._bar.n = step
             self._bar.set_postfix_str(f"{loss}, {speed:,.0f} tokens/s")
             return
-        left = (self._num_steps - step) * self._tokens_per_step / max(speed, 1e-9)
         self.say(
             f"step {step:>7,}/{self._num_steps:,}  {loss}  "
-            f"{speed:,.0f} tokens/s  {tqdm.tqdm.format_interval(left)} left"
+            f"{speed:,.0f} tokens/s  {tqdm.tqdm.format_interval(self._seconds_left)} left"
         )
 
     def say(self, text: str):
@@ -116,14 +129,3 @@ PEAK_FLOPS = {
     "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
 }
-
-
-def speed_row(
-    tokens_per_second: float, flops_per_token: float, device_kind: str, num_devices: int
-) -> dict[str, float]:
-    """Tokens/s of all devices, and model FLOP utilisation where the device's peak is known."""
-    row = {"perf/tokens_per_second": tokens_per_second}
-    if device_kind in PEAK_FLOPS:
-        peak = PEAK_FLOPS[device_kind] * num_devices
-        row["perf/mfu"] = tokens_per_second * flops_per_token / peak
-    return row

@@ -3,8 +3,9 @@
 import dataclasses
 import math
 
-from sibert_jax.data import CorpusSpec
+from sibert_jax.data import CorpusSpec, FinetuningSpec
 from sibert_jax.model import ModelConfig
+from sibert_jax.tasks.classification import ClassificationConfig
 from sibert_jax.tasks.pretraining import PretrainingConfig
 from sibert_jax.train import health
 from sibert_jax.train.errors import ConfigError
@@ -20,7 +21,8 @@ class HeadOptimConfig:
     learning_rate: float
     weight_decay: float
     schedule: str
-    warmup_steps: int
+    warmup_steps: int  # 0 where warmup_fraction says it
+    warmup_fraction: float  # of num_steps, which `with_num_steps` turns into warmup_steps
     b1: float
     b2: float
     eps: float
@@ -29,6 +31,7 @@ class HeadOptimConfig:
         _one_of("optim.head.name", self.name, ("lamb", "adamw", "sgd", "recipe"))
         _one_of("optim.head.schedule", self.schedule, SCHEDULES)
         _at_least("optim.head", self, 0, "learning_rate", "weight_decay", "warmup_steps", "eps")
+        _check_fraction("optim.head.warmup_fraction", self.warmup_fraction)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,8 @@ class OptimConfig:
     weight_decay: float
     clip_factor: float
     schedule: str
-    warmup_steps: int
+    warmup_steps: int  # as for the head
+    warmup_fraction: float
     b1: float
     b2: float
     eps: float
@@ -49,10 +53,11 @@ class OptimConfig:
     head: HeadOptimConfig
 
     def __post_init__(self):
-        _one_of("optim.name", self.name, ("scale_invariant_sgd", "adamw"))
+        _one_of("optim.name", self.name, ("scale_invariant_sgd", "adamw", "lamb"))
         _one_of("optim.schedule", self.schedule, SCHEDULES)
         _at_least("optim", self, 0, "eta_lambda", "learning_rate", "weight_decay", "warmup_steps")
         _at_least("optim", self, 0, "eps", "max_grad_norm")
+        _check_fraction("optim.warmup_fraction", self.warmup_fraction)
         given = self.learning_rate > 0 or self.weight_decay > 0
         if self.eta_lambda > 0 and given:
             raise ConfigError(
@@ -67,10 +72,10 @@ class OptimConfig:
                 f"optim.eta_lambda={self.eta_lambda} must be below 1; the paper has 8e-6 and "
                 "short runs up to about 5e-3."
             )
-        if self.name == "adamw" and self.eta_lambda > 0:
+        if self.name != "scale_invariant_sgd" and self.eta_lambda > 0:
             raise ConfigError(
-                "optim.eta_lambda is for scale_invariant_sgd; with optim.name=adamw set it to 0 "
-                "and give learning_rate and weight_decay."
+                f"optim.eta_lambda is for scale_invariant_sgd; with optim.name={self.name} set it "
+                "to 0 and give learning_rate and weight_decay."
             )
         if not self.clip_factor > 1:
             raise ConfigError(
@@ -83,7 +88,8 @@ class OptimConfig:
 class TrainConfig:
     """Keys under `train`."""
 
-    num_steps: int
+    num_steps: int  # 0 where num_epochs says it, until `with_num_steps` knows the data
+    num_epochs: float
     global_batch_size: int
     microbatches: int
     log_every_steps: int
@@ -98,9 +104,13 @@ class TrainConfig:
     watchdog_secs: float
 
     def __post_init__(self):
-        _at_least("train", self, 1, "num_steps", "global_batch_size", "microbatches")
-        _at_least("train", self, 1, "log_every_steps", "eval_batches")
-        _at_least("train", self, 0, "eval_every_steps", "max_skips_in_a_row", "max_rollbacks")
+        if not 0 <= self.num_epochs < math.inf:
+            raise ConfigError(f"train.num_epochs={self.num_epochs} must be positive and finite.")
+        if self.num_epochs == 0:
+            _at_least("train", self, 1, "num_steps")
+        _at_least("train", self, 1, "global_batch_size", "microbatches", "log_every_steps")
+        _at_least("train", self, 0, "eval_every_steps", "eval_batches", "max_skips_in_a_row")
+        _at_least("train", self, 0, "max_rollbacks")
         _at_least("train", self, 0, "replay_every_steps", "watchdog_secs")
         _one_of("train.on_bad_step", self.on_bad_step, health.ACTIONS)
         if not self.spike_factor > 1:
@@ -137,9 +147,9 @@ class RunConfig:
 
     seed: int
     init_scale: float
-    task: PretrainingConfig
+    task: PretrainingConfig | ClassificationConfig
     model: ModelConfig
-    data: CorpusSpec
+    data: CorpusSpec | FinetuningSpec
     seq_len: int
     optim: OptimConfig
     train: TrainConfig
@@ -156,23 +166,48 @@ class RunConfig:
                 f"data.seq_len={self.seq_len} must lie between 8 and model.max_len="
                 f"{self.model.max_len}, the rows of the position table."
             )
-        normalized, recipe = self.task.head == "normalized", self.optim.head.name == "recipe"
+        if isinstance(self.task, PretrainingConfig):
+            self._check_pretraining(self.task)
+        elif self.optim.name == "scale_invariant_sgd" and self.optim.head.name == "recipe":
+            raise ConfigError(
+                f'optim.head.name="recipe" with task.name={self.task.name!r}: its head is not '
+                'scale invariant; choose "lamb", "adamw" or "sgd".'
+            )
+
+    def _check_pretraining(self, task: PretrainingConfig) -> None:
+        normalized, recipe = task.head == "normalized", self.optim.head.name == "recipe"
         if self.optim.name == "scale_invariant_sgd" and normalized != recipe:
             raise ConfigError(
-                f"task.head={self.task.head!r} with optim.head.name={self.optim.head.name!r}: the "
+                f"task.head={task.head!r} with optim.head.name={self.optim.head.name!r}: the "
                 'normalized head is scale invariant and goes with "recipe", the others do not.'
             )
-        if self.task.nsp and self.model.num_segments != 2:
+        if task.nsp and self.model.num_segments != 2:
             raise ConfigError(
                 f"task.nsp=True needs model.num_segments=2, found {self.model.num_segments}: the "
                 "two sentences are told apart by the segment table."
             )
-        if self.task.head == "tied" and self.model.arch.startswith("sibert"):
+        if task.head == "tied" and self.model.arch.startswith("sibert"):
             raise ConfigError(
                 'task.head="tied" makes the logits grow with the token table, so the loss is no '
                 f"longer scale invariant in the encoder of model.arch={self.model.arch}; use "
                 '"untied" or "normalized".'
             )
+
+    def with_num_steps(self, steps_per_epoch: int) -> "RunConfig":
+        """The same run with its epochs and shares of warm-up as numbers of steps."""
+        if self.train.num_epochs == 0:
+            return self
+        num_steps = max(1, round(self.train.num_epochs * steps_per_epoch))
+
+        def timed(c):
+            return dataclasses.replace(c, warmup_steps=int(c.warmup_fraction * num_steps))
+
+        head = timed(self.optim.head)
+        return dataclasses.replace(
+            self,
+            optim=dataclasses.replace(timed(self.optim), head=head),
+            train=dataclasses.replace(self.train, num_steps=num_steps),
+        )
 
 
 def _one_of(key: str, value: str, choices: tuple[str, ...]):
@@ -184,3 +219,8 @@ def _at_least(section: str, values, low: float, *names: str):
     for name in names:
         if not getattr(values, name) >= low:
             raise ConfigError(f"{section}.{name}={getattr(values, name)} must be at least {low}.")
+
+
+def _check_fraction(key: str, value: float):
+    if not 0 <= value < 1:
+        raise ConfigError(f"{key}={value} must lie in [0, 1).")

@@ -11,10 +11,10 @@ from jax.sharding import PartitionSpec as P
 
 from sibert_jax import homogeneity, optim
 from sibert_jax.checkpoint import Checkpoints, restore_params
-from sibert_jax.data import prefetch
-from sibert_jax.tasks.task import Batch, Task, TaskData
+from sibert_jax.tasks.task import Batch, Batches, Task, TaskData
 from sibert_jax.train import build, sharding
 from sibert_jax.train.errors import ConfigError
+from sibert_jax.train.evaluate import Evaluator, abstract_batch
 from sibert_jax.train.health import BadSteps
 from sibert_jax.train.run_config import RunConfig
 from sibert_jax.train.step import Report, Step, TrainState
@@ -27,7 +27,8 @@ class Session:
     """A run on its mesh, before its first step. `start` makes the state and compiles the step."""
 
     def __init__(self, run: RunConfig, mesh: Mesh, task: Task, data: TaskData):
-        self.run, self.mesh, self.task, self.data = run, mesh, task, data
+        self.run = run.with_num_steps(data.steps_per_epoch)
+        self.mesh, self.task, self.data = mesh, task, data
         self.batch_size = run.train.global_batch_size
         self.rows = sharding.local_rows(mesh, self.batch_size)
         abstract = jax.eval_shape(self._init_params, self.abstract_batch())
@@ -40,6 +41,7 @@ class Session:
         )
         if run.model.is_scale_invariant:
             self._check_invariance()
+        self._evaluator = Evaluator(task, mesh, self.batch_size, self.abstract_params)
 
     def _check_invariance(self) -> None:
         """Proves that the loss is invariant to the scale of the leaves that are said to be so."""
@@ -56,13 +58,8 @@ class Session:
             raise ConfigError(f"model.arch={self.run.model.arch}: the loss is {error}") from None
 
     def abstract_batch(self) -> Batch:
-        """Shapes and places of a global batch."""
-        where = sharding.batch_sharding(self.mesh)
-        shapes = self.task.abstract_batch(self.batch_size, self.run.seq_len)
-        return {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
-            for name, leaf in shapes.items()
-        }
+        """Shapes and places of a global batch of the longest sequences."""
+        return abstract_batch(self.task, self.mesh, self.batch_size, self.task.seq_lens[-1])
 
     def batch(self, index: int) -> Batch:
         """The batch of update `index` (from 0), on the devices."""
@@ -98,9 +95,7 @@ class Session:
             state = jax.jit(step.init, out_shardings=shardings)(params)
         else:
             state = self.restore(checkpoints, newest)
-        self.step = self._compile(step, self._abstract, shardings)
-        replicated = NamedSharding(self.mesh, P())
-        self._evaluate = jax.jit(self.task.eval_batch, out_shardings=replicated)
+        self._steps = self._compile(step, self._abstract, shardings)
         return state
 
     def restore(self, checkpoints: Checkpoints, step: int) -> TrainState:
@@ -108,13 +103,21 @@ class Session:
         params, rest = checkpoints.restore(step, self._abstract.params, _rest(self._abstract))
         return TrainState(params=params, **rest)
 
-    def _compile(self, step: Step, abstract: TrainState, shardings):
+    def _compile(self, step: Step, abstract: TrainState, shardings) -> dict:
         replicated = NamedSharding(self.mesh, P())
         report = Report(abstract.window, abstract.health)
         outs = (shardings, jax.tree.map(lambda _: replicated, report))
         jitted = jax.jit(step.__call__, donate_argnums=0, out_shardings=outs)
-        # Compiled once, ahead of the loop: another shape would be an error, never a second trace.
-        return jitted.lower(abstract, self.abstract_batch()).compile()
+        # One program a length, ahead of the loop: another shape is an error, never a second trace.
+        steps = {}
+        for seq_len in self.task.seq_lens:
+            batch = abstract_batch(self.task, self.mesh, self.batch_size, seq_len)
+            steps[seq_len] = jitted.lower(abstract, batch).compile()
+        return steps
+
+    def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
+        """One update by the program of the batch's length; `state` is donated."""
+        return self._steps[batch["tokens"].shape[1]](state, batch)
 
     def save(self, checkpoints: Checkpoints, state: TrainState, step: int) -> None:
         """Starts writing a checkpoint of everything that the next step depends on."""
@@ -131,16 +134,15 @@ class Session:
         }
 
     def evaluate(self, params) -> dict[str, float]:
-        """Metrics of the first `train.eval_batches` held-out batches."""
-        count = min(self.run.train.eval_batches, len(self.data.valid))
-
-        def batch(index: int) -> Batch:
-            rows = self.data.valid.batch(index, self.rows)
-            return sharding.to_devices(rows, self.mesh, self.batch_size)
-
-        results = [self._evaluate(params, rows) for _, rows in prefetch(batch, 0, count)]
-        metrics = self.task.eval_metrics(jax.device_get(results))
+        """Metrics of the first `train.eval_batches` held-out batches, or of all."""
+        valid = self.data.valid
+        count = min(self.run.train.eval_batches or len(valid), len(valid))
+        metrics = self.task.eval_metrics(self._evaluator.results(params, valid, count))
         return {f"eval/{name}": value for name, value in metrics.items()}
+
+    def predict(self, params, batches: Batches) -> list:
+        """What `task.eval_batch` returns for every batch, on the host."""
+        return self._evaluator.results(params, batches, len(batches))
 
     def _init_params(self, batch: Batch):
         key = jax.random.fold_in(jax.random.key(self.run.seed), INIT)

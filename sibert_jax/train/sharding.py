@@ -33,8 +33,8 @@ RULES = (
     (r"encoder/layers/.+/(attention/out|ffn/down)/bias", P(None)),  # D
     (r"encoder/(embed_norm|layers/.+_norm)/(scale|bias)|head/transform_norm/.+", P(None)),  # D
     (r"head/output_bias", P("tensor")),  # V
-    (r"head/nsp/kernel", P("fsdp", None)),  # D, 2
-    (r"head/(transform|pooler|nsp)/bias", P(None)),  # D or 2
+    (r"head/(nsp|classifier|span)/kernel", P("fsdp", None)),  # D, labels
+    (r"head/(transform|pooler|nsp|classifier|span)/bias", P(None)),  # D or labels
 )
 
 

@@ -18,7 +18,9 @@ from sibert_jax.data import (
     WeightedExamples,
     load_corpora,
 )
-from sibert_jax.model import Encoder, ModelConfig, encoder_flops_per_token, reparametrize
+from sibert_jax.model import Encoder, ModelConfig, encoder_flops_per_token
+from sibert_jax.tasks.apply import apply_model
+from sibert_jax.tasks.losses import cross_entropy
 from sibert_jax.tasks.pretraining.heads import NormalizedHead, StandardHead
 from sibert_jax.tasks.task import TaskData
 
@@ -129,13 +131,7 @@ class Pretraining:
 
     def apply(self, params, batch, dropout_key: jax.Array | None = None):
         """Logits as `PretrainingModel`; no dropout without a key."""
-        if self.cfg.arch == "reparametrized":
-            encoder = reparametrize(params["encoder"], self.cfg.init_std)
-            params = {**params, "encoder": encoder}
-        rngs = {} if dropout_key is None else {"dropout": dropout_key}
-        return self.model.apply(
-            {"params": params}, batch, deterministic=dropout_key is None, rngs=rngs
-        )
+        return apply_model(self.model, self.cfg, params, batch, dropout_key)
 
     def sums(
         self, params, batch, dropout_key: jax.Array | None = None, *, accuracy: bool = False
@@ -189,12 +185,6 @@ class Pretraining:
         return encoder_flops_per_token(self.cfg, seq_len) + head
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """−log softmax(logits)[label]; logits (..., V) float32, labels (...) int; no reduction."""
-    label_logits = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - label_logits
-
-
 def load_pretraining(
     model: ModelConfig,
     task: PretrainingConfig,
@@ -215,7 +205,16 @@ def load_pretraining(
         corpora, task, seq_len=seq_len, global_batch_size=global_batch_size, seed=seed
     )
     pretraining = Pretraining(model, task, seq_len, corpora.unigram_counts)
-    return pretraining, TaskData(train, valid, corpora.fingerprint)
+    data = TaskData(
+        train=train,
+        valid=valid,
+        fingerprint=corpora.fingerprint,
+        steps_per_epoch=train.steps_per_epoch,
+        tokenizer=corpora.tokenizer,
+        held_out=(),
+        main_metric="",
+    )
+    return pretraining, data
 
 
 def build_batches(

@@ -1,0 +1,66 @@
+"""A mini encoder (2 layers × 128, configs/mini.py) fine-tuned on a task of GLUE.
+
+Command:  python -m sibert_jax.main --config=configs/glue.py:task=sst2 --workdir=runs/sst2 \
+              --config.checkpoint.init_from=runs/mini
+Variants: glue.py:task=T,arch=A,optim=O
+          T: cola · sst2 (the default) · mrpc · qqp · stsb · mnli · qnli · rte · wnli
+          A: sibert (the default) · bert
+          O: paper (the default: LAMB on all of SIBERT, AdamW on BERT) ·
+             recipe (SIBERT only: SGD on the encoder, LAMB on the head)
+Stated by Li et al. 2022: BERT is fine-tuned with Adam, SIBERT with LAMB. Set here: the rates, the
+          10 % of warm-up, linear decay and three epochs, as in BERT (Devlin et al. 2019, A.3).
+"""
+
+from sibert_jax.train.defaults import finetuning_config
+
+# Training set, evaluation set and further sets, as they lie below glue/.
+FILES = {
+    "cola": ("CoLA/train", "CoLA/dev", ""),
+    "sst2": ("SST-2/train", "SST-2/dev", ""),
+    "mrpc": ("MRPC/train", "MRPC/test", ""),
+    "qqp": ("QQP/part", "", ""),
+    "stsb": ("STS-B/train", "STS-B/dev", "STS-B/test"),
+    "mnli": ("MNLI/train_part", "MNLI/dev_matched", "SNLI/dev"),
+    "qnli": ("QNLI/train", "QNLI/dev", ""),
+    "rte": ("RTE/train", "RTE/dev", ""),
+    "wnli": ("WNLI/train", "WNLI/dev", ""),
+}
+
+
+def get_config(variant: str = "task=sst2"):
+    given = dict(part.partition("=")[::2] for part in variant.split(","))
+    choice = {"task": "sst2", "arch": "sibert", "optim": "paper"} | given
+    allowed = {"task": tuple(FILES), "arch": ("sibert", "bert"), "optim": ("paper", "recipe")}
+    for name, value in choice.items():
+        if name not in allowed:
+            raise ValueError(f"configs/glue.py: {name!r} is unknown; there are {list(allowed)}.")
+        if value not in allowed[name]:
+            raise ValueError(
+                f"configs/glue.py:{name}={value} is unknown; choose one of {list(allowed[name])}."
+            )
+    config = finetuning_config("classification")
+    config.task.dataset = choice["task"]
+    paths = [f"glue/{name}.tsv*" if name else "" for name in FILES[choice["task"]]]
+    config.data.path, config.data.valid_path, config.data.test_path = paths
+    config.model.num_segments = 1  # as configs/mini.py
+    if choice["arch"] == "bert":
+        use_bert(config)
+    if choice["optim"] == "recipe":
+        use_recipe(config)
+    return config
+
+
+def use_bert(config):
+    config.model.arch = "bert"
+    config.model.norm_eps = 1e-12
+    config.optim.name = "adamw"
+    config.optim.learning_rate = 3e-4
+
+
+def use_recipe(config):
+    config.optim.name = "scale_invariant_sgd"
+    config.optim.eta_lambda = 1e-4
+    config.optim.learning_rate = 0.0
+    config.optim.weight_decay = 0.0
+    config.optim.warmup_fraction = 0.0
+    config.optim.head.learning_rate = 1e-3

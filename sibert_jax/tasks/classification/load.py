@@ -1,0 +1,173 @@
+"""From files of labelled sentences to a task with its batches."""
+
+import os
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from sibert_jax.data import (
+    BucketedBatches,
+    DataError,
+    FinetuningSpec,
+    Sequences,
+    Tokenizer,
+    choose_seq_lens,
+    join_pair,
+)
+from sibert_jax.data.fingerprint import digest
+from sibert_jax.data.load import is_held_out
+from sibert_jax.model import ModelConfig
+from sibert_jax.tasks.classification.examples import Examples, read_examples, read_new_text
+from sibert_jax.tasks.classification.glue import MAX_SCORE, GlueTask
+from sibert_jax.tasks.classification.metrics import METRICS
+from sibert_jax.tasks.classification.task import (
+    Classification,
+    ClassificationConfig,
+    predictions,
+    real_rows,
+)
+from sibert_jax.tasks.task import HeldOut, TaskData
+
+
+def load_classification(
+    model: ModelConfig,
+    task: ClassificationConfig,
+    data: FinetuningSpec,
+    tokenizer: Tokenizer,
+    *,
+    seq_len: int,
+    global_batch_size: int,
+    seed: int,
+    progress: Callable[[str], None],
+) -> tuple[Classification, TaskData]:
+    """Reads and tokenises the examples and makes the task of them.
+
+    Args:
+      model: sizes of the encoder.
+      task: which dataset.
+      data: where it is.
+      tokenizer: gives the tokens.
+      seq_len: the longest example in tokens; longer ones are cut.
+      global_batch_size: examples of a batch.
+      seed: of the order of the training examples.
+      progress: called with a line of text now and then.
+
+    Raises:
+      DataError: a set cannot be read or has no labels to train on or evaluate by.
+    """
+    sets = _read_sets(data, task.glue)
+    sequences = {name: _tokenise(s, task.glue, tokenizer, seq_len) for name, s in sets.items()}
+    longest = max(int(s.lengths.max()) for s in sequences.values())
+    train = sequences["train"]
+    seq_lens = choose_seq_lens(np.append(train.lengths, longest), data.num_seq_lens)
+
+    def batches(sequences: Sequences, seed: int, shuffle: bool) -> BucketedBatches:
+        return BucketedBatches(
+            sequences, seq_lens, global_batch_size=global_batch_size, seed=seed, shuffle=shuffle
+        )
+
+    train_batches, valid_batches = batches(train, seed, True), batches(sequences["valid"], 0, False)
+    progress(
+        f"{task.glue.name}: {len(train):,} examples to train on, {len(sequences['valid']):,} to "
+        f"evaluate on; batches of {', '.join(map(str, seq_lens))} tokens a row, "
+        f"{train_batches.padding_share:.1%} of them padding"
+    )
+    held_out = tuple(
+        held_out_set(sets[name], valid_batches if name == "valid" else batches(s, 0, False), task)
+        for name, s in sequences.items()
+        if name != "train"
+    )
+    task_data = TaskData(
+        train=train_batches,
+        valid=valid_batches,
+        fingerprint=digest(train_batches.fingerprint, valid_batches.fingerprint, tokenizer.hash),
+        steps_per_epoch=train_batches.steps_per_epoch,
+        tokenizer=tokenizer,
+        held_out=held_out,
+        main_metric=task.glue.metrics[0],
+    )
+    return Classification(model, task, seq_lens), task_data
+
+
+def load_new_text(
+    model: ModelConfig,
+    task: ClassificationConfig,
+    path: str,
+    tokenizer: Tokenizer,
+    *,
+    seq_len: int,
+    global_batch_size: int,
+) -> tuple[Classification, HeldOut]:
+    """Text without labels, to be predicted.
+
+    Args:
+      path: a file with a sentence a line, two with a tab between, or a TSV file of the task.
+      model, task, tokenizer, seq_len, global_batch_size: as for training.
+    """
+    examples = read_new_text(path, task.glue)
+    sequences = _tokenise(examples, task.glue, tokenizer, seq_len)
+    seq_lens = choose_seq_lens(sequences.lengths, 8)
+    batches = BucketedBatches(
+        sequences, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
+    )
+    return Classification(model, task, seq_lens), held_out_set(examples, batches, task)
+
+
+def held_out_set(
+    examples: Examples, batches: BucketedBatches, task: ClassificationConfig
+) -> HeldOut:
+    """Examples with what is done with their predictions."""
+
+    def finish(results: list, directory: pathlib.Path) -> dict[str, float]:
+        predicted_N = predictions(real_rows(results)["outputs"], task.glue)
+        write_predictions(directory / f"{examples.name}.tsv", examples.ids, predicted_N, task.glue)
+        if examples.labels is None:
+            return {}
+        return {name: METRICS[name](predicted_N, examples.labels) for name in task.glue.metrics}
+
+    return HeldOut(examples.name, batches, finish)
+
+
+def write_predictions(
+    path: pathlib.Path, ids: list[str], predicted_N: np.ndarray, glue: GlueTask
+) -> None:
+    """Writes GLUE's submission format, `index<TAB>prediction`, whole or not at all."""
+    lines = ["index\tprediction"]
+    for example_id, value in zip(ids, predicted_N, strict=True):
+        label = glue.labels[value] if glue.labels else f"{np.clip(value, 0, MAX_SCORE):.3f}"
+        lines.append(f"{example_id}\t{label}")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _read_sets(data: FinetuningSpec, glue: GlueTask) -> dict[str, Examples]:
+    """ "train", "valid" and the test sets by their path."""
+    train = read_examples(data.source, data.path, glue)
+    if data.valid_path:
+        valid = read_examples(data.source, data.valid_path, glue)
+    else:
+        out_N = np.array([is_held_out(list(t), data.valid_fraction) for t in zip(*train.texts)])
+        train, valid = train.subset(~out_N), train.subset(out_N)
+        if not train.ids or not valid.ids:
+            raise DataError(
+                f"data.valid_fraction={data.valid_fraction} holds out {len(valid.ids)} of "
+                f"{len(train.ids) + len(valid.ids)} examples; name others in data.valid_path"
+            )
+    for key, examples in (("path", train), ("valid_path", valid)):
+        if examples.labels is None:
+            raise DataError(f"data.{key} ({examples.name}) has no labels; name a labelled set")
+    tests = {f"test {path}": read_examples(data.source, path, glue) for path in data.test_paths}
+    return {"train": train, "valid": valid} | tests
+
+
+def _tokenise(examples: Examples, glue: GlueTask, tokenizer: Tokenizer, seq_len: int) -> Sequences:
+    columns = [tokenizer.encode_batch(column) for column in examples.texts]
+    seconds = columns[1] if len(columns) == 2 else [None] * len(examples.ids)
+    joined = [join_pair(a, b, tokenizer, seq_len) for a, b in zip(columns[0], seconds)]
+    tokens, second_starts = zip(*joined)
+    labels = examples.labels
+    if labels is None:
+        labels = np.zeros(len(examples.ids), np.int32 if glue.labels else np.float32)
+    return Sequences.of(tokens, second_starts, {"labels": labels}, tokenizer.pad_id)

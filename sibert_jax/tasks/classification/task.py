@@ -1,0 +1,168 @@
+"""Classification and regression of sentences: model, loss and metrics. Letters: model/config.py.
+
+C is the number of classes, 1 for a score.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sibert_jax.model import Encoder, ModelConfig, encoder_flops_per_token
+from sibert_jax.tasks.apply import apply_model
+from sibert_jax.tasks.classification.glue import TASKS, GlueTask
+from sibert_jax.tasks.classification.metrics import METRICS
+from sibert_jax.tasks.losses import cross_entropy
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationConfig:
+    """Keys under `task` of a classification config."""
+
+    name: str  # "classification"
+    dataset: str  # one of glue.TASKS
+    loss_scale: float  # > 0, multiplies the loss that is differentiated, not the one reported
+
+    def __post_init__(self):
+        if self.dataset not in TASKS:
+            raise ValueError(
+                f"task.dataset={self.dataset!r} is unknown; choose one of {list(TASKS)}."
+            )
+        if self.loss_scale <= 0:
+            raise ValueError(f"task.loss_scale={self.loss_scale} must be positive.")
+
+    @property
+    def glue(self) -> GlueTask:
+        """Columns, labels and metrics."""
+        return TASKS[self.dataset]
+
+
+class ClassificationHead(nn.Module):
+    """BERT's: pooler (dense, tanh, on the first token), dropout, one dense layer.
+
+    It is not scale invariant; LAMB trains it in the paper (Devlin et al. 2019, §4.1; Li et al.
+    2022, §5).
+    """
+
+    cfg: ModelConfig
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array, *, deterministic: bool) -> jax.Array:
+        """Returns outputs_BC, float32."""
+        c = self.cfg
+        init = nn.initializers.truncated_normal(c.init_std)
+        dense = nn.Dense(c.width, dtype=c.compute_dtype, kernel_init=init, name="pooler")
+        pooled_BD = jnp.tanh(dense(x_BLD[:, 0]).astype(jnp.float32))
+        pooled_BD = nn.Dropout(c.dropout)(pooled_BD, deterministic=deterministic)
+        return nn.Dense(self.num_outputs, kernel_init=init, name="classifier")(pooled_BD)
+
+
+class ClassificationModel(nn.Module):
+    """Encoder and head; parameters under "encoder" and "head"."""
+
+    cfg: ModelConfig
+    num_outputs: int
+
+    def setup(self):
+        self.encoder = Encoder(self.cfg)
+        self.head = ClassificationHead(self.cfg, self.num_outputs)
+
+    def __call__(self, batch: dict[str, jax.Array], *, deterministic: bool = True):
+        """Returns outputs_BC and dead_N."""
+        x_BLD, dead_N = self.encoder(
+            batch["tokens"], batch["segments"], batch["valid"], deterministic=deterministic
+        )
+        return self.head(x_BLD, deterministic=deterministic), dead_N
+
+
+class Classification:
+    """The task as the training loop sees it: see `tasks.task.Task`.
+
+    Args:
+      model: sizes of the encoder.
+      task: which labels there are.
+      seq_lens: the lengths that batches have, ascending.
+    """
+
+    loss_names = ("label_loss",)
+
+    def __init__(self, model: ModelConfig, task: ClassificationConfig, seq_lens: tuple[int, ...]):
+        self.cfg, self.glue = model, task.glue
+        self.seq_lens, self.loss_scale = seq_lens, task.loss_scale
+        self.model = ClassificationModel(model, max(1, len(self.glue.labels)))
+
+    def abstract_batch(self, num_rows: int, seq_len: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of what `BucketedBatches` makes."""
+        label_dtype = jnp.int32 if self.glue.labels else jnp.float32
+        shapes = {
+            "tokens": ((num_rows, seq_len), jnp.int32),
+            "segments": ((num_rows, seq_len), jnp.int32),
+            "valid": ((num_rows, seq_len), jnp.bool_),
+            "labels": ((num_rows,), label_dtype),
+            "example_weights": ((num_rows,), jnp.float32),
+            "example_index": ((num_rows,), jnp.int32),
+        }
+        return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+    def init(self, key: jax.Array, batch: dict[str, jax.Array]):
+        """Fresh float32 parameters {"encoder": ..., "head": ...}; `batch` gives the shapes."""
+        return self.model.init(key, batch)["params"]
+
+    def invariance_mask(self, params):
+        """True on the leaves of the encoder, False on the head's."""
+        return {
+            name: jax.tree.map(lambda _, inside=(name == "encoder"): inside, part)
+            for name, part in params.items()
+        }
+
+    def sums(self, params, batch, dropout_key: jax.Array | None = None) -> dict[str, jax.Array]:
+        """Summed cross entropy or squared error, and dead rows: float32 scalars."""
+        outputs_BC, dead_N = apply_model(self.model, self.cfg, params, batch, dropout_key)
+        return {
+            "label_loss": jnp.sum(batch["example_weights"] * self._losses(outputs_BC, batch)),
+            "dead_attention_rows": jnp.sum(dead_N).astype(jnp.float32),
+        }
+
+    def totals(self, batch) -> dict[str, jax.Array]:
+        """Examples and attention rows: float32 scalars."""
+        rows = jnp.sum(batch["valid"], dtype=jnp.float32) * self.cfg.num_heads * self.cfg.depth
+        return {"label_loss": jnp.sum(batch["example_weights"]), "dead_attention_rows": rows}
+
+    def eval_batch(self, params, batch) -> dict[str, jax.Array]:
+        """Outputs and losses of each row, and which example it is."""
+        outputs_BC, _ = apply_model(self.model, self.cfg, params, batch)
+        losses_B = self._losses(outputs_BC, batch)
+        kept = ("labels", "example_weights", "example_index")
+        return {"outputs": outputs_BC, "losses": losses_B} | {name: batch[name] for name in kept}
+
+    def eval_metrics(self, results: list) -> dict[str, float]:
+        """The loss and the official metrics of all examples of all batches."""
+        rows = real_rows(results)
+        predicted_N = predictions(rows["outputs"], self.glue)
+        scores = {name: METRICS[name](predicted_N, rows["labels"]) for name in self.glue.metrics}
+        return {"loss": float(np.mean(rows["losses"], dtype=np.float64))} | scores
+
+    def flops_per_token(self, seq_len: int) -> float:
+        """Forward and backward, model only: recomputation does not count."""
+        return encoder_flops_per_token(self.cfg, seq_len) + 6.0 * self.cfg.width**2 / seq_len
+
+    def _losses(self, outputs_BC: jax.Array, batch) -> jax.Array:
+        if self.glue.labels:
+            return cross_entropy(outputs_BC, batch["labels"])
+        return jnp.square(outputs_BC[:, 0] - batch["labels"])
+
+
+def real_rows(results: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The rows of all batches in the order of the examples, without those that fill up."""
+    rows = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+    is_real = rows["example_weights"] > 0
+    order = np.argsort(rows["example_index"][is_real], kind="stable")
+    return {name: column[is_real][order] for name, column in rows.items()}
+
+
+def predictions(outputs_NC: np.ndarray, glue: GlueTask) -> np.ndarray:
+    """The class of the highest output, (N,) int; or the output itself, a score."""
+    return outputs_NC.argmax(axis=-1) if glue.labels else outputs_NC[:, 0]
