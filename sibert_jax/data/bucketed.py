@@ -1,11 +1,24 @@
 """Batches of one length each, so that little is padded, as a pure function of the step."""
 
+from typing import Protocol
+
 import numpy as np
 
 from sibert_jax.data import fingerprint
 from sibert_jax.data.errors import DataError
 from sibert_jax.data.randomness import EpochPermutations
-from sibert_jax.data.sequences import Sequences
+
+
+class Rows(Protocol):
+    """What batches are made of; `Sequences` is one."""
+
+    lengths: np.ndarray  # (N,) int, tokens of each
+    fingerprint: str  # changes whenever a row would
+
+    def __len__(self) -> int: ...
+
+    def rows(self, indices_B: np.ndarray, seq_len: int) -> dict[str, np.ndarray]:
+        """The given ones padded to `seq_len`, "tokens" (B,L) among them."""
 
 
 class BucketedBatches:
@@ -30,7 +43,7 @@ class BucketedBatches:
 
     def __init__(
         self,
-        sequences: Sequences,
+        sequences: Rows,
         seq_lens: tuple[int, ...],
         *,
         global_batch_size: int,
@@ -81,9 +94,9 @@ class BucketedBatches:
           rows: which of the B rows, such as those of one host.
 
         Returns:
-          What `Sequences.rows` gives for one of `seq_lens`, the same for all rows of the step;
-          example_weights (B,) float32, 0 on rows that fill up; example_index (B,) int32, which of
-          the sequences each row is.
+          What the sequences' `rows` gives for one of `seq_lens`, the same for all rows of the
+          step; example_weights (B,) float32, 0 on rows that fill up; example_index (B,) int32,
+          which of the sequences each row is.
 
         Raises:
           IndexError: if there is no such step.
