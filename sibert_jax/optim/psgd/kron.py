@@ -81,6 +81,8 @@ def _fit_leaf(q: KronPreconditioner, v, h, mu: jax.Array, decay: float) -> KronP
     a, b = _as_tensor(h), _as_tensor(v)
     for axis, factor in enumerate(q.factors):
         a, b = _along(factor, a, axis), _solve_transposed_along(factor, b, axis)
+    # L bounds the curvature of one factor; three and more that move together would overshoot.
+    mu = mu / max(1, len(q.factors) - 1)
     factors, bounds = [], []
     for axis, (factor, previous) in enumerate(zip(q.factors, q.bounds)):
         aa, bb = _second_moment(a, axis, factor), _second_moment(b, axis, factor)

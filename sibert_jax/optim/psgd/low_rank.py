@@ -76,6 +76,13 @@ def _gradient_and_bound(other: jax.Array, a: jax.Array, b: jax.Array):
     return jnp.outer(a, oa) - jnp.outer(b, ob), bound
 
 
+def _balanced(q: LowRankPreconditioner) -> LowRankPreconditioner:
+    """Give U and V one norm. Only UVᵀ counts, and the ratio would drift without limit."""
+    u_norm, v_norm = jnp.linalg.norm(q.u), jnp.linalg.norm(q.v)
+    scale = jnp.sqrt(v_norm / u_norm)
+    return q._replace(u=q.u * scale, v=q.v / scale)
+
+
 def _fit_vector(q: LowRankPreconditioner, v, h, mu, count, decay) -> LowRankPreconditioner:
     a, b = _times(q, h), _solve_transposed(q, v)
     ph, pv = _transposed_times(q, a), _solve(q, b)
@@ -90,7 +97,7 @@ def _fit_vector(q: LowRankPreconditioner, v, h, mu, count, decay) -> LowRankPrec
         lambda q: q._replace(v=q.v - step_v * (grad_v + q.v @ (q.u.T @ grad_v))),
         q,
     )
-    moved = moved._replace(d=q.d - step_d * q.d * (h * ph - v * pv), bounds=bounds)
+    moved = _balanced(moved._replace(d=q.d - step_d * q.d * (h * ph - v * pv), bounds=bounds))
     keep = usable(h)
     return jax.tree.map(lambda new, old: jnp.where(keep, new, old), moved, q)
 
@@ -112,7 +119,8 @@ def _low_rank_form(rank: int, seed: int) -> Form:
         return q._replace(d=q.d * best_scalar(flat(v), flat(h)))
 
     def fit(q, v: Leaves, h: Leaves, mu, count, decay):
-        return _fit_vector(q, flat(v), flat(h), mu, count, decay)
+        # The pair's own L bounds U and d apart, not together; one of five fits keeps P in place.
+        return _fit_vector(q, flat(v), flat(h), mu, count, max(decay, 0.8))
 
     def apply(q, g: Leaves) -> Leaves:
         return unflat(_transposed_times(q, _times(q, flat(g))), g)

@@ -6,7 +6,7 @@ the Hessian-vector product Hv, μ the step size of the fit. PSGD minimises
     c(P) = E[hᵀPh + vᵀP⁻¹v]
 
 over a Lie group of Q: Q ← (I − μE/L)Q with E the gradient at the identity and L a bound on its
-curvature, so that μ < 1 needs no tuning and Q never becomes singular. In newton mode L is that of
+curvature, so that μ < 1 needs no tuning and Q stays regular. In newton mode L is that of
 the pair at hand: where P = H⁻¹ every pair's gradient is zero, so the fit is exact whatever the
 weights. In whitening mode only the mean gradient vanishes, and weights 1/L would move the minimum:
 there L is a running bound.
