@@ -19,6 +19,11 @@ from sibert_jax.tasks.classification import (
     load_classification,
 )
 from sibert_jax.tasks.pretraining import Pretraining, PretrainingConfig, load_pretraining
+from sibert_jax.tasks.question_answering.load import (
+    QuestionAnsweringSpec,
+    load_question_answering,
+)
+from sibert_jax.tasks.question_answering.task import QuestionAnswering, QuestionAnsweringConfig
 from sibert_jax.tasks.task import Task, TaskData
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.run_config import (
@@ -30,16 +35,22 @@ from sibert_jax.train.run_config import (
     TrainConfig,
 )
 
-TASK_CONFIGS = {"pretraining": PretrainingConfig, "classification": ClassificationConfig}
+# The dataclasses of the keys under `task` and under `data`.
+TASKS = {
+    "pretraining": (PretrainingConfig, CorpusSpec),
+    "classification": (ClassificationConfig, FinetuningSpec),
+    "question_answering": (QuestionAnsweringConfig, QuestionAnsweringSpec),
+}
 
 
 def run_config(config: ml_collections.ConfigDict) -> RunConfig:
     """Checks every key and every combination of keys; raises ConfigError with one sentence."""
     _check_keys("config", config, RunConfig, extra=(), missing=("seq_len",))
-    if config.task.name not in TASK_CONFIGS:
+    if config.task.name not in TASKS:
         raise ConfigError(
-            f"task.name={config.task.name!r} is unknown; choose one of {list(TASK_CONFIGS)}."
+            f"task.name={config.task.name!r} is unknown; choose one of {list(TASKS)}."
         )
+    task_class, data_class = TASKS[config.task.name]
     data = config.data.to_dict()
     seq_len = data.pop("seq_len")
     # Pretraining counts steps, fine-tuning epochs; each config has the keys of its own kind only.
@@ -54,9 +65,9 @@ def run_config(config: ml_collections.ConfigDict) -> RunConfig:
     run = RunConfig(
         seed=config.seed,
         init_scale=config.init_scale,
-        task=_dataclass("task", TASK_CONFIGS[config.task.name], config.task.to_dict()),
+        task=_dataclass("task", task_class, config.task.to_dict()),
         model=_dataclass("model", ModelConfig, config.model.to_dict()),
-        data=_dataclass("data", CorpusSpec if is_pretraining else FinetuningSpec, data),
+        data=_dataclass("data", data_class, data),
         seq_len=seq_len,
         optim=_dataclass("optim", OptimConfig, config.optim.to_dict() | {"head": head}, timed),
         train=_dataclass("train", TrainConfig, config.train.to_dict(), length),
@@ -122,6 +133,9 @@ def load_task(run: RunConfig, progress: Callable[[str], None]) -> tuple[Task, Ta
         case ClassificationConfig():
             tokenizer = finetuning_tokenizer(run)
             return load_classification(run.model, run.task, run.data, tokenizer, **arguments)
+        case QuestionAnsweringConfig():
+            tokenizer = finetuning_tokenizer(run)
+            return load_question_answering(run.model, run.task, run.data, tokenizer, **arguments)
 
 
 def finetuning_tokenizer(run: RunConfig) -> Tokenizer:
@@ -156,6 +170,8 @@ def bare_task(run: RunConfig) -> Task:
             return Pretraining(run.model, run.task, run.seq_len)
         case ClassificationConfig():
             return Classification(run.model, run.task, (run.seq_len,))
+        case QuestionAnsweringConfig():
+            return QuestionAnswering(run.model, run.task, (run.seq_len,))
 
 
 class Recipe(NamedTuple):

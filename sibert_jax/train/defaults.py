@@ -34,11 +34,11 @@ def finetuning_config(task_name: str) -> ConfigDict:
     It counts epochs where `default_config` counts steps.
 
     Args:
-      task_name: "classification".
+      task_name: "classification" or "question_answering".
     """
     config = default_config()
-    config.task = _FINETUNING_TASKS[task_name]()
-    config.data = _finetuning_data()
+    make_task, make_data = _FINETUNING_TASKS[task_name]
+    config.task, config.data = make_task(), make_data()
     config.optim.name = "lamb"
     config.optim.eta_lambda = 0.0
     config.optim.learning_rate = 1e-3
@@ -61,9 +61,6 @@ def _classification() -> ConfigDict:
     return task
 
 
-_FINETUNING_TASKS = {"classification": _classification}
-
-
 def _finetuning_data() -> ConfigDict:
     data = ConfigDict()
     data.source = "files"  # files | tfds
@@ -75,6 +72,38 @@ def _finetuning_data() -> ConfigDict:
     data.seq_len = 128  # tokens of an example at most; longer ones are cut
     data.num_seq_lens = 12  # lengths that batches are padded to, chosen for the least padding
     return data
+
+
+def _question_answering() -> ConfigDict:
+    task = ConfigDict()
+    task.name = "question_answering"
+    task.unanswerable = False  # SQuAD 2.0: a question may have no answer
+    task.max_query_len = 64  # tokens of a question; a longer one is cut off
+    task.doc_stride = 128  # tokens from the start of one window over a long context to the next
+    task.max_answer_len = 30  # tokens of the longest answer that is predicted
+    task.n_best = 20  # candidates kept of each window and of each question
+    task.null_threshold = 0.0  # no answer where the odds of none, a difference of logits, exceed it
+    task.strict = False  # stop at an answer that is not in its context, instead of leaving it out
+    task.loss_scale = 1.0  # > 0, multiplies the loss that is differentiated
+    return task
+
+
+def _question_answering_data() -> ConfigDict:
+    data = ConfigDict()
+    data.path = "squad/train-v1.1.json"  # SQuAD file: .json, .json.gz or .json.xz
+    data.valid_path = "squad/dev-v1.1.json"  # likewise, to evaluate on
+    data.test_path = ""  # further files to answer after the last step, comma-separated
+    data.vocab = ""  # WordPiece vocabulary file; "": that of checkpoint.init_from
+    data.cache_dir = "~/.cache/sibert_jax"  # windows of tokens
+    data.seq_len = 384  # tokens of a window at most, question included
+    data.num_seq_lens = 8  # lengths that batches are padded to, chosen for the least padding
+    return data
+
+
+_FINETUNING_TASKS = {
+    "classification": (_classification, _finetuning_data),
+    "question_answering": (_question_answering, _question_answering_data),
+}
 
 
 def _task() -> ConfigDict:

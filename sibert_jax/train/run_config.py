@@ -7,6 +7,8 @@ from sibert_jax.data import CorpusSpec, FinetuningSpec
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.classification import ClassificationConfig
 from sibert_jax.tasks.pretraining import PretrainingConfig
+from sibert_jax.tasks.question_answering.load import QuestionAnsweringSpec
+from sibert_jax.tasks.question_answering.task import QuestionAnsweringConfig
 from sibert_jax.train import health
 from sibert_jax.train.errors import ConfigError
 
@@ -147,9 +149,9 @@ class RunConfig:
 
     seed: int
     init_scale: float
-    task: PretrainingConfig | ClassificationConfig
+    task: PretrainingConfig | ClassificationConfig | QuestionAnsweringConfig
     model: ModelConfig
-    data: CorpusSpec | FinetuningSpec
+    data: CorpusSpec | FinetuningSpec | QuestionAnsweringSpec
     seq_len: int
     optim: OptimConfig
     train: TrainConfig
@@ -166,6 +168,8 @@ class RunConfig:
                 f"data.seq_len={self.seq_len} must lie between 8 and model.max_len="
                 f"{self.model.max_len}, the rows of the position table."
             )
+        if isinstance(self.task, QuestionAnsweringConfig):
+            self._check_question_answering(self.task)
         if isinstance(self.task, PretrainingConfig):
             self._check_pretraining(self.task)
         elif self.optim.name == "scale_invariant_sgd" and self.optim.head.name == "recipe":
@@ -191,6 +195,15 @@ class RunConfig:
                 'task.head="tied" makes the logits grow with the token table, so the loss is no '
                 f"longer scale invariant in the encoder of model.arch={self.model.arch}; use "
                 '"untied" or "normalized".'
+            )
+
+    def _check_question_answering(self, task: QuestionAnsweringConfig) -> None:
+        room = self.seq_len - task.max_query_len - 3
+        if room < 1:
+            raise ConfigError(
+                f"data.seq_len={self.seq_len} leaves no room for a context beside a question of "
+                f"task.max_query_len={task.max_query_len} and three special tokens; raise the "
+                "former or lower the latter."
             )
 
     def with_num_steps(self, steps_per_epoch: int) -> "RunConfig":

@@ -54,12 +54,22 @@ class Answerer:
       dataset: questions and contexts.
       features: its windows.
       n_best: candidates kept of each question.
-      null_threshold: no answer where the odds of none exceed it; read in SQuAD 2.0 only.
+      unanswerable: whether a question may have no answer, as in SQuAD 2.0.
+      null_threshold: no answer where the odds of none exceed it; read if `unanswerable`.
     """
 
-    def __init__(self, dataset: Dataset, features: Features, *, n_best: int, null_threshold: float):
+    def __init__(
+        self,
+        dataset: Dataset,
+        features: Features,
+        *,
+        n_best: int,
+        unanswerable: bool,
+        null_threshold: float,
+    ):
         self.dataset, self.features = dataset, features
         self.n_best, self.null_threshold = n_best, null_threshold
+        self.unanswerable = unanswerable
         self._num_windows = np.bincount(features.window_question, minlength=len(dataset.questions))
 
     def answers(self, results: list[dict[str, np.ndarray]]) -> dict[str, Prediction]:
@@ -105,7 +115,7 @@ class Answerer:
 
     def text(self, prediction: Prediction) -> str:
         """The answer that is given: "" for none."""
-        if self.dataset.unanswerable and prediction.null_odds > self.null_threshold:
+        if self.unanswerable and prediction.null_odds > self.null_threshold:
             return ""
         return prediction.best
 
@@ -118,13 +128,12 @@ class Answerer:
         if not predictions or not any(golds.values()):
             return {}
         golds = {key: golds[key] for key in predictions}
-        unanswerable = self.dataset.unanswerable
         odds = {key: prediction.null_odds for key, prediction in predictions.items()}
         return evaluate(
             golds,
             {key: prediction.best for key, prediction in predictions.items()},
-            unanswerable=unanswerable,
-            na_probs=odds if unanswerable else None,
+            unanswerable=self.unanswerable,
+            na_probs=odds if self.unanswerable else None,
             na_threshold=self.null_threshold,
         )
 
@@ -146,7 +155,7 @@ class Answerer:
         _write_json(directory / PREDICTIONS, texts)
         n_best = {key: self._n_best(prediction) for key, prediction in predictions.items()}
         _write_json(directory / N_BEST, n_best)
-        if self.dataset.unanswerable:
+        if self.unanswerable:
             odds = {key: prediction.null_odds for key, prediction in predictions.items()}
             _write_json(directory / NULL_ODDS, odds)
         return self.metrics(predictions)
@@ -162,7 +171,7 @@ class Answerer:
             }
             for c in prediction.candidates
         ]
-        if self.dataset.unanswerable:
+        if self.unanswerable:
             entries.append({"text": "", "score": prediction.null_score})
             entries.sort(key=lambda entry: -entry["score"])
         score = np.array([entry["score"] for entry in entries])

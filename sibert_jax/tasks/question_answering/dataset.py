@@ -35,19 +35,20 @@ class Dataset:
     name: str
     contexts: tuple[str, ...]
     questions: tuple[Question, ...]
-    unanswerable: bool  # SQuAD 2.0: some questions have no answer
+    unanswerable: bool  # SQuAD 2.0: some questions have no answer, or none is known
 
     def gold_answers(self) -> dict[str, list[str]]:
         """The answer texts of each question id."""
         return {q.id: [answer.text for answer in q.answers] for q in self.questions}
 
 
-def read_dataset(path: str | pathlib.Path) -> Dataset:
+def read_dataset(path: str | pathlib.Path, *, labelled: bool = True) -> Dataset:
     """Reads a file of the official layout, `.json`, `.json.gz` or `.json.xz`.
 
     Args:
       path: `{"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text",
         "answer_start"}], "is_impossible" (2.0)}]}]}]}`; what else is there is not read.
+      labelled: whether `answers` must be there.
 
     Raises:
       DataError: the file cannot be read, is truncated or empty, has another layout, or an id twice.
@@ -57,7 +58,7 @@ def read_dataset(path: str | pathlib.Path) -> Dataset:
     for where, paragraph in _paragraphs(read_json(path), path):
         contexts.append(_field(paragraph, "context", str, where))
         for i, entry in enumerate(_field(paragraph, "qas", list, where)):
-            question = _question(entry, len(contexts) - 1, f"{where}.qas[{i}]", path)
+            question = _question(entry, len(contexts) - 1, f"{where}.qas[{i}]", path, labelled)
             if question.id in seen:
                 raise DataError(f"{path} has the question id {question.id!r} twice")
             seen.add(question.id)
@@ -66,6 +67,34 @@ def read_dataset(path: str | pathlib.Path) -> Dataset:
     if not questions:
         raise DataError(f"{path} holds no question")
     return Dataset(path.name, tuple(contexts), tuple(questions), unanswerable)
+
+
+def read_new_questions(path: str | pathlib.Path) -> Dataset:
+    """Reads questions to be answered: a SQuAD file, or a question, a tab and its context a line.
+
+    The id of a question from lines is the number of its line. Blank lines are passed over.
+
+    Raises:
+      DataError: as `read_dataset`, or a line has another number of tabs.
+    """
+    path = pathlib.Path(path).expanduser()
+    if ".json" in path.suffixes:
+        return read_dataset(path, labelled=False)
+    contexts, questions = [], []
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        parts = [part.strip() for part in line.split("\t")]
+        if len(parts) != 2 or not all(parts):
+            raise DataError(
+                f"{path}, line {number}: a question, one tab and its context are wanted, found "
+                f"{_shown(line)}"
+            )
+        questions.append(Question(str(number), parts[0], len(contexts), ()))
+        contexts.append(parts[1])
+    if not questions:
+        raise DataError(f"{path} holds no question")
+    return Dataset(path.name, tuple(contexts), tuple(questions), unanswerable=True)
 
 
 def read_predictions(path: str | pathlib.Path, dataset: Dataset) -> dict[str, str]:
@@ -124,13 +153,14 @@ def _paragraphs(content, path: pathlib.Path) -> Iterator[tuple[str, dict]]:
             yield f"{where}.paragraphs[{j}]", paragraph
 
 
-def _question(entry, context: int, where: str, path: pathlib.Path) -> Question:
+def _question(entry, context: int, where: str, path: pathlib.Path, labelled: bool) -> Question:
     key = _field(entry, "id", str, where)
     where = f"{path}: question {key!r}"
     text = _field(entry, "question", str, where)
+    golds = _field(entry, "answers", list, where) if labelled or "answers" in entry else []
     answers = tuple(
         Answer(_field(answer, "text", str, where), _field(answer, "answer_start", int, where))
-        for answer in _field(entry, "answers", list, where)
+        for answer in golds
     )
     if answers and entry.get("is_impossible") is True:
         raise DataError(f"{where} has is_impossible=true and yet answers; one of them is wrong")

@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.model import Encoder, ModelConfig, encoder_flops_per_token, reparametrize
-from sibert_jax.tasks.pretraining.task import cross_entropy
+from sibert_jax.model import Encoder, ModelConfig, encoder_flops_per_token
+from sibert_jax.tasks.apply import apply_model
+from sibert_jax.tasks.losses import cross_entropy
 from sibert_jax.tasks.question_answering.answers import Answerer
 from sibert_jax.tasks.question_answering.spans import best_spans
 
@@ -18,11 +19,12 @@ class QuestionAnsweringConfig:
     """Keys under `task` of a question-answering config."""
 
     name: str  # "question_answering"
+    unanswerable: bool  # SQuAD 2.0: a question may have no answer
     max_query_len: int  # pieces of a question; a longer one is cut off
     doc_stride: int  # pieces from the start of one window over a context to the next
     max_answer_len: int  # pieces of the longest answer that is predicted
     n_best: int  # candidates kept of each window and of each question
-    null_threshold: float  # no answer where the odds of none exceed it (SQuAD 2.0)
+    null_threshold: float  # if unanswerable: no answer where the odds of none exceed it
     strict: bool  # stop at an answer that is not in its context, instead of leaving it out
     loss_scale: float  # > 0, multiplies the loss that is differentiated, not the one reported
 
@@ -117,13 +119,7 @@ class QuestionAnswering:
 
     def apply(self, params, batch, dropout_key: jax.Array | None = None):
         """Logits as `QuestionAnsweringModel`; no dropout without a key."""
-        if self.cfg.arch == "reparametrized":
-            encoder = reparametrize(params["encoder"], self.cfg.init_std)
-            params = {**params, "encoder": encoder}
-        rngs = {} if dropout_key is None else {"dropout": dropout_key}
-        return self.model.apply(
-            {"params": params}, batch, deterministic=dropout_key is None, rngs=rngs
-        )
+        return apply_model(self.model, self.cfg, params, batch, dropout_key)
 
     def sums(self, params, batch, dropout_key: jax.Array | None = None) -> dict[str, jax.Array]:
         """The mean of the cross entropies of start and end, summed over the windows.

@@ -8,7 +8,11 @@ import pytest
 
 from sibert_jax.data import Tokenizer
 from sibert_jax.tasks.question_answering.answers import Answerer
-from sibert_jax.tasks.question_answering.dataset import read_dataset, read_na_probs
+from sibert_jax.tasks.question_answering.dataset import (
+    read_dataset,
+    read_na_probs,
+    read_new_questions,
+)
 from sibert_jax.tasks.question_answering.features import WindowSizes, build_features
 
 from .conftest import PIECES, entry, squad
@@ -34,7 +38,13 @@ def answerer(write):
             dataset, TOKENIZER, sizes, for_training=False, strict=False, progress=print
         )
         assert features.window_start.tolist() == [0, 3] * len(dataset.questions)
-        return Answerer(dataset, features, n_best=3, null_threshold=null_threshold)
+        return Answerer(
+            dataset,
+            features,
+            n_best=3,
+            unanswerable=bool(more),
+            null_threshold=null_threshold,
+        )
 
     return make
 
@@ -146,11 +156,11 @@ def test_a_disk_that_fills_up_leaves_the_old_file_whole(answerer, tmp_path, monk
 
 
 def test_without_gold_answers_there_are_predictions_and_no_metrics(write, tmp_path):
-    dataset = read_dataset(write("new.json", squad((CONTEXT, [entry("a", "who")]))))
+    dataset = read_new_questions(write("new.tsv", f"who\t{CONTEXT}\n"))
     sizes = WindowSizes(seq_len=12, max_query_len=4, doc_stride=3)
     features, _ = build_features(
         dataset, TOKENIZER, sizes, for_training=False, strict=False, progress=print
     )
-    made = Answerer(dataset, features, n_best=3, null_threshold=math.inf)
+    made = Answerer(dataset, features, n_best=3, unanswerable=False, null_threshold=0.0)
     assert made.finish([windows((0, 9.0, [(1.0, 1.0, 1, 2)]))], tmp_path / "out") == {}
-    assert json.loads((tmp_path / "out/predictions.json").read_text()) == {"a": "Oil  crisis"}
+    assert json.loads((tmp_path / "out/predictions.json").read_text()) == {"1": "Oil  crisis"}

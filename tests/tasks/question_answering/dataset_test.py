@@ -9,7 +9,7 @@ import pytest
 
 from sibert_jax.data import DataError
 from sibert_jax.tasks.question_answering.__main__ import main
-from sibert_jax.tasks.question_answering.dataset import read_dataset
+from sibert_jax.tasks.question_answering.dataset import read_dataset, read_new_questions
 
 
 def entry(key="q1", question="Who?", answers=(("Ada", 0),), **more):
@@ -143,3 +143,29 @@ def test_scoring_a_file_needs_no_jax(write):
     found = json.loads(done.stdout)
     assert found["exact"] == 100.0  # q2 is above the threshold of 1
     assert (found["best_f1"], found["best_f1_thresh"]) == (100.0, -3.5)
+
+
+def test_new_questions_are_read_from_lines_or_from_squad_files(write):
+    lines = read_new_questions(write("new.tsv", "Who?\tAda wrote it.\n\n What? \tIt was oil.\n"))
+    assert [(q.id, q.text, lines.contexts[q.context]) for q in lines.questions] == [
+        ("1", "Who?", "Ada wrote it."),
+        ("3", "What?", "It was oil."),
+    ]
+    unlabelled = squad({"id": "q1", "question": "Who?"})
+    assert read_new_questions(write("new.json", unlabelled)).gold_answers() == {"q1": []}
+    with pytest.raises(DataError, match="question 'q1' has no 'answers'"):
+        read_dataset(write("new.json", unlabelled))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("Who?\tAda.\nWho?\n", r"new.tsv, line 2: a question, one tab and its context .*\"Who\?\""),
+        ("a\tb\tc\n", r"new.tsv, line 1: a question, one tab"),
+        ("Who?\t \n", r"new.tsv, line 1: a question, one tab"),
+        ("\n", "new.tsv holds no question"),
+    ],
+)
+def test_lines_that_are_no_question_are_refused_by_number(write, content, complaint):
+    with pytest.raises(DataError, match=complaint):
+        read_new_questions(write("new.tsv", content))

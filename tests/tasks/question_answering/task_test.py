@@ -28,6 +28,7 @@ SIZES = {
 }
 SETTINGS = {
     "name": "question_answering",
+    "unanswerable": False,
     "max_query_len": 4,
     "doc_stride": 4,
     "max_answer_len": 5,

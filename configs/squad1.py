@@ -1,0 +1,62 @@
+"""SIBERT-base fine-tuned on SQuAD 1.1 as in the paper: Li et al., ICML 2022, table 1.
+
+Command:  python -m sibert_jax.main --config=configs/squad1.py --workdir=runs/squad1 \
+              --config.checkpoint.init_from=runs/sibert_base
+Variants: squad1.py:size=S,arch=A,optim=O
+          S: base (the default) · mini (the encoders of configs/mini.py: 2 layers × 128)
+          A: sibert (the default) · bert
+          O: paper (the default: LAMB on all of SIBERT, AdamW on BERT) ·
+             recipe (SIBERT only: SGD on the encoder, LAMB on the head)
+Stated there: BERT with Adam, SIBERT with LAMB. F1 at base size: BERT 90.3, SIBERT
+          88.1 (89.3 with the clip, 90.3 after twice as much pretraining).
+Not stated there, and set here as in BERT (Devlin et al. 2019, §4.2, A.3 and its code): windows of
+          384 tokens 128 apart, questions up to 64, answers up to 30, batch 32, three epochs,
+          10 % of warm-up, linear decay, BERT's rate 5e-5, dropout 0.1. SIBERT's rates are ours.
+"""
+
+from configs import bert_base, glue, sibert_base
+from sibert_jax.train.defaults import finetuning_config
+
+CHOICES = {"size": ("base", "mini"), "arch": ("sibert", "bert"), "optim": ("paper", "recipe")}
+
+
+def get_config(variant: str = ""):
+    choice = parse(variant)
+    config = finetuning_config("question_answering")
+    config.train.global_batch_size = 32
+    config.train.log_every_steps = 100
+    config.train.eval_every_steps = 1_000
+    config.train.eval_batches = 64
+    if choice["size"] == "mini":
+        use_mini(config)
+    if choice["arch"] == "bert":
+        glue.use_bert(config)
+    if choice["optim"] == "recipe":
+        glue.use_recipe(config)
+    if choice["size"] == "base":
+        base = bert_base if choice["arch"] == "bert" else sibert_base
+        config.model = base.get_config().model
+        if choice["optim"] == "paper":
+            config.optim.learning_rate = 5e-5 if choice["arch"] == "bert" else 1e-4
+    return config
+
+
+def parse(variant: str) -> dict[str, str]:
+    """ "size=mini,arch=bert" and the defaults of what is not given."""
+    choice = {name: values[0] for name, values in CHOICES.items()}
+    for part in filter(None, variant.split(",")):
+        name, _, value = part.partition("=")
+        if value not in CHOICES.get(name, ()):
+            allowed = ", ".join(f"{name}={'|'.join(values)}" for name, values in CHOICES.items())
+            raise ValueError(f"configs/squad1.py: {part!r} is unknown; there are {allowed}.")
+        choice[name] = value
+    if choice["arch"] == "bert" and choice["optim"] == "recipe":
+        raise ValueError("configs/squad1.py: optim=recipe is for arch=sibert, not for bert.")
+    return choice
+
+
+def use_mini(config):
+    config.model.num_segments = 1  # as configs/mini.py
+    config.task.max_query_len = 32
+    config.task.doc_stride = 64
+    config.data.seq_len = 128

@@ -1,0 +1,227 @@
+"""From SQuAD files to a task with its batches."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from sibert_jax.data import BucketedBatches, DataError, Tokenizer, choose_seq_lens
+from sibert_jax.data.cache import Cache
+from sibert_jax.data.fingerprint import digest
+from sibert_jax.data.spec import split_paths
+from sibert_jax.model import ModelConfig
+from sibert_jax.tasks.question_answering.answers import Answerer
+from sibert_jax.tasks.question_answering.dataset import (
+    Dataset,
+    read_dataset,
+    read_new_questions,
+)
+from sibert_jax.tasks.question_answering.features import (
+    Features,
+    WindowSizes,
+    build_features,
+    load_features,
+)
+from sibert_jax.tasks.question_answering.rows import WindowRows
+from sibert_jax.tasks.question_answering.task import QuestionAnswering, QuestionAnsweringConfig
+from sibert_jax.tasks.task import HeldOut, TaskData
+
+MAX_NEW_SEQ_LENS = 8  # lengths that batches of new questions are padded to
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionAnsweringSpec:
+    """Names SQuAD files and the vocabulary they are read with.
+
+    Args:
+      path: training questions.
+      valid_path: questions to evaluate on.
+      test_path: further files to answer once training is done, comma-separated; "": none.
+      vocab: a vocabulary file; "": that of the run in `checkpoint.init_from`.
+      cache_dir: where windows are kept; "~" is expanded.
+      num_seq_lens: how many lengths batches may be padded to, chosen so that the padding is least.
+
+    Raises:
+      DataError: if a field has a value outside its range.
+    """
+
+    path: str
+    valid_path: str
+    test_path: str
+    vocab: str
+    cache_dir: str
+    num_seq_lens: int
+
+    def __post_init__(self):
+        for name in ("path", "valid_path", "cache_dir"):
+            if not getattr(self, name):
+                raise DataError(f"data.{name} is empty; name a {_WANTED[name]}")
+        if self.num_seq_lens < 1:
+            raise DataError(f"data.num_seq_lens must be at least 1, found {self.num_seq_lens}")
+
+
+_WANTED = {"path": "SQuAD file", "valid_path": "SQuAD file", "cache_dir": "directory"}
+
+
+def load_question_answering(
+    model: ModelConfig,
+    task: QuestionAnsweringConfig,
+    data: QuestionAnsweringSpec,
+    tokenizer: Tokenizer,
+    *,
+    seq_len: int,
+    global_batch_size: int,
+    seed: int,
+    progress: Callable[[str], None],
+) -> tuple[QuestionAnswering, TaskData]:
+    """Cuts the windows of all files, or maps those of an earlier call, and makes the task of them.
+
+    Args:
+      model: sizes of the encoder.
+      task: windows and answers.
+      data: which files.
+      tokenizer: gives the tokens.
+      seq_len: the longest window in tokens.
+      global_batch_size: windows of a batch.
+      seed: of the order of the training windows.
+      progress: called with a line of text now and then.
+
+    Raises:
+      DataError: a file cannot be used.
+    """
+    cache, sizes = Cache(data.cache_dir, progress), _sizes(task, seq_len)
+
+    def rows(path: str, for_training: bool) -> WindowRows:
+        features, fingerprint = load_features(
+            pathlib.Path(path).expanduser(),
+            tokenizer,
+            sizes,
+            cache,
+            for_training=for_training,
+            strict=task.strict,
+            progress=progress,
+        )
+        if for_training and not task.unanswerable and (features.answer_first < 0).any():
+            raise _unanswerable(path)
+        return WindowRows(features, tokenizer, fingerprint)
+
+    train = rows(data.path, for_training=True)
+    paths = (data.valid_path, *split_paths(data.test_path))
+    _check_names(paths)
+    datasets = {path: _read(path, task) for path in paths}
+    held_out_rows = {path: rows(path, for_training=False) for path in paths}
+    longest = max(int(windows.lengths.max()) for windows in (train, *held_out_rows.values()))
+    seq_lens = choose_seq_lens(np.append(train.lengths, longest), data.num_seq_lens)
+
+    def batches(windows: WindowRows, seed: int, shuffle: bool) -> BucketedBatches:
+        return BucketedBatches(
+            windows, seq_lens, global_batch_size=global_batch_size, seed=seed, shuffle=shuffle
+        )
+
+    train_batches = batches(train, seed, True)
+    progress(
+        f"batches of {', '.join(map(str, seq_lens))} tokens a row, "
+        f"{train_batches.padding_share:.1%} of them padding"
+    )
+    held_out, answerers = [], []
+    for path in paths:
+        answerer = _answerer(datasets[path], held_out_rows[path].features, task)
+        answerers.append(answerer)
+        held_out.append(_held_out(answerer, batches(held_out_rows[path], 0, False)))
+    task_data = TaskData(
+        train=train_batches,
+        valid=held_out[0].batches,
+        fingerprint=digest(
+            train_batches.fingerprint, held_out[0].batches.fingerprint, tokenizer.hash
+        ),
+        steps_per_epoch=train_batches.steps_per_epoch,
+        tokenizer=tokenizer,
+        held_out=tuple(held_out),
+        main_metric="f1",
+    )
+    return QuestionAnswering(model, task, seq_lens, answerers[0]), task_data
+
+
+def load_new_questions(
+    model: ModelConfig,
+    task: QuestionAnsweringConfig,
+    path: str,
+    tokenizer: Tokenizer,
+    *,
+    seq_len: int,
+    global_batch_size: int,
+) -> tuple[QuestionAnswering, HeldOut]:
+    """Questions with contexts and without answers, to be answered.
+
+    Args:
+      path: a SQuAD file, or one with a question, a tab and its context a line.
+      model, task, tokenizer, seq_len, global_batch_size: as for training.
+    """
+    dataset = read_new_questions(path)
+    features, _ = build_features(
+        dataset,
+        tokenizer,
+        _sizes(task, seq_len),
+        for_training=False,
+        strict=task.strict,
+        progress=lambda line: None,
+    )
+    windows = WindowRows(features, tokenizer, digest(path))
+    seq_lens = choose_seq_lens(windows.lengths, MAX_NEW_SEQ_LENS)
+    batches = BucketedBatches(
+        windows, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
+    )
+    answerer = _answerer(dataset, features, task)
+    return QuestionAnswering(model, task, seq_lens, answerer), _held_out(answerer, batches)
+
+
+def _sizes(task: QuestionAnsweringConfig, seq_len: int) -> WindowSizes:
+    return WindowSizes(seq_len, task.max_query_len, task.doc_stride)
+
+
+def _read(path: str, task: QuestionAnsweringConfig) -> Dataset:
+    dataset = read_dataset(path)
+    if dataset.unanswerable and not task.unanswerable:
+        raise _unanswerable(path)
+    return dataset
+
+
+def _check_names(paths: tuple[str, ...]) -> None:
+    names = [_name(pathlib.Path(path).name) for path in paths]
+    for name, path in zip(names, paths):
+        if names.count(name) > 1:
+            raise DataError(
+                f"data.valid_path and data.test_path name two files {name!r}, such as {path}, "
+                "whose answers would go to one place; rename one of them"
+            )
+
+
+def _name(file_name: str) -> str:
+    return file_name.partition(".json")[0]
+
+
+def _unanswerable(path: str) -> DataError:
+    return DataError(
+        f"{path} has questions without answer, but task.unanswerable=False; set it to True, or "
+        "name a file of SQuAD 1.1"
+    )
+
+
+def _answerer(dataset: Dataset, features: Features, task: QuestionAnsweringConfig) -> Answerer:
+    return Answerer(
+        dataset,
+        features,
+        n_best=task.n_best,
+        unanswerable=task.unanswerable,
+        null_threshold=task.null_threshold,
+    )
+
+
+def _held_out(answerer: Answerer, batches: BucketedBatches) -> HeldOut:
+    name = _name(answerer.dataset.name)
+
+    def finish(results: list, directory: pathlib.Path) -> dict[str, float]:
+        return answerer.finish(results, directory / name)
+
+    return HeldOut(name, batches, finish)
