@@ -2,7 +2,7 @@
 
 The sweep file has a function `sweep()` that yields dicts of overrides, and may name the metric:
 
-    METRIC = "eval/mlm_accuracy"  # a name with "loss" in it: the least is best, else the greatest
+    METRIC = "mlm_accuracy"  # of a loss the least is best, else the greatest; default: the task's
 
 
     def sweep():
@@ -39,7 +39,6 @@ from sibert_jax.report.sweep_table import Outcome, write_summary
 from sibert_jax.train import build
 from sibert_jax.train.errors import ConfigError
 
-DEFAULT_METRIC = "eval/mlm_loss"
 LONGEST_NAME = 120  # characters of a folder's name
 POLL_SECONDS = 0.2
 
@@ -50,7 +49,6 @@ class Point(NamedTuple):
     name: str  # of its folder
     overrides: dict  # as the sweep file gave them
     arguments: tuple[str, ...]  # for sibert_jax.main: --config and its overrides
-    num_steps: int
 
 
 class Running(NamedTuple):
@@ -84,9 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sweep = Sweep(pathlib.Path(parsed.workdir), points)
     failed = sweep.run(parsed.workers)
     try:
-        for path in write_summary(sweep.outcomes(), metric, sweep.directory):
+        for path in write_summary(sweep.outcomes(metric), sweep.directory):
             print(path)
-    except ValueError as error:
+    except ConfigError as error:
         fail(f"{parsed.sweep}: {error}")
     if failed:
         fail(f"{len(failed)} of {len(points)} runs failed: {'; '.join(failed)}", status=1)
@@ -95,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def read_sweep(
     path: str, config_file: str, overrides: Sequence[str]
 ) -> tuple[str, tuple[Point, ...]]:
-    """The metric and the points of a sweep file, each checked as `sibert_jax.main` would.
+    """The metric ("": each task's own) and the points, each checked as `sibert_jax.main` would.
 
     Args:
       path: the sweep file.
@@ -118,7 +116,7 @@ def read_sweep(
     names = [point.name for point in points]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"sweep() of {path} yields {twice} twice.")
-    return found.get("METRIC", DEFAULT_METRIC), points
+    return found.get("METRIC", ""), points
 
 
 def _point(path: str, config_file: str, overrides: Sequence[str], values: dict) -> Point:
@@ -130,10 +128,10 @@ def _point(path: str, config_file: str, overrides: Sequence[str], values: dict) 
     if len(name) > LONGEST_NAME:
         name = f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     try:
-        run = build.run_config(load_config(arguments))
+        build.run_config(load_config(arguments))
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"{name or 'a point'} of {path}: {error}") from None
-    return Point(name or "default", values, arguments, run.train.num_steps)
+    return Point(name or "default", values, arguments)
 
 
 def load_config(arguments: Sequence[str]):
@@ -207,12 +205,12 @@ class Sweep:
 
     def _finish(self, point: Point, status: int) -> str:
         """Notes the outcome of a run; returns what went wrong, if it is to be tried again."""
-        metrics = _last_evaluation(self.directory / "runs" / point.name / "metrics.jsonl")
+        results = self.directory / "runs" / point.name / "results.json"
         last = self._log(point).read_text(errors="replace").strip().splitlines()[-1:]
         if status == TRAINING_FAILED:
-            outcome = {"status": "diverged", "reason": last[0], "metrics": metrics}
-        elif status == 0 and metrics and metrics["step"] >= point.num_steps:
-            outcome = {"status": "finished", "metrics": metrics}
+            outcome = {"status": "diverged", "reason": last[0]}
+        elif status == 0 and results.exists():
+            outcome = {"status": "finished", "results": json.loads(results.read_text())}
         elif status == 0:
             return "stopped before its last step"
         else:
@@ -223,14 +221,26 @@ class Sweep:
         _say(f"{point.name}: {outcome['status']}")
         return ""
 
-    def outcomes(self) -> list[Outcome]:
-        """What is known so far, in the order of the sweep."""
+    def outcomes(self, metric: str) -> list[Outcome]:
+        """What is known so far, in the order of the sweep; "" stands for a task's main metric.
+
+        Raises:
+          ConfigError: a run has no such metric.
+        """
         found = []
         for point in self.points:
-            if self._result(point).exists():
-                result = json.loads(self._result(point).read_text())
-                metrics = result["metrics"] if result["status"] == "finished" else {}
-                found.append(Outcome(point.overrides, metrics))
+            if not self._result(point).exists():
+                continue
+            result = json.loads(self._result(point).read_text())
+            if result["status"] == "diverged":
+                found.append(Outcome(point.overrides, metric, None))
+                continue
+            name = metric or result["results"]["main_metric"]
+            last = result["results"]["last"]
+            if f"eval/{name}" not in last:
+                measured = sorted(key.removeprefix("eval/") for key in last if key != "step")
+                raise ConfigError(f"METRIC={name!r} is not measured by {point.name}: {measured}.")
+            found.append(Outcome(point.overrides, name, last[f"eval/{name}"]))
         return found
 
     def _result(self, point: Point) -> pathlib.Path:
@@ -257,13 +267,6 @@ def _forwarding_signals(running: list[Running]) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _last_evaluation(path: pathlib.Path) -> dict:
-    """The last row that holds an evaluation; {} if there is none."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = (json.loads(line) for line in reversed(lines))
-    return next((row for row in rows if any(name.startswith("eval/") for name in row)), {})
 
 
 def _say(text: str) -> None:

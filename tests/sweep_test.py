@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 ROOT = pathlib.Path(__file__).parents[1]
 BERT = ROOT / "configs/mini.py:bert"
 SWEEP = """
-METRIC = "eval/mlm_loss"
+METRIC = "mlm_accuracy"
 
 def sweep():
     for seed in {seeds}:
@@ -112,25 +112,24 @@ def test_stopped_and_started_again_it_goes_on_and_tabulates(tmp_path, tiny):
         json.loads((workdir / f"runs/{name}/metrics.jsonl").read_text().splitlines()[-1])
         for name in names((0.001, 0), (0.001, 1))
     ]
-    losses = [row["eval/mlm_loss"] for row in evaluations]
-    assert float(rows[0]["mean"]) == pytest.approx(sum(losses) / 2)
+    accuracies = [row["eval/mlm_accuracy"] for row in evaluations]
+    assert float(rows[0]["mean"]) == pytest.approx(sum(accuracies) / 2)
     assert (workdir / "sweep.png").stat().st_size > 5_000
 
 
 def test_the_table_has_median_mean_spread_and_best():
     values = (0.5, 0.7, 0.9, 0.8)
-    outcomes = [Outcome({"lr": 0.1, "seed": i}, {"eval/f1": v}) for i, v in enumerate(values)]
-    outcomes += [Outcome({"lr": 1.0, "seed": 0}, {})]
-    good, bad = summarise(outcomes, "eval/f1")
-    assert (good.median, good.best("eval/f1"), good.diverged) == (0.75, 0.9, 0)
-    assert good.best("eval/loss") == 0.5
+    outcomes = [Outcome({"lr": 0.1, "seed": i}, "f1", v) for i, v in enumerate(values)]
+    outcomes += [Outcome({"lr": 1.0, "seed": 0}, "", None)]
+    good, bad = summarise(outcomes)
+    assert (good.median, good.best, good.diverged) == (0.75, 0.9, 0)
+    assert good._replace(metric="mlm_loss").best == 0.5
     assert good.mean == pytest.approx(0.725)
     # s² = Σ(x − mean)²/(n − 1) = (0.050625 + 0.000625 + 0.030625 + 0.005625)/3
     assert good.sd == pytest.approx(math.sqrt(0.0875 / 3))
     assert (bad.values, bad.diverged) == ([], 1)
-    assert "| 0.1 | 4 | **0.7500** | 0.7250 ± 0.1708 | 0.9000 | 0 |" in markdown(
-        [good, bad], "eval/f1"
-    )
+    wanted = "| 0.1 | f1 | 4 | **0.7500** | 0.7250 ± 0.1708 | 0.9000 | 0 |"
+    assert wanted in markdown([good, bad])
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ from sibert_jax.report.figure import COLOURS, STYLE
 
 
 class Outcome(NamedTuple):
-    """One run: what it was given, and its last evaluation ({} if it diverged)."""
+    """One run: what it was given, and its last evaluation."""
 
     overrides: dict
-    metrics: dict
+    metric: str
+    value: float | None  # None: it diverged
 
 
 class Row(NamedTuple):
@@ -28,11 +29,13 @@ class Row(NamedTuple):
 
     Attributes:
       setting: the overrides without the seed.
-      values: the metric of each run that finished.
+      metric: what was measured; of a loss the least is best, else the greatest.
+      values: of each run that finished.
       diverged: runs whose loss was not finite.
     """
 
     setting: dict
+    metric: str
     values: list[float]
     diverged: int
 
@@ -49,65 +52,66 @@ class Row(NamedTuple):
         """Sample standard deviation (n − 1); NaN for fewer than two runs."""
         return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
 
-    def best(self, metric: str) -> float:
-        """The least where the metric is a loss, else the greatest."""
-        choose = min if is_loss(metric) else max
-        return choose(self.values) if self.values else math.nan
+    @property
+    def best(self) -> float:
+        return best(self.values, self.metric)
+
+    @property
+    def panel(self) -> str:
+        """The config file and the metric: rows that may be compared share both."""
+        return str(self.setting["config"]) if "config" in self.setting else self.metric
 
 
-def is_loss(metric: str) -> bool:
-    """Whether less is better."""
-    return "loss" in metric
+def best(values: Sequence[float], metric: str) -> float:
+    """The least of a loss, else the greatest; NaN of nothing."""
+    choose = min if "loss" in metric else max
+    return choose(values) if values else math.nan
 
 
-def summarise(outcomes: Sequence[Outcome], metric: str) -> list[Row]:
-    """A row for each setting, in the order of the sweep.
-
-    Raises:
-      KeyError: a run that finished has no such metric.
-    """
+def summarise(outcomes: Sequence[Outcome]) -> list[Row]:
+    """A row for each setting, in the order of the sweep."""
     rows: dict[tuple, Row] = {}
     for outcome in outcomes:
         setting = {key: value for key, value in outcome.overrides.items() if key != "seed"}
-        row = rows.setdefault(tuple(setting.items()), Row(setting, [], 0))
-        if outcome.metrics:
-            row.values.append(float(outcome.metrics[metric]))
+        key = tuple(setting.items())
+        row = rows.setdefault(key, Row(setting, outcome.metric, [], 0))
+        if outcome.value is None:
+            rows[key] = row._replace(diverged=row.diverged + 1)
         else:
-            rows[tuple(setting.items())] = row._replace(diverged=row.diverged + 1)
+            row.values.append(outcome.value)
+            rows[key] = row._replace(metric=outcome.metric)
     return list(rows.values())
 
 
-def write_summary(
-    outcomes: Sequence[Outcome], metric: str, directory: pathlib.Path
-) -> list[pathlib.Path]:
+def write_summary(outcomes: Sequence[Outcome], directory: pathlib.Path) -> list[pathlib.Path]:
     """Writes sweep.md, sweep.csv and, once a run has finished, sweep.png; returns their paths."""
-    names = {name for outcome in outcomes for name in outcome.metrics}
-    if names and metric not in names:
-        raise ValueError(f"METRIC={metric!r} is in no run; there are {sorted(names - {'step'})}.")
-    rows = summarise(outcomes, metric)
+    rows = summarise(outcomes)
     paths = [directory / "sweep.md", directory / "sweep.csv"]
-    paths[0].write_text(markdown(rows, metric), encoding="utf-8")
-    paths[1].write_text(csv_table(rows, metric), encoding="utf-8")
+    paths[0].write_text(markdown(rows), encoding="utf-8")
+    paths[1].write_text(csv_table(rows), encoding="utf-8")
     if any(row.values for row in rows):
         paths.append(directory / "sweep.png")
-        draw(rows, metric).savefig(paths[-1])
+        draw(rows).savefig(paths[-1])
     return paths
 
 
-def markdown(rows: Sequence[Row], metric: str) -> str:
-    """The table with the best median in bold."""
+_FIGURES = ("metric", "runs", "median", "mean ± sd", "best", "diverged")
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table; the best median of each config file in bold."""
     keys = _keys(rows)
-    medians = [row.median for row in rows if row.values]
-    best = (min if is_loss(metric) else max)(medians) if medians else math.nan
-    lines = [f"# {metric}", "", "| " + " | ".join((*keys, *_COLUMNS)) + " |"]
-    lines.append("|" + " :-- |" * len(keys) + " --: |" * len(_COLUMNS))
+    lines = ["| " + " | ".join((*keys, *_FIGURES)) + " |"]
+    lines.append("|" + " :-- |" * (len(keys) + 1) + " --: |" * (len(_FIGURES) - 1))
     for row in rows:
+        rivals = [other.median for other in rows if other.panel == row.panel and other.values]
         median = f"{row.median:.4f}"
         figures = [
+            row.metric,
             str(len(row.values)),
-            f"**{median}**" if row.median == best else median,
+            f"**{median}**" if row.median == best(rivals, row.metric) else median,
             f"{row.mean:.4f} ± {row.sd:.4f}",
-            f"{row.best(metric):.4f}",
+            f"{row.best:.4f}",
             str(row.diverged),
         ]
         lines.append("| " + " | ".join([*_setting(row, keys), *figures]) + " |")
@@ -116,37 +120,30 @@ def markdown(rows: Sequence[Row], metric: str) -> str:
     return "\n".join(lines)
 
 
-_COLUMNS = ("runs", "median", "mean ± sd", "best", "diverged")
-
-
-def csv_table(rows: Sequence[Row], metric: str) -> str:
+def csv_table(rows: Sequence[Row]) -> str:
     """The same figures in full, and the metric of every run."""
     keys, text = _keys(rows), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*keys, "runs", "median", "mean", "sd", "best", "diverged", metric])
+    figures = ("metric", "runs", "median", "mean", "sd", "best", "diverged", "values")
+    writer.writerow([*keys, *figures])
     for row in rows:
-        figures = (row.median, row.mean, row.sd, row.best(metric), row.diverged)
-        values = " ".join(map(str, row.values))
-        writer.writerow([*_setting(row, keys), len(row.values), *figures, values])
+        shown = (row.metric, len(row.values), row.median, row.mean, row.sd, row.best, row.diverged)
+        writer.writerow([*_setting(row, keys), *shown, " ".join(map(str, row.values))])
     return text.getvalue()
 
 
-def draw(rows: Sequence[Row], metric: str) -> Figure:
+def draw(rows: Sequence[Row]) -> Figure:
     """A box a setting with a dot a run, a panel a config file (which is: a task)."""
     panels: dict[str, list[Row]] = {}
     for row in rows:
-        panels.setdefault(str(row.setting["config"]) if "config" in row.setting else "", []).append(
-            row
-        )
-    height = 1.2 + sum(0.9 + 0.42 * len(panel) for panel in panels.values())
+        panels.setdefault(row.panel, []).append(row)
+    heights = [0.9 + 0.42 * len(panel) for panel in panels.values()]
     with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(figsize=(10, height), dpi=100, layout="constrained")
+        figure = Figure(figsize=(10, 0.6 + sum(heights)), dpi=100, layout="constrained")
         FigureCanvasAgg(figure)
-        ratios = [0.9 + 0.42 * len(panel) for panel in panels.values()]
-        axes = figure.subplots(len(panels), squeeze=False, height_ratios=ratios)[:, 0]
+        axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
         for axis, (title, panel) in zip(axes, panels.items(), strict=True):
             _draw_panel(axis, title, panel)
-        axes[-1].set_xlabel(metric)
     return figure
 
 
@@ -167,15 +164,15 @@ def _draw_panel(axis, title: str, rows: Sequence[Row]) -> None:
     )
     for place, values in filled:
         axis.plot(values, [place] * len(values), "o", color=COLOURS[0], markersize=5, alpha=0.8)
-    names = ["  ".join(_setting(row, keys, named=True)) or "default" for row in rows]
+    names = [", ".join(_setting(row, keys, named=True)) or "as configured" for row in rows]
     labels = [
         f"{name}  ({row.diverged} diverged)" if row.diverged else name
         for name, row in zip(names, rows)
     ]
     axis.set_yticks(places, labels)
     axis.set_ylim(len(rows) - 0.4, -0.6)
-    if title:
-        axis.set_title(title, loc="left", fontsize=12, fontweight="bold")
+    axis.set_title(title, loc="left", fontsize=12, fontweight="bold")
+    axis.set_xlabel(next((row.metric for row in rows if row.metric), ""))
 
 
 def _keys(rows: Sequence[Row]) -> list[str]:

@@ -89,4 +89,4 @@ class TaskData(NamedTuple):
     steps_per_epoch: int  # updates that see every training example once
     tokenizer: Tokenizer
     held_out: tuple[HeldOut, ...]
-    main_metric: str  # of `Task.eval_metrics`; the higher the better. "": none
+    main_metric: str  # of `Task.eval_metrics`; of a loss the lowest is best, else the highest

@@ -14,10 +14,11 @@ from sibert_jax.train.session import Session
 def write(session: Session, params, directory: pathlib.Path, say: Callable[[str], None]) -> None:
     """Predicts every held-out set of the task; writes `predictions/` and `results.json`.
 
-    `results.json` holds the step, the metrics of each set after the last step, examples predicted
-    a second, and the best evaluation during training by the task's main metric.
+    `results.json` holds the step, the last evaluation during training and the best one by the
+    task's main metric, and for each held-out set its metrics and examples predicted a second.
     """
-    results = {"step": session.run.train.num_steps, "last": {}}
+    results = {"step": session.run.train.num_steps, "main_metric": session.data.main_metric}
+    results["held_out"] = {}
     for held in session.data.held_out:
         start = time.perf_counter()
         predicted = session.predict(params, held.batches)
@@ -27,23 +28,28 @@ def write(session: Session, params, directory: pathlib.Path, say: Callable[[str]
         (directory / "predictions").mkdir(exist_ok=True)
         scores = held.finish(predicted, directory / "predictions")
         speed = len(held.batches) * session.batch_size / seconds
-        results["last"][held.name] = scores | {"examples_per_second": round(speed, 1)}
+        results["held_out"][held.name] = scores | {"examples_per_second": round(speed, 1)}
         shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         say(f"{held.name}: {shown or 'predicted'}  ({speed:,.0f} examples/s)")
-    if session.data.held_out and jax.process_index() == 0:
-        name = f"eval/{session.data.main_metric}"
-        results["best"] = best_row(directory / "metrics.jsonl", name)
+    if jax.process_index() == 0:
+        rows = evaluations(directory / "metrics.jsonl")
+        results["last"] = rows[-1] if rows else {}  # a full disk may have lost them
+        results["best"] = best_row(rows, f"eval/{session.data.main_metric}")
         workdir.write_json(directory / "results.json", results)
 
 
-def best_row(path: pathlib.Path, name: str) -> dict[str, float]:
-    """The first row of a metrics file with the highest value of a metric, as {"step", "eval/..."}.
+def evaluations(path: pathlib.Path) -> list[dict[str, float]]:
+    """The rows of a metrics file that hold an evaluation, as {"step", "eval/..."}."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [{k: v for k, v in row.items() if k == "step" or k.startswith("eval/")} for row in rows]
+    return [row for row in rows if len(row) > 1]
+
+
+def best_row(rows: list[dict[str, float]], name: str) -> dict[str, float]:
+    """The first row with the best value of a metric: of a loss the lowest, else the highest.
 
     A metric that is not a number ranks last.
     """
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    rows = [row for row in rows if row.get(name) is not None and row[name] == row[name]]
-    if not rows:
-        return {}
-    best = max(rows, key=lambda row: row[name])
-    return {key: value for key, value in best.items() if key == "step" or key.startswith("eval/")}
+    ranked = [row for row in rows if row[name] == row[name]]
+    choose = min if "loss" in name else max
+    return choose(ranked, key=lambda row: row[name]) if ranked else {}

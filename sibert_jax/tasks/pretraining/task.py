@@ -212,7 +212,7 @@ def load_pretraining(
         steps_per_epoch=train.steps_per_epoch,
         tokenizer=corpora.tokenizer,
         held_out=(),
-        main_metric="",
+        main_metric="mlm_loss",
     )
     return pretraining, data
 
