@@ -1,5 +1,10 @@
-"""Orbax checkpoints: asynchronous writing, restoring onto any mesh, errors that name the leaf."""
+"""Verified Orbax checkpoints: proven by digests, restored onto any mesh, errors that name the leaf.
 
-from sibert_jax.checkpoint.checkpoints import CheckpointError, Checkpoints, restore_params
+Command line: python -m sibert_jax.checkpoint {list,verify,show,diff,export} DIR.
+"""
 
-__all__ = ["CheckpointError", "Checkpoints", "restore_params"]
+from sibert_jax.checkpoint.checkpoints import Checkpoints
+from sibert_jax.checkpoint.errors import CheckpointError
+from sibert_jax.checkpoint.transfer import newest_verified, restore_params, start_from
+
+__all__ = ["CheckpointError", "Checkpoints", "newest_verified", "restore_params", "start_from"]

@@ -1,7 +1,6 @@
 """The objects of a run: batches, task, optimizer, compiled step; fresh or restored state."""
 
 import dataclasses
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +9,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sibert_jax import homogeneity, optim
-from sibert_jax.checkpoint import Checkpoints, restore_params
+from sibert_jax.checkpoint import Checkpoints, start_from
 from sibert_jax.tasks.task import Batch, Batches, Task, TaskData
-from sibert_jax.train import build, sharding
+from sibert_jax.train import build, sharding, workdir
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.evaluate import Evaluator, abstract_batch
 from sibert_jax.train.health import BadSteps
@@ -121,16 +120,25 @@ class Session:
 
     def save(self, checkpoints: Checkpoints, state: TrainState, step: int) -> None:
         """Starts writing a checkpoint of everything that the next step depends on."""
-        description = {"step": step} | self.description()
+        description = self.description() | self.provenance()
         checkpoints.save(step, state.params, _rest(state), description)
 
     def description(self) -> dict:
-        """What a checkpoint says of its run besides the arrays."""
+        """What the next step depends on besides the arrays, and a changed run would not have."""
         return {
             "learning_rate": self.learning_rate,
             "weight_decay": self.weight_decay,
             "data_fingerprint": self.data.fingerprint,
             "examples_per_step": self.batch_size,
+        }
+
+    def provenance(self) -> dict:
+        """Where a checkpoint comes from."""
+        return {
+            "git_commit": workdir.git_commit(),
+            "mesh": dict(self.mesh.shape),
+            "vocab_hash": self.data.tokenizer.hash,
+            "config": dataclasses.asdict(self.run),
         }
 
     def evaluate(self, params) -> dict[str, float]:
@@ -151,15 +159,14 @@ class Session:
         return {**params, "encoder": scaled}
 
     def _fresh_params(self):
-        if self.run.checkpoint.init_from:
-            source = pathlib.Path(self.run.checkpoint.init_from) / "checkpoints"
-            return restore_params(source, self.abstract_params)[0]
         # One example is enough for the shapes that `init` needs.
         zeros = {
             name: np.zeros((1, *leaf.shape[1:]), leaf.dtype)
             for name, leaf in self.abstract_batch().items()
         }
-        return jax.jit(self._init_params, out_shardings=self.param_shardings)(zeros)
+        params = jax.jit(self._init_params, out_shardings=self.param_shardings)(zeros)
+        source = self.run.checkpoint.init_from
+        return start_from(source, params, self.provenance()) if source else params
 
     def _peak_rates(self, params) -> tuple[float, float]:
         """η and λ of the config, or those with which the first step turns by √(2ηλ)."""

@@ -1,5 +1,6 @@
 """What a run's directory holds besides metrics and checkpoints, and whether it may be resumed."""
 
+import functools
 import json
 import os
 import pathlib
@@ -86,13 +87,13 @@ def write_json(path: pathlib.Path, value: dict) -> None:
 
 def describe_run(mesh: Mesh, params, extra: dict) -> dict:
     """Contents of `run.json`: code, versions, devices, mesh and parameter table."""
-    commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
+    status = _git("status", "--porcelain")
     versions = {"python": platform.python_version(), "sibert_jax": sibert_jax.__version__}
     for name in ("jax", "jaxlib", "flax", "optax", "orbax.checkpoint", "numpy"):
         module = __import__(name, fromlist=["__version__"])
         versions[name] = module.__version__
     return {
-        "git_commit": commit,
+        "git_commit": git_commit(),
         "git_dirty": None if status is None else bool(status),
         "versions": versions,
         "devices": [str(device) for device in mesh.devices.flat],
@@ -108,6 +109,12 @@ def describe_run(mesh: Mesh, params, extra: dict) -> dict:
 def parameter_table(params) -> str:
     """Name, shape, dtype, size of every parameter, and their sum."""
     return parameter_overview.get_parameter_overview(params, include_stats="sharding")
+
+
+@functools.cache
+def git_commit() -> str | None:
+    """The commit of this code, as of the first call; None outside of a repository."""
+    return _git("rev-parse", "HEAD")
 
 
 def _git(*args: str) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from sibert_jax.checkpoint import CheckpointError, Checkpoints, restore_params
+from sibert_jax.checkpoint import CheckpointError, Checkpoints, manifest, restore_params
 
 
 def tree(mesh, spec):
@@ -28,6 +28,17 @@ def wanted(trees, mesh, spec):
 
 def make_mesh(*shape):
     return jax.make_mesh(shape, ("x", "y"), axis_types=(AxisType.Auto,) * 2)
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def spoil(path):
+    """Changes one number of `params`, in a copy that any reader takes for good."""
+    found = manifest.read(path)
+    found.leaves["params/a/kernel"]["digest"] = "0123456789abcdef"
+    found.write(path)
 
 
 @pytest.fixture
@@ -75,14 +86,17 @@ def test_donating_what_is_being_saved_does_not_change_the_checkpoint(tmp_path):
     [
         (
             lambda p: {"a": {"kernel": jax.ShapeDtypeStruct((8, 4), "float32")}},
-            r"leaf a/kernel .* is \(8, 8\) float32, wanted \(8, 4\) float32",
+            r"leaf params/a/kernel .* is \(8, 8\) float32, wanted \(8, 4\) float32",
         ),
         (
             lambda p: {"a": {"kernel": jax.ShapeDtypeStruct((8, 8), "bfloat16")}},
-            r"leaf a/kernel .* float32, wanted \(8, 8\) bfloat16",
+            r"leaf params/a/kernel .* float32, wanted \(8, 8\) bfloat16",
         ),
-        (lambda p: p | {"b": jax.ShapeDtypeStruct((2,), "float32")}, r"has no leaf b \(2,\)"),
-        (lambda p: {}, "has the leaf a/kernel, which this run has not"),
+        (
+            lambda p: p | {"b": jax.ShapeDtypeStruct((2,), "float32")},
+            r"has no leaf params/b \(2,\)",
+        ),
+        (lambda p: {}, r"has the leaf params/a/kernel \(8, 8\), which this run has not"),
     ],
 )
 def test_a_leaf_that_does_not_fit_is_named(saved, change, message):
@@ -92,11 +106,77 @@ def test_a_leaf_that_does_not_fit_is_named(saved, change, message):
         checkpoints.restore(3, change(target), rest)
 
 
-def test_a_half_written_checkpoint_is_never_the_newest(saved):
+def test_a_half_written_checkpoint_is_named_skipped_and_left_alone(saved, capfd):
     checkpoints, _, _ = saved
     (checkpoints.directory / "10").mkdir()
-    (checkpoints.directory / "11.orbax-checkpoint-tmp").mkdir()
+    (checkpoints.directory / "10/params").mkdir()
+    (checkpoints.directory / "11.partial.orbax-checkpoint-tmp").mkdir()
+    assert checkpoints.steps() == [2, 3]
     assert checkpoints.latest_step() == 3
+    assert checkpoints.latest_step() == 3
+    assert capfd.readouterr().err.splitlines() == [
+        f"checkpoint {checkpoints.directory / '10'} is skipped: it has no manifest.json, so it was "
+        "not completed."
+    ]
+    assert (checkpoints.directory / "10/params").is_dir()
+
+
+def test_a_bad_checkpoint_is_moved_aside_when_the_run_comes_to_its_step_again(saved):
+    checkpoints, params, rest = saved
+    for name in ("10", "10.corrupt", "10.partial", "10.partial.orbax-checkpoint-tmp"):
+        (checkpoints.directory / name).mkdir()
+        (checkpoints.directory / name / "part").write_text(name)
+    checkpoints.save(10, params, rest, {})
+    checkpoints.wait()
+    assert checkpoints.latest_step() == 10
+    assert names(checkpoints.directory) == ["10", "10.corrupt", "10.corrupt2", "3"]
+    assert (checkpoints.directory / "10.corrupt2/part").read_text() == "10"
+    assert (checkpoints.directory / "10.corrupt/part").read_text() == "10.corrupt"
+
+
+def test_retention_counts_only_what_verifies_and_removes_no_other(saved):
+    checkpoints, params, rest = saved
+    spoil(checkpoints.directory / "3")
+    again = Checkpoints(checkpoints.directory, keep=2)  # as after a restart: nothing is known
+    assert again.latest_step() == 2
+    again.save(4, params, rest, {})
+    again.wait()
+    assert names(again.directory) == ["2", "3", "4"]
+    again.save(5, params, rest, {})
+    again.wait()
+    assert names(again.directory) == ["3", "4", "5"]
+    assert again.steps() == [4, 5]
+    again.close()
+
+
+def test_what_reads_back_wrong_is_no_checkpoint_and_removes_none(saved, monkeypatch):
+    checkpoints, params, rest = saved
+    original = manifest.make
+
+    def make(path, step, run, leaves, digests):
+        return original(path, step, run, leaves, digests | {"params/a/kernel": "0" * 16})
+
+    monkeypatch.setattr(manifest, "make", make)
+    checkpoints.save(4, params, rest, {})
+    with pytest.raises(CheckpointError, match="step 4 could not .* numbers of leaf params/a/kern"):
+        checkpoints.wait()
+    assert [name for name in names(checkpoints.directory) if name.isdecimal()] == ["2", "3"]
+
+
+def test_the_time_that_the_caller_waits_is_counted(saved):
+    checkpoints, params, rest = saved
+    before = checkpoints.seconds_blocked
+    assert before > 0
+    checkpoints.save(4, params, rest, {})
+    checkpoints.wait()
+    assert checkpoints.seconds_blocked > before
+
+
+def test_checkpoints_after_a_step_can_be_removed(saved):
+    checkpoints, _, _ = saved
+    checkpoints.delete_after(2)
+    assert names(checkpoints.directory) == ["2"]
+    assert checkpoints.latest_step() == 2
 
 
 def test_a_directory_without_checkpoints_is_named(tmp_path):
