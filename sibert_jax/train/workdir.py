@@ -29,6 +29,11 @@ MAY_CHANGE = (
     "train.replay_every_steps",
     "train.watchdog_secs",
     "data.cache_dir",
+    "data.test_path",
+    "task.max_answer_len",
+    "task.n_best",
+    "task.null_threshold",
+    "task.strict",
 )
 
 

@@ -182,10 +182,14 @@ class Answerer:
 
 
 def _write_json(path: pathlib.Path, content: dict) -> None:
-    """Replaces a file whole or not at all."""
+    """Replaces a file whole or not at all; a line a question."""
+    lines = (
+        f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}"
+        for key, value in content.items()
+    )
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -166,8 +166,9 @@ def load_features(
 
 
 def _open(entry: Entry) -> Features:
-    arrays = {name: np.load(entry.path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    return Features(**arrays)
+    # As plain arrays over the mapped files: numpy's memmap class makes single elements slow.
+    mapped = {name: np.load(entry.path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    return Features(**{name: np.asarray(array) for name, array in mapped.items()})
 
 
 def build_features(

@@ -91,6 +91,11 @@ def test_a_run_leaves_answers_that_score_what_it_says(config, write, tmp_path, c
     assert scores["f1"] == pytest.approx(after["eval/f1"])
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert results["last"]["train"]["exact"] == pytest.approx(scores["exact"])
+    # A finished run answers again, with another threshold or on another file.
+    config.task.null_threshold = -1e9
+    train_one(config, tmp_path / "run")
+    answers = json.loads((written / "predictions.json").read_text())
+    assert set(answers.values()) == {""}
 
 
 def test_a_file_of_squad_2_needs_the_setting(config, write, tmp_path):
