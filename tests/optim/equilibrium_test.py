@@ -116,6 +116,23 @@ def test_momentum_norm_and_rotation(momentum, convention):
     np.testing.assert_allclose(root_mean_square, predicted, rtol=0.02)
 
 
+def test_decoupled_and_averaged_momentum_are_one_algorithm():
+    """m = Σ αᵏg: −η(m + λx) = −η/(1−α)·((1−α)m + λ(1−α)x), so all predictions agree."""
+    eta, lam, momentum = 0.02, 0.3, 0.9
+    same = (eta / (1 - momentum), lam * (1 - momentum))
+    for formula in (
+        equilibrium.plain_sgd_equivalent,
+        equilibrium.rotation_per_step,
+        lambda *a: equilibrium.equilibrium_norm(*a[:2], 1.0, *a[2:]),
+        lambda *a: equilibrium.clip_threshold(*a[:2], 4.0, *a[2:]),
+    ):
+        np.testing.assert_allclose(
+            formula(eta, lam, momentum, "decoupled"),
+            formula(*same, momentum, "averaged"),
+            rtol=1e-5,
+        )
+
+
 def clipped_mean(samples, clip_factor):
     """Return the largest μ with E min(t, Cμ) = μ, by bisection."""
     low, high = 0.0, float(np.mean(samples))
