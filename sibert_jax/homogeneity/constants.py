@@ -51,8 +51,8 @@ def degree_of(array: Any) -> tuple[Degree | None, Any]:
         return ZERO, None
     first = array.reshape(-1)[0]
     uniform = bool(np.all(array == first)) or bool(first != first and np.all(array != array))
-    if jnp.issubdtype(array.dtype, jnp.inexact):
-        free = bool(np.all((array == 0) | ~np.isfinite(array)))
+    if jnp.issubdtype(array.dtype, jnp.inexact):  # of a complex number, both parts
+        free = all(np.all((x == 0) | ~np.isfinite(x)) for x in (array.real, array.imag))
     else:
         free = not array.any()
     return (ANY if free else ZERO), (first.item() if uniform else None)

@@ -171,7 +171,11 @@ class Interpreter:
         needs = step.needs
         for leaf in leaves:
             needs |= leaf.needs
-        outputs = [self.value(degree, needs) for degree in degrees]
+        outputs = [
+            # An integer out of bounds, or the maximum of none, is the smallest there is, not 0.
+            self.value(degree if step.is_inexact(i) or degree is not ANY else ZERO, needs)
+            for i, degree in enumerate(degrees)
+        ]
         name = step.eqn.primitive.name
         if name in ("reduce_sum", "reduce_max") and _is_real(step.eqn.outvars[0].aval):
             shape, axes = step.eqn.invars[0].aval.shape, tuple(step.params["axes"])

@@ -29,6 +29,7 @@ _REPAIRS = {
     "dot_general": _UNEQUAL,
     "pow": "raise to a known number, or to a power of degree 0 with a base of degree 0",
     "concatenate": "bring the parts to one degree, e.g. normalise each, before they are joined",
+    "gather": "fill with 0, NaN or infinity, which fit any degree",
     "scan": "let one iteration keep the degree of what it carries, e.g. normalise each layer",
     "while": "let one iteration keep the degree of what it carries",
     "cond": "let all branches return tensors of one degree",

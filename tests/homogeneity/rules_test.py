@@ -22,6 +22,13 @@ def positive_definite(a):
     return a @ a.T  # degree 2a
 
 
+def solve_and_tell(a, b):
+    def solve(matvec, b):
+        return jnp.linalg.solve(a, b), jnp.sum(a)
+
+    return lax.custom_linear_solve(lambda x: a @ x, b, solve, has_aux=True)
+
+
 # name: (function of x and y, degree of the output as (coefficient of x, of y), what must hold as
 # rows (coefficient of x, of y) = 0)
 ONE = {
@@ -78,6 +85,15 @@ ONE = {
     "roll": (lambda x, y: jnp.roll(x, 1), (1, 0), []),
     "gather": (lambda x, y: x[jnp.array([2, 0])], (1, 0), []),
     "gather out of bounds": (lambda x, y: jnp.take(x, jnp.array([9]), axis=0), (1, 0), []),
+    "gather with zeros out of bounds": (
+        lambda x, y: x.at[jnp.array([0, 9])].get(mode="fill", fill_value=0), (1, 0), [],
+    ),
+    "gather with ones out of bounds": (
+        lambda x, y: x.at[jnp.array([0, 9])].get(mode="fill", fill_value=1), (1, 0), [(1, 0)],
+    ),
+    "gather of integer zeros out of bounds": (  # these are filled with the smallest integer
+        lambda x, y: x + jnp.zeros(4, int).at[9].get(mode="fill").astype(x.dtype), (1, 0), [(1, 0)],
+    ),
     "gather by argmax": (lambda x, y: x[jnp.argmax(y)], (1, 0), []),
     "dynamic slice": (lambda x, y: lax.dynamic_slice(x, (1, 1), (2, 2)), (1, 0), []),
     "scatter": (lambda x, y: x.at[0].set(y[0]), (1, 0), [(1, -1)]),
@@ -85,6 +101,7 @@ ONE = {
     "scatter add": (lambda x, y: x.at[0].add(y[0]), (1, 0), [(1, -1)]),
     "scatter multiply": (lambda x, y: x.at[0].multiply(y[0]), (1, 0), [(0, 1)]),
     "scatter max": (lambda x, y: x.at[0].max(y[0]), (1, 0), [(1, -1)]),
+    "apply at indices": (lambda x, y: x.at[0].apply(jnp.exp), (1, 0), [(1, 0)]),
     "segment sum": (lambda x, y: jax.ops.segment_sum(x, jnp.array([0, 1, 1, 0]), 2), (1, 0), []),
     "sum": (lambda x, y: jnp.sum(x, 0), (1, 0), []),
     "mean": (lambda x, y: jnp.mean(x, 0), (1, 0), []),
@@ -111,6 +128,14 @@ ONE = {
     "reduce by a function": (
         lambda x, y: lax.reduce(x, 0.0, lambda a, b: a + jnp.maximum(b, 0), (0,)), (1, 0), [],
     ),
+    "reduce zeros together with others": (
+        lambda x, y: lax.reduce(
+            (jnp.zeros((4, 4)), x), (0.0, 0.0),
+            lambda a, b: (a[0] + b[0] + a[1] + b[1], a[1] + b[1] + a[0] * b[0]), (0,),
+        )[1],
+        (1, 0),
+        [(1, 0)],
+    ),
     "max pooling": (
         lambda x, y: lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (1, 1), "VALID"), (1, 0), [],
     ),
@@ -136,6 +161,9 @@ ONE = {
     "fourier transform": (lambda x, y: jnp.abs(jnp.fft.fft(x)), (1, 0), []),
     "real fourier transform": (lambda x, y: jnp.fft.irfft(jnp.fft.rfft(x)), (1, 0), []),
     "complex": (lambda x, y: jnp.abs(lax.complex(x, y)), (1, 0), [(1, -1)]),
+    "imaginary part of an infinity": (
+        lambda x, y: x + jnp.imag(jnp.full((4, 4), complex(jnp.inf, 1))), (1, 0), [(1, 0)],
+    ),
     "cholesky": (lambda x, y: jnp.linalg.cholesky(positive_definite(x)), (1, 0), []),
     "q of qr": (lambda x, y: jnp.linalg.qr(x)[0], (0, 0), []),
     "r of qr": (lambda x, y: jnp.linalg.qr(x)[1], (1, 0), []),
@@ -145,6 +173,10 @@ ONE = {
     "eigenvectors": (lambda x, y: jnp.abs(jnp.linalg.eigh(x + x.T)[1]), (0, 0), []),
     "solve": (lambda x, y: jnp.linalg.solve(x, y), (-1, 1), []),
     "inverse": (lambda x, y: jnp.linalg.inv(x), (-1, 0), []),
+    "solution beside what its solver tells": (
+        lambda x, y: solve_and_tell(x, y[0])[0], (-1, 1), [],
+    ),
+    "what a solver tells": (lambda x, y: solve_and_tell(x, y[0])[1], (0, 0), [(1, 0), (0, 1)]),
     "hessenberg form": (lambda x, y: jax.scipy.linalg.hessenberg(x), (0, 0), [(1, 0)]),
     "product with q": (
         lambda x, y: jax.scipy.linalg.qr_multiply(x, y)[0],
@@ -204,6 +236,13 @@ def test_the_degree_is_that_derived_by_hand_and_holds_numerically(name, certify)
         by_hand = degree[0] * x + degree[1] * y
         assert report.degree({"x": x, "y": y}) == by_hand if (x, y) != (0, 0) else True
     assert report.unknown_primitives() == []
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_a_rounded_power_is_the_simplest_fraction(dtype):
+    for power in (0.3, 1 / 3, 1.7, -2.5):
+        found = analyse(lambda x: x ** dtype(power), jnp.ones(3, dtype)).degree()  # noqa: B023
+        assert found == Fraction(power).limit_denominator(10)
 
 
 def test_an_unknown_primitive_requires_degree_zero_and_is_reported():

@@ -8,7 +8,7 @@ from sibert_jax.homogeneity.registry import higher_order, mixing
 @higher_order(
     "psum", "psum2", "psum_invariant", "unreduced_psum", "pmax", "pmin", "ppermute", "all_gather",
     "all_gather_invariant", "all_gather_reduced", "all_to_all", "reduce_scatter",
-    "unreduced_reduce_scatter", "pgather", "preduced", "vary_unreduced_cast",
+    "unreduced_reduce_scatter", "preduced", "vary_unreduced_cast",
 )  # fmt: skip
 def collective(step, *operands):
     """Sums, maxima and copies over devices: each output has the degree of its operand."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import jax.numpy as jnp
+import numpy as np
 
 from sibert_jax.homogeneity.degree import ANY, ZERO
 from sibert_jax.homogeneity.registry import elementwise, higher_order
@@ -78,14 +79,12 @@ def integer_pow(step, x):
 
 
 def rational_exponent(exponent: float, dtype) -> Fraction:
-    """Return the simple fraction that a floating exponent rounds, e.g. 1/3 for 0.33333334."""
-    exact = Fraction(exponent)
-    simple = exact.limit_denominator(64)
-    return (
-        simple
-        if abs(exact - simple) <= abs(exact) * Fraction(float(jnp.finfo(dtype).eps))
-        else exact
-    )
+    """Return the simplest fraction that is rounded to this exponent, e.g. 1/3 for 0.33333334."""
+    for denominator in range(1, 65):
+        simple = Fraction(round(exponent * denominator), denominator)
+        if np.asarray(float(simple)).astype(dtype) == exponent:
+            return simple
+    return Fraction(exponent)
 
 
 @elementwise("pow")

@@ -88,12 +88,15 @@ def tridiagonal_solve(step, lower, diagonal, upper, b):
 
 @higher_order("custom_linear_solve")
 def custom_linear_solve(step, *operands):
-    """Solutions of matvec(x) = b: a degree e with matvec of degree m + e equal to b's."""
+    """Solutions of matvec(x) = b: a degree e with matvec of degree m + e equal to b's.
+
+    What the solver returns besides (`has_aux`) is unchanged only if nothing scales.
+    """
     interpreter = step.interpreter
     matvec, lengths = step.params["jaxprs"].matvec, step.params["const_lengths"]
     consts = [interpreter.whole(value) for value in operands[: lengths.matvec]]
-    solutions = len(step.eqn.outvars)
-    b = [interpreter.collapse(value.tree) for value in operands[-solutions:]]
+    b = [interpreter.collapse(value.tree) for value in operands[sum(lengths) :]]
+    solutions = len(b)
     calls = (*step.site.calls, step.eqn)
     probes = [interpreter.value(ZERO) for _ in range(solutions)]
     images = interpreter.run_closed(matvec, [*consts, *probes], calls)
@@ -106,5 +109,11 @@ def custom_linear_solve(step, *operands):
     # matvec is linear in x, which is scaled as one vector: all its parts have one degree.
     degree, needs = interpreter.equal(step.site, outputs)
     values = [interpreter.value(degree, shared | needs) for _ in outputs]
+    if len(step.eqn.outvars) > solutions:
+        leaves = [interpreter.collapse(value.tree) for value in operands]
+        needs = interpreter.zero(step.site, [leaf.degree for leaf in leaves])
+        for leaf in leaves:
+            needs |= leaf.needs
+        values += [interpreter.value(ZERO, needs) for _ in step.eqn.outvars[solutions:]]
     interpreter.record(step, values, list(operands))
     return values

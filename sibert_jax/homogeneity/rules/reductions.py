@@ -26,7 +26,7 @@ def reduce_prod(step, x):
     return step.power(x, math.prod(shape[axis] for axis in step.params["axes"]))
 
 
-@mixing("cumprod", "cumlogsumexp", "reduce_and", "reduce_or", "reduce_xor", "reduce_precision_sum")
+@mixing("cumprod", "cumlogsumexp", "reduce_and", "reduce_or", "reduce_xor")
 def degree_zero(step, x):
     """Element k of a cumulative product has degree k·d: one degree for all only if d is 0."""
     return step.zero(x)
@@ -61,25 +61,31 @@ def _monoid(step, operands, body):
     interpreter = step.interpreter
     half = len(operands) // 2
     leaves = [interpreter.collapse(value.tree) for value in operands]
-    needs, degrees = 0, []
+    outside = 0
     for leaf in leaves:
-        needs |= leaf.needs
-    for array, initial in zip(leaves[:half], leaves[half:], strict=True):
-        degree, more = interpreter.equal(step.site, (array.degree, initial.degree))
-        degrees.append(degree)
-        needs |= more
-    arguments = [interpreter.value(degree) for degree in degrees * 2]
+        outside |= leaf.needs
+
+    def joined(left, right):
+        pairs = [
+            interpreter.equal(step.site, (a, b.degree)) for a, b in zip(left, right, strict=True)
+        ]
+        needs = 0
+        for leaf, (_, more) in zip(right, pairs, strict=True):
+            needs |= leaf.needs | more
+        return [degree for degree, _ in pairs], needs
+
+    degrees, initial_needs = joined([leaf.degree for leaf in leaves[:half]], leaves[half:])
     calls = (*step.site.calls, step.eqn)
-    if isinstance(body, core.ClosedJaxpr):
-        results = interpreter.run_closed(body, arguments, calls)
-    else:
-        results = interpreter.run(body, [], arguments, calls)
-    for i, result in enumerate(results):
-        leaf = interpreter.collapse(result.tree)
-        degree, more = interpreter.equal(step.site, (degrees[i], leaf.degree))
-        degrees[i] = degree
-        needs |= leaf.needs | more
-    return [interpreter.value(degree, needs) for degree in degrees]
+    while True:  # until what began as zeros has the degree of what it is combined with
+        arguments = [interpreter.value(degree) for degree in degrees * 2]
+        if isinstance(body, core.ClosedJaxpr):
+            results = interpreter.run_closed(body, arguments, calls)
+        else:
+            results = interpreter.run(body, [], arguments, calls)
+        settled, needs = joined(degrees, [interpreter.collapse(value.tree) for value in results])
+        if settled == degrees:
+            return [interpreter.value(d, outside | initial_needs | needs) for d in degrees]
+        degrees = settled
 
 
 @higher_order("reduce", "reduce_window")
