@@ -21,9 +21,15 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from sibert_jax.homogeneity import Report, analyse, rescaling_error, unproven_symmetries
+from sibert_jax.homogeneity import (
+    Obstruction,
+    Report,
+    analyse,
+    rescaling_error,
+    unproven_symmetries,
+)
 from sibert_jax.homogeneity.flow import edges
-from sibert_jax.homogeneity.layout import lanes, without_common_prefix
+from sibert_jax.homogeneity.layout import column, lanes, without_common_prefix
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
 _OUT = flags.DEFINE_string("out", "", "Folder for homogeneity.md and homogeneity.png; empty: none.")
@@ -137,14 +143,18 @@ def _numerical(fn: Any, params: Any, args: tuple, mask: Any) -> str:
 
 
 def draw(report: Report, mask: Any, path: pathlib.Path) -> None:
-    """Draw a node a module and a lane a tensor, labelled and coloured with its degree."""
+    """Draw a node a module and a lane a tensor, labelled and coloured with its degree.
+
+    The module that breaks the invariance has a thick red frame; the title names the line.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     links = _links(report, mask)
-    nodes = list(dict.fromkeys(node for link in links for node in link[:2]))
+    nodes = column(links)
+    obstruction = report.obstruction(mask)
     ways = lanes(nodes, links)
     colours = {degree: f"C{i}" for i, degree in enumerate(sorted({way.degree for way in ways}))}
     width = max((way.lane for way in ways), default=0) + 1
@@ -160,14 +170,30 @@ def draw(report: Report, mask: Any, path: pathlib.Path) -> None:
             axes.annotate("", (0, end), (x, end), arrowprops=arrow)
         label = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
         axes.text(x, start, way.degree, color=colour, ha="center", va="center", bbox=label)
-    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "0.4"}
+    broken = _node_of(obstruction, nodes)
     for row, name in enumerate(without_common_prefix(nodes)):
+        box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "0.4"}
+        if nodes[row] == broken:
+            box |= {"edgecolor": "red", "linewidth": 2.5}
         axes.text(-0.1, row, name or "(top)", ha="right", va="center", fontsize=9, bbox=box)
     axes.set(xlim=(0, width), ylim=(len(nodes), -1))
-    axes.set_title("Degree of each tensor between modules", loc="left")
+    title = "Degree of each tensor between modules"
+    if obstruction is not None:
+        title += f"\nbroken by: {obstruction.operands}, {obstruction.place}"
+    axes.set_title(title, loc="left", fontsize=10)
     axes.axis("off")
     figure.savefig(path, dpi=120, bbox_inches="tight")
     pyplot.close(figure)
+
+
+def _node_of(obstruction: Obstruction | None, nodes: list[str]) -> str | None:
+    """Return the node that holds the operation: the longest path that its module begins with."""
+    if obstruction is None:
+        return None
+    location = obstruction.location
+    module = obstruction.module or (location.function if location else "")
+    holding = [node for node in nodes if f"{module}/".startswith(f"{node}/")]
+    return max(holding, key=len, default=None)
 
 
 def _links(report: Report, mask: Any) -> list[tuple[str, str, str]]:

@@ -23,6 +23,17 @@ class Lane:
         return min(self.source, *self.targets), max(self.source, *self.targets)
 
 
+def column(links: list[tuple[str, str, str]]) -> list[str]:
+    """Order modules as the program runs; one that only reads stands below all that it reads."""
+    sources = list(dict.fromkeys(source for source, _, _ in links))
+    last = {target: sources.index(source) for source, target, _ in links}
+    readers = [target for target in last if target not in sources]
+    order = []
+    for i, source in enumerate(sources):
+        order += [source, *(reader for reader in readers if last[reader] == i)]
+    return order
+
+
 def lanes(nodes: list[str], links: list[tuple[str, str, str]]) -> list[Lane]:
     """Give every tensor a lane, shorter ones nearer to the column, so that none overlap."""
     row = {node: i for i, node in enumerate(nodes)}
@@ -43,9 +54,10 @@ def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
 
 
 def without_common_prefix(nodes: list[str]) -> list[str]:
-    """Shorten paths by the names that all of them begin with."""
+    """Shorten paths by the names that all of them begin with; single names stay."""
     parts = [node.split("/") for node in nodes]
+    long = [path for path in parts if len(path) > 1]
     shared = 0
-    while all(len(path) > shared + 1 for path in parts) and len({p[shared] for p in parts}) == 1:
+    while long and all(len(p) > shared + 1 for p in long) and len({p[shared] for p in long}) == 1:
         shared += 1
-    return ["/".join(path[shared:]) for path in parts]
+    return ["/".join(path[shared:] if len(path) > 1 else path) for path in parts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -70,11 +71,23 @@ class Obstruction:
             where += f" (in {self.library_location})"
         if self.module:
             where += f", module {self.module}"
+        return f"{where}: {self.operands}; to repair: {self.repair}"
+
+    @property
+    def operands(self) -> str:
+        """The operation in words: "add of degree 2 in encoder and degree 0 (constant 1e-6)"."""
         operands = " and ".join(
             _operand(degree, constant, self.subject)
             for degree, constant in zip(self.degrees, self.constants, strict=True)
         )
-        return f"{where}: {self.primitive} of {operands}; to repair: {self.repair}"
+        return f"{self.primitive} of {operands}"
+
+    @property
+    def place(self) -> str:
+        """The file's name and the line, e.g. "norm.py:28"."""
+        if self.location is None:
+            return "the function itself"
+        return f"{os.path.basename(self.location.file)}:{self.location.line}"
 
 
 def _operand(degree: Fraction | None, constant: complex | None, subject: str) -> str:

@@ -11,6 +11,7 @@ from sibert_jax.homogeneity import analyse
 from sibert_jax.homogeneity.blocks import find_blocks
 from sibert_jax.homogeneity.degree import Degree
 from sibert_jax.homogeneity.solve import null_space
+from sibert_jax.optim import partition_by_invariance, scale_invariant_sgd
 
 SIZE = 5
 FORMS = st.lists(
@@ -84,6 +85,28 @@ def test_block_labels_partition_an_optimizer():
     }
     state = optax.partition(transforms, report.block_labels()).init(PARAMS)
     assert set(state.inner_states) == set(transforms)
+
+
+def test_each_block_gets_its_own_clip_and_the_rest_another_optimizer():
+    lr, wd = 0.1, 0.01
+    report = analyse(fn, PARAMS)
+    tx = partition_by_invariance(
+        scale_invariant_sgd(lr, wd, clip_factor=4.0, blocks=report.block_labels()),
+        optax.sgd(1.0),
+        report.invariant_mask(),
+    )
+    params = {name: jnp.full((2, 2), i + 1.0) for i, name in enumerate(PARAMS)}
+    gradients = {name: jnp.full((2, 2), 1e3) for name in PARAMS}
+    updates, _ = tx.update(gradients, tx.init(params), params)
+    for block in report.blocks():
+        # Equal gradients: each entry is clipped to sqrt(2·C·λ/η)·‖x‖ / sqrt(entries), then decay.
+        values = jnp.concatenate([params[name].ravel() for name in block])
+        clipped = (8 * wd / lr) ** 0.5 * jnp.linalg.norm(values) / values.size**0.5
+        for name in block:
+            np.testing.assert_allclose(
+                updates[name], -lr * (clipped + wd * params[name]), rtol=1e-5
+            )
+    np.testing.assert_array_equal(updates["head"], -gradients["head"])
 
 
 def test_overlapping_solutions_give_disjoint_blocks():
