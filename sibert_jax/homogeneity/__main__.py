@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import pathlib
 import sys
+import traceback
 from typing import Any
 
 import jax
@@ -93,11 +94,22 @@ def _from_path(path: str) -> tuple:
     """Return what the function at a dotted path names."""
     module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)()
+        function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise WrongInput(f"{path!r} cannot be imported ({error}); write module:function.") from None
+    try:
+        found = function()
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise WrongInput(
+            f"{path}() raised {type(error).__name__}: {' '.join(str(error).split())} "
+            f"({frame.filename}:{frame.lineno}); it takes nothing and returns (fn, params, *args)."
+        ) from error
     if not isinstance(found, tuple) or len(found) < 2 or not callable(found[0]):
-        raise WrongInput(f"{path}() must return (fn, params, *args), found {type(found).__name__}.")
+        kinds = ", ".join(type(part).__name__ for part in found) if type(found) is tuple else ""
+        raise WrongInput(
+            f"{path}() must return (fn, params, *args), found {type(found).__name__}({kinds})."
+        )
     return found[0], found[1], found[2:], None
 
 

@@ -39,10 +39,10 @@ def trace(fn: Callable, params: Any, args: tuple) -> tuple[Any, Any]:
         pairs, output_tree = jax.tree_util.tree_flatten_with_path(output)
         for path, leaf in pairs:
             if not isinstance(leaf, (*leaves.ARRAY_TYPES, bool, int, float, complex)):
-                raise _NotAnArray(
-                    f"fn returned a {type(leaf).__name__} at output {leaves.name_of(path)!r}; "
-                    "return arrays only"
-                )
+                where = f" at output {leaves.name_of(path)!r}" if path else ""
+                raise _NotAnArray(f"fn returned a {type(leaf).__name__}{where}; return arrays only")
+        if not pairs:
+            raise _NotAnArray(f"fn returned no array, but {output!r}; return what must not change")
         return [leaf for _, leaf in pairs]
 
     try:

@@ -16,6 +16,10 @@ def ratio():
 
 def difference_of_logs():
     return lambda w: jnp.log(w[0]) - jnp.log(w[1]), jnp.array([2.0, 3.0])
+
+def of_one(x):
+    return x
+
 """
 
 
@@ -51,10 +55,12 @@ def test_a_function_that_is_invariant_without_a_proof_is_listed_as_such(tmp_path
         ((), "give either --config=FILE or the dotted path"),
         (("no_such_module:f",), "'no_such_module:f' cannot be imported"),
         (("--config=no_such_file.py",), "no_such_file.py"),
+        (("network:of_one",), "network:of_one() raised TypeError: of_one() missing 1 required"),
     ],
 )
-def test_wrong_input_ends_with_one_sentence_and_status_2(arguments, sentence):
-    done = run(*arguments)
+def test_wrong_input_ends_with_one_sentence_and_status_2(arguments, sentence, tmp_path):
+    (tmp_path / "network.py").write_text(NETWORK)
+    done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert sentence in done.stderr

@@ -74,6 +74,17 @@ def test_outputs_that_are_not_arrays():
         analyse(lambda w: {"w": w, "name": "text"}, W)
 
 
+def test_an_output_that_is_no_array_by_itself():
+    with pytest.raises(ValueError, match="^fn returned a str; return arrays only$"):
+        analyse(lambda w: "text", W)
+
+
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_a_function_that_returns_nothing_is_not_certified(nothing):
+    with pytest.raises(ValueError, match=f"^fn returned no array, but {nothing}; return what"):
+        analyse(lambda w: nothing, W)
+
+
 def test_a_loss_that_is_not_a_scalar():
     with pytest.raises(ValueError, match=r"loss must return a scalar, found shape \(2, 2\)"):
         euler_residual(lambda w: w, W)
