@@ -194,9 +194,20 @@ def test_the_answers_of_squad_read_back_as_they_are(tmp_path):
         for_training=True, strict=True, progress=lines.append,
     )  # fmt: skip
     print("\n".join(lines))
-    assert "87,599 questions, 88,641 windows" in lines[-2]  # as many as BERT's code makes
+    assert "87,599 questions, 88,641 windows" in lines[-2]
     assert "174 of 87,599 answers (0.20%) are not whole pieces" in lines[-1]
     ids = tokenizer.encode_flat(read_dataset(path).contexts)[0]
     np.testing.assert_array_equal(features.context_ids, ids)
     placed = [features.answer_positions(w) != (0, 0) for w in range(len(features))]
     assert len(set(features.window_question[placed])) == 87_599
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is not there")
+def test_the_development_set_has_as_many_windows_as_berts_own_code_makes(tmp_path):
+    tokenizer = Tokenizer.load(SHARED / "vocab/bert_base_uncased_vocab.txt")
+    features, _ = load_features(
+        SHARED / "squad/dev-v1.1.json.xz", tokenizer, WindowSizes(384, 64, 128),
+        Cache(str(tmp_path), print), for_training=False, strict=False, progress=print,
+    )  # fmt: skip
+    assert len(features) == 10_833
