@@ -7,8 +7,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-# Exit statuses: what to mend is the input, or training itself could not go on.
-WRONG_INPUT, TRAINING_FAILED = 2, 3
+from sibert_jax.train.errors import WRONG_INPUT
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; a second call resumes it.")
@@ -49,17 +48,14 @@ def main(argv: list[str]) -> None:
     """Trains; what goes wrong through no fault of the code is told in one sentence."""
     del argv
     logging.set_verbosity(logging.ERROR)
-    from sibert_jax.checkpoint import CheckpointError
-    from sibert_jax.data import DataError
-    from sibert_jax.train.errors import ConfigError, TrainingError
+    from sibert_jax.train import build, launch
     from sibert_jax.train.loop import train
 
     try:
-        train(_CONFIG.value, _WORKDIR.value)
-    except TrainingError as error:
-        fail(str(error), TRAINING_FAILED)
-    except (ConfigError, DataError, CheckpointError) as error:
-        fail(str(error))
+        with launch.join(build.run_config(_CONFIG.value).distributed) as hosts:
+            train(_CONFIG.value, _WORKDIR.value, hosts=hosts)
+    except launch.EXPECTED as error:
+        fail(str(error), launch.exit_status(error))
 
 
 if __name__ == "__main__":

@@ -34,10 +34,10 @@ from typing import IO, NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
-from sibert_jax.main import TRAINING_FAILED, fail, unknown_key
+from sibert_jax.main import fail, unknown_key
 from sibert_jax.report.sweep_table import Outcome, write_summary
 from sibert_jax.train import build
-from sibert_jax.train.errors import ConfigError
+from sibert_jax.train.errors import TRAINING_FAILED, ConfigError
 
 LONGEST_NAME = 120  # characters of a folder's name
 POLL_SECONDS = 0.2

@@ -28,6 +28,7 @@ from sibert_jax.tasks.task import Task, TaskData
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.run_config import (
     CheckpointConfig,
+    DistributedConfig,
     HeadOptimConfig,
     MeshConfig,
     OptimConfig,
@@ -72,6 +73,7 @@ def run_config(config: ml_collections.ConfigDict) -> RunConfig:
         optim=_dataclass("optim", OptimConfig, config.optim.to_dict() | {"head": head}, timed),
         train=_dataclass("train", TrainConfig, config.train.to_dict(), length),
         mesh=_dataclass("mesh", MeshConfig, config.mesh.to_dict()),
+        distributed=_dataclass("distributed", DistributedConfig, config.distributed.to_dict()),
         checkpoint=_dataclass("checkpoint", CheckpointConfig, config.checkpoint.to_dict()),
     )
     if is_pretraining:

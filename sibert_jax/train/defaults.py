@@ -21,6 +21,7 @@ def default_config() -> ConfigDict:
     config.optim = _optim()
     config.train = _train()
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # devices; -1: all the others
+    config.distributed = _distributed()
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 1000  # steps between checkpoints; the last step has one too
     config.checkpoint.keep = 3  # newest checkpoints kept
@@ -197,3 +198,15 @@ def _train() -> ConfigDict:
     train.replay_every_steps = 0  # recompute each such step and compare the bits; 0: never
     train.watchdog_secs = 1800.0  # a step without an end within this ends the run; 0: no watchdog
     return train
+
+
+def _distributed() -> ConfigDict:
+    distributed = ConfigDict()
+    # single: one process | auto: as a TPU pod, SLURM or Open MPI says | explicit: by the next three
+    distributed.start = "single"
+    distributed.coordinator_address = ""  # host:port on which process 0 listens for the others
+    distributed.num_processes = 1  # >= 1
+    distributed.process_id = 0  # of this process, from 0; the one key that differs between them
+    distributed.start_timeout_secs = 300  # seconds, >= 1: how long the first waits for the last
+    distributed.heartbeat_secs = 20  # seconds, >= 2: a process silent for longer ends the others
+    return distributed

@@ -22,7 +22,6 @@ class Evaluator:
     def __init__(self, task: Task, mesh: Mesh, batch_size: int, abstract_params):
         self._task, self._mesh, self._batch_size = task, mesh, batch_size
         self._abstract_params = abstract_params
-        self._rows = sharding.local_rows(mesh, batch_size)
         self._jitted = jax.jit(task.eval_batch, out_shardings=NamedSharding(mesh, P()))
         self._compiled = {}
 
@@ -30,8 +29,7 @@ class Evaluator:
         """What `eval_batch` returns for the first `count` batches, on the host."""
 
         def batch(index: int) -> Batch:
-            rows = batches.batch(index, self._rows)
-            return sharding.to_devices(rows, self._mesh, self._batch_size)
+            return sharding.load_batch(batches, index, self._mesh, self._batch_size)
 
         with prefetch(batch, 0, count) as loaded:
             results = [self._program(rows)(params, rows) for _, rows in loaded]

@@ -12,12 +12,13 @@ from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.data import prefetch
 from sibert_jax.tasks.task import Batch
 from sibert_jax.train import build, metrics, results, sharding, workdir, writers
-from sibert_jax.train.errors import TrainingError
+from sibert_jax.train.errors import ConfigError, TrainingError
 from sibert_jax.train.health import BadStepError, Health, with_counts
-from sibert_jax.train.metrics import say
+from sibert_jax.train.hosts import ALONE, Hosts
 from sibert_jax.train.session import Session, check_divisible
 from sibert_jax.train.signals import StopRequest
 from sibert_jax.train.step import Report, TrainState
+from sibert_jax.train.stop_step import StopStep
 
 
 def train(
@@ -25,6 +26,7 @@ def train(
     directory: str | pathlib.Path,
     devices: Sequence[jax.Device] | None = None,
     stop: StopRequest | None = None,
+    hosts: Hosts = ALONE,
 ) -> TrainState:
     """Runs a config to its last step, from the newest checkpoint of `directory` if there is one.
 
@@ -33,6 +35,7 @@ def train(
       directory: the workdir, made if need be.
       devices: what the mesh is made of; None: all of them.
       stop: the caller's, entered already; None: signals are caught while this function runs.
+      hosts: the processes that run this together, from `launch.join`.
 
     Returns:
       The final state; after SIGTERM or SIGINT the state that was saved.
@@ -43,26 +46,37 @@ def train(
     """
     if stop is None:
         with StopRequest() as stop:
-            return train(config, directory, devices, stop)
+            return train(config, directory, devices, stop, hosts)
     run = build.run_config(config)
     directory = pathlib.Path(directory)
+    if hosts.count > 1:
+        hosts.agree("settings", workdir.shared_facts(directory, config))
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
+    check_processes(hosts)
     check_divisible(run, mesh)
-    workdir.claim(directory, config)
+    if hosts.is_first:
+        workdir.claim(directory, config)
+    hosts.check_shared(directory)
     use_compilation_cache(run.train.compilation_cache_dir)
-    session = Session(run, mesh, *build.load_task(run, progress=say))
+    # Process 0 fills the cache of tokens before the others look into it.
+    loaded = hosts.first_then_others("data", lambda: build.load_task(run, progress=hosts.say))
+    session = Session(run, mesh, *loaded)
+    hosts.agree("data", {"fingerprint": session.data.fingerprint})
     with Checkpoints(directory / "checkpoints", run.checkpoint.keep) as checkpoints:
         state = session.start(checkpoints)
         stop.defer()
-        if jax.process_index() == 0:
+        if hosts.is_first:
             described = workdir.describe_run(mesh, state.params, session.description())
             workdir.write_json(directory / "run.json", described)
-            say("\n".join(described["parameters"]))
+            hosts.say("\n".join(described["parameters"]))
             session.data.tokenizer.save(directory / "vocab.txt")
-        with Loop(session, checkpoints, directory, state, stop) as loop:
+        with (
+            StopStep(stop, hosts) as stop_step,
+            Loop(session, checkpoints, directory, state, stop, stop_step, hosts) as loop,
+        ):
             state = loop.run()
         if int(state.step) == session.run.train.num_steps:
-            results.write(session, state.params, directory, say)
+            results.write(session, state.params, directory, hosts.say)
         return state
 
 
@@ -76,17 +90,21 @@ class Loop:
         directory: pathlib.Path,
         state: TrainState,
         stop: StopRequest,
+        stop_step: StopStep,
+        hosts: Hosts,
     ):
         self.session, self.checkpoints, self.state = session, checkpoints, state
-        self.stop = stop
+        self.stop, self.stop_step = stop, stop_step
         self.train = session.run.train
         self.first = int(state.step)
-        self.progress = metrics.Progress(self.first, self.train.num_steps)
+        self.progress = metrics.Progress(
+            self.first, self.train.num_steps, silent=not hosts.is_first
+        )
         kept = self.first or -1  # step 0 is evaluated again
-        self.writers = [
-            writers.MetricsFile(directory / "metrics.jsonl", kept, say),
-            writers.TensorBoard(directory / "tensorboard", kept, say),
-        ]
+        self.writers = []
+        if hosts.is_first:
+            self.writers.append(writers.MetricsFile(directory / "metrics.jsonl", kept, hosts.say))
+            self.writers.append(writers.TensorBoard(directory / "tensorboard", kept, hosts.say))
         self.pending: tuple[int, Report] | None = None
 
     def __enter__(self):
@@ -100,7 +118,7 @@ class Loop:
         """Runs to the last step, or to the step at which a signal asks to stop."""
         state = self.state
         if self.first:
-            say(f"resuming at step {self.first:,} of {self.train.num_steps:,}")
+            self.progress.say(f"resuming at step {self.first:,} of {self.train.num_steps:,}")
         else:
             self.evaluate(0, state)
             if self.train.on_bad_step == "rollback":
@@ -127,7 +145,7 @@ class Loop:
                 if step == num_steps or is_due(step, self.train.eval_every_steps):
                     self.check(report)
                     self.evaluate(step, state)
-                done = step == num_steps or self.stop.requested
+                done = self.stop_step.reached(step) or step == num_steps
                 if done or is_due(step, self.session.run.checkpoint.every_steps):
                     self.save(step, state, report)
                 if done:
@@ -135,7 +153,9 @@ class Loop:
         self.flush()
         self.checkpoints.wait()
         if self.stop.requested and int(state.step) < num_steps:
-            say(f"{self.stop.requested}: saved step {int(state.step):,}; run again to resume")
+            self.progress.say(
+                f"{self.stop.requested}: saved step {int(state.step):,}; run again to resume"
+            )
         return state
 
     def roll_back(self, bad: Health) -> TrainState:
@@ -187,10 +207,9 @@ class Loop:
         self.progress.add(num_rows, tokens, tokens * self.session.task.flops_per_token(seq_len))
 
     def write(self, step: int, row: dict[str, float]):
-        """Hands a row to every writer; only the first process has a say."""
-        if jax.process_index() == 0:
-            for writer in self.writers:
-                writer.write(step, row)
+        """Hands a row to every writer; only the first process has any."""
+        for writer in self.writers:
+            writer.write(step, row)
 
     def evaluate(self, step: int, state: TrainState):
         """Writes the held-out metrics."""
@@ -225,6 +244,15 @@ class Loop:
 def is_due(step: int, every_steps: int) -> bool:
     """Whether something that happens every so many steps happens after `step`; 0: never."""
     return every_steps > 0 and step % every_steps == 0
+
+
+def check_processes(hosts: Hosts) -> None:
+    """Refuses devices of processes that this one does not know of."""
+    if jax.process_count() != hosts.count:
+        raise ConfigError(
+            f"JAX sees devices of {jax.process_count()} processes but this run is of "
+            f'{hosts.count}; set distributed.start to "auto" or "explicit".'
+        )
 
 
 def use_compilation_cache(directory: str) -> None:

@@ -54,12 +54,16 @@ def say(text: str) -> None:
 
 
 class Progress:
-    """Step, loss, tokens/s and time left: a bar on a terminal, plain lines elsewhere."""
+    """Step, loss, tokens/s and time left: a bar on a terminal, plain lines elsewhere.
 
-    def __init__(self, first_step: int, num_steps: int):
+    A silent one shows nothing, as in every process of a run but the first.
+    """
+
+    def __init__(self, first_step: int, num_steps: int, *, silent: bool = False):
         self._num_steps, self._seconds_left = num_steps, 0.0
+        self._silent = silent
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not silent:
             self._bar = tqdm.tqdm(
                 total=num_steps, initial=first_step, unit="step", dynamic_ncols=True
             )
@@ -109,7 +113,7 @@ class Progress:
         """A line of its own, above the bar if there is one."""
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
-        else:
+        elif not self._silent:
             say(text)
 
     def close(self):

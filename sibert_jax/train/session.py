@@ -29,7 +29,6 @@ class Session:
         self.run = run.with_num_steps(data.steps_per_epoch)
         self.mesh, self.task, self.data = mesh, task, data
         self.batch_size = run.train.global_batch_size
-        self.rows = sharding.local_rows(mesh, self.batch_size)
         abstract = jax.eval_shape(self._init_params, self.abstract_batch())
         self.param_shardings = sharding.param_shardings(abstract, mesh)
         self.abstract_params = _placed(abstract, self.param_shardings)
@@ -62,8 +61,7 @@ class Session:
 
     def batch(self, index: int) -> Batch:
         """The batch of update `index` (from 0), on the devices."""
-        rows = self.data.train.batch(index, self.rows)
-        return sharding.to_devices(rows, self.mesh, self.batch_size)
+        return sharding.load_batch(self.data.train, index, self.mesh, self.batch_size)
 
     def start(self, checkpoints: Checkpoints) -> TrainState:
         """Restores the newest checkpoint or initialises, and compiles the step."""

@@ -7,12 +7,14 @@ follows their rule, anything else is replicated.
 
 import math
 import re
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from sibert_jax.tasks.task import Batch, Batches
 from sibert_jax.train.errors import ConfigError
 
 AXES = ("data", "fsdp", "tensor")
@@ -54,8 +56,13 @@ def make_mesh(data: int, fsdp: int, tensor: int, devices=None) -> Mesh:
         raise ConfigError(
             f"mesh={sizes} needs {known} devices and {len(devices)} are here; set one size to -1."
         )
-    grid = np.asarray(devices).reshape(tuple(sizes.values()))
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+    # The last axes vary fastest, so `tensor` and then `fsdp`, which talk several times a layer,
+    # lie within a host, and `data`, which sums gradients once a step, goes across. On a TPU
+    # slice, where hosts do not matter, JAX lays the axes along the torus instead.
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return jax.make_mesh(
+        tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+    )
 
 
 def path_name(path) -> str:
@@ -112,19 +119,55 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
-def local_rows(mesh: Mesh, global_batch_size: int) -> slice:
-    """The rows of a global batch that this process loads."""
+def local_rows(mesh: Mesh, global_batch_size: int) -> tuple[slice, ...]:
+    """The rows of a global batch that this process loads: the runs of rows its devices hold.
+
+    One run where the mesh follows the hosts. Processes that share rows, as where `tensor` goes
+    across hosts, each load them.
+    """
     shards = batch_sharding(mesh).addressable_devices_indices_map((global_batch_size,))
-    rows = [index[0].indices(global_batch_size)[:2] for index in shards.values()]
-    return slice(min(start for start, _ in rows), max(stop for _, stop in rows))
+    runs: list[list[int]] = []
+    for start, stop in sorted(
+        {index[0].indices(global_batch_size)[:2] for index in shards.values()}
+    ):
+        if runs and runs[-1][1] == start:
+            runs[-1][1] = stop
+        else:
+            runs.append([start, stop])
+    return tuple(slice(*run) for run in runs)
 
 
-def to_devices(batch: dict[str, np.ndarray], mesh: Mesh, global_batch_size: int):
-    """Global arrays from this process's rows."""
+def load_batch(batches: Batches, index: int, mesh: Mesh, global_batch_size: int) -> Batch:
+    """The global batch of a step, of which each process loads the rows of its own devices."""
+    rows = local_rows(mesh, global_batch_size)
+    return to_devices([batches.batch(index, run) for run in rows], rows, mesh, global_batch_size)
+
+
+def to_devices(
+    parts: Sequence[dict[str, np.ndarray]],
+    rows: tuple[slice, ...],
+    mesh: Mesh,
+    global_batch_size: int,
+) -> dict[str, jax.Array]:
+    """A global batch from this process's share of it.
+
+    Args:
+      parts: for each of `rows` its arrays.
+      rows: what `local_rows` gave.
+      mesh: where the batch goes.
+      global_batch_size: B, over all processes.
+    """
     sharding = batch_sharding(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(
-            sharding, rows, (global_batch_size, *rows.shape[1:])
-        )
-        for name, rows in batch.items()
-    }
+
+    def array(name: str) -> jax.Array:
+        def shard(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(global_batch_size)
+            run, part = next(
+                (run, part) for run, part in zip(rows, parts) if run.start <= start < run.stop
+            )
+            return part[name][start - run.start : stop - run.start]
+
+        shape = (global_batch_size, *parts[0][name].shape[1:])
+        return jax.make_array_from_callback(shape, sharding, shard)
+
+    return {name: array(name) for name in parts[0]}

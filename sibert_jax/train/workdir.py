@@ -19,6 +19,7 @@ from sibert_jax.train.errors import ConfigError
 # or what to do about a bad step, which is decided when one has stopped the run.
 MAY_CHANGE = (
     "mesh.",
+    "distributed.",
     "checkpoint.",
     "train.compilation_cache_dir",
     "train.eval_",
@@ -46,6 +47,22 @@ def flatten(config: dict, prefix: str = "") -> dict[str, object]:
         else:
             flat[prefix + name] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+# Keys that may differ between the processes of a run.
+MAY_DIFFER = (
+    "distributed.coordinator_address",
+    "distributed.process_id",
+    "data.cache_dir",
+    "train.compilation_cache_dir",
+)
+
+
+def shared_facts(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, object]:
+    """What must be the same in every process of a run before it looks at its data."""
+    settings = flatten(config.to_dict())
+    code = {"workdir": str(workdir.absolute())} | describe_code()
+    return flatten(code) | {k: v for k, v in settings.items() if not k.startswith(MAY_DIFFER)}
 
 
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
@@ -90,8 +107,8 @@ def write_json(path: pathlib.Path, value: dict) -> None:
     os.replace(temporary, path)
 
 
-def describe_run(mesh: Mesh, params, extra: dict) -> dict:
-    """Contents of `run.json`: code, versions, devices, mesh and parameter table."""
+def describe_code() -> dict:
+    """The commit of this package and the versions of what it uses."""
     status = _git("status", "--porcelain")
     versions = {"python": platform.python_version(), "sibert_jax": sibert_jax.__version__}
     for name in ("jax", "jaxlib", "flax", "optax", "orbax.checkpoint", "numpy"):
@@ -101,6 +118,13 @@ def describe_run(mesh: Mesh, params, extra: dict) -> dict:
         "git_commit": git_commit(),
         "git_dirty": None if status is None else bool(status),
         "versions": versions,
+    }
+
+
+def describe_run(mesh: Mesh, params, extra: dict) -> dict:
+    """Contents of `run.json`: code, versions, devices, mesh and parameter table."""
+    return {
+        **describe_code(),
         "devices": [str(device) for device in mesh.devices.flat],
         "device_kind": mesh.devices.flat[0].device_kind,
         "processes": jax.process_count(),

@@ -1,0 +1,233 @@
+"""The processes of a run as one of them sees them: they agree, wait for each other, end together.
+
+Every process runs the same program on its own devices; `launch.py` starts them. They leave each
+other notes (`coordination.py`) about being alive and about why one has ended, so that none waits
+for ever for another that is gone.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+
+from sibert_jax.train import coordination
+from sibert_jax.train.errors import ConfigError, TrainingError
+from sibert_jax.train.metrics import say
+from sibert_jax.train.run_config import DistributedConfig
+
+T = TypeVar("T")
+POLL_SECONDS = 1.0
+APPEAR_SECONDS = 5.0  # how late a network disk may show a new file
+DAY_SECONDS = 86_400.0  # for work of unknown length; whoever dies meanwhile is noticed anyway
+
+
+class Hosts:
+    """The processes of a run as one of them sees them; this class is a run of one process."""
+
+    index = 0  # of this process
+    count = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the logs."""
+        return self.index == 0
+
+    def say(self, text: str) -> None:
+        """A line on the terminal, from process 0 only."""
+        if self.is_first:
+            say(text)
+
+    def barrier(self, name: str, timeout_secs: float = DAY_SECONDS) -> None:
+        """Waits until every process has come to the barrier of this name.
+
+        Raises:
+          TrainingError: some did not come in time; the message says which, and to what.
+        """
+
+    def agree(self, topic: str, facts: dict[str, object]) -> None:
+        """Compares what must be the same in every process.
+
+        Args:
+          topic: what the facts are about; each is compared once.
+          facts: what can be written as JSON.
+
+        Raises:
+          ConfigError: they differ; names both processes, and the first key with both values.
+        """
+
+    def first_then_others(self, name: str, action: Callable[[], T]) -> T:
+        """Does something in process 0, then in all others: what it leaves on disk is there then."""
+        del name
+        return action()
+
+    def check_shared(self, directory: pathlib.Path) -> None:
+        """Refuses a directory of process 0 that the others do not see."""
+
+
+ALONE = Hosts()
+
+
+class Peers(Hosts):
+    """One of several processes. A thread tells the others that it is alive, and hears of them."""
+
+    def __init__(self, settings: DistributedConfig):
+        self.index, self.count = coordination.index(), coordination.count()
+        self._start_timeout_secs = settings.start_timeout_secs
+        self._heartbeat_secs = settings.heartbeat_secs
+        self._left = threading.Event()
+        self._answered = time.monotonic()  # when process 0 last answered
+        for target in (self._talk, self._listen):
+            threading.Thread(target=target, name="hosts", daemon=True).start()
+
+    def barrier(self, name: str, timeout_secs: float = DAY_SECONDS) -> None:
+        if missing := coordination.barrier(name, timeout_secs):
+            raise TrainingError(
+                f"not all of the {self.count} processes came to the barrier {name!r} within "
+                f"{timeout_secs:g} s; {_named(missing)} did not."
+            )
+
+    def agree(self, topic: str, facts: dict[str, object]) -> None:
+        coordination.put(f"agree/{topic}/{self.index}", json.dumps(facts))
+        text = coordination.wait(f"agree/{topic}/0", DAY_SECONDS)
+        first, own = json.loads(text or "{}"), json.loads(json.dumps(facts))
+        for key in sorted(first.keys() | own.keys()):
+            if first.get(key, "absent") != own.get(key, "absent"):
+                raise ConfigError(
+                    f"process 0 and process {self.index} differ in {topic}: {key} is "
+                    f"{first.get(key, 'absent')!r} in process 0 and {own.get(key, 'absent')!r} in "
+                    f"process {self.index}; start all with the same."
+                )
+        self.barrier(f"the same {topic}")
+
+    def first_then_others(self, name: str, action: Callable[[], T]) -> T:
+        done = [action()] if self.is_first else []
+        self.barrier(name)
+        return done[0] if done else action()
+
+    def check_shared(self, directory: pathlib.Path) -> None:
+        if self.is_first:
+            coordination.put("shared", f".{secrets.token_hex(8)}")
+        mark = directory / coordination.wait("shared", DAY_SECONDS)
+        if self.is_first:
+            mark.touch()
+        self.barrier("a file in the workdir")
+        try:
+            if not _appears(mark, APPEAR_SECONDS):
+                raise ConfigError(
+                    f"--workdir={directory} of process {self.index} is not the directory of "
+                    "process 0; name one on a disk that all hosts share."
+                )
+            self.barrier("the file in the workdir seen")
+        finally:
+            if self.is_first:
+                mark.unlink()
+
+    def leave(self) -> None:
+        """Ends the run in good order."""
+        self.barrier("the end")
+        self._left.set()
+        jax.distributed.shutdown()
+
+    def fail(self, reason: str) -> None:
+        """Tells the others why this process ends."""
+        self._left.set()
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 may be what is gone
+            coordination.put("failed", f"process {self.index} of {self.count} ended it: {reason}")
+            self._linger()
+
+    def await_verdict(self) -> None:
+        """Gives the threads time to find which process is gone, and to end this one."""
+        time.sleep(2 * self._heartbeat_secs)
+
+    def _talk(self) -> None:
+        """Says once a second that this process is alive; reads whether the run has ended."""
+        beats, heard = 0, {}
+        try:
+            while not self._left.wait(POLL_SECONDS):
+                beats += 1
+                coordination.put(f"alive/{self.index}", str(beats), overwrite=True)
+                failed = coordination.get("failed")
+                if failed is None and self.is_first:
+                    failed = self._silent(heard)
+                self._answered = time.monotonic()
+                if failed is not None and not self._left.is_set():
+                    coordination.put("failed", failed)
+                    self._end(failed)
+        except jax.errors.JaxRuntimeError as error:
+            if not self._left.is_set():
+                self._end(f"process 0, the coordinator, is gone ({one_line(error)}).")
+
+    def _silent(self, heard: dict[int, tuple[str, float]]) -> str | None:
+        """Says which processes have not been heard of; `heard` holds each one's last beat."""
+        now, beats = time.monotonic(), coordination.entries("alive")
+        for process in range(self.count):
+            beat = beats.get(process, "")
+            if process not in heard or heard[process][0] != beat:
+                heard[process] = (beat, now)
+        silent = [i for i, (_, since) in heard.items() if now - since > self._heartbeat_secs]
+        if not silent:
+            return None
+        return (
+            f"{_named(silent)} of {self.count} has not been heard of for "
+            f"{self._heartbeat_secs} s (distributed.heartbeat_secs): killed, stopped or cut off."
+        )
+
+    def _listen(self) -> None:
+        """Ends this process when process 0 answers no more, and `_talk` waits for ever."""
+        while not self._left.wait(POLL_SECONDS):
+            if time.monotonic() - self._answered > self._heartbeat_secs + 2 * POLL_SECONDS:
+                self._end(
+                    f"process 0, the coordinator, has not answered for {self._heartbeat_secs} s "
+                    "(distributed.heartbeat_secs): killed, stopped or cut off."
+                )
+
+    def _end(self, reason: str) -> None:
+        self._left.set()
+        complain(self, f"the run has ended: {reason} Run again to resume.")
+        self._linger()
+        leave_at_once(1)
+
+    def _linger(self) -> None:
+        """Keeps the notes, which are in process 0, readable until the others have read them."""
+        if self.is_first:
+            time.sleep(3 * POLL_SECONDS)
+
+
+def complain(hosts: Hosts, sentence: str) -> None:
+    """An error on stderr; of several processes it says which one speaks."""
+    who = f" (process {hosts.index} of {hosts.count})" if hosts.count > 1 else ""
+    print(f"error{who}: {sentence}", file=sys.stderr)
+
+
+def leave_at_once(status: int) -> None:
+    """Ends the process without JAX's barrier at exit, which would wait for those that are gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _appears(path: pathlib.Path, timeout_secs: float) -> bool:
+    """Whether a file is there, or soon is: network disks show new files late."""
+    until = time.monotonic() + timeout_secs
+    while not path.exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _named(processes: list[int]) -> str:
+    return ("process " if len(processes) == 1 else "processes ") + ", ".join(map(str, processes))
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error as one line, not too long."""
+    return " ".join(str(error).split())[:300]

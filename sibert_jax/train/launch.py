@@ -1,0 +1,139 @@
+"""Starts the processes of a run together, and ends them together."""
+
+import contextlib
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+
+import jax
+
+from sibert_jax.checkpoint import CheckpointError
+from sibert_jax.data import DataError
+from sibert_jax.train import coordination
+from sibert_jax.train.errors import TRAINING_FAILED, WRONG_INPUT, ConfigError, TrainingError
+from sibert_jax.train.hosts import ALONE, Hosts, Peers, complain, leave_at_once, one_line
+from sibert_jax.train.run_config import DistributedConfig
+
+# Their message is a sentence for the user.
+EXPECTED = (ConfigError, DataError, CheckpointError, TrainingError)
+
+
+def exit_status(error: BaseException) -> int:
+    """What a process that ends with this error returns to the system."""
+    if isinstance(error, TrainingError):
+        return TRAINING_FAILED
+    return WRONG_INPUT if isinstance(error, EXPECTED) else 1
+
+
+@contextlib.contextmanager
+def join(settings: DistributedConfig) -> Iterator[Hosts]:
+    """Starts the processes of a run together, and ends them together.
+
+    Must run before anything touches a device. If the body raises in one of several processes, all
+    of them end with a sentence and a non-zero status; nothing is raised then.
+
+    Args:
+      settings: how to start; with `start="single"` nothing happens.
+
+    Raises:
+      ConfigError: the settings cannot work; of one process alone also whatever the body raises.
+    """
+    if settings.start == "single":
+        yield ALONE
+        return
+    _start(settings)
+    hosts = Peers(settings)
+    try:
+        yield hosts
+        hosts.leave()
+    except BaseException as error:
+        _end_all(hosts, error)
+
+
+def _end_all(hosts: Peers, error: BaseException) -> None:
+    reason = str(error)
+    if not isinstance(error, EXPECTED):
+        reason = f"{type(error).__name__}: {one_line(error)}"
+    complain(hosts, reason)
+    if isinstance(error, (jax.errors.JaxRuntimeError, CheckpointError)):
+        # A collective that failed, most likely because a process is gone. Which one is known soon.
+        hosts.await_verdict()
+    if not isinstance(error, (*EXPECTED, KeyboardInterrupt)):
+        traceback.print_exc()
+    hosts.fail(reason)
+    leave_at_once(exit_status(error))
+
+
+def _start(settings: DistributedConfig) -> None:
+    """`jax.distributed.initialize`, but with a sentence where it would abort or wait for ever."""
+    explicit = settings.start == "explicit"
+    arguments = {}
+    if explicit:
+        arguments = {
+            "coordinator_address": settings.coordinator_address,
+            "num_processes": settings.num_processes,
+            "process_id": settings.process_id,
+            "cluster_detection_method": "deactivate",
+        }
+        if settings.process_id == 0:
+            _check_port(settings.coordinator_address)
+    # JAX's own service would take SIGTERM, which train/signals.py and train/stop_step.py handle.
+    jax.config.update("jax_enable_preemption_service", False)
+    started = threading.Event()
+    watch = threading.Thread(target=_give_up, args=(settings, started), daemon=True)
+    watch.start()
+    try:
+        jax.distributed.initialize(
+            **arguments,
+            # When these are over JAX aborts the process: ours come first, and say why.
+            initialization_timeout=2 * settings.start_timeout_secs,
+            heartbeat_timeout_seconds=3 * settings.heartbeat_secs,
+            shutdown_timeout_seconds=settings.heartbeat_secs,
+        )
+    except (RuntimeError, ValueError) as error:
+        started.set()
+        raise ConfigError(
+            f"distributed.start={settings.start!r} does not work here: {one_line(error)}"
+            + (
+                ""
+                if explicit
+                else '; is this a TPU pod, a SLURM or an Open MPI job? Else "explicit".'
+            )
+        ) from None
+    started.set()
+
+
+def _check_port(address: str) -> None:
+    """Refuses a port in use, at which JAX would crash, or share it with another run."""
+    try:
+        socket.create_server(("", int(address.rpartition(":")[2]))).close()
+    except OSError as error:
+        raise ConfigError(
+            f"distributed.coordinator_address={address!r}: process 0 cannot listen on this port "
+            f"({error.strerror}); choose another one, in every process."
+        ) from None
+
+
+def _give_up(settings: DistributedConfig, started: threading.Event) -> None:
+    if started.wait(settings.start_timeout_secs):
+        return
+    where = coordination.address()
+    host, _, port = where.rpartition(":")
+    sentence = (
+        f"not all of the {coordination.count() if where else settings.num_processes} processes "
+        f"came to the start within {settings.start_timeout_secs} s "
+        "(distributed.start_timeout_secs); start the same command in each, with another "
+        "distributed.process_id from 0 on."
+    )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        sentence = (
+            f"the coordinator at {where!r}, where process 0 listens, cannot be reached within "
+            f"{settings.start_timeout_secs} s (distributed.start_timeout_secs): {error}."
+        )
+    if not started.is_set():
+        print(f"error: {sentence}", file=sys.stderr)
+        leave_at_once(WRONG_INPUT)

@@ -1,0 +1,68 @@
+"""The step after which a run stops for a signal: the same one in every process."""
+
+import contextlib
+import math
+import threading
+
+import jax
+
+from sibert_jax.train import coordination
+from sibert_jax.train.hosts import Hosts
+from sibert_jax.train.signals import StopRequest
+
+POLL_SECONDS = 0.5
+
+
+class StopStep:
+    """A context in which a signal to one process stops all of them after the same step.
+
+    Once a signal has come, each process says how many steps it has begun, without beginning
+    another meanwhile; all stop after the step that follows the highest of these numbers. A thread
+    does this, so no step waits for it while there is no signal.
+
+    `multihost_utils.reached_preemption_sync_point` has the same idea, but Python's signal handlers
+    keep the signal from it, and a run that is resumed at a step above the one agreed on during
+    start-up never stops.
+    """
+
+    def __init__(self, signals: StopRequest, hosts: Hosts):
+        self._signals, self._hosts = signals, hosts
+        self._between_steps = threading.Lock()
+        self._step, self._last = 0, math.inf
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._agree, name="stop", daemon=True)
+
+    def __enter__(self):
+        if self._hosts.count > 1:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._ended.set()
+        if self._hosts.count > 1:
+            self._thread.join()
+
+    def reached(self, step: int) -> bool:
+        """Whether to stop after `step`; every process must ask after each one."""
+        if self._hosts.count == 1:
+            return bool(self._signals.requested)
+        with self._between_steps:
+            self._step = step
+            return step >= self._last
+
+    def _agree(self) -> None:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 is gone: see hosts.py
+            notice = None
+            while notice is None:
+                if self._ended.wait(POLL_SECONDS):
+                    return
+                if self._signals.requested:
+                    coordination.put("stop/notice", self._signals.requested)
+                notice = coordination.get("stop/notice")
+            with self._between_steps:
+                coordination.put(f"stop/step/{self._hosts.index}", str(self._step))
+                while len(steps := coordination.entries("stop/step")) < self._hosts.count:
+                    if self._ended.wait(POLL_SECONDS):
+                        return
+                self._signals.requested = notice
+                self._last = 1 + max(map(int, steps.values()))
