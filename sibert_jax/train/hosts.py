@@ -145,7 +145,7 @@ class Peers(Hosts):
 
     def await_verdict(self) -> None:
         """Gives the threads time to find which process is gone, and to end this one."""
-        time.sleep(2 * self._heartbeat_secs)
+        time.sleep(self._heartbeat_secs + 5 * POLL_SECONDS)
 
     def _talk(self) -> None:
         """Says once a second that this process is alive; reads whether the run has ended."""

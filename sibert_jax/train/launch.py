@@ -57,8 +57,9 @@ def _end_all(hosts: Peers, error: BaseException) -> None:
     if not isinstance(error, EXPECTED):
         reason = f"{type(error).__name__}: {one_line(error)}"
     complain(hosts, reason)
-    if isinstance(error, (jax.errors.JaxRuntimeError, CheckpointError)):
-        # A collective that failed, most likely because a process is gone. Which one is known soon.
+    if not isinstance(error, (ConfigError, DataError, TrainingError, KeyboardInterrupt)):
+        # Perhaps a collective that failed as a process is gone (JAX raises many kinds then). Which
+        # one is soon known, and said in place of a traceback.
         hosts.await_verdict()
     if not isinstance(error, (*EXPECTED, KeyboardInterrupt)):
         traceback.print_exc()

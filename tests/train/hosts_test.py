@@ -1,10 +1,15 @@
 """Several real processes train as one, and end as one."""
 
+import contextlib
 import json
+import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -12,7 +17,7 @@ import pytest
 from sibert_jax.train import build, launch
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.loop import train
-from tests.train.processes import Group
+from tests.train.processes import ROOT, Group, free_port
 
 
 @pytest.fixture
@@ -26,11 +31,19 @@ def config(config):
 
 
 @pytest.fixture
-def group(config, tmp_path):
-    """Processes of a run in tmp_path/"run"."""
-    processes = Group(config, tmp_path / "run")
-    yield processes
-    processes.close()
+def make_group(config, tmp_path):
+    """Makes the processes of a run in a folder of tmp_path; none outlives the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(name: str = "run") -> Group:
+            return stack.enter_context(contextlib.closing(Group(config, tmp_path / name)))
+
+        yield make
+
+
+@pytest.fixture
+def group(make_group):
+    return make_group()
 
 
 def rows(directory: pathlib.Path) -> list[dict]:
@@ -83,9 +96,9 @@ def test_other_settings_in_one_process_end_both_and_are_named(group):
         (1, r"the coordinator at '127.0.0.1:\d+', .* cannot be reached within 2 s"),
     ],
 )
-def test_a_process_that_waits_for_another_in_vain_says_so(config, group, present, message):
+def test_a_process_that_waits_for_another_in_vain_says_so(config, make_group, present, message):
     config.distributed.start_timeout_secs = 2
-    group = Group(config, group.directory)
+    group = make_group()
     group.start(2, devices=1, only=(present,))
     assert group.wait() == [2]
     assert re.match(f"error: {message}", group.said(0))
@@ -119,3 +132,139 @@ def test_settings_that_cannot_work_are_named(config, key, value, message):
     config.distributed[key] = value
     with pytest.raises(ConfigError, match=message):
         build.run_config(config)
+
+
+def test_an_error_in_one_process_ends_the_others_with_its_sentence(group):
+    group.start(2, devices=1, overrides={1: ["--config.data.cache_dir=/proc/nowhere"]})
+    assert group.wait() == [1, 2]
+    sentence = "cannot write data.cache_dir='/proc/nowhere'"
+    assert f"error (process 1 of 2): {sentence}" in group.said(1)
+    assert f"the run has ended: process 1 of 2 ended it: {sentence}" in group.said(0)
+    assert "Traceback" not in group.all_said()
+
+
+@pytest.mark.slow
+def test_other_text_in_one_process_ends_both(config, make_group, text, tmp_path):
+    folders = {0: tmp_path / "a", 1: tmp_path / "b"}
+    for index, folder in folders.items():
+        folder.mkdir()
+        (folder / "text.txt").write_text(text.read_text() + "\n\nOne document more." * index)
+    config.data.path = "text.txt"
+    group = make_group()
+    assert group.start(2, devices=1, folders=folders).wait() == [1, 2]
+    assert "process 0 and process 1 differ in data: fingerprint is" in group.said(0)
+
+
+@pytest.mark.slow
+def test_four_processes_stop_at_one_step_and_one_or_two_go_on(config, make_group, tmp_path):
+    config.model.dropout = 0.1
+    config.mesh.data, config.mesh.fsdp, config.mesh.tensor = 1, 2, 2
+    group = make_group()
+    group.start(4, devices=1).wait_for_checkpoint(10)
+    group.processes[2].send_signal(signal.SIGTERM)
+    group.processes[2].send_signal(signal.SIGTERM)
+    assert group.wait() == [0, 0, 0, 0], group.all_said()
+    saved = int(re.search(r"SIGTERM: saved step (\d+); run again", group.said(0))[1])
+    names = [path.name for path in (group.directory / "checkpoints").iterdir()]
+    assert max(int(name) for name in names if name.isdigit()) == saved < 30
+    train(config, tmp_path / "alone", jax.devices()[:4])
+    for count, devices in ((1, 4), (2, 2)):
+        directory = tmp_path / f"on{count}"
+        shutil.copytree(tmp_path / "run", directory)
+        group = make_group(directory.name)
+        assert group.start(count, devices).wait() == [0] * count, group.all_said()
+        assert_same_run(tmp_path / "alone", directory)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stopped", "message"),
+    [
+        (0, "process 0, the coordinator, has not answered for 10 s"),
+        (1, "process 1 of 2 has not been heard of for 10 s"),
+    ],
+)
+def test_a_stopped_process_ends_the_other(group, stopped, message):
+    group.start(2, devices=1).wait_for_checkpoint(5)
+    group.processes[stopped].send_signal(signal.SIGSTOP)
+    assert group.processes[1 - stopped].wait(timeout=300) != 0
+    assert message in group.said(1 - stopped)
+
+
+@pytest.mark.slow
+def test_the_death_of_the_coordinator_ends_the_other(group):
+    group.start(2, devices=1).wait_for_checkpoint(5)
+    group.processes[0].send_signal(signal.SIGKILL)
+    assert group.processes[1].wait(timeout=300) != 0
+    assert re.search("coordinator, is gone|the leader task was preempted/died", group.said(1))
+
+
+SLURM = {"SLURM_JOB_ID": "4711", "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
+OPEN_MPI = {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "environments",
+    [
+        {i: SLURM | {"SLURM_PROCID": str(i), "SLURM_LOCALID": "0"} for i in range(2)},
+        {
+            i: OPEN_MPI
+            | {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(i)}
+            | {"OMPI_COMM_WORLD_LOCAL_RANK": "0"}
+            for i in range(2)
+        },
+    ],
+    ids=["slurm", "open_mpi"],
+)
+def test_processes_find_each_other_by_what_the_launcher_says(config, make_group, environments):
+    config.train.num_steps = 4
+    port = {"JAX_COORDINATOR_PORT": str(free_port())}
+    group = make_group()
+    group.start(2, devices=1, environments={i: e | port for i, e in environments.items()})
+    assert group.wait() == [0, 0], group.all_said()
+    assert json.loads((group.directory / "run.json").read_text())["processes"] == 2
+
+
+SCATTERED = """
+import sys
+import jax, numpy as np
+from jax.sharding import Mesh
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), cluster_detection_method="deactivate")
+from sibert_jax.train import sharding
+
+class Batches:
+    loaded = []
+    def batch(self, step, rows):
+        self.loaded.append(rows)
+        return {"x": np.arange(16)[rows] + step}
+
+# Devices of the processes alternate: the rows of each lie apart.
+devices = np.array(jax.devices()).reshape(2, 4).T.reshape(8, 1, 1)
+mesh = Mesh(devices, sharding.AXES)
+batch = sharding.load_batch(Batches(), 100, mesh, 16)
+first = 2 * int(sys.argv[2])
+assert Batches.loaded == [slice(i, i + 2) for i in range(first, 16, 4)], Batches.loaded
+for shard in batch["x"].addressable_shards:
+    np.testing.assert_array_equal(shard.data, np.arange(16)[shard.index] + 100)
+
+# Sorted by host, `tensor` and `fsdp` stay within one, whatever the order of the devices.
+mesh = sharding.make_mesh(2, 2, 2, list(devices.flat))
+for host in mesh.devices:
+    assert len({device.process_index for device in host.flat}) == 1
+"""
+
+
+@pytest.mark.slow
+def test_each_process_loads_the_rows_of_its_devices_even_if_they_lie_apart(tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCATTERED, address, str(index)], env=environment, stderr=-1
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors.decode()

@@ -53,15 +53,23 @@ class Group:
         devices: int,
         overrides: dict[int, list[str]] | None = None,
         only: tuple[int, ...] = (),
+        environments: dict[int, dict[str, str]] | None = None,
+        folders: dict[int, pathlib.Path] | None = None,
     ):
-        """Starts `count` processes, or `only` some; `overrides` are arguments of single ones."""
+        """Starts `count` processes, or `only` some.
+
+        `overrides` are more arguments, `folders` working directories of single ones; those with
+        `environments` of a cluster's launcher find each other by these.
+        """
         port = free_port()
         self.processes, self.messages = [], []
         for index in only or range(count):
             self._count += 1
             messages = self.directory.parent / f"{self.directory.name}.{self._count}.log"
             arguments = [f"--config={self._config}", f"--workdir={self.directory}"]
-            if count > 1:
+            if count > 1 and environments:
+                arguments += ["--config.distributed.start=auto"]
+            elif count > 1:
                 arguments += [
                     "--config.distributed.start=explicit",
                     f"--config.distributed.coordinator_address=127.0.0.1:{port}",
@@ -73,11 +81,13 @@ class Group:
                 "JAX_PLATFORMS": "cpu",
                 "JAX_NUM_CPU_DEVICES": str(devices),
                 "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
+                "PYTHONPATH": str(ROOT),
             }
+            environment |= (environments or {}).get(index, {})
             with messages.open("w") as file:
                 process = subprocess.Popen(
                     [sys.executable, "-c", SCRIPT, *arguments],
-                    cwd=ROOT,
+                    cwd=(folders or {}).get(index, ROOT),
                     env=environment,
                     stderr=file,
                     stdout=file,
