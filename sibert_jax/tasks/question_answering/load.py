@@ -102,7 +102,8 @@ def load_question_answering(
             strict=task.strict,
             progress=progress,
         )
-        if for_training and not task.unanswerable and (features.answer_first < 0).any():
+        asked = features.window_question  # without the questions that were left out
+        if for_training and not task.unanswerable and (features.answer_first[asked] < 0).any():
             raise _unanswerable(path)
         return WindowRows(features, tokenizer, fingerprint)
 

@@ -1,0 +1,100 @@
+"""From files to a task with batches, without a model in between."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sibert_jax.data import DataError, Tokenizer
+from sibert_jax.model import ModelConfig
+from sibert_jax.tasks.question_answering.load import (
+    QuestionAnsweringSpec,
+    load_question_answering,
+)
+from sibert_jax.tasks.question_answering.task import QuestionAnsweringConfig
+
+from .conftest import PIECES, entry, squad
+from .task_test import SETTINGS, SIZES
+
+CONTEXT = "The oil crisis began in the cafe, in 1973 (or the crisis of oil) in the end."
+TOKENIZER = Tokenizer(PIECES)
+MODEL = ModelConfig(arch="sibert", **SIZES)
+
+
+def content(*wrong):
+    questions = [
+        entry(f"q{i}", "who began", (word, CONTEXT.index(word) + (i in wrong)))
+        for i, word in enumerate(["oil", "crisis", "cafe", "1973", "end"])
+    ]
+    return squad((CONTEXT, questions))
+
+
+@pytest.fixture
+def load(tmp_path, write):
+    """Loads a training file, with a development file of two further names."""
+
+    def load(train, progress=lambda line: None, **settings):
+        spec = QuestionAnsweringSpec(
+            path=str(write("train.json", train)),
+            valid_path=str(write("dev.json", content())),
+            test_path=str(write("test.json", content())),
+            vocab="",
+            cache_dir=str(tmp_path / "cache"),
+            num_seq_lens=2,
+        )
+        task = QuestionAnsweringConfig(**(SETTINGS | settings))
+        return load_question_answering(
+            MODEL, task, spec, TOKENIZER,
+            seq_len=16, global_batch_size=4, seed=0, progress=progress,
+        )  # fmt: skip
+
+    return load
+
+
+def test_batches_have_what_the_task_says(load):
+    task, data = load(content())
+    for batches in (data.train, data.valid):
+        batch = batches.batch(0, slice(None))
+        seq_len = batch["tokens"].shape[1]
+        assert seq_len in task.seq_lens
+        found = {name: (array.shape, array.dtype) for name, array in batch.items()}
+        abstract = task.abstract_batch(4, seq_len)
+        assert found == {name: (leaf.shape, leaf.dtype) for name, leaf in abstract.items()}
+    assert [held_out.name for held_out in data.held_out] == ["dev", "test"]
+    assert data.main_metric == "f1"
+
+
+def test_every_window_comes_once_an_epoch_with_its_own_answer(load):
+    _, data = load(content())
+    seen = {}
+    for step in range(data.steps_per_epoch):
+        batch = data.train.batch(step, slice(None))
+        for i in np.flatnonzero(batch["example_weights"]):
+            window, first, last = (
+                int(batch[name][i]) for name in ("example_index", "answer_first", "answer_last")
+            )
+            pieces = [TOKENIZER.pieces[t] for t in batch["tokens"][i][first : last + 1]]
+            assert window not in seen
+            seen[window] = "".join(pieces).replace("##", "")
+    assert sorted(seen) == list(range(len(seen)))
+    assert set(seen.values()) == {"oil", "crisis", "cafe", "1973", "end", "[CLS]"}
+
+
+def test_misplaced_answers_are_left_out_of_training_and_said(load):
+    lines = []
+    _, all_of_them = load(content())
+    _, fewer = load(content(1, 3), lines.append)
+    assert any("2 of 5 questions left out" in line and "'q1', 'q3'" in line for line in lines)
+    assert fewer.steps_per_epoch < all_of_them.steps_per_epoch
+    assert fewer.fingerprint != all_of_them.fingerprint
+    with pytest.raises(DataError, match=r"train.json: question 'q1' has the answer 'crisis', but"):
+        load(content(1), strict=True)
+
+
+def test_the_files_of_two_versions_are_not_mixed_up(load):
+    train = content()
+    train["data"][0]["paragraphs"][0]["qas"].append(entry("none", "who", is_impossible=True))
+    with pytest.raises(DataError, match=r"train.json has questions without answer"):
+        load(train)
+    task, _ = load(json.loads(json.dumps(train)), unanswerable=True)
+    assert task.task.unanswerable
