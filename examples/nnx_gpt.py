@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from sibert_jax.optim import hyperball, make_schedule
+from sibert_jax.optim import make_schedule, sgd_sai
 
 WIDTH, HEADS, DEPTH, LENGTH, BATCH = 64, 4, 2, 32, 16
 
@@ -65,7 +65,7 @@ def main(num_steps: int = 200) -> tuple[float, float]:
     model = GPT(len(vocab), nnx.Rngs(0))
     schedule = make_schedule("cosine", peak_value=1e-2, num_steps=num_steps, warmup_steps=10)
     # Before: optimizer = nnx.Optimizer(model, optax.adamw(schedule), wrt=nnx.Param)
-    optimizer = nnx.Optimizer(model, hyperball(optax.adam(1.0), schedule), wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, sgd_sai(schedule), wrt=nnx.Param)
     rng, losses = np.random.default_rng(0), []
     for step in range(num_steps):
         starts = rng.integers(0, len(text) - LENGTH, BATCH)

@@ -93,6 +93,20 @@ def test_newton_mode_finds_the_inverse_hessian(make, hessian, shape):
 
 
 @pytest.mark.slow
+def test_the_low_rank_factors_keep_one_norm():
+    """Only UVᵀ counts: without a rule for the ratio of their norms it drifts without limit."""
+    tx = scale_by_psgd_low_rank(0.9, rank=1)
+    grads = jax.random.normal(jax.random.key(0), (50, 6))
+
+    def step(state, g):
+        return tx.update(g, state)[1], None
+
+    state, _ = jax.jit(lambda: jax.lax.scan(step, tx.init(grads[0]), grads))()
+    q = state.preconditioner
+    np.testing.assert_allclose(jnp.linalg.norm(q.u), jnp.linalg.norm(q.v), rtol=1e-5)
+
+
+@pytest.mark.slow
 def test_newton_mode_finds_the_inverse_absolute_hessian_at_a_saddle():
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
     eigenvalues = np.array([2.0, -1.0, 0.5, -3.0])
