@@ -11,8 +11,7 @@ from safetensors import numpy as safetensors
 
 from sibert_jax.interop import hugging_face
 from sibert_jax.interop.errors import InteropError
-from sibert_jax.model import Encoder, ModelConfig
-from sibert_jax.tasks.pretraining import Pretraining, PretrainingConfig
+from sibert_jax.model import Encoder
 
 # As `bert-base-uncased`'s own file names them, layer 0 and what surrounds the layers.
 THEIR_NAMES = {
@@ -159,87 +158,3 @@ def test_nothing_is_overwritten_and_nothing_left_out(cfg, encoder_params, export
     with pytest.raises(InteropError, match="'sibert' cannot be written as Hugging Face's BERT"):
         hugging_face.write(tmp_path / "new", sibert, params, head="")
     assert not (tmp_path / "new").exists()
-
-
-BASE = {"vocab_size": 30_522, "max_len": 512, "width": 768, "depth": 12, "num_heads": 12}
-
-
-@pytest.mark.parametrize(
-    "size", [{}, pytest.param(BASE | {"ffn_width": 3072}, marks=pytest.mark.slow)]
-)
-def test_pytorch_computes_the_same_from_either_side(cfg, tmp_path, size):
-    torch = pytest.importorskip("torch", reason="needs torch and transformers")
-    transformers = pytest.importorskip("transformers", reason="needs torch and transformers")
-    sizes = dataclasses.replace(cfg, **size)
-    theirs = random_bert(torch, transformers.BertForPreTraining, sizes)
-    theirs.save_pretrained(tmp_path / "theirs")
-    found = hugging_face.read(tmp_path / "theirs")
-    assert (found.head, found.unused) == ("pretraining", ())
-
-    inputs = random_inputs(sizes)
-    arguments = {name: torch.tensor(x) for name, x in inputs.items()}
-    with torch.no_grad():
-        wanted = theirs(**arguments)
-    logits, nsp_logits = our_logits(found, inputs)
-    valid = inputs["attention_mask"] == 1
-    wanted_logits = wanted["prediction_logits"].numpy()
-    np.testing.assert_allclose(logits[valid], wanted_logits[valid], rtol=1e-5, atol=1e-5)
-    wanted_nsp = wanted["seq_relationship_logits"].numpy()
-    np.testing.assert_allclose(nsp_logits, wanted_nsp, rtol=1e-5, atol=1e-5)
-
-    hugging_face.write(tmp_path / "ours", found.cfg, found.params, head=found.head)
-    again = transformers.BertForPreTraining.from_pretrained(tmp_path / "ours").eval()
-    with torch.no_grad():
-        repeated = again(**arguments)
-    for name in ("prediction_logits", "seq_relationship_logits"):
-        assert torch.equal(wanted[name], repeated[name])
-
-
-def random_bert(torch, kind, cfg: ModelConfig):
-    import transformers
-
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=cfg.vocab_size,
-        max_position_embeddings=cfg.max_len,
-        hidden_size=cfg.width,
-        num_hidden_layers=cfg.depth,
-        num_attention_heads=cfg.num_heads,
-        intermediate_size=cfg.ffn_width,
-    )
-    model = kind(config).eval()
-    with torch.no_grad():  # biases start at 0 and gains at 1: make every tensor its own
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-    return model
-
-
-def random_inputs(cfg: ModelConfig) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(0, cfg.vocab_size, (3, 16))
-    mask = np.ones_like(tokens)
-    mask[1, 9:] = mask[2, 5:] = 0
-    return {"input_ids": tokens, "token_type_ids": (tokens % 2), "attention_mask": mask}
-
-
-def our_logits(found: hugging_face.HuggingFaceBert, inputs) -> tuple[np.ndarray, np.ndarray]:
-    """MLM logits at every position, and next-sentence logits."""
-    settings = PretrainingConfig(
-        name="pretraining",
-        head="tied",
-        unigram_prior=False,
-        nsp=True,
-        mask_rate=0.15,
-        whole_word=False,
-        loss_scale=1.0,
-    )
-    task = Pretraining(found.cfg, settings, 16)
-    num_rows, length = inputs["input_ids"].shape
-    batch = {
-        "tokens": jnp.asarray(inputs["input_ids"], jnp.int32),
-        "segments": jnp.asarray(inputs["token_type_ids"], jnp.int32),
-        "valid": jnp.asarray(inputs["attention_mask"] == 1),
-        "masked_positions": jnp.broadcast_to(jnp.arange(length)[None], (num_rows, length)),
-    }
-    logits, nsp_logits, _ = jax.jit(task.apply)(found.params, batch)
-    return np.asarray(logits), np.asarray(nsp_logits)
