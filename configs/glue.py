@@ -38,6 +38,8 @@ def get_config(variant: str = "task=sst2"):
             raise ValueError(
                 f"configs/glue.py:{name}={value} is unknown; choose one of {list(allowed[name])}."
             )
+    if choice["arch"] == "bert" and choice["optim"] == "recipe":
+        raise ValueError("configs/glue.py: optim=recipe is for arch=sibert, not for bert.")
     config = finetuning_config("classification")
     config.task.dataset = choice["task"]
     paths = [f"glue/{name}.tsv*" if name else "" for name in FILES[choice["task"]]]

@@ -1,4 +1,8 @@
-"""Trains from a config: python -m sibert_jax.main --config=configs/demo.py --workdir=DIR."""
+"""Trains from a config, or labels new text with the model that a run has trained.
+
+python -m sibert_jax.main --config=configs/demo.py --workdir=DIR
+python -m sibert_jax.main --workdir=DIR --predict=FILE
+"""
 
 import re
 import sys
@@ -11,16 +15,27 @@ from sibert_jax.train.errors import WRONG_INPUT
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; a second call resumes it.")
+_PREDICT = flags.DEFINE_string(
+    "predict", None, "File of new text for the model in --workdir; its answers go to stdout."
+)
 
 
 def parse(argv: list[str]) -> list[str]:
     """Parses flags; a key that does not exist or a stray argument ends with one sentence."""
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flag_as_required("workdir")
+    flags.register_multi_flags_validator(
+        ["config", "predict"],
+        lambda given: (given["config"] is None) != (given["predict"] is None),
+        "give --config to train, or --predict to label new text",
+    )
     try:
         rest = flags.FLAGS(argv)
-        _CONFIG.value.lock()  # a file that failed to load raises only now
+        if _CONFIG.value is not None:
+            _CONFIG.value.lock()  # a file that failed to load raises only now
     except flags.Error as error:
-        fail(f"{error}")
+        # What a config file refuses by ValueError, such as a variant, comes with a traceback.
+        refusal = re.search(r"^ValueError: (.+)", str(error).rstrip().splitlines()[-1])
+        fail(refusal[1] if refusal else f"{error}")
     except AttributeError as error:
         fail(unknown_key(str(error)))
     except (OSError, TypeError) as error:
@@ -50,8 +65,13 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     from sibert_jax.train import build, launch
     from sibert_jax.train.loop import train
+    from sibert_jax.train.metrics import say
+    from sibert_jax.train.predict import predict
 
     try:
+        if _PREDICT.value is not None:
+            print("\n".join(predict(_WORKDIR.value, _PREDICT.value, say)))
+            return
         with launch.join(build.run_config(_CONFIG.value).distributed) as hosts:
             train(_CONFIG.value, _WORKDIR.value, hosts=hosts)
     except launch.EXPECTED as error:

@@ -80,6 +80,15 @@ class HeldOut(NamedTuple):
     finish: Callable[[list[Any], pathlib.Path], dict[str, float]]
 
 
+class NewText(NamedTuple):
+    """Text without answers, as a user would try a model on it."""
+
+    batches: Batches
+    # From the results of `Task.eval_batch` on all the batches, in order: a header and a line an
+    # example.
+    lines: Callable[[list[Any]], list[str]]
+
+
 class TaskData(NamedTuple):
     """What a task trains and is evaluated on."""
 

@@ -17,14 +17,16 @@ from sibert_jax.tasks.classification import (
     Classification,
     ClassificationConfig,
     load_classification,
+    load_new_sentences,
 )
 from sibert_jax.tasks.pretraining import Pretraining, PretrainingConfig, load_pretraining
 from sibert_jax.tasks.question_answering.load import (
     QuestionAnsweringSpec,
+    load_new_questions,
     load_question_answering,
 )
 from sibert_jax.tasks.question_answering.task import QuestionAnswering, QuestionAnsweringConfig
-from sibert_jax.tasks.task import Task, TaskData
+from sibert_jax.tasks.task import NewText, Task, TaskData
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.run_config import (
     CheckpointConfig,
@@ -138,6 +140,25 @@ def load_task(run: RunConfig, progress: Callable[[str], None]) -> tuple[Task, Ta
         case QuestionAnsweringConfig():
             tokenizer = finetuning_tokenizer(run)
             return load_question_answering(run.model, run.task, run.data, tokenizer, **arguments)
+
+
+def load_new_text(run: RunConfig, path: str, tokenizer: Tokenizer) -> tuple[Task, NewText]:
+    """The task of a run with text to predict, whatever it was trained on.
+
+    Raises:
+      ConfigError: the run's task answers nothing.
+      DataError: the text cannot be used.
+    """
+    arguments = {"seq_len": run.seq_len, "global_batch_size": run.train.global_batch_size}
+    match run.task:
+        case ClassificationConfig():
+            return load_new_sentences(run.model, run.task, path, tokenizer, **arguments)
+        case QuestionAnsweringConfig():
+            return load_new_questions(run.model, run.task, path, tokenizer, **arguments)
+        case _:
+            raise ConfigError(
+                f"--predict is for fine-tuned runs, and this one has task.name={run.task.name!r}."
+            )
 
 
 def finetuning_tokenizer(run: RunConfig) -> Tokenizer:

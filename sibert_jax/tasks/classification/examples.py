@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import pathlib
+import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -71,12 +72,12 @@ def read_new_text(path: str, task: GlueTask) -> Examples:
         raise DataError(f"{file} is empty; give a line an example")
     header = lines[0].split("\t")
     if all(_first(header, names) is not None for names in task.texts):
-        read = read_examples("files", path, task)
-        return dataclasses.replace(read, labels=None)
-    wanted = list(range(len(task.texts)))
-    names = [f"text {i + 1}" for i in wanted]
-    rows = _tsv_rows(file, names, iter(lines), first_line=1)
-    return _collect(_set_name(file), rows, wanted, None, None, task)
+        texts, _, index, _ = _places(file, header, task)
+        rows = _tsv_rows(file, header, iter(lines[1:]))
+    else:
+        texts, index = list(range(len(task.texts))), None
+        rows = _tsv_rows(file, [f"text {i + 1}" for i in texts], iter(lines), first_line=1)
+    return _collect(_set_name(file), rows, texts, None, index, task)
 
 
 def _one_file(path: str) -> pathlib.Path:
@@ -189,7 +190,9 @@ def _read_tfds(path: str, task: GlueTask) -> Examples:
             yield f"{path}, example {example['idx']}", [*texts, label, str(example["idx"])]
 
     places = list(range(len(wanted)))
-    name = pathlib.Path(path).name.replace(":", "_")
+    directory, _, split = path.rpartition(":")
+    folder = [part for part in pathlib.Path(directory).parts if not part[0].isdigit()][-1]
+    name = re.sub(r"\W+", "_", f"{folder}_{split}")
     return _collect(
         name, rows(), places, len(wanted) if is_labelled else None, len(wanted) + 1, task
     )

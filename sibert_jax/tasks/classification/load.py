@@ -19,15 +19,16 @@ from sibert_jax.data.fingerprint import digest
 from sibert_jax.data.load import is_held_out
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.classification.examples import Examples, read_examples, read_new_text
-from sibert_jax.tasks.classification.glue import MAX_SCORE, GlueTask
+from sibert_jax.tasks.classification.glue import GlueTask
 from sibert_jax.tasks.classification.metrics import METRICS
 from sibert_jax.tasks.classification.task import (
     Classification,
     ClassificationConfig,
+    predicted_labels,
     predictions,
     real_rows,
 )
-from sibert_jax.tasks.task import HeldOut, TaskData
+from sibert_jax.tasks.task import HeldOut, NewText, TaskData
 
 
 def load_classification(
@@ -90,7 +91,7 @@ def load_classification(
     return Classification(model, task, seq_lens), task_data
 
 
-def load_new_text(
+def load_new_sentences(
     model: ModelConfig,
     task: ClassificationConfig,
     path: str,
@@ -98,7 +99,7 @@ def load_new_text(
     *,
     seq_len: int,
     global_batch_size: int,
-) -> tuple[Classification, HeldOut]:
+) -> tuple[Classification, NewText]:
     """Text without labels, to be predicted.
 
     Args:
@@ -111,7 +112,16 @@ def load_new_text(
     batches = BucketedBatches(
         sequences, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
     )
-    return Classification(model, task, seq_lens), held_out_set(examples, batches, task)
+
+    def lines(results: list) -> list[str]:
+        outputs_NC = real_rows(results)["outputs"]
+        names = [names[0] for names in task.glue.texts]
+        return ["\t".join(["prediction", *names])] + [
+            "\t".join([label, *texts])
+            for label, *texts in zip(predicted_labels(outputs_NC, task.glue), *examples.texts)
+        ]
+
+    return Classification(model, task, seq_lens), NewText(batches, lines)
 
 
 def held_out_set(
@@ -120,8 +130,10 @@ def held_out_set(
     """Examples with what is done with their predictions."""
 
     def finish(results: list, directory: pathlib.Path) -> dict[str, float]:
-        predicted_N = predictions(real_rows(results)["outputs"], task.glue)
-        write_predictions(directory / f"{examples.name}.tsv", examples.ids, predicted_N, task.glue)
+        outputs_NC = real_rows(results)["outputs"]
+        labels = predicted_labels(outputs_NC, task.glue)
+        write_predictions(directory / f"{examples.name}.tsv", examples.ids, labels)
+        predicted_N = predictions(outputs_NC, task.glue)
         if examples.labels is None:
             return {}
         return {name: METRICS[name](predicted_N, examples.labels) for name in task.glue.metrics}
@@ -129,14 +141,10 @@ def held_out_set(
     return HeldOut(examples.name, batches, finish)
 
 
-def write_predictions(
-    path: pathlib.Path, ids: list[str], predicted_N: np.ndarray, glue: GlueTask
-) -> None:
+def write_predictions(path: pathlib.Path, ids: list[str], labels: list[str]) -> None:
     """Writes GLUE's submission format, `index<TAB>prediction`, whole or not at all."""
-    lines = ["index\tprediction"]
-    for example_id, value in zip(ids, predicted_N, strict=True):
-        label = glue.labels[value] if glue.labels else f"{np.clip(value, 0, MAX_SCORE):.3f}"
-        lines.append(f"{example_id}\t{label}")
+    pairs = zip(ids, labels, strict=True)
+    lines = ["index\tprediction", *("\t".join(pair) for pair in pairs)]
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     os.replace(temporary, path)

@@ -12,7 +12,7 @@ import numpy as np
 
 from sibert_jax.model import Encoder, ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.apply import apply_model
-from sibert_jax.tasks.classification.glue import TASKS, GlueTask
+from sibert_jax.tasks.classification.glue import MAX_SCORE, TASKS, GlueTask
 from sibert_jax.tasks.classification.metrics import METRICS
 from sibert_jax.tasks.losses import cross_entropy
 
@@ -166,3 +166,11 @@ def real_rows(results: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def predictions(outputs_NC: np.ndarray, glue: GlueTask) -> np.ndarray:
     """The class of the highest output, (N,) int; or the output itself, a score."""
     return outputs_NC.argmax(axis=-1) if glue.labels else outputs_NC[:, 0]
+
+
+def predicted_labels(outputs_NC: np.ndarray, glue: GlueTask) -> list[str]:
+    """Predictions as GLUE's files write them; scores within their range, to three places."""
+    values_N = predictions(outputs_NC, glue)
+    if glue.labels:
+        return [glue.labels[value] for value in values_N]
+    return [f"{value:.3f}" for value in np.clip(values_N, 0, MAX_SCORE)]

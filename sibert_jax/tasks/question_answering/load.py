@@ -25,7 +25,7 @@ from sibert_jax.tasks.question_answering.features import (
 )
 from sibert_jax.tasks.question_answering.rows import WindowRows
 from sibert_jax.tasks.question_answering.task import QuestionAnswering, QuestionAnsweringConfig
-from sibert_jax.tasks.task import HeldOut, TaskData
+from sibert_jax.tasks.task import HeldOut, NewText, TaskData
 
 MAX_NEW_SEQ_LENS = 8  # lengths that batches of new questions are padded to
 
@@ -152,7 +152,7 @@ def load_new_questions(
     *,
     seq_len: int,
     global_batch_size: int,
-) -> tuple[QuestionAnswering, HeldOut]:
+) -> tuple[QuestionAnswering, NewText]:
     """Questions with contexts and without answers, to be answered.
 
     Args:
@@ -174,7 +174,17 @@ def load_new_questions(
         windows, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
     )
     answerer = _answerer(dataset, features, task)
-    return QuestionAnswering(model, task, seq_lens, answerer), _held_out(answerer, batches)
+
+    def lines(results: list) -> list[str]:
+        predictions = answerer.answers(results)
+        rows = [(answerer.text(predictions[q.id]), q.text) for q in dataset.questions]
+        return ["prediction\tquestion", *("\t".join(map(_one_line, row)) for row in rows)]
+
+    return QuestionAnswering(model, task, seq_lens, answerer), NewText(batches, lines)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _sizes(task: QuestionAnsweringConfig, seq_len: int) -> WindowSizes:

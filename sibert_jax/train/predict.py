@@ -1,0 +1,59 @@
+"""A finished run's model on new text."""
+
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+
+import jax
+import ml_collections
+
+from sibert_jax.checkpoint import restore_params
+from sibert_jax.data import Tokenizer
+from sibert_jax.train import build, sharding
+from sibert_jax.train.errors import ConfigError
+from sibert_jax.train.evaluate import Evaluator
+
+
+def predict(
+    directory: str | pathlib.Path,
+    path: str,
+    say: Callable[[str], None],
+    devices: Sequence[jax.Device] | None = None,
+) -> list[str]:
+    """What the newest checkpoint of a fine-tuned run says of a file of new text.
+
+    Args:
+      directory: the run's workdir; its `config.json` and `vocab.txt` are used, nothing is written.
+      path: the text, in a form that the run's task reads.
+      say: called with a line about the checkpoint.
+      devices: what the mesh is made of; None: all of them.
+
+    Returns:
+      A header and a line an example, in the order of the file.
+
+    Raises:
+      ConfigError, DataError, CheckpointError: one sentence each.
+    """
+    directory = pathlib.Path(directory)
+    try:
+        settings = json.loads((directory / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"--workdir={directory} has no config.json that can be read ({error}); name the "
+            "workdir of a fine-tuned run."
+        ) from None
+    run = build.run_config(ml_collections.ConfigDict(settings))
+    task, new = build.load_new_text(run, path, Tokenizer.load(directory / "vocab.txt"))
+    mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
+    row = task.abstract_batch(1, task.seq_lens[-1])
+    abstract = jax.eval_shape(task.init, jax.random.key(0), row)
+    shardings = sharding.param_shardings(abstract, mesh)
+    abstract = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        abstract,
+        shardings,
+    )
+    params, step = restore_params(directory / "checkpoints", abstract)
+    say(f"the model of {directory} at step {step:,}")
+    evaluator = Evaluator(task, mesh, run.train.global_batch_size, abstract)
+    return new.lines(evaluator.results(params, new.batches, len(new.batches)))

@@ -1,0 +1,122 @@
+"""Files of labelled sentences: what is read, and what is refused with file and line."""
+
+import gzip
+import lzma
+import pathlib
+
+import numpy as np
+import pytest
+
+from sibert_jax.data import DataError
+from sibert_jax.tasks.classification.examples import read_examples, read_new_text
+from sibert_jax.tasks.classification.glue import TASKS
+
+GLUE = pathlib.Path(__file__).parents[4] / "shared/data/glue"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(*lines: str, name: str = "train.tsv") -> str:
+        path = tmp_path / "SST-2" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def test_columns_are_found_by_name_and_missing_ids_are_the_places(write):
+    path = write("label\tsentence", "1\tA “good” one", "0\t")
+    examples = read_examples("files", path, TASKS["sst2"])
+    assert examples.name == "SST-2_train"
+    assert (examples.ids, examples.texts) == (["0", "1"], (["A “good” one", ""],))
+    assert examples.labels.tolist() == [1, 0]
+
+
+def test_the_columns_of_the_official_files_are_known(write):
+    qqp = write("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "7\t1\t2\tWho?\tWhat?\t1")
+    examples = read_examples("files", qqp, TASKS["qqp"])
+    assert (examples.ids, examples.texts) == (["7"], (["Who?"], ["What?"]))
+    mrpc = write("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "0\t8\t9\ta\tb")
+    assert read_examples("files", mrpc, TASKS["mrpc"]).labels.tolist() == [0]
+    stsb = write("index\tsentence1\tsentence2\tscore", "0\ta\tb\t4.750")
+    labels = read_examples("files", stsb, TASKS["stsb"]).labels
+    assert labels.dtype == np.float32
+    assert labels.tolist() == [4.75]
+    qnli = write("index\tquestion\tsentence", "0\ta\tb")
+    assert read_examples("files", qnli, TASKS["qnli"]).labels is None
+
+
+@pytest.mark.parametrize("opener", [gzip.open, lzma.open])
+def test_a_glob_finds_the_compressed_file_and_a_truncated_one_is_named(write, opener):
+    path = pathlib.Path(write("sentence\tlabel", *(f"one {i}\t1" for i in range(2000))))
+    packed = path.with_suffix(".tsv.gz" if opener is gzip.open else ".tsv.xz")
+    with opener(packed, "wb") as file:
+        file.write(path.read_bytes())
+    path.unlink()
+    assert len(read_examples("files", f"{path}*", TASKS["sst2"]).ids) == 2000
+    packed.write_bytes(packed.read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"train.tsv.(gz|xz) is a truncated or damaged"):
+        read_examples("files", f"{path}*", TASKS["sst2"])
+
+
+@pytest.mark.parametrize(
+    ("task", "lines", "message"),
+    [
+        ("sst2", [], "train.tsv is empty; its first line must name the columns"),
+        ("sst2", ["sentence\tlabel"], "has no example"),
+        ("rte", ["sentence\tlabel", "a\t1"], "no 'sentence1', which RTE needs"),
+        ("sst2", ["sentence\tlabel", "a\t1", "a\tgood"], "line 3: the label 'good' is unknown; "
+         "SST-2 has 0, 1"),
+        ("mnli", ["sentence1\tsentence2\tlabel", "a\tb\t-"], "line 2: the label '-' is unknown"),
+        ("sst2", ["sentence\tlabel", "a\t1", "b"], "line 3 has 1 fields .* wanted 2: sentence"),
+        ("sst2", ["sentence\tlabel", "a\tb\t1"], "line 2 has 3 fields"),
+        ("sst2", ["idx\tsentence\tlabel", "4\ta\t1", "5\tb\t1", "4\tc\t0"],
+         "line 4: the id '4' was there before, in .*train.tsv, line 2"),
+        ("stsb", ["sentence1\tsentence2\tscore", "a\tb\thigh"], "the score 'high' is no number"),
+        ("stsb", ["sentence1\tsentence2\tscore", "a\tb\t5.5"], "the score '5.5' is no number from"),
+        ("stsb", ["sentence1\tsentence2\tscore", "a\tb\tnan"], "line 2: the score 'nan'"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named_with_its_line(write, task, lines, message):
+    with pytest.raises(DataError, match=message):
+        read_examples("files", write(*lines), TASKS[task])
+
+
+def test_a_missing_file_and_an_ambiguous_glob_are_named(write):
+    path = write("sentence\tlabel", "a\t1", name="train.tsv")
+    write("sentence\tlabel", "a\t1", name="train.tsv2")
+    with pytest.raises(DataError, match="matches 2 files"):
+        read_examples("files", f"{path}*", TASKS["sst2"])
+    with pytest.raises(DataError, match=r"no such file: 'nowhere.tsv'"):
+        read_examples("files", "nowhere.tsv", TASKS["sst2"])
+
+
+def test_new_text_is_lines_of_text_or_a_file_of_the_task(write):
+    plain = read_new_text(write("It rains.", "It is dry.", name="new.txt"), TASKS["cola"])
+    assert plain.texts == (["It rains.", "It is dry."],)
+    assert plain.labels is None
+    pairs = read_new_text(write("It rains.\tIt is wet.", name="new.txt"), TASKS["rte"])
+    assert pairs.texts == (["It rains."], ["It is wet."])
+    unknown_label = write("idx\tsentence\tlabel", "3\tIt rains.\t?", name="new.txt")
+    assert read_new_text(unknown_label, TASKS["cola"]).ids == ["3"]
+    with pytest.raises(DataError, match=r"new.txt, line 1 has 1 fields .* wanted 2: text 1, text"):
+        read_new_text(write("It rains.", name="new.txt"), TASKS["rte"])
+    with pytest.raises(DataError, match="new.txt is empty"):
+        read_new_text(write(name="new.txt"), TASKS["rte"])
+
+
+@pytest.mark.skipif(not GLUE.exists(), reason="../shared/data/glue is not there")
+def test_the_real_files_have_the_published_numbers_of_examples():
+    published = {
+        "CoLA/dev": ("cola", 1043, 0.691),
+        "RTE/train": ("rte", 2490, 0.498),
+        "WNLI/dev": ("wnli", 71, 0.437),
+        "STS-B/dev": ("stsb", 1500, None),
+        "SST-2/dev": ("sst2", 872, 0.509),
+    }
+    for name, (task, size, positive) in published.items():
+        examples = read_examples("files", f"{GLUE}/{name}.tsv*", TASKS[task])
+        assert len(examples.ids) == size
+        if positive is not None:
+            assert np.mean(examples.labels == 1) == pytest.approx(positive, abs=6e-4)

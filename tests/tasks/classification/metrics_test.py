@@ -1,0 +1,50 @@
+"""The official metrics against scipy, scikit-learn's published examples and GLUE's limits."""
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sibert_jax.tasks.classification.metrics import accuracy, f1, matthews, pearson, spearman
+
+VALUES = st.lists(
+    st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=3, max_size=30
+).filter(lambda pairs: all(len(set(side)) > 1 for side in zip(*pairs)))
+
+
+def test_the_examples_in_scikit_learns_documentation():
+    # sklearn.metrics.matthews_corrcoef: -0.33
+    assert matthews(np.array([1, 0, 1, 1]), np.array([1, 1, 1, 0])) == pytest.approx(-1 / 3)
+    # sklearn.metrics.accuracy_score: 0.5
+    assert accuracy(np.array([0, 2, 1, 3]), np.array([0, 1, 2, 3])) == 0.5
+    # sklearn.metrics.f1_score of class 1, the binary view of its multilabel example: 0.67
+    assert f1(np.array([1, 1, 0]), np.array([1, 0, 0])) == pytest.approx(2 / 3)
+
+
+@given(VALUES)
+def test_correlations_are_scipys_ties_and_all(pairs):
+    x, y = np.array(pairs, np.float64).T
+    assert pearson(x, y) == pytest.approx(scipy.stats.pearsonr(x, y).statistic, abs=1e-12)
+    assert spearman(x, y) == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=1e-12)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40))
+def test_f1_and_matthews_are_the_formulas_of_the_counts(pairs):
+    predicted, labels = np.array(pairs).T
+    tp, tn, fp, fn = (
+        int(np.sum((predicted == p) & (labels == q))) for p, q in ((1, 1), (0, 0), (1, 0), (0, 1))
+    )
+    product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+    wanted = (tp * tn - fp * fn) / product**0.5 if product else 0.0
+    assert matthews(predicted, labels) == pytest.approx(wanted, abs=1e-12)
+    precision = tp / (tp + fp) if tp + fp else 0.0
+    recall = tp / (tp + fn) if tp + fn else 0.0
+    total = precision + recall
+    assert f1(predicted, labels) == pytest.approx(2 * precision * recall / total if total else 0.0)
+
+
+def test_a_constant_side_has_no_correlation():
+    assert pearson(np.ones(4), np.arange(4)) == 0
+    assert spearman(np.arange(4), np.ones(4)) == 0
+    assert matthews(np.zeros(4, int), np.array([0, 1, 0, 1])) == 0

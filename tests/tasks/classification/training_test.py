@@ -1,0 +1,261 @@
+"""Fine-tuning runs from their config to their predictions."""
+
+import json
+import os
+import pathlib
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from sibert_jax.data import DataError
+from sibert_jax.tasks.classification.glue import TASKS
+from sibert_jax.train import build
+from sibert_jax.train.errors import ConfigError
+from sibert_jax.train.predict import predict
+from sibert_jax.train.session import Session
+from tests.tasks.classification.conftest import make_config, train_one
+
+GLUE = pathlib.Path(__file__).parents[4] / "shared/data"
+LABELS = ("entailment", "not_entailment")
+
+
+def loaded(path):
+    return json.loads(path.read_text())
+
+
+def metrics_rows(directory) -> list[dict]:
+    """All metrics but the clock's."""
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    clocks = ("perf/", "goodput/")
+    return [{k: v for k, v in json.loads(r).items() if not k.startswith(clocks)} for r in lines]
+
+
+def stop_at(monkeypatch, number: int):
+    """Sends SIGTERM the first time that a step is taken."""
+    original, left = Session.step, {number}
+
+    def step(self, state, batch):
+        state, report = original(self, state, batch)
+        if int(state.step) in left:
+            left.clear()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return state, report
+
+    monkeypatch.setattr(Session, "step", step)
+
+
+@pytest.fixture(scope="module")
+def finished(vocab, write_pairs, tmp_path_factory):
+    """A run of SIBERT and LAMB, in batches of two lengths, and its config and last state."""
+    config = make_config(vocab)
+    config.data.path = config.data.valid_path = write_pairs("train.tsv", LABELS)
+    config.data.test_path = write_pairs("test.tsv", LABELS, num_examples=5, seed=1)
+    config.data.num_seq_lens = 2
+    config.train.eval_every_steps = 40
+    directory = tmp_path_factory.mktemp("runs") / "finished"
+    return config, directory, train_one(config, directory)
+
+
+def test_32_pairs_are_learnt_and_predictions_written_as_glue_wants_them(finished):
+    config, directory, state = finished
+    assert int(state.step) == 120
+    results = loaded(directory / "results.json")
+    assert results["step"] == 120
+    learnt, chance = results["last"].values()
+    assert learnt["accuracy"] == results["best"]["eval/accuracy"] == 1.0
+    assert min(learnt["examples_per_second"], chance["examples_per_second"]) > 0
+    data = pathlib.Path(config.data.path).parent.name
+    lines = (directory / f"predictions/{data}_train.tsv").read_text().splitlines()
+    assert lines == ["index\tprediction", *(f"{i}\t{LABELS[i % 2]}" for i in range(32))]
+    lines = (directory / f"predictions/{data}_test.tsv").read_text().splitlines()
+    hits = sum(line == f"{i}\t{LABELS[i % 2]}" for i, line in enumerate(lines[1:]))
+    assert chance["accuracy"] == hits / 5
+
+
+def test_a_stopped_run_ends_as_the_straight_one(finished, tmp_path, monkeypatch):
+    config, straight, state = finished
+    stop_at(monkeypatch, 53)
+    assert int(train_one(config, tmp_path).step) == 53
+    assert not (tmp_path / "results.json").exists()
+    resumed = train_one(config, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, state.params, resumed.params)
+    assert metrics_rows(tmp_path) == metrics_rows(straight)
+    for path in (straight / "predictions").iterdir():
+        assert (tmp_path / "predictions" / path.name).read_text() == path.read_text()
+
+
+def test_the_run_says_of_new_text_what_it_has_learnt(finished, capsys):
+    config, directory, _ = finished
+    header, *rows = predict(directory, config.data.path, print, jax.devices()[:1])
+    assert header == "prediction\tsentence1\tsentence2"
+    known = [r.split("\t") for r in pathlib.Path(config.data.path).read_text().splitlines()[1:]]
+    assert rows == ["\t".join([label, first, second]) for first, second, label in known]
+    assert "at step 120" in capsys.readouterr().out
+
+
+def learns(config, directory) -> dict:
+    """What a run that evaluates on its own examples comes to."""
+    config.data.valid_path = config.data.path
+    train_one(config, directory)
+    (scores,) = loaded(directory / "results.json")["last"].values()
+    assert scores.pop("examples_per_second") > 0
+    return scores
+
+
+def test_bert_with_adamw_learns_the_scores_of_32_pairs(config, write_pairs, tmp_path):
+    config.task.dataset = "stsb"
+    config.model.arch = "bert"
+    config.optim.name = "adamw"
+    config.optim.learning_rate = 1e-2
+    config.data.path = write_pairs("train.tsv", [i / 7 for i in range(32)])
+    scores = learns(config, tmp_path / "run")
+    assert min(scores["pearson"], scores["spearman"]) > 0.9
+    first, last = (metrics_rows(tmp_path / "run")[i]["eval/loss"] for i in (0, -1))
+    assert last < 0.05 * first
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not GLUE.exists(), reason="../shared/data is not there")
+@pytest.mark.parametrize("optim", ["lamb", "adamw", "recipe"])
+@pytest.mark.parametrize(
+    ("task", "file"),
+    [("cola", "CoLA/train"), ("sst2", "SST-2/train"), ("mrpc", "MRPC/train"), ("qqp", "QQP/part"),
+     ("stsb", "STS-B/train"), ("mnli", "MNLI/train_part"), ("rte", "RTE/train"),
+     ("wnli", "WNLI/train")],
+)  # fmt: skip
+def test_32_examples_of_every_task_are_learnt(config, tmp_path, monkeypatch, task, file, optim):
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[3]))
+    from configs import glue
+    from sibert_jax.data.text_files import matching_files, read_lines
+
+    (source,) = matching_files(f"{GLUE}/glue/{file}.tsv*")
+    lines = list(read_lines(source))
+    (tmp_path / "train.tsv").write_text("\n".join(lines[:33]) + "\n", encoding="utf-8")
+    config.task.dataset = task
+    config.data.path = str(tmp_path / "train.tsv")
+    config.data.vocab = str(GLUE / "vocab/bert_base_uncased_vocab.txt")
+    config.data.seq_len = config.model.max_len = 128
+    config.model.vocab_size, config.model.width, config.model.ffn_width = 30_522, 64, 128
+    config.train.num_epochs = 60.0
+    if optim == "adamw":
+        glue.use_bert(config)
+        config.optim.learning_rate = 1e-3
+    if optim == "recipe":
+        glue.use_recipe(config)
+        config.optim.eta_lambda = 3e-3
+    scores = learns(config, tmp_path / "run")
+    least = 1.0 if TASKS[task].labels else 0.99
+    assert min(scores.values()) >= least, scores
+
+
+@pytest.mark.slow
+def test_the_recipe_trains_the_encoder_by_sgd_and_the_head_by_lamb(config, write_pairs, tmp_path):
+    config.data.path = write_pairs("train.tsv", LABELS)
+    config.optim.name = "scale_invariant_sgd"
+    config.optim.learning_rate = config.optim.weight_decay = 0.0
+    config.optim.eta_lambda = 1e-3
+    config.train.num_epochs = 20.0
+    assert learns(config, tmp_path / "run") == {"accuracy": 1.0}
+    rows = [row for row in metrics_rows(tmp_path / "run") if "optim/equilibrium_gap" in row]
+    assert len(rows) == 8
+    assert max(row["optim/euler_residual"] for row in rows) < 1e-4
+
+
+def test_epochs_and_shares_become_steps(config, write_pairs):
+    config.data.path = config.data.valid_path = write_pairs("train.tsv", LABELS)
+    run = build.run_config(config)
+    assert (run.train.num_steps, run.optim.warmup_steps) == (0, 0)
+    run = run.with_num_steps(steps_per_epoch=4)
+    assert (run.train.num_steps, run.optim.warmup_steps) == (120, 12)
+    assert run.optim.head.warmup_steps == 12
+    assert run.with_num_steps(steps_per_epoch=4) == run
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("task.dataset", "sst-2", "task.dataset='sst-2' is unknown; choose one of .*'sst2'"),
+        ("task.name", "classify", "task.name='classify' is unknown"),
+        ("train.num_epochs", -1.0, "train.num_epochs=-1.0 must be positive"),
+        ("train.num_epochs", 0.0, "train.num_epochs=0.0 must be positive"),
+        ("optim.warmup_fraction", 1.0, r"optim.warmup_fraction=1.0 must lie in \[0, 1\)"),
+        ("optim.head.warmup_fraction", -0.1, "optim.head.warmup_fraction=-0.1 must lie in"),
+        ("optim.eta_lambda", 1e-3, "optim.eta_lambda=0.001 sets both"),
+        ("data.source", "text", "data.source must be files or tfds, not 'text'"),
+        ("data.path", "", "data.path is empty"),
+        ("data.num_seq_lens", 0, "data.num_seq_lens must be at least 1"),
+        ("data.seq_len", 64, "data.seq_len=64 must lie between 8 and model.max_len=32"),
+    ],
+)
+def test_a_value_that_cannot_work_is_named(config, key, value, message):
+    *sections, name = key.split(".")
+    target = config
+    for section in sections:
+        target = target[section]
+    target[name] = value
+    with pytest.raises(ConfigError, match=message):
+        build.run_config(config)
+
+
+def test_each_kind_of_run_has_its_own_measure_of_length(config):
+    config.train.num_steps = 10
+    with pytest.raises(ConfigError, match="train.num_steps is not a key"):
+        build.run_config(config)
+    del config.train.num_steps
+    config.optim.head.warmup_steps = 10
+    with pytest.raises(ConfigError, match="optim.head.warmup_steps is not a key"):
+        build.run_config(config)
+
+
+def test_a_head_of_the_recipe_is_refused(config):
+    config.optim.name = "scale_invariant_sgd"
+    config.optim.head.name = "recipe"
+    with pytest.raises(ConfigError, match="its head is not scale invariant"):
+        build.run_config(config)
+
+
+def test_the_vocabulary_is_that_of_the_run_to_start_from(config, vocab, tmp_path):
+    source = tmp_path / "pretrained"
+    source.mkdir()
+    (source / "vocab.txt").write_text(vocab.read_text())
+    config.checkpoint.init_from = str(source)
+    assert build.finetuning_tokenizer(build.run_config(config)).vocab_size == 48
+    config.data.vocab = ""
+    assert build.finetuning_tokenizer(build.run_config(config)).vocab_size == 48
+    config.data.vocab = str(vocab)
+    (source / "vocab.txt").write_text(vocab.read_text().replace("w7\n", "other\n"))
+    with pytest.raises(ConfigError, match="is not the vocabulary of checkpoint.init_from"):
+        build.finetuning_tokenizer(build.run_config(config))
+    config.checkpoint.init_from, config.model.vocab_size = "", 50
+    with pytest.raises(ConfigError, match="has 48 pieces but model.vocab_size=50"):
+        build.finetuning_tokenizer(build.run_config(config))
+    config.data.vocab = ""
+    with pytest.raises(ConfigError, match="both empty, so there is no vocabulary"):
+        build.finetuning_tokenizer(build.run_config(config))
+
+
+def test_unlabelled_or_too_few_examples_are_refused(config, write_pairs, tmp_path):
+    def load(**paths):
+        config.data.update(paths)
+        build.load_task(build.run_config(config), progress=print)
+
+    unlabelled = tmp_path / "unlabelled.tsv"
+    unlabelled.write_text("sentence1\tsentence2\na\tb\n")
+    train = write_pairs("train.tsv", LABELS)
+    with pytest.raises(DataError, match=r"data.valid_path \(.*_unlabelled\) has no labels"):
+        load(path=train, valid_path=str(unlabelled))
+    with pytest.raises(DataError, match="data.valid_fraction=0.0001 holds out 0 of 32 examples"):
+        load(path=train, valid_path="", valid_fraction=1e-4)
+
+
+def test_text_for_a_run_that_was_pretrained_is_refused(tmp_path):
+    from sibert_jax.train.defaults import default_config
+
+    (tmp_path / "config.json").write_text(json.dumps(default_config().to_dict()))
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    with pytest.raises(ConfigError, match="--predict is for fine-tuned runs"):
+        predict(tmp_path, "new.txt", print)
+    with pytest.raises(ConfigError, match="has no config.json that can be read"):
+        predict(tmp_path / "nowhere", "new.txt", print)
