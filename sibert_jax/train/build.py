@@ -79,11 +79,12 @@ def run_config(config: ml_collections.ConfigDict) -> RunConfig:
         checkpoint=_dataclass("checkpoint", CheckpointConfig, config.checkpoint.to_dict()),
     )
     if is_pretraining:
-        _check_schedules(run)
+        check_schedules(run)
     return run
 
 
-def _check_schedules(run: RunConfig) -> None:
+def check_schedules(run: RunConfig) -> None:
+    """Refuses schedules that do not fit `train.num_steps`, once that is known."""
     num_steps = run.train.num_steps
     for section, values in (("optim", run.optim), ("optim.head", run.optim.head)):
         try:

@@ -106,10 +106,6 @@ class TrainConfig:
     watchdog_secs: float
 
     def __post_init__(self):
-        if not 0 <= self.num_epochs < math.inf:
-            raise ConfigError(f"train.num_epochs={self.num_epochs} must be positive and finite.")
-        if self.num_epochs == 0:
-            _at_least("train", self, 1, "num_steps")
         _at_least("train", self, 1, "global_batch_size", "microbatches", "log_every_steps")
         _at_least("train", self, 0, "eval_every_steps", "eval_batches", "max_skips_in_a_row")
         _at_least("train", self, 0, "max_rollbacks")
@@ -206,7 +202,10 @@ class RunConfig:
         if isinstance(self.task, QuestionAnsweringConfig):
             self._check_question_answering(self.task)
         if isinstance(self.task, PretrainingConfig):
+            _at_least("train", self.train, 1, "num_steps")
             self._check_pretraining(self.task)
+        elif not 0 < (num_epochs := self.train.num_epochs) < math.inf:
+            raise ConfigError(f"train.num_epochs={num_epochs} must be positive and finite.")
         elif self.optim.name == "scale_invariant_sgd" and self.optim.head.name == "recipe":
             raise ConfigError(
                 f'optim.head.name="recipe" with task.name={self.task.name!r}: its head is not '

@@ -27,6 +27,7 @@ class Session:
 
     def __init__(self, run: RunConfig, mesh: Mesh, task: Task, data: TaskData):
         self.run = run.with_num_steps(data.steps_per_epoch)
+        build.check_schedules(self.run)
         self.mesh, self.task, self.data = mesh, task, data
         self.batch_size = run.train.global_batch_size
         abstract = jax.eval_shape(self._init_params, self.abstract_batch())
