@@ -59,6 +59,7 @@ ONE = {
     "leaky relu": (lambda x, y: jax.nn.leaky_relu(x), (1, 0), []),
     "relu6": (lambda x, y: jax.nn.relu6(x), (1, 0), [(1, 0)]),
     "exp": (lambda x, y: jnp.exp(x), (0, 0), [(1, 0)]),
+    "error function": (lambda x, y: lax.erf(x), (0, 0), [(1, 0)]),
     "log": (lambda x, y: jnp.log(jnp.abs(x)), (0, 0), [(1, 0)]),
     "tanh of a ratio": (lambda x, y: jnp.tanh(x / y), (0, 0), [(1, -1)]),
     "gelu": (lambda x, y: jax.nn.gelu(x), (1, 0), [(1, 0)]),
@@ -96,6 +97,9 @@ ONE = {
     ),
     "gather by argmax": (lambda x, y: x[jnp.argmax(y)], (1, 0), []),
     "dynamic slice": (lambda x, y: lax.dynamic_slice(x, (1, 1), (2, 2)), (1, 0), []),
+    "update a slice": (
+        lambda x, y: lax.dynamic_update_slice(x, y[:1], (1, 0)), (1, 0), [(1, -1)],
+    ),
     "scatter": (lambda x, y: x.at[0].set(y[0]), (1, 0), [(1, -1)]),
     "scatter into zeros": (lambda x, y: jnp.zeros(8).at[2:6].set(x[0]), (1, 0), []),
     "scatter add": (lambda x, y: x.at[0].add(y[0]), (1, 0), [(1, -1)]),
@@ -145,10 +149,10 @@ ONE = {
     "gradient of max pooling": (
         jax.grad(
             lambda x, y: jnp.sum(
-                lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (1, 1), "VALID") ** 2
+                lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (1, 1), "VALID") ** 3
             )
         ),
-        (1, 0),
+        (2, 0),
         [],
     ),
     "matrix product": (lambda x, y: x @ y, (1, 1), []),
