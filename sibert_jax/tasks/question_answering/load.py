@@ -169,7 +169,9 @@ def load_new_questions(
         progress=lambda line: None,
     )
     windows = WindowRows(features, tokenizer, digest(path))
-    seq_lens = choose_seq_lens(windows.lengths, MAX_NEW_SEQ_LENS)
+    # Each length is compiled: no more of them than there are batches.
+    num_batches = -(-len(windows) // global_batch_size)
+    seq_lens = choose_seq_lens(windows.lengths, min(num_batches, MAX_NEW_SEQ_LENS))
     batches = BucketedBatches(
         windows, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
     )

@@ -9,6 +9,7 @@ from sibert_jax.data import DataError, Tokenizer
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.question_answering.load import (
     QuestionAnsweringSpec,
+    load_new_questions,
     load_question_answering,
 )
 from sibert_jax.tasks.question_answering.task import QuestionAnsweringConfig
@@ -98,3 +99,32 @@ def test_the_files_of_two_versions_are_not_mixed_up(load):
         load(train)
     task, _ = load(json.loads(json.dumps(train)), unanswerable=True)
     assert task.task.unanswerable
+
+
+def test_new_questions_are_answered_in_the_order_of_the_file_out_of_their_contexts(write):
+    lines = [f"who {i}\tThe  Oil\u00a0crisis began in {1970 + i}." for i in range(6)]
+    path = write("new.tsv", "".join(f"{line}\n" for line in lines))
+    task, new = load_new_questions(
+        MODEL, QuestionAnsweringConfig(**SETTINGS), str(path), TOKENIZER,
+        seq_len=16, global_batch_size=4,
+    )  # fmt: skip
+    assert len(task.seq_lens) <= len(new.batches)
+    results = []
+    for step in range(len(new.batches)):
+        batch = new.batches.batch(step, slice(None))
+        span = np.stack([batch["may_end"].argmax(axis=1) + 1] * 2)  # the second and third piece
+        logits = np.zeros((len(batch["tokens"]), 1))
+        results.append(
+            {
+                "window": batch["example_index"],
+                "counts": batch["example_weights"] > 0,
+                "null_score": logits[:, 0] + 9.0,  # without task.unanswerable it says nothing
+                "start_logit": logits,
+                "end_logit": logits,
+                "score_BC": logits,
+                "first_BC": span[0][:, None],
+                "last_BC": span[1][:, None] + 1,
+            }
+        )
+    answers = [f"Oil crisis\twho {i}" for i in range(6)]
+    assert new.lines(results) == ["prediction\tquestion", *answers]

@@ -11,6 +11,7 @@ from sibert_jax.tasks.question_answering.__main__ import main as score
 from sibert_jax.train.defaults import finetuning_config
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.loop import train
+from sibert_jax.train.predict import predict
 
 from .conftest import PIECES, entry, squad
 
@@ -90,12 +91,15 @@ def test_a_run_leaves_answers_that_score_what_it_says(config, write, tmp_path, c
     scores = json.loads(capsys.readouterr().out)
     assert scores["f1"] == pytest.approx(after["eval/f1"])
     results = json.loads((tmp_path / "run/results.json").read_text())
-    assert results["last"]["train"]["exact"] == pytest.approx(scores["exact"])
+    assert results["held_out"]["train"]["exact"] == pytest.approx(scores["exact"])
     # A finished run answers again, with another threshold or on another file.
     config.task.null_threshold = -1e9
     train_one(config, tmp_path / "run")
     answers = json.loads((written / "predictions.json").read_text())
     assert set(answers.values()) == {""}
+    new = write("new.tsv", "Where is Ada?\tBob is in\u00a0Rome.\n\nWho?\tEve is in Lima.\n")
+    lines = predict(tmp_path / "run", str(new), print, jax.devices()[:1])
+    assert lines == ["prediction\tquestion", "\tWhere is Ada?", "\tWho?"]
 
 
 def test_a_file_of_squad_2_needs_the_setting(config, write, tmp_path):
