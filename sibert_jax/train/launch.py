@@ -95,13 +95,11 @@ def _start(settings: DistributedConfig) -> None:
         )
     except (RuntimeError, ValueError) as error:
         started.set()
+        hint = (
+            "" if explicit else ' Is this a TPU pod, a SLURM or an Open MPI job? Else "explicit".'
+        )
         raise ConfigError(
-            f"distributed.start={settings.start!r} does not work here: {one_line(error)}"
-            + (
-                ""
-                if explicit
-                else '; is this a TPU pod, a SLURM or an Open MPI job? Else "explicit".'
-            )
+            f"distributed.start={settings.start!r} does not work here: {one_line(error)}{hint}"
         ) from None
     started.set()
 
