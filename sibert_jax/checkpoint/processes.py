@@ -40,7 +40,7 @@ def add(sums: dict[str, int]) -> dict[str, int]:
     """Adds digests modulo 2^64 over all processes, which all call this with the same names."""
     if jax.process_count() == 1:
         return sums
-    halves = [divmod(total, 1 << 32) for total in sums.values()]  # JAX has no 64 bits here
+    halves = [divmod(total & MASK, 1 << 32) for total in sums.values()]  # JAX has no 64 bits here
     gathered = multihost_utils.process_allgather(np.array(halves, np.uint32))
     totals = [sum((int(high) << 32) + int(low) for high, low in leaf) for leaf in zip(*gathered)]
     return {name: total & MASK for name, total in zip(sums, totals)}
