@@ -63,7 +63,7 @@ def test_32_pairs_are_learnt_and_predictions_written_as_glue_wants_them(finished
     assert int(state.step) == 120
     results = loaded(directory / "results.json")
     assert results["step"] == 120
-    learnt, chance = results["last"].values()
+    learnt, chance = results["held_out"].values()
     assert learnt["accuracy"] == results["best"]["eval/accuracy"] == 1.0
     assert min(learnt["examples_per_second"], chance["examples_per_second"]) > 0
     data = pathlib.Path(config.data.path).parent.name
@@ -99,7 +99,7 @@ def learns(config, directory) -> dict:
     """What a run that evaluates on its own examples comes to."""
     config.data.valid_path = config.data.path
     train_one(config, directory)
-    (scores,) = loaded(directory / "results.json")["last"].values()
+    (scores,) = loaded(directory / "results.json")["held_out"].values()
     assert scores.pop("examples_per_second") > 0
     return scores
 
