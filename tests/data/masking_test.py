@@ -28,7 +28,7 @@ def sequence(tokenizer, num_text, num_padding=0):
     )
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(
     num_text=st.integers(1, 60),
     num_padding=st.integers(0, 20),
@@ -91,7 +91,7 @@ def words_of(tokens, tokenizer):
     return words
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(
     continuations=st.lists(st.booleans(), min_size=20, max_size=20),
     specials=st.sets(st.integers(1, 19), max_size=3),

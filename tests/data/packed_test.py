@@ -8,7 +8,7 @@ from sibert_jax.data import DataError, PackedExamples
 sentence_lengths = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=1)
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(documents=sentence_lengths, seq_len=st.integers(3, 12))
 def test_chunks_put_together_are_the_documents_with_separators(
     documents, seq_len, make_corpus, make_tokenizer

@@ -133,7 +133,7 @@ def chunks_by_hand(documents, target):
     return [*starts, sentence]
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(
     documents=st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=9), min_size=1),
     target=st.integers(1, 20),

@@ -60,7 +60,7 @@ texts = st.lists(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(max_examples=100)
 @given(texts)
 def test_word_by_word_gives_the_ids_of_whole_texts(batch):
     expected = [encoding.ids for encoding in reference(PIECES).encode_batch(batch)]

@@ -47,7 +47,7 @@ def test_weights_are_exact_in_every_period():
         assert counts == {0: 5, 1: 3, 2: 2}
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=5), st.integers(0, 10**12))
 def test_every_stretch_has_nearly_its_share(weights, start):
     mixture = WeightedExamples([NumberedExamples(k, 9) for k in range(len(weights))], weights, 0)

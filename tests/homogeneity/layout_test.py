@@ -11,7 +11,7 @@ LINKS = st.lists(st.tuples(NAMES, NAMES, st.sampled_from("012")), max_size=12).m
 )
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100, database=None)
 @given(LINKS)
 def test_every_link_has_its_own_lane_and_lanes_do_not_overlap(links):
     nodes = column(links)

@@ -158,7 +158,7 @@ def check(seed, largest_error):
     return len(scalings)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, database=None)
+@settings(max_examples=20, database=None)
 @given(st.integers(0, 2**32 - 1))
 def test_what_is_certified_holds_in_random_networks(largest_error, seed):
     check(seed, largest_error)

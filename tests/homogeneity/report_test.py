@@ -27,7 +27,7 @@ def rank(rows):
     return np.linalg.matrix_rank(rows.astype(float)) if len(rows) else 0
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=200, database=None)
 @given(FORMS)
 def test_the_null_space_solves_every_equation_and_has_the_right_dimension(forms):
     basis = null_space([Degree(form) for form in forms], SIZE)
@@ -36,7 +36,7 @@ def test_the_null_space_solves_every_equation_and_has_the_right_dimension(forms)
     assert len(basis) == SIZE - rank(matrix(forms)) == rank(vectors)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=200, database=None)
 @given(FORMS)
 def test_blocks_are_minimal_disjoint_solutions_found_by_trying_every_subset(forms):
     blocks = find_blocks([Degree(form) for form in forms], list(range(SIZE)))

@@ -29,7 +29,7 @@ def clip(tx, updates, params):
 seeds = st.integers(0, 2**20)
 ratios = st.floats(1e-3, 1e3)
 scales = st.sampled_from([1e-6, 1e-3, 1.0, 1e3, 1e6])
-few = settings(max_examples=20, derandomize=True, deadline=None)
+few = settings(max_examples=20)
 
 
 @few

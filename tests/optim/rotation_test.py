@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sibert_jax.optim import effective_learning_rate, radial_cosine, rotation
 
 
-@settings(max_examples=40, derandomize=True, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 2**20),
     st.floats(-8, 0.49),

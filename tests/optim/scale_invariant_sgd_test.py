@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sibert_jax.optim import ROWS, make_schedule, scale_invariant_sgd
 
 SHAPES = {"w": (4, 6), "b": (6,)}
-few = settings(max_examples=15, derandomize=True, deadline=None)
+few = settings(max_examples=15)
 seeds = st.integers(0, 2**20)
 
 

@@ -31,7 +31,7 @@ def test_rows_of_training_and_of_evaluation_become_separate_series(metrics_of):
     assert notes == []
 
 
-@settings(deadline=None, derandomize=True, max_examples=50)
+@settings(max_examples=50)
 @given(
     written=st.lists(st.tuples(st.integers(0, 20), st.floats(-1e6, 1e6)), min_size=1, max_size=40)
 )

@@ -35,7 +35,7 @@ def test_a_row_is_the_mean_over_the_steps_since_the_one_before():
     assert window_lengths(np.array([0, 10, 15])).tolist() == [1, 10, 5]
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(series=SERIES, count=st.integers(1, 40))
 def test_stretches_ascend_stay_within_their_rows_and_are_at_most_as_many_as_asked(series, count):
     points = in_stretches(series, count)
@@ -48,7 +48,7 @@ def test_stretches_ascend_stay_within_their_rows_and_are_at_most_as_many_as_aske
     assert points.highest.max() == series.values.max()
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(series=SERIES)
 def test_one_stretch_is_the_mean_over_the_steps(series):
     points = in_stretches(series, 1)

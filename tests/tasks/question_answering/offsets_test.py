@@ -66,7 +66,7 @@ texts = st.text(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(max_examples=150)
 @given(texts)
 def test_each_piece_is_what_its_letters_become(text):
     ids, starts, ends, _ = ENCODER.encode([text])
@@ -87,7 +87,7 @@ def test_each_piece_is_what_its_letters_become(text):
     assert place == len(letters)
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(texts, max_size=4))
 def test_ids_are_those_of_the_tokenizer(batch):
     pieces = ENCODER.encode(batch)

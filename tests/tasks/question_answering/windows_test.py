@@ -38,7 +38,7 @@ sizes = st.tuples(st.integers(1, 120), st.integers(1, 30), st.integers(1, 40)) |
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(sizes)
 def test_windows_and_best_stretches_are_those_of_bert(size):
     num_pieces, room, stride = size
@@ -50,7 +50,7 @@ def test_windows_and_best_stretches_are_those_of_bert(size):
         assert best == list(range(windows.best_start[i], windows.best_end[i]))
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(1, 500), st.integers(1, 60), st.integers(1, 90))
 def test_every_piece_has_its_most_context_in_exactly_one_window(num_pieces, room, stride):
     windows = cut_windows(num_pieces, room, stride)
