@@ -1,0 +1,89 @@
+"""The step that processes agree to stop after, with the notes between them in a dict."""
+
+import time
+
+import pytest
+
+from sibert_jax.train import stop_step
+from sibert_jax.train.hosts import ALONE, Hosts
+from sibert_jax.train.signals import StopRequest
+from sibert_jax.train.stop_step import StopStep
+
+
+class Notes:
+    """What `coordination` offers."""
+
+    def __init__(self):
+        self.notes = {}
+
+    def put(self, key, value):
+        self.notes.setdefault(key, value)
+
+    def get(self, key):
+        return self.notes.get(key)
+
+    def entries(self, folder):
+        return {int(k.rsplit("/")[-1]): v for k, v in self.notes.items() if k.startswith(folder)}
+
+
+class One(Hosts):
+    """Process `index` of two."""
+
+    count = 2
+
+    def __init__(self, index):
+        self.index = index
+
+
+@pytest.fixture
+def pair(monkeypatch):
+    """The two processes' requests and stop steps."""
+    monkeypatch.setattr(stop_step, "coordination", Notes())
+    monkeypatch.setattr(stop_step, "POLL_SECONDS", 0.01)
+    requests = StopRequest(), StopRequest()
+    with StopStep(requests[0], One(0)) as first, StopStep(requests[1], One(1)) as second:
+        yield requests, first, second
+
+
+def signal_one(requests):
+    requests[1].requested = "SIGTERM"
+    while requests[0].requested != "SIGTERM":
+        time.sleep(0.01)
+
+
+def test_both_stop_after_the_step_that_none_has_asked_about(pair):
+    requests, first, second = pair
+    assert not first.reached(7)
+    assert not second.reached(5)
+    signal_one(requests)
+    assert first.reached(8)
+    assert [second.reached(step) for step in (6, 7, 8)] == [False, False, True]
+
+
+def test_a_signal_before_the_first_step_of_a_resumed_run_stops_after_that_step(pair):
+    requests, first, second = pair
+    signal_one(requests)
+    assert first.reached(101)
+    assert second.reached(101)
+
+
+def test_a_signal_that_only_one_has_begun_a_step_before_stops_after_the_next(pair):
+    requests, first, second = pair
+    assert not first.reached(101)
+    signal_one(requests)
+    assert [second.reached(101), second.reached(102)] == [False, True]
+    assert first.reached(102)
+
+
+def test_without_a_signal_nothing_stops(pair):
+    _, first, second = pair
+    assert not first.reached(1)
+    assert not second.reached(10**6)
+
+
+def test_a_process_alone_stops_at_once():
+    request = StopRequest()
+    with StopStep(request, ALONE) as stop:
+        assert not stop.reached(3)
+        request.requested = "SIGINT"
+        assert stop.reached(4)
