@@ -1,10 +1,11 @@
 """64 bits that tell whether an array is the one that was saved, whatever mesh it lies on.
 
 digest(x) = Σ_i word_i · m(i) mod 2^64, over the elements' bits as integers, i the row-major index
-and m(i) an odd pseudo-random number: multilinear hashing (Carter and Wegman 1979). An odd number
-has an inverse modulo 2^64, so one changed element always changes the digest; several do except
-with a chance of about 2^-64. A sum of integers does not depend on its order, so devices and
-processes each add what they hold.
+and m(i) an odd pseudo-random number: multilinear hashing (Carter and Wegman 1979). Elements of 8
+bytes are two words. An odd number has an inverse modulo 2^64, so one changed word always changes
+the digest; several do except with a chance of at most 2^-32 (words that differ in their last bits:
+2^-63). A sum of integers does not depend on its order, so devices and processes each add what they
+hold.
 """
 
 from collections.abc import Iterator
@@ -47,16 +48,19 @@ def partial_digest(part: np.ndarray, index: tuple[slice, ...], shape: tuple[int,
       index: where they lie in the whole: a slice with step 1 for each axis.
       shape: of the whole.
     """
-    words = np.ascontiguousarray(part).view(f"u{part.dtype.itemsize}").ravel()
+    size = part.dtype.itemsize
+    if size == 8:
+        index, shape, size = (*index, slice(None)), (*shape, 2), 4
+    words = np.ascontiguousarray(part).reshape(-1).view(f"u{size}")
     total = position = 0
     for start, length in _runs(index, shape):
         while length:
             block, offset = divmod(start, PERIOD)
-            size = min(length, PERIOD - offset)
-            run = words[position : position + size].astype(np.uint64)
+            count = min(length, PERIOD - offset)
+            run = words[position : position + count].astype(np.uint64)
             high = int(_odd(np.array([block]))[0])
-            total += high * int(np.dot(run, LOW[offset : offset + size]))
-            start, length, position = start + size, length - size, position + size
+            total += high * int(np.dot(run, LOW[offset : offset + count]))
+            start, length, position = start + count, length - count, position + count
     return total & MASK
 
 

@@ -1,8 +1,12 @@
 """Reads a checkpoint whole, on the host, and compares it with its manifest."""
 
 import gc
+import logging
 import pathlib
+import sys
+import time
 import warnings
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -26,8 +30,15 @@ def verify(path: pathlib.Path) -> manifests.Manifest:
     """
     manifest = manifests.read(path)
     manifests.check_files(path, manifest)
+    missing = set(manifest.leaves)
     for item in ITEMS:
-        check_leaves(read_leaves(path, item), manifest, item)
+        for name, array in read_leaves(path, item):
+            if name not in missing:
+                raise CorruptError(f"leaf {name} is not in the manifest")
+            check_leaf(name, array, manifest.leaves[name])
+            missing.remove(name)
+    if missing:
+        raise CorruptError(f"leaf {min(missing)} is missing")
     return manifest
 
 
@@ -40,42 +51,59 @@ def problem_of(path: pathlib.Path) -> str:
     return ""
 
 
-def check_leaves(leaves: dict[str, np.ndarray], manifest: manifests.Manifest, item: str) -> None:
-    """Compares names, shapes, dtypes and digests; raises CorruptError."""
-    stated = {name: leaf for name, leaf in manifest.leaves.items() if name.startswith(f"{item}/")}
-    if different := sorted(stated.keys() ^ leaves.keys()):
-        where = "missing" if different[0] in stated else "not in the manifest"
-        raise CorruptError(f"leaf {different[0]} is {where}")
-    for name, leaf in stated.items():
-        found = leaves[name]
-        if list(found.shape) != leaf["shape"] or str(found.dtype) != leaf["dtype"]:
-            raise CorruptError(f"leaf {name} is {found.shape} {found.dtype}, was written as {leaf}")
-        if digest(found) != leaf["digest"]:
-            raise CorruptError(f"the numbers of leaf {name} have changed since they were written")
+def check_leaf(name: str, array: np.ndarray, stated: dict) -> None:
+    """Compares shape, dtype and digest with the manifest's; raises CorruptError."""
+    if list(array.shape) != stated["shape"] or str(array.dtype) != stated["dtype"]:
+        raise CorruptError(
+            f"leaf {name} is {array.shape} {array.dtype} instead of {tuple(stated['shape'])} "
+            f"{stated['dtype']}"
+        )
+    if digest(array) != stated["digest"]:
+        raise CorruptError(f"the numbers of leaf {name} have changed since they were written")
 
 
-def read_leaves(path: pathlib.Path, item: str) -> dict[str, np.ndarray]:
-    """The arrays of "params" or "rest", by name, on the host of this process alone.
+def read_leaves(path: pathlib.Path, item: str) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of "params" or "rest" by name, on the host, without a word to other processes.
+
+    One at a time, so that a state need not fit in memory.
 
     Raises:
       CorruptError: Orbax cannot read them.
     """
+    handler = ocp.PyTreeCheckpointHandler()
+    tree = _readable(item, lambda: handler.metadata(path / item).tree)
+    paths, treedef = jax.tree_util.tree_flatten_with_path({item: tree})
+    count = len(paths)
+    to_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+    for k, (key, _) in enumerate(paths):
+        wanted = treedef.unflatten([0 if i == k else ocp.PLACEHOLDER for i in range(count)])
+        arguments = ocp.args.PyTreeRestore(
+            item=wanted[item], restore_args=treedef.unflatten([to_numpy] * count)[item]
+        )
+        name = jax.tree_util.keystr(key, simple=True, separator="/")
+        restored = _readable(name, lambda a=arguments: handler.restore(path / item, args=a))
+        yield name, jax.tree.leaves(restored)[k]
+
+
+def _readable(what: str, read):
     failure = None
     try:
-        handler = ocp.PyTreeCheckpointHandler()
-        tree = handler.metadata(path / item).tree
-        to_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        restored = handler.restore(path / item, args=ocp.args.PyTreeRestore(restore_args=to_numpy))
-        return named({item: restored})
+        return read()
     except Exception as error:  # Orbax raises many kinds, all of them about these files
         failure = error
-    # A failed read leaves coroutines that complain on stderr when they are collected.
+    # The other reads that it started come back to an event loop that is closed, and say so, as do
+    # coroutines that nothing waits for any more. The first message says it all.
+    logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
+    before, logger.disabled = logger.disabled, True
+    sys.unraisablehook = lambda _: None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         reason = next(iter(str(failure).splitlines()), type(failure).__name__)
         failure = None
+        time.sleep(0.2)
         gc.collect()
-    raise CorruptError(f"its {item} cannot be read ({reason[:200]})")
+    logger.disabled, sys.unraisablehook = before, hook
+    raise CorruptError(f"{what} cannot be read ({reason[:200]})")
 
 
 def named(tree) -> dict:

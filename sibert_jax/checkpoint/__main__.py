@@ -1,0 +1,109 @@
+"""Looks after checkpoints: python -m sibert_jax.checkpoint {list,verify,show,diff,export} DIR."""
+
+import argparse
+import os
+import pathlib
+import sys
+
+import jax
+from absl import logging
+
+from sibert_jax.checkpoint import commands
+from sibert_jax.checkpoint.errors import CheckpointError, CorruptError
+from sibert_jax.checkpoint.export import export
+from sibert_jax.checkpoint.transfer import checkpoints_in
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m sibert_jax.checkpoint", description=__doc__)
+    sub = top.add_subparsers(dest="command", required=True, metavar="command")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        command = sub.add_parser(name, help=text, description=text)
+        command.add_argument("directory", help="workdir of a run, or its checkpoints")
+        return command
+
+    add("list", "step, date, size of every checkpoint, and whether its files are all there")
+    add("verify", "reads every checkpoint whole; exit status 1 if one is bad")
+    show = add("show", "manifest and table of leaves")
+    show.add_argument("step", nargs="?", help="the newest if not given")
+    diff = add("diff", "leaves, settings and versions that differ between two checkpoints")
+    diff.add_argument("a", help="a step")
+    diff.add_argument("b", help="a step, or the directory of another run's checkpoint")
+    exporting = add("export", "parameters to one .safetensors file")
+    exporting.add_argument("file", type=pathlib.Path)
+    exporting.add_argument("--step", help="the newest if not given")
+    return top
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs one command; returns the exit status."""
+    directory = checkpoints_in(arguments.directory)
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory} is no directory.")
+    match arguments.command:
+        case "list":
+            _print(commands.list_all(directory))
+        case "verify":
+            lines, good = commands.verify_all(directory)
+            _print(lines)
+            return 0 if good else 1
+        case "show":
+            path = _checkpoint(directory, arguments.step)
+            _print(_told(path, commands.show(path)))
+        case "diff":
+            a = _checkpoint(directory, arguments.a)
+            b = _checkpoint(directory, arguments.b)
+            _print(_told(f"{a} or {b}", commands.diff(a, b)))
+        case "export":
+            path = _checkpoint(directory, arguments.step)
+            try:
+                manifest = export(path, arguments.file)
+            except CorruptError as error:
+                raise CheckpointError(f"checkpoint {path} cannot be used: {error}.") from None
+            print(f"{arguments.file}: parameters of step {manifest.step:,}")
+    return 0
+
+
+def _checkpoint(directory: pathlib.Path, step: str | None) -> pathlib.Path:
+    if step is None:
+        return commands.newest(directory)
+    path = directory / step if step.isdecimal() else pathlib.Path(step).expanduser().absolute()
+    if not path.is_dir():
+        raise CheckpointError(f"there is no checkpoint {path}.")
+    return path
+
+
+def _told(where, lines):
+    try:
+        yield from lines
+    except CorruptError as error:
+        raise CheckpointError(f"checkpoint {where} cannot be used: {error}.") from None
+
+
+def _print(lines) -> None:
+    for line in lines:
+        print(line)
+
+
+def main() -> None:
+    """Ends with one sentence on stderr and exit status 2 where something is wrong."""
+    arguments = parser().parse_args()
+    logging.set_verbosity(logging.FATAL)  # Orbax tells at length what is told here in a sentence
+    # On the host alone: the accelerators may be training.
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        status = run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The command line: what it prints, its exit status, and the page that shows it."""
+
+import json
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from sibert_jax.checkpoint import __main__ as command
+from sibert_jax.checkpoint import manifest as manifests
+from tests.checkpoint.conftest import make_state
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE = (ROOT / "docs/checkpoints.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def workdir(two, tmp_path):
+    return shutil.copytree(two, tmp_path / "run")
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+    """Runs the command in this process; returns status, stdout and stderr."""
+    monkeypatch.setattr(command.logging, "set_verbosity", lambda level: None)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["checkpoint", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            command.main()
+        return exit_.value.code, *capsys.readouterr()
+
+    return call
+
+
+def test_list_tells_the_good_from_the_bad(call, workdir):
+    (workdir / "checkpoints/2/rest/_METADATA").write_text("{}")
+    (workdir / "checkpoints/10").mkdir()
+    (workdir / "checkpoints/7.corrupt").mkdir()
+    status, out, err = call("list", workdir)
+    assert (status, err) == (0, "")
+    _, one, two, ten, aside = out.splitlines()
+    assert re.fullmatch(r" +1  \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d +0.0 MB  ok", one)
+    assert "BAD: file rest/_METADATA has 2 bytes instead of" in two
+    assert "BAD: it has no manifest.json" in ten
+    assert aside.startswith("7.corrupt: ")
+
+
+def test_verify_fails_if_one_is_bad(call, workdir):
+    assert call("verify", workdir) == (0, "1: verified\n2: verified\n", "")
+    (workdir / "checkpoints/1/manifest.json").unlink()
+    status, out, _ = call("verify", workdir / "checkpoints")
+    assert status == 1
+    assert out.splitlines()[0].startswith("1: BAD: it has no manifest.json")
+
+
+def test_show_lists_run_and_leaves(call, workdir):
+    status, out, _ = call("show", workdir, 1)
+    assert status == 0
+    assert "config.model.width = 4" in out
+    assert re.search(r"params/encoder/stem/kernel +\(4, 4\) +bfloat16 +32  [0-9a-f]{16}\n", out)
+    assert call("show", workdir)[1].startswith(f"{workdir / 'checkpoints/2'}, written ")
+
+
+def test_diff_tells_what_differs_and_by_how_much(call, workdir):
+    status, out, _ = call("diff", workdir, 1, workdir / "checkpoints/2")
+    assert status == 0
+    a, b = (make_state(step)[0]["encoder"]["embed"]["token"] for step in (1, 2))
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    relative = np.linalg.norm(a - b) / np.linalg.norm(a)
+    assert "learning_rate: 0.1 -> 0.2\n" in out
+    assert (
+        f"params/encoder/embed/token: largest difference {abs(a - b).max():.3g}, relative to the "
+        f"norm {relative:.3g}\n" in out
+    )
+    assert out.endswith("1 leaves are the same, bit for bit\n")  # rest/bad
+
+
+def test_export_is_read_without_this_package_and_replaces_nothing(call, workdir):
+    target = workdir / "model.safetensors"
+    assert call("export", workdir, target)[0] == 0
+    with safe_open(target, "flax") as file:
+        params, _ = make_state(2)
+        kernel = file.get_tensor("encoder/stem/kernel")
+        assert kernel.dtype == "bfloat16"
+        np.testing.assert_array_equal(kernel, params["encoder"]["stem"]["kernel"])
+        assert json.loads(file.metadata()["step"]) == 2
+    before = target.read_bytes()
+    status, _, err = call("export", workdir, target, "--step=1")
+    assert (status, err) == (2, f"error: {target} exists; remove it or choose another name.\n")
+    assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("list", "nowhere"), "nowhere is no directory."),
+        (("verify", "."), "holds no checkpoint."),
+        (("show", "run", "9"), "there is no checkpoint"),
+        (("show", "run", "2"), "checkpoint {run}/checkpoints/2 cannot be used: manifest.json"),
+        (("diff", "run", "1", "2"), "cannot be used: manifest.json cannot be read"),
+        (("export", "run", "p.npz"), "p.npz must end in .safetensors"),
+        (("export", "run", "no/p.safetensors"), "no/p.safetensors cannot be written"),
+        (("export", "run", "p.safetensors", "--step=2"), "2 cannot be used: manifest.json"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(call, workdir, monkeypatch, arguments, message):
+    monkeypatch.chdir(workdir.parent)
+    (workdir / "checkpoints/2/manifest.json").write_text("{")
+    status, out, err = call(*arguments)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(r"error: [^\n]+\n", err)
+    assert message.format(run=workdir) in err
+
+
+def test_every_command_of_the_page_runs(call, two, tmp_path, monkeypatch):
+    shutil.copytree(two, tmp_path / "runs/mine")
+    monkeypatch.chdir(tmp_path)
+    blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL))
+    lines = [line.split("#")[0] for line in blocks.splitlines()]
+    commands = [shlex.split(line) for line in lines if line.startswith("python -m sibert_jax.ch")]
+    assert {words[3] for words in commands} == {"list", "verify", "show", "diff", "export"}
+    for words in commands:
+        words = [word.replace("000", "") for word in words[3:]]  # steps 1000 and 2000 are 1, 2 here
+        status, out, err = call(*words)
+        assert (status, err) == (0, ""), words
+        assert out
+
+
+def test_a_corrupt_file_prints_no_traceback(workdir):
+    """In a process of its own, as Orbax complains from other threads and at exit."""
+    (workdir / "checkpoints/2/params/manifest.ocdbt").write_bytes(b"")
+    found = manifests.read(workdir / "checkpoints/2")
+    found.files.clear()  # so that it is Orbax that stumbles
+    found.write(workdir / "checkpoints/2")
+    done = subprocess.run(
+        [sys.executable, "-m", "sibert_jax.checkpoint", "verify", str(workdir)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "2: BAD: params cannot be read (" in done.stdout

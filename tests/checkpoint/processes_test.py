@@ -1,0 +1,128 @@
+"""Two processes over loopback write one checkpoint; another number of processes restores it."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from sibert_jax.checkpoint import manifest
+
+ROOT = pathlib.Path(__file__).parents[2]
+SCRIPT = """
+import pathlib, sys
+import jax
+
+task, directory, port, count, index, devices = sys.argv[1:]
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", int(devices))
+if int(count) > 1:
+    jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index))
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from sibert_jax.checkpoint import CheckpointError, Checkpoints
+
+mesh = jax.make_mesh((jax.device_count(),), ("x",), axis_types=(AxisType.Auto,))
+whole = np.arange(64.0, dtype=np.float32).reshape(8, 8)
+
+
+def put(array, spec):
+    where = NamedSharding(mesh, spec)
+    return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
+
+
+def state(step):
+    params = {"kernel": put(whole * step, P(None, "x")), "bias": put(whole[0], P())}
+    return params, {"step": put(np.int32(step), P())}
+
+
+def abstract(tree):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+with Checkpoints(directory, keep=2) as checkpoints:
+    if task == "save":
+        for step in (1, 2, 3):
+            checkpoints.save(step, *state(step), {"processes": int(count)})
+        checkpoints.wait()
+        assert checkpoints.steps() == [2, 3]
+    if task == "fail" and jax.process_index() == 0:
+        checkpoints._finish = lambda *_: 1 / 0
+    if task == "fail":
+        checkpoints.save(4, *state(4), {})
+        try:
+            checkpoints.wait()
+        except CheckpointError as error:
+            print("failed:", error)
+        checkpoints._finish = None
+    step = checkpoints.latest_step()
+    wanted = state(step)
+    restored = checkpoints.restore(step, *map(abstract, wanted))
+    for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(wanted)):
+        assert a.sharding == b.sharding
+        for x, y in zip(a.addressable_shards, b.addressable_shards):
+            np.testing.assert_array_equal(x.data, y.data)
+    print("restored", step, flush=True)
+"""
+
+
+def run(task, directory, count, devices=1):
+    """What each process printed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    arguments = [(directory, port, count, index, devices) for index in range(count)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, task, *map(str, own)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for own in arguments
+    ]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    for process, (_, err) in zip(processes, outputs):
+        assert process.returncode == 0, err[-3000:]
+    return outputs
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+@pytest.fixture(scope="module")
+def saved_by_two(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("saved_by_two")
+    outputs = run("save", directory, count=2)
+    assert all(out.endswith("restored 3\n") for out, _ in outputs)
+    assert names(directory) == ["2", "3"]
+    return directory
+
+
+def test_two_processes_save_and_one_restores(saved_by_two):
+    assert run("restore", saved_by_two, count=1, devices=4)[0][0].endswith("restored 3\n")
+    assert manifest.read(saved_by_two / "3").processes == 2
+
+
+def test_one_process_saves_and_two_restore_the_newest_that_verifies(tmp_path):
+    run("save", tmp_path, count=1, devices=2)
+    (tmp_path / "3/params/_METADATA").unlink()
+    outputs = run("restore", tmp_path, count=2)
+    assert all(out.endswith("restored 2\n") for out, _ in outputs)
+    assert "3 is skipped: file params/_METADATA cannot be read" in outputs[0][1]
+    assert "is skipped" not in outputs[1][1]
+
+
+def test_a_write_that_fails_in_one_process_fails_in_all(saved_by_two):
+    outputs = run("fail", saved_by_two, count=2)
+    assert "step 4 could not be written" in outputs[0][0]
+    assert "could not be written by another process" in outputs[1][0]
+    assert all(out.endswith("restored 3\n") for out, _ in outputs)

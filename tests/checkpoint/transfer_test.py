@@ -1,0 +1,59 @@
+"""What another run's parameters become in a new one, and which sources are refused."""
+
+import copy
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sibert_jax.checkpoint import CheckpointError, start_from
+from tests.checkpoint.conftest import DESCRIPTION, make_state
+
+
+@pytest.fixture
+def fresh():
+    """Another task's: the encoder and the pooler are alike, the rest of the head is not."""
+    params = jax.tree.map(jnp.zeros_like, make_state(1)[0])
+    del params["head"]["nsp"]
+    params["head"]["classifier"] = {"kernel": jnp.full((4, 3), 7.0)}
+    return params
+
+
+def test_the_encoder_and_what_fits_of_the_head_are_taken_and_told(two, fresh):
+    lines, description = [], copy.deepcopy(DESCRIPTION)
+    description["config"]["model"]["dropout"] = 0.0
+    params = start_from(two, fresh, description, lines.append)
+    stored, _ = make_state(2)
+    jax.tree.map(np.testing.assert_array_equal, params["encoder"], stored["encoder"])
+    np.testing.assert_array_equal(
+        params["head"]["pooler"]["kernel"], stored["head"]["pooler"]["kernel"]
+    )
+    assert params["head"]["classifier"]["kernel"] is fresh["head"]["classifier"]["kernel"]
+    assert lines == [
+        f"parameters from {two / 'checkpoints/2'} (step 2, commit 0123456789): encoder, head/pooler"
+        " taken; head/classifier fresh; model.dropout 0.1 there, 0.0 here"
+    ]
+
+
+def test_a_head_of_another_shape_stays_fresh(two, fresh):
+    fresh["head"]["nsp"] = {"kernel": jnp.zeros((4, 3))}
+    params = start_from(two, fresh, DESCRIPTION, lambda line: None)
+    assert params["head"]["nsp"]["kernel"] is fresh["head"]["nsp"]["kernel"]
+
+
+def test_another_vocabulary_is_refused(two, fresh):
+    other = DESCRIPTION | {"vocab_hash": "b" * 64}
+    with pytest.raises(
+        CheckpointError, match=r"another vocabulary \(hash aaaaaaaaaaaa\) than .*bb"
+    ):
+        start_from(two, fresh, other)
+
+
+def test_another_encoder_is_refused_with_the_key(two, fresh):
+    fresh["encoder"]["embed"]["token"] = jnp.zeros((12, 4))
+    with pytest.raises(CheckpointError, match=r"embed/token .* \(11, 4\).*model.vocab_size\)"):
+        start_from(two, fresh, DESCRIPTION)
+    del fresh["encoder"]["embed"]
+    with pytest.raises(CheckpointError, match="has the leaf encoder/embed/token"):
+        start_from(two, fresh, DESCRIPTION)
