@@ -15,10 +15,10 @@ from sibert_jax.data import fingerprint
 from sibert_jax.data.cache import Cache, Entry
 from sibert_jax.data.errors import DataError
 from sibert_jax.data.tokenizer import Tokenizer
-from sibert_jax.tasks.question_answering.dataset import Dataset, Question, read_dataset
+from sibert_jax.tasks.question_answering.dataset import Dataset, read_dataset
+from sibert_jax.tasks.question_answering.gold_spans import locate_answers
 from sibert_jax.tasks.question_answering.offsets import OffsetTokenizer, Pieces
-from sibert_jax.tasks.question_answering.scoring import normalise_answer
-from sibert_jax.tasks.question_answering.windows import cut_windows, pieces_of_span
+from sibert_jax.tasks.question_answering.windows import cut_windows
 
 FORMAT_VERSION = 1  # of the arrays below; raise it when their meaning changes
 NUM_SPECIAL = 3  # [CLS], [SEP], [SEP]
@@ -194,7 +194,7 @@ def build_features(
     answers = np.full((count, 2), -1, np.int32)
     kept, report = np.ones(count, bool), []
     if for_training:
-        answers, kept, report = _locate_answers(dataset, contexts, context_offsets, strict)
+        answers, kept, report = locate_answers(dataset, contexts, context_offsets, strict)
     windows = []
     for i in np.flatnonzero(kept):
         room = sizes.seq_len - NUM_SPECIAL - int(questions.lengths[i])
@@ -219,60 +219,6 @@ def build_features(
     )
     size = f"{kept.sum():,} questions, {len(features):,} windows of up to {sizes.seq_len} pieces"
     return features, [size, *report]
-
-
-def _locate_answers(
-    dataset: Dataset, contexts: Pieces, context_offsets: np.ndarray, strict: bool
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """First and last piece of each question's first answer, which questions stay, a report."""
-    answers = np.full((len(dataset.questions), 2), -1, np.int32)
-    kept = np.ones(len(dataset.questions), bool)
-    misplaced, inexact, num_answers = [], [], 0
-    for i, question in enumerate(dataset.questions):
-        if not question.answers:
-            continue
-        num_answers += 1
-        answer = question.answers[0]
-        text = dataset.contexts[question.context]
-        pieces = slice(*context_offsets[question.context : question.context + 2])
-        starts_T, ends_T = contexts.starts_T[pieces], contexts.ends_T[pieces]
-        end = answer.start + len(answer.text)
-        span = None
-        if answer.start >= 0 and text[answer.start : end] == answer.text:
-            span = pieces_of_span(starts_T, ends_T, answer.start, end)
-        if span is None:
-            if strict:
-                raise DataError(_misplaced(dataset.name, question, text))
-            misplaced.append(question)
-            kept[i] = False
-            continue
-        answers[i] = span
-        found = text[starts_T[span[0]] : ends_T[span[1]]]
-        if normalise_answer(found) != normalise_answer(answer.text):
-            inexact.append(f"{question.id!r}: {answer.text!r} in {found!r}")
-    if len(misplaced) == len(dataset.questions):
-        first = misplaced[0]
-        raise DataError(_misplaced(dataset.name, first, dataset.contexts[first.context]))
-    report = [
-        f"{len(inexact):,} of {num_answers:,} answers ({len(inexact) / max(num_answers, 1):.2%}) "
-        "are not whole pieces" + "".join(f"; {example}" for example in inexact[:3])
-    ]
-    if misplaced:
-        ids = ", ".join(repr(question.id) for question in misplaced[:3])
-        report.append(
-            f"{len(misplaced):,} of {num_answers:,} questions left out, as their answer is not in "
-            f"their context at answer_start, such as {ids}"
-        )
-    return answers, kept, report
-
-
-def _misplaced(name: str, question: Question, context: str) -> str:
-    answer = question.answers[0]
-    found = context[max(answer.start, 0) : answer.start + len(answer.text)]
-    return (
-        f"{name}: question {question.id!r} has the answer {answer.text!r}, but its context has "
-        f"{found!r} at answer_start={answer.start}"
-    )
 
 
 def _check_not_empty(dataset: Dataset, context_lengths: np.ndarray) -> None:

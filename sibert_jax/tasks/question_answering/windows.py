@@ -30,8 +30,8 @@ def cut_windows(num_pieces: int, room: int, stride: int) -> Windows:
 
     Example:
       >>> windows = cut_windows(10, room=6, stride=4)
-      >>> list(zip(windows.start, windows.length, windows.best_start, windows.best_end))
-      [(0, 6, 0, 5), (4, 6, 5, 10)]
+      >>> [array.tolist() for array in windows]  # starts, lengths, stretches
+      [[0, 4], [6, 6], [0, 5], [5, 10]]
 
     References:
       Devlin et al., BERT, https://arxiv.org/abs/1810.04805, the code's `_check_is_max_context`.
