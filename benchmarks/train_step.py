@@ -23,10 +23,14 @@ import numpy as np
 from configs import mini
 from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.train import build, sharding
+from sibert_jax.train.goodput import Goodput
+from sibert_jax.train.hosts import ALONE
 from sibert_jax.train.loop import Loop
 from sibert_jax.train.session import Session, check_divisible
 from sibert_jax.train.signals import StopRequest
 from sibert_jax.train.step import TrainState
+from sibert_jax.train.stop_step import StopStep
+from sibert_jax.train.watchdog import Watchdog
 
 BARE, LOOP = "bare jitted step", "whole loop"
 
@@ -106,9 +110,20 @@ def measure_loop(
 
         def loop() -> float:
             workdir = pathlib.Path(tempfile.mkdtemp(dir=directory))
+            stop = StopRequest()
             with (
                 Checkpoints(workdir / "checkpoints", session.run.checkpoint.keep) as checkpoints,
-                UnevaluatedLoop(session, checkpoints, workdir, _copy(start), StopRequest()) as loop,
+                Watchdog(session.run.train.watchdog_secs) as watchdog,
+                UnevaluatedLoop(
+                    session,
+                    checkpoints,
+                    workdir,
+                    _copy(start),
+                    stop,
+                    StopStep(stop, ALONE),
+                    ALONE,
+                    Goodput(workdir / "goodput.json", watchdog, time.monotonic()),
+                ) as loop,
             ):
                 since = time.perf_counter()
                 jax.block_until_ready(loop.run())

@@ -6,12 +6,16 @@ python -m sibert_jax.main --workdir=DIR --predict=FILE
 
 import re
 import sys
+import time
 from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from sibert_jax.train.errors import WRONG_INPUT
+from sibert_jax.train.signals import Stopped, StopRequest
+
+STARTED = time.monotonic()
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; a second call resumes it.")
@@ -62,6 +66,17 @@ def fail(sentence: str, status: int = WRONG_INPUT) -> NoReturn:
 def main(argv: list[str]) -> None:
     """Trains; what goes wrong through no fault of the code is told in one sentence."""
     del argv
+    stop = StopRequest()
+    stop.catch()  # until the process ends: a late signal must not turn its exit status
+    try:
+        _train(stop)
+    except Stopped as signalled:
+        print(f"{signalled}: stopped before the first step; run again to go on", file=sys.stderr)
+    finally:
+        stop.defer()
+
+
+def _train(stop: StopRequest) -> None:
     logging.set_verbosity(logging.ERROR)
     from sibert_jax.train import build, launch
     from sibert_jax.train.loop import train
@@ -73,7 +88,7 @@ def main(argv: list[str]) -> None:
             print("\n".join(predict(_WORKDIR.value, _PREDICT.value, say)))
             return
         with launch.join(build.run_config(_CONFIG.value).distributed) as hosts:
-            train(_CONFIG.value, _WORKDIR.value, hosts=hosts)
+            train(_CONFIG.value, _WORKDIR.value, stop=stop, hosts=hosts, started=STARTED)
     except launch.EXPECTED as error:
         fail(str(error), launch.exit_status(error))
 

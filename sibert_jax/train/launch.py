@@ -12,19 +12,31 @@ import jax
 from sibert_jax.checkpoint import CheckpointError
 from sibert_jax.data import DataError
 from sibert_jax.train import coordination
-from sibert_jax.train.errors import TRAINING_FAILED, WRONG_INPUT, ConfigError, TrainingError
+from sibert_jax.train.errors import (
+    FAULT,
+    TRAINING_FAILED,
+    WRONG_INPUT,
+    ConfigError,
+    FaultError,
+    TrainingError,
+)
 from sibert_jax.train.hosts import ALONE, Hosts, Peers, complain, leave_at_once, one_line
 from sibert_jax.train.run_config import DistributedConfig
+from sibert_jax.train.signals import Stopped
 
 # Their message is a sentence for the user.
-EXPECTED = (ConfigError, DataError, CheckpointError, TrainingError)
+EXPECTED = (ConfigError, DataError, CheckpointError, TrainingError, FaultError)
 
 
 def exit_status(error: BaseException) -> int:
     """What a process that ends with this error returns to the system."""
+    if isinstance(error, Stopped):
+        return 0
     if isinstance(error, TrainingError):
         return TRAINING_FAILED
-    return WRONG_INPUT if isinstance(error, EXPECTED) else 1
+    if isinstance(error, FaultError) or not isinstance(error, EXPECTED):
+        return FAULT
+    return WRONG_INPUT
 
 
 @contextlib.contextmanager

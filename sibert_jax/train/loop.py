@@ -13,12 +13,15 @@ from sibert_jax.data import prefetch
 from sibert_jax.tasks.task import Batch
 from sibert_jax.train import build, metrics, results, sharding, workdir, writers
 from sibert_jax.train.errors import ConfigError, TrainingError
+from sibert_jax.train.goodput import Goodput
 from sibert_jax.train.health import BadStepError, Health, with_counts
 from sibert_jax.train.hosts import ALONE, Hosts
+from sibert_jax.train.replay import step_twice
 from sibert_jax.train.session import Session, check_divisible
 from sibert_jax.train.signals import StopRequest
 from sibert_jax.train.step import Report, TrainState
 from sibert_jax.train.stop_step import StopStep
+from sibert_jax.train.watchdog import WAITING, Watchdog
 
 
 def train(
@@ -27,6 +30,7 @@ def train(
     devices: Sequence[jax.Device] | None = None,
     stop: StopRequest | None = None,
     hosts: Hosts = ALONE,
+    started: float | None = None,
 ) -> TrainState:
     """Runs a config to its last step, from the newest checkpoint of `directory` if there is one.
 
@@ -36,6 +40,7 @@ def train(
       devices: what the mesh is made of; None: all of them.
       stop: the caller's, entered already; None: signals are caught while this function runs.
       hosts: the processes that run this together, from `launch.join`.
+      started: `time.monotonic()` when the program began; None: now.
 
     Returns:
       The final state; after SIGTERM or SIGINT the state that was saved.
@@ -44,39 +49,54 @@ def train(
       ConfigError, DataError, CheckpointError, TrainingError: one sentence each.
       Stopped: SIGTERM or SIGINT before there was a state to save.
     """
-    if stop is None:
-        with StopRequest() as stop:
-            return train(config, directory, devices, stop, hosts)
-    run = build.run_config(config)
-    directory = pathlib.Path(directory)
-    if hosts.count > 1:
-        hosts.agree("settings", workdir.shared_facts(directory, config))
-    mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
-    check_processes(hosts)
-    check_divisible(run, mesh)
-    if hosts.is_first:
-        workdir.claim(directory, config)
-    hosts.check_shared(directory)
-    use_compilation_cache(run.train.compilation_cache_dir)
-    # Process 0 fills the cache of tokens before the others look into it.
-    loaded = hosts.first_then_others("data", lambda: build.load_task(run, progress=hosts.say))
-    session = Session(run, mesh, *loaded)
-    hosts.agree("data", {"fingerprint": session.data.fingerprint})
-    with Checkpoints(directory / "checkpoints", run.checkpoint.keep) as checkpoints:
-        state = session.start(checkpoints)
+    started = time.monotonic() if started is None else started
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopRequest()) if stop is None else stop
+        run = build.run_config(config)
+        directory = pathlib.Path(directory)
+        if hosts.count > 1:
+            hosts.agree("settings", workdir.shared_facts(directory, config))
+        mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
+        check_processes(hosts)
+        check_divisible(run, mesh)
+        watchdog = stack.enter_context(Watchdog(run.train.watchdog_secs))
+        if hosts.is_first:
+            stack.enter_context(workdir.claim(directory, config))
+        else:
+            watchdog.expect(WAITING)  # for process 0 to tokenise, as long as it lives: see hosts.py
+        hosts.check_shared(directory)
+        sums = directory / "goodput.json" if hosts.is_first else None
+        goodput = Goodput(sums, watchdog, started)
+        stack.callback(goodput.write)
+        goodput.write()  # counts a start that is killed before its first row
+        use_compilation_cache(run.train.compilation_cache_dir)
+
+        def progress(text: str):
+            goodput.renew()
+            hosts.say(text)
+
+        # Process 0 fills the cache of tokens before the others look into it.
+        loaded = hosts.first_then_others("data", lambda: build.load_task(run, progress))
+        session = Session(run, mesh, *loaded)
+        hosts.agree("data", {"fingerprint": session.data.fingerprint})
+        checkpoints = stack.enter_context(
+            Checkpoints(directory / "checkpoints", run.checkpoint.keep)
+        )
+        state = session.start(checkpoints, goodput.phase)
+        goodput.write()
         stop.defer()
         if hosts.is_first:
             described = workdir.describe_run(mesh, state.params, session.description())
             workdir.write_json(directory / "run.json", described)
             hosts.say("\n".join(described["parameters"]))
             session.data.tokenizer.save(directory / "vocab.txt")
-        with (
-            StopStep(stop, hosts) as stop_step,
-            Loop(session, checkpoints, directory, state, stop, stop_step, hosts) as loop,
-        ):
-            state = loop.run()
-        if int(state.step) == session.run.train.num_steps:
-            results.write(session, state.params, directory, hosts.say)
+        stop_step = stack.enter_context(StopStep(stop, hosts))
+        loop = Loop(session, checkpoints, directory, state, stop, stop_step, hosts, goodput)
+        state = stack.enter_context(loop).run()
+        if (step := int(state.step)) == session.run.train.num_steps:
+            with goodput.phase("evaluation"):
+                results.write(session, state.params, directory, hosts.say)
+        hosts.say(goodput.line(step))
         return state
 
 
@@ -92,9 +112,10 @@ class Loop:
         stop: StopRequest,
         stop_step: StopStep,
         hosts: Hosts,
+        goodput: Goodput,
     ):
         self.session, self.checkpoints, self.state = session, checkpoints, state
-        self.stop, self.stop_step = stop, stop_step
+        self.stop, self.stop_step, self.goodput = stop, stop_step, goodput
         self.train = session.run.train
         self.first = int(state.step)
         self.progress = metrics.Progress(
@@ -122,12 +143,21 @@ class Loop:
         else:
             self.evaluate(0, state)
             if self.train.on_bad_step == "rollback":
-                self.session.save(self.checkpoints, state, 0)
-        while True:
-            try:
-                return self.run_from(state)
-            except BadStepError as error:
-                state = self.roll_back(error.health)
+                with self.goodput.phase("checkpoint"):
+                    self.session.save(self.checkpoints, state, 0)
+        with self.goodput.phase("step"):
+            while True:
+                try:
+                    state = self.run_from(state)
+                    break
+                except BadStepError as error:
+                    state = self.roll_back(error.health)
+        with self.goodput.phase("checkpoint"):
+            self.checkpoints.wait()
+        step = int(state.step)
+        if step < self.train.num_steps:
+            self.progress.say(f"{self.stop.requested}: saved step {step:,}; run again to resume")
+        return state
 
     def run_from(self, state: TrainState) -> TrainState:
         """The steps from a state on; raises BadStepError at one that must not be passed."""
@@ -135,9 +165,9 @@ class Loop:
         offset = int(state.health.batch_offset)
         batches = prefetch(self.session.batch, first + offset, num_steps - first)
         with contextlib.closing(batches):
-            for index, batch in batches:
-                state, report = self.session.step(state, batch)
+            for index, batch in self.goodput.each("input", batches):
                 step = index - offset + 1
+                state, report = self.take_step(step, state, batch)
                 self.flush()  # of the step before: the device works on this one meanwhile
                 self.count(batch)
                 if step % self.train.log_every_steps == 0 or step == num_steps:
@@ -151,12 +181,14 @@ class Loop:
                 if done:
                     break
         self.flush()
-        self.checkpoints.wait()
-        if self.stop.requested and int(state.step) < num_steps:
-            self.progress.say(
-                f"{self.stop.requested}: saved step {int(state.step):,}; run again to resume"
-            )
         return state
+
+    def take_step(self, step: int, state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
+        """One step, computed twice if it is due to be."""
+        self.goodput.steps += 1
+        if is_due(step, self.train.replay_every_steps):
+            return step_twice(self.session.step, state, batch)
+        return self.session.step(state, batch)
 
     def roll_back(self, bad: Health) -> TrainState:
         """The state of the checkpoint before a bad step, set to go on with the data after it."""
@@ -173,8 +205,9 @@ class Loop:
         # Not one that a signal brought about: a run that was never stopped has none of these.
         every, steps = self.session.run.checkpoint.every_steps, self.checkpoints.steps()
         step = max((step for step in steps if step % every == 0), default=max(steps))
-        self.checkpoints.delete_after(step)
-        state = self.session.restore(self.checkpoints, step)
+        with self.goodput.phase("restore"):
+            self.checkpoints.delete_after(step)
+            state = self.session.restore(self.checkpoints, step)
         passed = int(bad.bad_step) - step
         self.pending = None
         for writer in self.writers:
@@ -198,6 +231,7 @@ class Loop:
         devices = self.session.mesh.devices
         row |= self.progress.speed_row(step, devices.flat[0].device_kind, devices.size)
         self.write(step, row)
+        self.goodput.write_now_and_then()
         self.progress.show(step, row)
 
     def count(self, batch: Batch):
@@ -214,9 +248,9 @@ class Loop:
     def evaluate(self, step: int, state: TrainState):
         """Writes the held-out metrics."""
         self.flush()
-        with self.paused():
+        with self.paused("evaluation"):
             row = self.session.evaluate(state.params)
-        self.write(step, row)
+        self.write(step, row | self.goodput.row(step))
         self.progress.say(
             f"step {step:>7,}  " + "  ".join(f"{name} {value:.4f}" for name, value in row.items())
         )
@@ -225,7 +259,7 @@ class Loop:
         """Starts a checkpoint; rows up to its step are written first, so a resume repeats none."""
         self.flush()
         self.check(report)
-        with self.paused():
+        with self.paused("checkpoint"):
             self.session.save(self.checkpoints, state, step)
 
     def check(self, report: Report):
@@ -234,10 +268,11 @@ class Loop:
             raise BadStepError(report.health)
 
     @contextlib.contextmanager
-    def paused(self):
-        """Leaves what happens inside out of the speed."""
+    def paused(self, phase: str):
+        """Counts what happens inside as a phase, and leaves it out of the speed."""
         since = time.perf_counter()
-        yield
+        with self.goodput.phase(phase):
+            yield
         self.progress.pause(time.perf_counter() - since)
 
 

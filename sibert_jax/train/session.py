@@ -1,6 +1,9 @@
 """The objects of a run: batches, task, optimizer, compiled step; fresh or restored state."""
 
+import contextlib
 import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager as ContextManager
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +23,12 @@ from sibert_jax.train.step import Report, Step, TrainState
 
 # Purposes of the seed, so that no two uses share random bits.
 INIT, DROPOUT = 0, 1
+
+
+def uncounted(phase: str) -> ContextManager:
+    """For a start whose time nobody counts."""
+    del phase
+    return contextlib.nullcontext()
 
 
 class Session:
@@ -64,12 +73,20 @@ class Session:
         """The batch of update `index` (from 0), on the devices."""
         return sharding.load_batch(self.data.train, index, self.mesh, self.batch_size)
 
-    def start(self, checkpoints: Checkpoints) -> TrainState:
-        """Restores the newest checkpoint or initialises, and compiles the step."""
+    def start(
+        self, checkpoints: Checkpoints, phase: Callable[[str], ContextManager] = uncounted
+    ) -> TrainState:
+        """Restores the newest checkpoint or initialises, and compiles the step.
+
+        Args:
+          checkpoints: of this run.
+          phase: called with "restore" and "compile" for a context that counts the time.
+        """
         newest = checkpoints.latest_step()
         if newest is None:
-            params = self._fresh_params()
-            peak = self._peak_rates(params)
+            with phase("compile"):
+                params = self._fresh_params()
+                peak = self._peak_rates(params)
         else:
             description = checkpoints.description(newest)
             self._check_data(description)
@@ -92,8 +109,10 @@ class Session:
         if newest is None:
             state = jax.jit(step.init, out_shardings=shardings)(params)
         else:
-            state = self.restore(checkpoints, newest)
-        self._steps = self._compile(step, self._abstract, shardings)
+            with phase("restore"):
+                state = self.restore(checkpoints, newest)
+        with phase("compile"):
+            self._steps = self._compile(step, self._abstract, shardings)
         return state
 
     def restore(self, checkpoints: Checkpoints, step: int) -> TrainState:

@@ -27,10 +27,14 @@ class StopRequest:
         self._deferred = False
         self._before = {}
 
-    def __enter__(self):
+    def catch(self):
+        """Begins to catch signals; no need to call it in a `with`."""
         if threading.current_thread() is threading.main_thread():  # others cannot set handlers
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
+
+    def __enter__(self):
+        self.catch()
         return self
 
     def __exit__(self, *exception):

@@ -1,11 +1,14 @@
 """What a run's directory holds besides metrics and checkpoints, and whether it may be resumed."""
 
+import fcntl
 import functools
 import json
 import os
 import pathlib
 import platform
+import socket
 import subprocess
+from typing import TextIO
 
 import jax
 import ml_collections
@@ -37,6 +40,8 @@ MAY_CHANGE = (
     "task.strict",
 )
 
+LOCK = "lock"  # names the process that is at work in the directory
+
 
 def flatten(config: dict, prefix: str = "") -> dict[str, object]:
     """{"a.b": value} of a nested dict; tuples become lists, as in JSON."""
@@ -65,14 +70,52 @@ def shared_facts(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> di
     return flatten(code) | {k: v for k, v in settings.items() if not k.startswith(MAY_DIFFER)}
 
 
-def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Writes `config.json`, or compares it with the one that is there.
+def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> TextIO:
+    """Takes a directory for this run alone, and writes `config.json` or compares it.
+
+    Returns:
+      A file to close when the run ends. It holds a lock, which the kernel gives up with the
+      process, however that ends.
 
     Raises:
-      ConfigError: the directory belongs to another configuration; nothing is changed.
+      ConfigError: another run is at work in the directory, or it belongs to another
+        configuration; nothing is changed then.
     """
     path = workdir / "config.json"
-    new = flatten(config.to_dict())
+    _check_same(path, config)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / LOCK).open("a+")
+        try:
+            _lock(lock, workdir)
+            _check_same(path, config)  # the run that has just ended may have written it meanwhile
+            write_json(path, config.to_dict())
+        except BaseException:
+            lock.close()
+            raise
+    except OSError as error:
+        raise ConfigError(f"--workdir={workdir} cannot be written: {error}.") from None
+    return lock
+
+
+def _lock(file: TextIO, workdir: pathlib.Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise ConfigError(
+            f"{workdir} is in use by another run ({file.read().strip() or 'just started'}); wait "
+            "for it, end it, or choose another --workdir. Nothing was changed."
+        ) from None
+    except OSError:  # a file system without locks, as some Lustre mounts
+        return
+    file.truncate(0)
+    file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+
+
+def _check_same(path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    workdir, new = path.parent, flatten(config.to_dict())
     if path.exists():
         try:
             old = flatten(json.loads(path.read_text()))
@@ -88,16 +131,11 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
                 f"{workdir} holds a run of another configuration ({'; '.join(changed)}); give the "
                 "same settings to resume it, or another --workdir. Nothing was changed."
             )
-    elif workdir.exists() and any(workdir.iterdir()):
+    elif workdir.exists() and {found.name for found in workdir.iterdir()} - {LOCK}:
         raise ConfigError(
             f"{workdir} is not empty and has no config.json, so it is no run of this program; "
             "choose another --workdir. Nothing was changed."
         )
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, config.to_dict())
-    except OSError as error:
-        raise ConfigError(f"--workdir={workdir} cannot be written: {error}.") from None
 
 
 def write_json(path: pathlib.Path, value: dict) -> None:

@@ -1,0 +1,69 @@
+"""Computes a step twice and compares the bits, to find hardware that computes wrongly.
+
+Both times the same compiled program works on the same state and batch, so on hardware in order
+every bit is the same; on a GPU that takes --xla_gpu_deterministic_ops=true in XLA_FLAGS. An error
+that strikes both times alike is not found.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sibert_jax.tasks.task import Batch
+from sibert_jax.train.errors import FaultError
+from sibert_jax.train.step import Report, TrainState
+
+BITS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}
+NAMED = 3  # leaves that the message shows
+
+
+def step_twice(
+    step: Callable[[TrainState, Batch], tuple[TrainState, Report]],
+    state: TrainState,
+    batch: Batch,
+) -> tuple[TrainState, Report]:
+    """One step, accepted only if a second computation of it has the same bits.
+
+    Args:
+      step: may donate its state; it is called on a copy first, which needs memory for one more.
+      state: donated.
+      batch: of the step.
+
+    Raises:
+      FaultError: the two differ; names the step and the leaves.
+    """
+    first = step(jax.tree.map(jnp.copy, state), batch)
+    second = step(state, batch)
+    if names := different_leaves(first[0], second[0]):
+        shown = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+        raise FaultError(
+            f"step {int(second[0].step)} computed twice gives different bits in {len(names)} of "
+            f"{len(jax.tree.leaves(first[0]))} leaves ({shown}): a device computes wrongly, or its "
+            "operations are not deterministic. Neither result was accepted or saved; take the "
+            "device out and run again to resume from the newest checkpoint."
+        )
+    return second
+
+
+def different_leaves(a, b) -> list[str]:
+    """Paths of the leaves whose bits differ between two trees of the same structure."""
+    differ = jax.device_get(_differ(a, b))
+    return [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, found in jax.tree_util.tree_leaves_with_path(differ)
+        if np.any(found)
+    ]
+
+
+@jax.jit
+def _differ(a, b):
+    return jax.tree.map(lambda x, y: jnp.any(_bits(x) != _bits(y)), a, b)
+
+
+def _bits(x: jax.Array) -> jax.Array:
+    # As integers, for NaN differs from itself and 0.0 equals -0.0.
+    if x.dtype == jnp.bool_ or jnp.issubdtype(x.dtype, jnp.integer):
+        return x
+    return jax.lax.bitcast_convert_type(x, BITS[x.dtype.itemsize])
