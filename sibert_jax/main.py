@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
 
 
 def _train(stop: StopRequest) -> None:
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)  # Orbax tells at length what is told here in a sentence
     from sibert_jax.train import build, launch
     from sibert_jax.train.loop import train
     from sibert_jax.train.metrics import say

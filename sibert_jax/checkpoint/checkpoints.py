@@ -143,11 +143,11 @@ class Checkpoints:
         except Exception as error:  # Orbax raises many kinds, all of them about this write
             text = str(error).strip() or type(error).__name__
             reason = next((line for line in reversed(text.splitlines()) if line.strip()), text)
+            reason = reason.split(" [tensorstore_spec=")[0].rstrip(".")
             raise CheckpointError(
                 f"the checkpoint at step {self._writing} could not be written to "
-                f"{self.directory}: {reason} Complete ones: {self.steps() or 'none'}; "
-                "make room or mend the path, then run "
-                "again to resume."
+                f"{self.directory}: {reason}. Complete ones: {self.steps() or 'none'}; make room "
+                "or mend the path, then run again to resume."
             ) from error
 
     def steps(self) -> list[int]:
