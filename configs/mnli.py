@@ -1,4 +1,4 @@
-"""SIBERT-base fine-tuned on MNLI as in the paper: Li et al., ICML 2022, table 3.
+"""SIBERT-base fine-tuned on MNLI as in the paper: Li et al., ICML 2022, table 1.
 
 Command:  python -m sibert_jax.main --config=configs/mnli.py --workdir=runs/mnli \
               --config.checkpoint.init_from=runs/sibert_base
