@@ -83,6 +83,10 @@ class Group:
                 "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
                 "PYTHONPATH": str(ROOT),
             }
+            if count > 2:
+                # Only process 0 finds its programs in the cache on CPU: it would then wait for
+                # the others to compile, for longer than the 30 s that gloo allows.
+                environment["JAX_ENABLE_COMPILATION_CACHE"] = "0"
             environment |= (environments or {}).get(index, {})
             with messages.open("w") as file:
                 process = subprocess.Popen(
