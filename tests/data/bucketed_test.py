@@ -118,7 +118,7 @@ def test_a_batch_depends_on_the_step_alone_and_epochs_differ():
 
 
 def test_hosts_get_rows_of_one_batch_with_one_length():
-    batches = batches_of(np.arange(1, 41), (10, 40), 8)
+    batches = batches_of(np.arange(1, 41), (12, 40), 8)
     for step in range(5):
         whole = batches.batch(step)
         halves = [batches.batch(step, slice(0, 4)), batches.batch(step, slice(4, 8))]
