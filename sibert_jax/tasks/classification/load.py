@@ -167,6 +167,12 @@ def _read_sets(data: FinetuningSpec, glue: GlueTask) -> dict[str, Examples]:
         if examples.labels is None:
             raise DataError(f"data.{key} ({examples.name}) has no labels; name a labelled set")
     tests = {f"test {path}": read_examples(data.source, path, glue) for path in data.test_paths}
+    names = [valid.name, *(examples.name for examples in tests.values())]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(
+            f"data.valid_path and data.test_path name two sets {twice[0]!r}, whose predictions "
+            "would go to one file; rename one of them"
+        )
     return {"train": train, "valid": valid} | tests
 
 

@@ -243,6 +243,9 @@ def test_unlabelled_or_too_few_examples_are_refused(config, write_pairs, tmp_pat
     train = write_pairs("train.tsv", LABELS)
     with pytest.raises(DataError, match=r"data.valid_path \(.*_unlabelled\) has no labels"):
         load(path=train, valid_path=str(unlabelled))
+    with pytest.raises(DataError, match="two sets '.*_train', whose predictions would go to one"):
+        load(path=train, valid_path=train, test_path=train)
+    config.data.test_path = ""
     with pytest.raises(DataError, match="data.valid_fraction=0.0001 holds out 0 of 32 examples"):
         load(path=train, valid_path="", valid_fraction=1e-4)
 
