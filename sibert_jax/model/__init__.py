@@ -4,6 +4,7 @@ from sibert_jax.model.config import ARCHS, ModelConfig
 from sibert_jax.model.encoder import Encoder
 from sibert_jax.model.flops import encoder_flops_per_token
 from sibert_jax.model.norm import AffineNorm, normalise
+from sibert_jax.model.placement import Rule, place, with_placement
 from sibert_jax.model.reparametrize import reparametrize
 
 __all__ = [
@@ -11,7 +12,10 @@ __all__ = [
     "AffineNorm",
     "Encoder",
     "ModelConfig",
+    "Rule",
     "encoder_flops_per_token",
     "normalise",
+    "place",
     "reparametrize",
+    "with_placement",
 ]

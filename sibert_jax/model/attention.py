@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from sibert_jax.model.config import ModelConfig
 from sibert_jax.model.norm import normalise
+from sibert_jax.model.placement import place
 
 
 def relu_weights(logits_BHLM: jax.Array, valid_B11M: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -69,9 +70,10 @@ class Attention(nn.Module):
 
         def project(name: str) -> jax.Array:
             shape = (c.width, c.num_heads, c.head_width)
-            return nn.Einsum(
+            product = nn.Einsum(
                 shape, "BLD,DHK->BLHK", self.qkv_bias, dtype, kernel_init=init, name=name
-            )(x_BLD)
+            )
+            return place(product(x_BLD), "BLHK")
 
         q_BLHK, k_BMHK, v_BMHK = project("query"), project("key"), project("value")
         if self.kind == "qk_norm":

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from sibert_jax.model.config import ModelConfig
 from sibert_jax.model.layers import BertLayer, SandwichLayer, SibertLayer
 from sibert_jax.model.norm import AffineNorm, normalise
+from sibert_jax.model.placement import place
 
 
 class Embedding(nn.Module):
@@ -35,7 +36,7 @@ class Embedding(nn.Module):
                 f"sequences of {seq_len} tokens are longer than model.max_len={self.cfg.max_len}."
             )
         dtype = self.cfg.compute_dtype
-        x_BLD = self.token.astype(dtype)[tokens_BL]
+        x_BLD = place(self.token.astype(dtype)[tokens_BL], "BLD")
         x_BLD += self.position.astype(dtype)[None, :seq_len]
         if self.cfg.num_segments == 1:
             return x_BLD
@@ -122,8 +123,8 @@ class LayerStack(nn.Module):
         valid_B11M, valid_B1L1 = valid_BL[:, None, None, :], valid_BL[:, None, :, None]
 
         def run(layer: nn.Module, x_BLD: jax.Array):
-            x_BLD, dead_BHL1 = layer(x_BLD, valid_B11M, deterministic)
-            return x_BLD, jnp.sum(dead_BHL1 & valid_B1L1, dtype=jnp.int32)
+            x_BLD, dead_BHL1 = layer(place(x_BLD, "BLD"), valid_B11M, deterministic)
+            return place(x_BLD, "BLD"), jnp.sum(dead_BHL1 & valid_B1L1, dtype=jnp.int32)
 
         if c.remat:
             # Inside a scan, XLA cannot merge the recomputation away, so CSE need not be prevented.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from sibert_jax.model.attention import Attention
 from sibert_jax.model.config import ModelConfig
 from sibert_jax.model.norm import AffineNorm, normalise
+from sibert_jax.model.placement import place
 
 
 class FeedForward(nn.Module):
@@ -23,6 +24,7 @@ class FeedForward(nn.Module):
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         c, init = self.cfg, nn.initializers.truncated_normal(self.cfg.init_std)
         h_BLF = nn.Dense(c.ffn_width, dtype=c.compute_dtype, kernel_init=init, name="up")(x_BLD)
+        h_BLF = place(h_BLF, "BLF")
         h_BLF = nn.relu(h_BLF) if self.activation == "relu" else nn.gelu(h_BLF, approximate=False)
         return nn.Dense(
             c.width, self.out_bias, dtype=c.compute_dtype, kernel_init=init, name="down"

@@ -22,7 +22,8 @@ class Evaluator:
     def __init__(self, task: Task, mesh: Mesh, batch_size: int, abstract_params):
         self._task, self._mesh, self._batch_size = task, mesh, batch_size
         self._abstract_params = abstract_params
-        self._jitted = jax.jit(task.eval_batch, out_shardings=NamedSharding(mesh, P()))
+        evaluate = sharding.on_mesh(task.eval_batch, mesh)
+        self._jitted = jax.jit(evaluate, out_shardings=NamedSharding(mesh, P()))
         self._compiled = {}
 
     def results(self, params, batches: Batches, count: int) -> list:

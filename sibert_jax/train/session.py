@@ -91,8 +91,33 @@ class Session:
             description = checkpoints.description(newest)
             self._check_data(description)
             params, peak = None, (description["learning_rate"], description["weight_decay"])
-        self.learning_rate, self.weight_decay = peak
-        self.recipe = build.build_recipe(self.run, *peak, self.mask)
+        step = self._make_step(*peak)
+        if newest is None:
+            state = jax.jit(step.init, out_shardings=self._shardings)(params)
+        else:
+            with phase("restore"):
+                state = self.restore(checkpoints, newest)
+        # One program a length, ahead of the loop: another shape is an error, never a second trace.
+        with phase("compile"):
+            self._steps = {size: lowered.compile() for size, lowered in self._lower(step).items()}
+        return state
+
+    def restore(self, checkpoints: Checkpoints, step: int) -> TrainState:
+        """The state of a checkpoint, on this mesh; after `start`."""
+        like = self.abstract_state
+        params, rest = checkpoints.restore(step, like.params, _rest(like))
+        return TrainState(params=params, **rest)
+
+    def lower(self) -> jax.stages.Lowered:
+        """The step on the longest sequences, without data and before any state exists."""
+        c = self.run.optim
+        # The rates are constants of the program: where they are to be found, any will do.
+        rates = (1.0, c.eta_lambda) if c.eta_lambda else (c.learning_rate, c.weight_decay)
+        return self._lower(self._make_step(*rates))[self.task.seq_lens[-1]]
+
+    def _make_step(self, learning_rate: float, weight_decay: float) -> Step:
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.recipe = build.build_recipe(self.run, learning_rate, weight_decay, self.mask)
         dropout_key = jax.random.fold_in(jax.random.key(self.run.seed), DROPOUT)
         step = Step(
             task=self.task,
@@ -104,33 +129,23 @@ class Session:
             bad_steps=self.bad_steps,
         )
         abstract = jax.eval_shape(step.init, self.abstract_params)
-        shardings = sharding.state_shardings(abstract, self.abstract_params, self.mesh)
-        self._abstract = _placed(abstract, shardings)
-        if newest is None:
-            state = jax.jit(step.init, out_shardings=shardings)(params)
-        else:
-            with phase("restore"):
-                state = self.restore(checkpoints, newest)
-        with phase("compile"):
-            self._steps = self._compile(step, self._abstract, shardings)
-        return state
+        self._shardings = sharding.state_shardings(abstract, self.abstract_params, self.mesh)
+        self.abstract_state = _placed(abstract, self._shardings)
+        return step
 
-    def restore(self, checkpoints: Checkpoints, step: int) -> TrainState:
-        """The state of a checkpoint, on this mesh; after `start`."""
-        params, rest = checkpoints.restore(step, self._abstract.params, _rest(self._abstract))
-        return TrainState(params=params, **rest)
-
-    def _compile(self, step: Step, abstract: TrainState, shardings) -> dict:
+    def _lower(self, step: Step) -> dict[int, jax.stages.Lowered]:
         replicated = NamedSharding(self.mesh, P())
-        report = Report(abstract.window, abstract.health)
-        outs = (shardings, jax.tree.map(lambda _: replicated, report))
-        jitted = jax.jit(step.__call__, donate_argnums=0, out_shardings=outs)
-        # One program a length, ahead of the loop: another shape is an error, never a second trace.
-        steps = {}
-        for seq_len in self.task.seq_lens:
-            batch = abstract_batch(self.task, self.mesh, self.batch_size, seq_len)
-            steps[seq_len] = jitted.lower(abstract, batch).compile()
-        return steps
+        report = Report(self.abstract_state.window, self.abstract_state.health)
+        outs = (self._shardings, jax.tree.map(lambda _: replicated, report))
+        fn = sharding.on_mesh(step.__call__, self.mesh)
+        jitted = jax.jit(fn, donate_argnums=0, out_shardings=outs)
+        return {
+            seq_len: jitted.lower(
+                self.abstract_state,
+                abstract_batch(self.task, self.mesh, self.batch_size, seq_len),
+            )
+            for seq_len in self.task.seq_lens
+        }
 
     def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
         """One update by the program of the batch's length; `state` is donated."""
@@ -195,13 +210,12 @@ class Session:
         parts = self.run.train.microbatches
         probe = Step(self.task, recipe, self.mask, parts, 1, None, self.bad_steps)
 
-        @jax.jit
         def norms(params, batch):
             grads, _ = probe.gradient(params, batch, None)
             measured = probe.measure(jnp.zeros((), jnp.int32), params, grads, grads)
             return measured["param_norm"], measured["grad_norm"]
 
-        param_norm, grad_norm = norms(params, self.batch(0))
+        param_norm, grad_norm = jax.jit(sharding.on_mesh(norms, self.mesh))(params, self.batch(0))
         if not float(grad_norm) > 0:
             raise ConfigError(
                 f"the gradient at initialisation has norm {float(grad_norm)}, so optim.eta_lambda "

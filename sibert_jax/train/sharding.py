@@ -7,13 +7,14 @@ follows their rule, anything else is replicated.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from sibert_jax.model import with_placement
 from sibert_jax.tasks.task import Batch, Batches
 from sibert_jax.train.errors import ConfigError
 
@@ -38,6 +39,9 @@ RULES = (
     (r"head/(nsp|classifier|span)/kernel", P("fsdp", None)),  # D, labels
     (r"head/(transform|pooler|nsp|classifier|span)/bias", P(None)),  # D or labels
 )
+
+# Letter of an activation's dimension (model/config.py) -> mesh axes; other dimensions stay whole.
+ACTIVATIONS = {"B": ("data", "fsdp"), "H": "tensor", "F": "tensor", "V": "tensor"}
 
 
 def make_mesh(data: int, fsdp: int, tensor: int, devices=None) -> Mesh:
@@ -112,6 +116,16 @@ def state_shardings(state, params, mesh: Mesh):
         return NamedSharding(mesh, P())
 
     return jax.tree_util.tree_map_with_path(sharding, state)
+
+
+def on_mesh(fn: Callable, mesh: Mesh) -> Callable:
+    """`fn` with the activations of its models where ACTIVATIONS puts them; to be jitted."""
+
+    def rule(x: jax.Array, letters: str) -> jax.Array:
+        spec = P(*(ACTIVATIONS.get(letter) for letter in letters))
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+    return with_placement(fn, rule)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

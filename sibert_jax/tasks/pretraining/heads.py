@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.model import AffineNorm, ModelConfig, normalise
+from sibert_jax.model import AffineNorm, ModelConfig, normalise, place
 
 
 class StandardHead(nn.Module):
@@ -24,7 +24,7 @@ class StandardHead(nn.Module):
         """Returns logits_BPV (float32) and nsp_logits_B2 (float32; None without NSP)."""
         c, dtype = self.cfg, self.cfg.compute_dtype
         init = nn.initializers.truncated_normal(c.init_std)
-        h_BPD = jnp.take_along_axis(x_BLD, positions_BP[..., None], axis=1)
+        h_BPD = place(jnp.take_along_axis(x_BLD, positions_BP[..., None], axis=1), "BPD")
         h_BPD = nn.Dense(c.width, dtype=dtype, kernel_init=init, name="transform")(h_BPD)
         h_BPD = nn.gelu(h_BPD, approximate=False)
         h_BPD = AffineNorm(c.norm_eps, relative=False, name="transform_norm")(h_BPD)
@@ -33,7 +33,7 @@ class StandardHead(nn.Module):
         )  # fmt: skip
         prior_V = jnp.asarray(self.log_frequency or (0.0,) * c.vocab_size, jnp.float32)
         bias_V = self.param("output_bias", lambda key: prior_V)
-        logits_BPV = logits(h_BPD, table_VD) + bias_V[None, None]
+        logits_BPV = place(logits(h_BPD, table_VD), "BPV") + bias_V[None, None]
         if not self.nsp:
             return logits_BPV, None
         pooled_BD = nn.Dense(c.width, dtype=dtype, kernel_init=init, name="pooler")(x_BLD[:, 0])
@@ -63,10 +63,11 @@ class NormalizedHead(nn.Module):
             dense = nn.Dense(c.width, False, c.compute_dtype, kernel_init=init, name=name)
             return normalise(nn.relu(dense(x)), c.norm_eps)
 
-        h_BPD = jnp.take_along_axis(x_BLD, positions_BP[..., None], axis=1)
+        h_BPD = place(jnp.take_along_axis(x_BLD, positions_BP[..., None], axis=1), "BPD")
         table_VD = self.param("output", init, (c.vocab_size, c.width), jnp.float32)
         prior_V = jnp.asarray(self.log_frequency, jnp.float32)
-        logits_BPV = logits(features(h_BPD, "transform"), unit_rows(table_VD)) + prior_V[None, None]
+        logits_BPV = logits(features(h_BPD, "transform"), unit_rows(table_VD))
+        logits_BPV = place(logits_BPV, "BPV") + prior_V[None, None]
         if not self.nsp:
             return logits_BPV, None
         table_2D = self.param("nsp", init, (2, c.width), jnp.float32)
