@@ -32,10 +32,13 @@ def uncounted(phase: str) -> ContextManager:
 
 
 class Session:
-    """A run on its mesh, before its first step. `start` makes the state and compiles the step."""
+    """A run on its mesh, before its first step. `start` makes the state and compiles the step.
 
-    def __init__(self, run: RunConfig, mesh: Mesh, task: Task, data: TaskData):
-        self.run = run.with_num_steps(data.steps_per_epoch)
+    Without data (None) there is only `lower`.
+    """
+
+    def __init__(self, run: RunConfig, mesh: Mesh, task: Task, data: TaskData | None):
+        self.run = run.with_num_steps(1 if data is None else data.steps_per_epoch)
         build.check_schedules(self.run)
         self.mesh, self.task, self.data = mesh, task, data
         self.batch_size = run.train.global_batch_size

@@ -76,9 +76,8 @@ class NormalizedHead(nn.Module):
 
 def logits(h: jax.Array, table_VD: jax.Array) -> jax.Array:
     """(..., D) features against V rows, accumulated in float32."""
-    return jnp.einsum(
-        "...D,VD->...V", h, table_VD.astype(h.dtype), preferred_element_type=jnp.float32
-    )
+    table_VD = place(table_VD.astype(h.dtype), "VD") if table_VD.shape[0] > 2 else table_VD
+    return jnp.einsum("...D,VD->...V", h, table_VD, preferred_element_type=jnp.float32)
 
 
 def unit_rows(table_VD: jax.Array) -> jax.Array:
