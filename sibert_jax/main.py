@@ -22,15 +22,25 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; a second 
 _PREDICT = flags.DEFINE_string(
     "predict", None, "File of new text for the model in --workdir; its answers go to stdout."
 )
+_COMPILE_ONLY = flags.DEFINE_integer(
+    "compile_only", None, "Compile the step for so many devices, say what it needs, and end."
+)
 
 
 def parse(argv: list[str]) -> list[str]:
     """Parses flags; a key that does not exist or a stray argument ends with one sentence."""
-    flags.mark_flag_as_required("workdir")
     flags.register_multi_flags_validator(
         ["config", "predict"],
         lambda given: (given["config"] is None) != (given["predict"] is None),
         "give --config to train, or --predict to label new text",
+    )
+    flags.register_multi_flags_validator(
+        ["workdir", "config", "compile_only"],
+        lambda given: (
+            given["workdir"] is not None
+            or (given["config"] is not None and given["compile_only"] is not None)
+        ),
+        "Flag --workdir must have a value other than None.",
     )
     try:
         rest = flags.FLAGS(argv)
@@ -79,6 +89,7 @@ def main(argv: list[str]) -> None:
 def _train(stop: StopRequest) -> None:
     logging.set_verbosity(logging.FATAL)  # Orbax tells at length what is told here in a sentence
     from sibert_jax.train import build, launch
+    from sibert_jax.train.compile_only import compile_only, fake_devices, markdown
     from sibert_jax.train.loop import train
     from sibert_jax.train.metrics import say
     from sibert_jax.train.predict import predict
@@ -86,6 +97,9 @@ def _train(stop: StopRequest) -> None:
     try:
         if _PREDICT.value is not None:
             print("\n".join(predict(_WORKDIR.value, _PREDICT.value, say)))
+            return
+        if _COMPILE_ONLY.value is not None:
+            print(markdown(compile_only(_CONFIG.value, fake_devices(_COMPILE_ONLY.value))))
             return
         with launch.join(build.run_config(_CONFIG.value).distributed) as hosts:
             train(_CONFIG.value, _WORKDIR.value, stop=stop, hosts=hosts, started=STARTED)

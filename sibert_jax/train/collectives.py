@@ -2,7 +2,7 @@
 
 An instruction inside a loop counts as often as the loop turns. What a device sends is that of the
 ring algorithms (Patarasuk and Yuan 2009), which no algorithm on equal links beats: for groups of n
-and B bytes, (n−1)/n·B to gather, scatter or exchange, and twice that to reduce and share the result.
+and B bytes, (n−1)/n·B to gather, scatter or exchange, and twice that to sum and share the result.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?[\w.-]+ = (\(.*?\)|\S+) ([\w-]+)\(")
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 _CALLED = re.compile(r"\b(?:calls|to_apply|true_computation|false_computation)=%?([\w.-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_LAYOUT = re.compile(r"\]\{[^{}]*\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
@@ -63,13 +64,10 @@ def collectives(hlo: str, mesh_shape: dict[str, int]) -> list[Collective]:
     entry, computations = _computations(hlo)
     counts = Counter()
     for name, times in _calls(entry, computations).items():
-        fused_slice = any(_opcode(line) == "dynamic-slice" for line in computations[name])
         for line in computations[name]:
             found = _collective(line, mesh_shape)
             if found is None or found.group_size == 1:
                 continue
-            if found.kind == "all-reduce" and fused_slice and "all-reduce-scatter" in name:
-                found = dataclasses.replace(found, kind="reduce-scatter")  # as XLA writes it on TPU
             counts[found] += times
     every = [dataclasses.replace(found, count=count) for found, count in counts.items()]
     return sorted(every, key=lambda found: -found.sent_bytes)
@@ -78,6 +76,7 @@ def collectives(hlo: str, mesh_shape: dict[str, int]) -> list[Collective]:
 def _computations(hlo: str) -> tuple[str, dict[str, list[str]]]:
     entry, lines, computations = "", [], {}
     for line in hlo.splitlines():
+        line = _LAYOUT.sub("]", line)
         if match := _COMPUTATION.match(line):
             lines = computations.setdefault(match[2], [])
             entry = match[2] if match[1] else entry

@@ -85,9 +85,10 @@ def spec_for(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     spec = P(*(None,) * (len(shape) - len(matching[0])), *matching[0])
     for size, axis in zip(shape, spec):
         if axis is not None and size % mesh.shape[axis]:
+            fits = [str(n) for n in range(1, mesh.size + 1) if size % n == 0]
             raise ConfigError(
-                f"parameter {name} {shape}: {size} does not divide by mesh.{axis}="
-                f"{mesh.shape[axis]}; change the mesh or the model's sizes."
+                f"parameter {name} {shape} is split by mesh.{axis}={mesh.shape[axis]}, which does "
+                f"not divide {size}; sizes that divide it: {', '.join(fits)}."
             )
     return spec
 

@@ -1,0 +1,138 @@
+"""Compiles the training step for devices that are not here, and says what it needs of them."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import ml_collections
+
+from sibert_jax.train import build, sharding
+from sibert_jax.train.collectives import Collective, collectives
+from sibert_jax.train.errors import ConfigError
+from sibert_jax.train.session import Session, check_divisible
+
+MAX_DEVICES = 256
+# The code for the fake devices never runs, so making it fast would be time lost.
+FAKE_DEVICE_OPTIONS = {"xla_backend_optimization_level": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a step needs, per device.
+
+    Attributes:
+      platform: whose compiler: "cpu" (fake devices) or "tpu".
+      mesh: sizes of the mesh axes.
+      examples: of a step, on all devices together.
+      param_bytes: of the parameters.
+      optimizer_bytes: of what else the state holds.
+      batch_bytes: of the examples.
+      temporary_bytes: activations, gradients, gathered parameters; at the peak, as XLA plans it.
+      model_flops: of a step, by formula: without recomputation and elementwise work.
+      xla_flops: as XLA counts, which counts the body of a loop once.
+      collectives: what is sent between devices, the largest first.
+    """
+
+    platform: str
+    mesh: dict[str, int]
+    examples: int
+    param_bytes: int
+    optimizer_bytes: int
+    batch_bytes: int
+    temporary_bytes: int
+    model_flops: float
+    xla_flops: float
+    collectives: list[Collective]
+
+    @property
+    def sent_bytes(self) -> float:
+        """Bytes that one device sends in a step."""
+        return sum(found.sent_bytes for found in self.collectives)
+
+
+def compile_only(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -> Report:
+    """Compiles the step of a config without data; nothing runs.
+
+    Args:
+      config: every key of `default_config()`.
+      devices: real, fake or of a topology that is only described.
+
+    Raises:
+      ConfigError: the config is wrong, or mesh and devices, batch or parameters do not fit.
+    """
+    run = build.run_config(config)
+    mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
+    check_divisible(run, mesh)
+    session = Session(run, mesh, build.bare_task(run), None)
+    platform = mesh.devices.flat[0].platform
+    options = FAKE_DEVICE_OPTIONS if platform == "cpu" else None
+    compiled = session.lower().compile(compiler_options=options)
+    state, batch = session.abstract_state, session.abstract_batch()
+    seq_len = session.task.seq_lens[-1]
+    flops = session.task.flops_per_token(seq_len) * session.batch_size * seq_len
+    return Report(
+        platform=platform,
+        mesh=dict(mesh.shape),
+        examples=session.batch_size,
+        param_bytes=_bytes(state.params),
+        optimizer_bytes=_bytes(state) - _bytes(state.params),
+        batch_bytes=_bytes(batch),
+        temporary_bytes=compiled.memory_analysis().temp_size_in_bytes,
+        model_flops=flops / mesh.size,
+        xla_flops=compiled.cost_analysis()["flops"],
+        collectives=collectives(compiled.as_text(), dict(mesh.shape)),
+    )
+
+
+def _bytes(tree) -> int:
+    """Bytes on one device."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def fake_devices(num_devices: int) -> list[jax.Device]:
+    """CPU devices in any number; to be called before JAX is used."""
+    if not 1 <= num_devices <= MAX_DEVICES:
+        raise ConfigError(f"--compile_only={num_devices} must lie between 1 and {MAX_DEVICES}.")
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", num_devices)
+    return jax.devices()
+
+
+def markdown(report: Report) -> str:
+    """Two tables: what a device holds and computes, and what it sends."""
+    memory = {
+        "parameters": report.param_bytes,
+        "optimizer": report.optimizer_bytes,
+        "batch": report.batch_bytes,
+        "activations and other temporaries": report.temporary_bytes,
+    }
+    memory["all of it"] = sum(memory.values())
+    axes = " × ".join(f"{axis} {size}" for axis, size in report.mesh.items())
+    lines = [
+        f"Step of {report.examples:,} examples on {math.prod(report.mesh.values())} devices "
+        f"({axes}), compiled for {report.platform}",
+        "",
+        "| per device | MB |",
+        "| --- | ---: |",
+        *(f"| {name} | {size / 1e6:,.3f} |" for name, size in memory.items()),
+        "",
+        "| per device | GFLOP a step |",
+        "| --- | ---: |",
+        f"| model, by formula | {report.model_flops / 1e9:,.3f} |",
+        f"| as XLA counts (loop bodies once) | {report.xla_flops / 1e9:,.3f} |",
+        "",
+        "| collective | mesh axes | dtype | MB a call | calls a step | MB sent a step |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
+        *(
+            f"| {found.kind} | {' × '.join(found.axes)} | {found.dtype} | {found.bytes / 1e6:,.3f} "
+            f"| {found.count:,} | {found.sent_bytes / 1e6:,.3f} |"
+            for found in report.collectives
+        ),
+        f"| all of them | | | | {sum(found.count for found in report.collectives):,} "
+        f"| {report.sent_bytes / 1e6:,.3f} |",
+    ]
+    return "\n".join(lines)
