@@ -51,6 +51,7 @@ def one_device():
     return jax.devices()[:1]
 
 
+@pytest.mark.slow
 def test_the_timed_loop_logs_saves_and_ends_where_the_bare_steps_end(tiny, one_device, monkeypatch):
     ends, steps_saved, steps_logged = [], [], []
     block, save, write = jax.block_until_ready, Loop.save, Loop.write
@@ -80,6 +81,7 @@ def test_the_timed_loop_logs_saves_and_ends_where_the_bare_steps_end(tiny, one_d
         jax.tree.map(np.testing.assert_array_equal, ends[0], end)
 
 
+@pytest.mark.slow
 def test_models_are_measured_on_the_tokens_of_their_own_runs(tiny, one_device, monkeypatch):
     clock = types.SimpleNamespace(perf_counter=itertools.count().__next__)
     monkeypatch.setattr(train_step, "time", clock)

@@ -74,6 +74,7 @@ def names(*settings) -> list[str]:
     return [f"optim.learning_rate={rate},seed={seed}" for rate, seed in settings]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_runs_and_both_count_the_one_that_diverges(tmp_path, tiny):
     sweep, workdir = tmp_path / "sweep.py", tmp_path / "runs"
     sweep.write_text(SWEEP.format(seeds=(0,)))

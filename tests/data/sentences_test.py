@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sibert_jax.data.sentences import MAX_SENTENCE_CHARS, split_sentences

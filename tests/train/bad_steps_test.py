@@ -1,6 +1,5 @@
 """Steps that are not finite, or whose loss spikes: stop, skip or roll back, as the config says."""
 
-import json
 import os
 import signal
 
@@ -14,6 +13,7 @@ from sibert_jax.train import build, sharding
 from sibert_jax.train.errors import ConfigError, TrainingError
 from sibert_jax.train.health import MEMORY, BadSteps, fresh_health
 from sibert_jax.train.session import Session
+from tests.train.metrics_rows import rows
 
 
 @pytest.fixture
@@ -53,14 +53,6 @@ class NoCheckpoints:
 
 def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
-
-
-def rows(directory) -> list[dict]:
-    """All metrics but the clock's."""
-    loaded = [json.loads(row) for row in (directory / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {k: v for k, v in row.items() if not k.startswith(("perf/", "goodput/"))} for row in loaded
-    ]
 
 
 def judged(policy, losses, finite=True):
@@ -120,6 +112,7 @@ def test_a_skipped_step_leaves_everything_as_if_its_batch_had_never_been(run, po
     assert np.isfinite(jax.tree.leaves(jax.device_get(report.window))).all()
 
 
+@pytest.mark.slow
 def test_skipped_steps_are_counted_in_finite_rows_and_too_many_stop(
     train_one, run, poison, tmp_path
 ):

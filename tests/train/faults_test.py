@@ -139,6 +139,7 @@ def flip_one_bit(grads):
     return jax.tree.unflatten(tree, leaves)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_a_gradient_is_found_and_nothing_empty_divides_by_zero(
     session, monkeypatch
 ):
@@ -187,6 +188,7 @@ def test_bits_are_compared_not_values():
     assert replay.different_leaves(a, a | {"n": jnp.int32(4), "b": jnp.bfloat16(2)}) == ["b", "n"]
 
 
+@pytest.mark.slow
 def test_the_loop_replays_when_due_and_two_runs_on_one_mesh_have_the_same_bits(
     config, tmp_path, monkeypatch
 ):

@@ -17,6 +17,7 @@ import pytest
 from sibert_jax.train import build, launch
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.loop import train
+from tests.train.metrics_rows import rows
 from tests.train.processes import ROOT, Group, free_port
 
 
@@ -44,12 +45,6 @@ def make_group(config, tmp_path):
 @pytest.fixture
 def group(make_group):
     return make_group()
-
-
-def rows(directory: pathlib.Path) -> list[dict]:
-    """All metrics but the speed."""
-    loaded = [json.loads(row) for row in (directory / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in loaded]
 
 
 def assert_same_run(a: pathlib.Path, b: pathlib.Path):

@@ -49,8 +49,8 @@ def same_directions(reference, rescaled, c):
 @pytest.mark.parametrize(
     "scales",
     [
-        (2.0**-10, 2.0**10),
-        pytest.param((2.0**-3, 2.0**3), marks=pytest.mark.slow),
+        (2.0**10,),
+        pytest.param((2.0**-10, 2.0**-3, 2.0**3), marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize(("weight_decay", "rate"), [(2.0**-6, 0.0), (2.0**-26, 1.0)])
@@ -64,8 +64,8 @@ def test_rescaled_parameters_train_alike(run, config, scales, weight_decay, rate
         same_directions(reference, run(f"rescaled_{c}", c=c, weight_decay=weight_decay), c)
 
 
-def test_a_rescaled_loss_trains_alike(run, config):
+@pytest.mark.parametrize("c", [2.0**6, pytest.param(2.0**-6, marks=pytest.mark.slow)])
+def test_a_rescaled_loss_trains_alike(run, config, c):
     config.train.num_steps = 60
     reference = run("reference", head="sgd")
-    for c in (2.0**-6, 2.0**6):
-        same_directions(reference, run(f"rescaled_{c}", loss_scale=c, head="sgd"), 1.0)
+    same_directions(reference, run("rescaled", loss_scale=c, head="sgd"), 1.0)

@@ -15,6 +15,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from tests.train.metrics_rows import rows
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["sibert_jax.train.loop", __name__])
 CONFIG_FILE = """
@@ -90,12 +92,8 @@ class Run:
         return (self._directory / "digest").read_text()
 
     def rows(self) -> list[dict]:
-        """All metrics but the clock's."""
-        lines = (self.workdir / "metrics.jsonl").read_text().splitlines()
-        return [
-            {k: v for k, v in json.loads(line).items() if not k.startswith(("perf/", "goodput/"))}
-            for line in lines
-        ]
+        """What was measured."""
+        return rows(self.workdir)
 
     def steps_saved(self) -> list[int]:
         """Steps of the checkpoints."""

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.loop import train
 from sibert_jax.train.session import Session
 from sibert_jax.train.signals import StopRequest
+from tests.train.metrics_rows import rows
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = """
@@ -29,14 +29,6 @@ import ml_collections
 from sibert_jax.train.loop import train
 train(ml_collections.ConfigDict(json.load(open(sys.argv[1]))), sys.argv[2])
 """
-
-
-def rows(directory) -> list[dict]:
-    """All metrics but the clock's."""
-    loaded = [json.loads(row) for row in (directory / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {k: v for k, v in row.items() if not k.startswith(("perf/", "goodput/"))} for row in loaded
-    ]
 
 
 @pytest.fixture
@@ -64,6 +56,7 @@ def wait_for(condition, process, messages, seconds=120):
     raise TimeoutError
 
 
+@pytest.mark.slow
 def test_killed_or_terminated_anywhere_and_resumed_is_the_straight_run(config, start, tmp_path):
     config.train.num_steps = 40
     config.task.nsp, config.model.num_segments = True, 2
@@ -101,26 +94,31 @@ def test_killed_or_terminated_anywhere_and_resumed_is_the_straight_run(config, s
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
 
 
-def test_a_run_resumed_on_another_mesh_sees_the_same_examples(config, tmp_path):
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        (2, 2, 2),
+        pytest.param((8, 1, 1), marks=pytest.mark.slow),
+        pytest.param((2, 4, 1), marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_resumed_on_another_mesh_sees_the_same_examples(config, tmp_path, mesh):
     config.mesh.data, config.mesh.fsdp, config.mesh.tensor = 4, 1, 2
     config.train.num_steps = 12
     straight = train(config, tmp_path / "straight")
-    stop_after_one_step(train, config, tmp_path / "stopped")
-    for mesh in ((8, 1, 1), (2, 4, 1), (2, 2, 2)):
-        directory = tmp_path / "x".join(map(str, mesh))
-        shutil.copytree(tmp_path / "stopped", directory)
-        config.mesh.data, config.mesh.fsdp, config.mesh.tensor = mesh
-        moved = train(config, directory)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-            jax.device_get(straight.params),
-            jax.device_get(moved.params),
-        )
-        for a, b in zip(rows(tmp_path / "straight"), rows(directory), strict=True):
-            assert a.keys() == b.keys()
-            for name in ("train/loss", "eval/mlm_loss", "optim/grad_norm", "optim/clipped"):
-                if name in a:
-                    assert a[name] == pytest.approx(b[name], rel=1e-4)
+    stop_after_one_step(train, config, tmp_path / "moved")
+    config.mesh.data, config.mesh.fsdp, config.mesh.tensor = mesh
+    moved = train(config, tmp_path / "moved")
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        jax.device_get(straight.params),
+        jax.device_get(moved.params),
+    )
+    for a, b in zip(rows(tmp_path / "straight"), rows(tmp_path / "moved"), strict=True):
+        assert a.keys() == b.keys()
+        for name in ("train/loss", "eval/mlm_loss", "optim/grad_norm", "optim/clipped"):
+            if name in a:
+                assert a[name] == pytest.approx(b[name], rel=1e-4)
 
 
 def stop_after_one_step(train, config, directory):

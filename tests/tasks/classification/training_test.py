@@ -104,6 +104,7 @@ def learns(config, directory) -> dict:
     return scores
 
 
+@pytest.mark.slow
 def test_bert_with_adamw_learns_the_scores_of_32_pairs(config, write_pairs, tmp_path):
     config.task.dataset = "stsb"
     config.model.arch = "bert"
