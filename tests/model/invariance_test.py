@@ -146,8 +146,6 @@ CONTROLS = {
 
 @pytest.mark.parametrize("name", CONTROLS)
 def test_each_known_mistake_breaks_invariance(cfg, inputs, name, monkeypatch):
-    sound = Encoder(cfg)
-    assert largest_change(sound, perturbed_params(sound, inputs), inputs) < 1e-4
     monkeypatch.setattr(*CONTROLS[name])
     broken = Encoder(cfg)
     assert largest_change(broken, perturbed_params(broken, inputs), inputs) > 1e-3

@@ -133,6 +133,7 @@ def test_skipped_steps_are_counted_in_finite_rows_and_too_many_stop(
     assert sorted(path.name for path in (tmp_path / "again/checkpoints").iterdir()) == ["5"]
 
 
+@pytest.mark.slow
 def test_rolling_back_passes_the_data_and_survives_a_stop(
     train_one, run, poison, tmp_path, monkeypatch
 ):

@@ -67,9 +67,10 @@ def test_cross_entropy_is_minus_the_log_probability():
 
 def test_sums_over_totals_are_the_means_of_what_counts(batch):
     task = make_task()
-    params = task.init(jax.random.key(0), batch)
-    logits, nsp_logits, _ = task.apply(params, batch)
-    sums, totals = task.sums(params, batch, accuracy=True), task.totals(batch)
+    params = jax.jit(task.init)(jax.random.key(0), batch)
+    logits, nsp_logits, _ = jax.jit(task.apply)(params, batch)
+    sums = jax.jit(lambda *arguments: task.sums(*arguments, accuracy=True))(params, batch)
+    totals = task.totals(batch)
     losses = np.asarray(cross_entropy(logits, batch["masked_targets"]))
     counted = np.asarray(batch["masked_weights"]) > 0
     assert float(totals["mlm_loss"]) == counted.sum() == 10
