@@ -8,6 +8,9 @@ XLA_CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache/xla"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(XLA_CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+# XLA gives its CPU devices this many threads, and waiting collectives hold theirs: with the default
+# of eight, two sums of one program on eight devices may wait for each other for ever.
+os.environ["NPROC"] = "64"
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
