@@ -81,6 +81,7 @@ def test_a_directory_that_is_no_run_is_left_alone(train_one, config, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(train_one, config, tmp_path):
     config.optim.name = "adamw"
     config.optim.eta_lambda = 0.0

@@ -17,6 +17,7 @@ def spoil(path):
     largest.write_bytes(bytes(content))
 
 
+@pytest.mark.slow
 def test_past_corrupt_checkpoints_to_the_same_end_and_from_there_to_another_run(
     train_one, config, tmp_path, capfd
 ):

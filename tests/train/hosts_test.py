@@ -56,6 +56,7 @@ def assert_same_run(a: pathlib.Path, b: pathlib.Path):
                 assert left[name] == pytest.approx(right[name], rel=1e-4, abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_also_if_one_is_killed_on_the_way(config, group, tmp_path):
     group.start(2, devices=1).wait_for_checkpoint(10)
     group.processes[1].send_signal(signal.SIGKILL)

@@ -94,14 +94,8 @@ def test_killed_or_terminated_anywhere_and_resumed_is_the_straight_run(config, s
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
 
 
-@pytest.mark.parametrize(
-    "mesh",
-    [
-        (2, 2, 2),
-        pytest.param((8, 1, 1), marks=pytest.mark.slow),
-        pytest.param((2, 4, 1), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [(2, 2, 2), (8, 1, 1), (2, 4, 1)])
 def test_a_run_resumed_on_another_mesh_sees_the_same_examples(config, tmp_path, mesh):
     config.mesh.data, config.mesh.fsdp, config.mesh.tensor = 4, 1, 2
     config.train.num_steps = 12
