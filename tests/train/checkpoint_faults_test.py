@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from sibert_jax.train import build, sharding
 from sibert_jax.train.session import Session
