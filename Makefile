@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+RIVALS := .venv-rivals
 WORKDIR ?= runs/demo
 
 .PHONY: demo test test-all lint bench clean
@@ -30,8 +31,15 @@ lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
+# PyTorch and Hugging Face, which only the benchmarks measure, in an environment of their own.
+$(RIVALS)/installed: benchmarks/requirements.txt
+	$(PYTHON) -m venv $(RIVALS)
+	$(RIVALS)/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
 bench: $(VENV)/installed
+	@$(MAKE) --no-print-directory $(RIVALS)/installed || echo "$(RIVALS) could not be made, so PyTorch is not measured; the reason is above."
 	$(RUN) -m benchmarks
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(RIVALS) runs

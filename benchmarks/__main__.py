@@ -1,98 +1,70 @@
-"""Runs the benchmarks: a Markdown table each on stdout, the same figures as JSON in a folder.
+"""Runs the benchmarks: tables on stdout; JSON, Markdown and a picture of each in a folder.
 
-python -m benchmarks               all of them, about five minutes on two cores
+python -m benchmarks               all of them
 python -m benchmarks loop          one of them
 """
 
 import argparse
-import functools
-import importlib.metadata
-import json
-import os
 import pathlib
-import platform
-import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-import jax
-
-from benchmarks import optimizers, train_step
-
-
-class Benchmark(NamedTuple):
-    """What is measured and how it is shown."""
-
-    title: str
-    measure: Callable[[], list]
-    table: Callable[[list], str]
-
-
-def _optimizers_on_two_layers() -> list[optimizers.Row]:
-    leaves = optimizers.bert_leaves(width=768, depth=2, vocab_size=2048)
-    chosen = optimizers.optimizers() | optimizers.heavy_optimizers()
-    return optimizers.measure(leaves, repeats=3, chosen=chosen)
-
+from benchmarks import loop, measuring, models, optimizers, pytorch
+from benchmarks.measuring import Result
 
 BENCHMARKS = {
-    "loop": Benchmark(
-        "Mini SIBERT, 100 steps: the whole loop (batches, logging, a checkpoint) and its bare step",
-        train_step.measure_loop,
-        train_step.table,
-    ),
-    "models": Benchmark(
-        "One training step, 2 layers × 128, 8,192 WordPieces, length 128, batch 32",
-        train_step.measure_models,
-        train_step.table,
-    ),
-    "optimizers": Benchmark(
-        "One update of BERT-base's parameters",
-        functools.partial(optimizers.measure, repeats=5),
-        optimizers.table,
-    ),
-    "optimizers_small": Benchmark(
-        "One update of two layers of BERT-base's width, vocabulary 2,048",
-        _optimizers_on_two_layers,
-        optimizers.table,
-    ),
+    "pytorch": pytorch.measure,
+    "loop": loop.measure,
+    "models": models.measure,
+    "optimizers": optimizers.measure,
 }
+BUSY = 0.5  # load average from which a warning is given
 
 
-def machine() -> dict[str, str | int | float]:
-    """Versions, devices, cores and the load before anything is measured."""
-    device = jax.devices()[0]
-    packages = ("jax", "flax", "optax", "orbax-checkpoint", "sibert_jax")
-    return {
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-        "device": f"{jax.device_count()} × {device.device_kind} ({device.platform})",
-        "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2),
-    }
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures speed.")
+    parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="default: all of them")
+    parser.add_argument("--out", type=pathlib.Path, default="runs/bench", help="folder to write to")
+    parser.add_argument(
+        "--rivals",
+        default=".venv-rivals/bin/python",
+        help="Python with benchmarks/requirements.txt; without it, only ours are measured",
+    )
+    parser.add_argument("--repeats", type=int, help="of each contestant; default: as each has it")
+    parser.add_argument(
+        "--size", choices=pytorch.SIZES, help="of `pytorch`: measure one, 8,192 WordPieces"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.repeats is not None and arguments.repeats < 1:
+        parser.error(f"--repeats={arguments.repeats} must be at least 1")
+    return arguments
+
+
+def call(name: str, arguments: argparse.Namespace) -> Result:
+    """Measures one benchmark as the command line says."""
+    options = {} if arguments.repeats is None else {"repeats": arguments.repeats}
+    if name == "pytorch":
+        options["python"] = arguments.rivals
+        if arguments.size is not None:
+            options |= {"sizes": (arguments.size,), "vocab_sizes": pytorch.VOCAB_SIZES[:1]}
+    return BENCHMARKS[name](**options)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures what the command line names, or everything."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures speed.")
-    parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="default: all of them")
-    parser.add_argument("--out", type=pathlib.Path, default="runs/bench", help="folder for JSON")
-    arguments = parser.parse_args(argv)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    found = machine()
+    arguments = parse(argv)
+    found = measuring.machine()
     print(" · ".join(f"{name} {value}" for name, value in found.items()))
-    if found["load_average"] > 0.5:
+    if found["load_average"] > BUSY:
         print("The machine was busy at the start: times are noisy, ratios less so.")
     for name in BENCHMARKS if arguments.name is None else [arguments.name]:
-        print(f"measuring {name}", file=sys.stderr, flush=True)
+        measuring.say(f"measuring {name}")
         since = time.perf_counter()
-        benchmark = BENCHMARKS[name]
-        measured = benchmark.measure()
-        print(f"\n{benchmark.title}\n\n{benchmark.table(measured)}", flush=True)
-        print(f"{name} took {time.perf_counter() - since:.0f} s", file=sys.stderr, flush=True)
-        rows = [row._asdict() for row in measured]
-        written = {"benchmark": name, "title": benchmark.title, "machine": found, "rows": rows}
-        (arguments.out / f"{name}.json").write_text(json.dumps(written, indent=2) + "\n")
+        result = call(name, arguments)
+        print(f"\n{result.title}\n\n{measuring.table(result)}", flush=True)
+        measuring.say(f"{name} took {time.perf_counter() - since:.0f} s")
+        measuring.write(arguments.out, name, result, found)
 
 
 if __name__ == "__main__":

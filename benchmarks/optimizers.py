@@ -1,20 +1,17 @@
-"""Time and memory of one update on BERT-base's parameters: ours against optax's.
+"""Time and memory of one update on BERT's parameters: ours against optax's.
 
-Every repeat runs all optimizers once, in turn, so that a busy machine is busy for all; a row gives
-the median with the least and the greatest. The parameters are donated, as in a training loop.
-
-    python -m benchmarks.optimizers
+The parameters are donated, as in a training loop.
 """
 
 import functools
 import time
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks import measuring
 from sibert_jax.optim import (
     clip_by_relative_global_norm,
     hyperball,
@@ -27,28 +24,6 @@ from sibert_jax.optim import (
 )
 
 BASELINE = "optax.adamw"
-
-
-class Row(NamedTuple):
-    """One optimizer's figures.
-
-    Attributes:
-      name: the optimizer.
-      median_ms: milliseconds of an update and its application, the median over the repeats.
-      min_ms: the least.
-      max_ms: the greatest.
-      ratio: the median over the repeats of this time over the baseline's in the same repeat.
-      passes: bytes that XLA counts its program to read and write, over those of the parameters.
-      state_bytes_per_parameter: bytes of optimizer state over the number of parameters.
-    """
-
-    name: str
-    median_ms: float
-    min_ms: float
-    max_ms: float
-    ratio: float
-    passes: float
-    state_bytes_per_parameter: float
 
 
 def bert_leaves(width: int, depth: int, vocab_size: int = 30_522, max_len: int = 512) -> dict:
@@ -130,74 +105,58 @@ def _compiled(tx: optax.GradientTransformation, grads: dict) -> jax.stages.Compi
     return jax.jit(step, donate_argnums=(0, 1)).lower(grads, state, grads).compile()
 
 
-def measure(
-    shapes: dict | None = None,
-    *,
-    repeats: int = 9,
-    chosen: dict[str, optax.GradientTransformation] | None = None,
-) -> list[Row]:
-    """Return a row an optimizer.
+def measure_group(
+    group: str, shapes: dict, chosen: dict[str, optax.GradientTransformation], repeats: int
+) -> list[measuring.Row]:
+    """One row an optimizer, in milliseconds of an update and its application.
+
+    Two further columns count the bytes that XLA's program reads and writes over those of the
+    parameters, and the bytes of optimizer state over the number of parameters.
 
     Args:
-      shapes: tree of shapes, default BERT-base's.
+      group: of all the rows.
+      shapes: tree of shapes.
+      chosen: name to optimizer, the baseline `optax.adamw` among them.
       repeats: timed steps of each, after one that is not.
-      chosen: name to optimizer, the baseline `optax.adamw` among them; default `optimizers()`.
     """
-    chosen = optimizers() if chosen is None else chosen
-    grads = _random_tree(bert_base_leaves() if shapes is None else shapes, seed=1)
+    grads = _random_tree(shapes, seed=1)
     size = sum(leaf.size for leaf in jax.tree.leaves(grads))
-    steps, times, passes, bytes_of = {}, {name: [] for name in chosen}, {}, {}
+    timed, more = {}, {}
     for name, tx in chosen.items():
         step, state = _compiled(tx, grads), tx.init(grads)
-        passes[name] = step.cost_analysis()["bytes accessed"] / (4 * size)
-        bytes_of[name] = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        more[name] = {
+            "passes over memory": step.cost_analysis()["bytes accessed"] / (4 * size),
+            "state, bytes a parameter": state_bytes / size,
+        }
+        timed[name] = _Updates(step, state, grads)
+    return measuring.rows(measuring.in_turn(timed, repeats), BASELINE, group, more)
+
+
+class _Updates:
+    """Takes one update a call, from where the last one ended; returns milliseconds."""
+
+    def __init__(self, step: jax.stages.Compiled, state, grads: dict):
+        self._step, self._grads = step, grads
         params = jax.tree.map(lambda g: -0.5 * g, grads)
-        steps[name] = (step, *jax.block_until_ready(step(params, state, grads)))
-    for _ in range(repeats):
-        for name, (step, params, state) in steps.items():
-            start = time.perf_counter()
-            params, state = jax.block_until_ready(step(params, state, grads))
-            times[name].append(1e3 * (time.perf_counter() - start))
-            steps[name] = (step, params, state)
-    baseline = np.array(times[BASELINE])
-    return [
-        Row(
-            name,
-            float(np.median(ms)),
-            float(np.min(ms)),
-            float(np.max(ms)),
-            float(np.median(np.array(ms) / baseline)),
-            passes[name],
-            bytes_of[name] / size,
-        )
-        for name, ms in times.items()
-    ]
+        self._after = jax.block_until_ready(step(params, state, grads))
+
+    def __call__(self) -> float:
+        start = time.perf_counter()
+        self._after = jax.block_until_ready(self._step(*self._after, self._grads))
+        return 1e3 * (time.perf_counter() - start)
 
 
-def table(rows: list[Row]) -> str:
-    """Return the rows as a Markdown table."""
-    lines = [
-        f"| optimizer | ms (least–greatest) | of {BASELINE} | passes over memory "
-        "| state, bytes a parameter |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row.name} | {row.median_ms:.1f} ({row.min_ms:.1f}–{row.max_ms:.1f}) "
-        f"| {row.ratio:.2f} | {row.passes:.1f} | {row.state_bytes_per_parameter:.2f} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Print both tables: elementwise optimizers on BERT-base, all on two layers of its width."""
-    device = jax.devices()[0]
-    print(f"One update of BERT-base's parameters on {device.device_kind} ({device.platform})\n")
-    print(table(measure()))
-    print("\nTwo layers of BERT-base's width, vocabulary 2,048\n")
+def measure(*, repeats: int = 5) -> measuring.Result:
+    """Elementwise optimizers on BERT-base, and all of them on two layers of its width."""
+    base = measure_group("BERT-base", bert_base_leaves(), optimizers(), repeats)
     small = bert_leaves(width=768, depth=2, vocab_size=2048)
-    print(table(measure(small, repeats=3, chosen=optimizers() | heavy_optimizers())))
-
-
-if __name__ == "__main__":
-    main()
+    every = optimizers() | heavy_optimizers()
+    return measuring.Result(
+        title="One update of BERT's parameters",
+        unit="ms",
+        more_is_better=False,
+        baseline=BASELINE,
+        rows=base + measure_group("two layers, vocabulary 2,048", small, every, repeats),
+        notes=[],
+    )

@@ -1,0 +1,168 @@
+"""Hugging Face's BERT in PyTorch, measured on command: the other end of `rival.Rival`.
+
+Runs under a Python that has torch and transformers and needs nothing of ours. Attention is SDPA,
+the optimizer fused AdamW, dropout is off, everything is float32 on the CPU.
+
+- `eager`, `compiled`: `BertForPreTraining` as it is, which computes logits at every position;
+- `eager, masked head`, `compiled, masked head`: its own encoder and head, with the head applied at
+  the masked positions only, as ours does.
+"""
+
+import json
+import os
+import sys
+import time
+
+import numpy as np
+import torch
+import transformers
+
+WARM_UP_STEPS = 2
+
+
+class Steps:
+    """One model and optimizer, and the ways to take a step with it.
+
+    Args:
+      sizes: of `transformers.BertConfig`.
+      path: .npz file of our batches, each array with a leading axis of steps.
+    """
+
+    def __init__(self, sizes: dict, path: str):
+        torch.manual_seed(0)
+        config = transformers.BertConfig(
+            **sizes,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            attn_implementation="sdpa",
+        )
+        self.model = transformers.BertForPreTraining(config).train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
+        self.batches = read_batches(path)
+        losses = {"": self.whole_loss, ", masked head": self.masked_loss}
+        self.ways = {f"eager{name}": loss for name, loss in losses.items()} | {
+            f"compiled{name}": torch.compile(loss) for name, loss in losses.items()
+        }
+
+    def whole_loss(self, batch: dict) -> torch.Tensor:
+        """As the library computes it."""
+        return self.model(
+            input_ids=batch["tokens"],
+            attention_mask=batch["valid"],
+            token_type_ids=batch["segments"],
+            labels=batch["labels"],
+            next_sentence_label=batch["nsp_labels"],
+        ).loss
+
+    def masked_loss(self, batch: dict) -> torch.Tensor:
+        """The same loss from logits at the masked positions."""
+        encoded = self.model.bert(
+            input_ids=batch["tokens"],
+            attention_mask=batch["valid"],
+            token_type_ids=batch["segments"],
+        )
+        where = batch["masked_positions"][..., None].expand(-1, -1, self.model.config.hidden_size)
+        picked = encoded.last_hidden_state.gather(1, where)
+        logits, nsp = self.model.cls(picked, encoded.pooler_output)
+        entropy = torch.nn.functional.cross_entropy
+        mlm_loss = entropy(logits.flatten(0, 1), batch["masked_labels"].flatten())
+        return mlm_loss + entropy(nsp, batch["nsp_labels"])
+
+    def warm_up(self) -> dict[str, str]:
+        """Takes a few steps in every way; returns why those that cannot be taken cannot."""
+        failed = {}
+        for way in list(self.ways):
+            try:
+                for _ in range(WARM_UP_STEPS):
+                    self.step(way, self.batches[0])
+            except Exception as error:  # such as a machine without a C++ compiler
+                failed[way] = last_line(error)
+                del self.ways[way]
+        return failed
+
+    def step(self, way: str, batch: dict) -> torch.Tensor:
+        """One update."""
+        loss = self.ways[way](batch)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def seconds(self, way: str) -> dict[str, float]:
+        """Seconds of a step on every batch, and the last loss."""
+        since = time.perf_counter()
+        for batch in self.batches:
+            loss = self.step(way, batch)
+        return {"seconds": time.perf_counter() - since, "loss": float(loss)}
+
+
+def read_batches(path: str) -> list[dict[str, torch.Tensor]]:
+    """Our batches as PyTorch's: int64, with -100 where nothing is to be predicted."""
+    with np.load(path) as arrays:
+        stacked = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    batches = []
+    for step in range(len(stacked["tokens"])):
+        batch = {name: values[step] for name, values in stacked.items()}
+        weighted = batch.pop("masked_weights") > 0
+        batch = {name: values.long() for name, values in batch.items()}
+        batch["masked_labels"] = batch.pop("masked_targets").masked_fill(~weighted, -100)
+        labels = torch.full_like(batch["tokens"], -100)
+        rows = torch.arange(len(labels))[:, None].expand_as(weighted)
+        labels[rows[weighted], batch["masked_positions"][weighted]] = batch["masked_labels"][
+            weighted
+        ]
+        batches.append(batch | {"labels": labels})
+    return batches
+
+
+def matrix_product(size: int, times: int) -> dict[str, float]:
+    """The best FLOP/s of a float32 product of two square matrices."""
+    matrix = torch.ones(size, size)
+    seconds = []
+    for _ in range(times):
+        since = time.perf_counter()
+        matrix @ matrix
+        seconds.append(time.perf_counter() - since)
+    return {"flops_per_second": 2 * size**3 / min(seconds)}
+
+
+def last_line(error: Exception) -> str:
+    """What went wrong, on one line."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+
+
+def answer(request: dict, state: dict) -> dict:
+    """Does what is asked for."""
+    match request:
+        case {"do": "versions", "threads": threads}:
+            torch.set_num_threads(threads)
+            return {"torch": torch.__version__, "transformers": transformers.__version__}
+        case {"do": "prepare", "sizes": sizes, "batches": path}:
+            state.clear()  # the model before, whose memory this one needs
+            torch.compiler.reset()
+            state["steps"] = Steps(sizes, path)
+            failed = state["steps"].warm_up()
+            return {"ways": list(state["steps"].ways), "failed": failed}
+        case {"do": "steps", "way": way}:
+            return state["steps"].seconds(way)
+        case {"do": "matrix_product", "size": size, "times": times}:
+            return matrix_product(size, times)
+    raise ValueError(f"unknown request {request}")
+
+
+def main() -> None:
+    """Answers until the input ends."""
+    # Libraries that print must not spoil the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    state = {}
+    for line in sys.stdin:
+        try:
+            answered = answer(json.loads(line), state)
+        except Exception as error:
+            answered = {"error": last_line(error)}
+        print(json.dumps(answered), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

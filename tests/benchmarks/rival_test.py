@@ -1,0 +1,128 @@
+"""The protocol with the rivals' process, on a fake one that needs nothing but Python."""
+
+import sys
+import textwrap
+import types
+
+import numpy as np
+import pytest
+
+from benchmarks import pytorch
+from benchmarks.models import BERT, SIBERT
+from benchmarks.rival import Rival, RivalError
+from sibert_jax.train import build
+
+FAKE = textwrap.dedent(
+    """
+    import json, sys
+    for line in sys.stdin:
+        request = json.loads(line)
+        match request:
+            case {"do": "add", "a": a, "b": b}:
+                answer = {"sum": a + b}
+            case {"do": "die"}:
+                sys.exit("no memory left")
+            case _:
+                answer = {"error": "what?"}
+        print(json.dumps(answer), flush=True)
+    """
+)
+
+
+def fake(script: str = FAKE) -> Rival:
+    return Rival([sys.executable, "-c", script])
+
+
+def test_one_process_answers_every_question():
+    with fake() as rival:
+        assert rival.ask("add", a=1, b=2) == {"sum": 3}
+        assert rival.ask("add", a=3, b=4) == {"sum": 7}
+
+
+def test_the_process_is_gone_after_the_block():
+    with fake() as rival:
+        process = rival._process
+        assert process.poll() is None
+    assert process.returncode == 0
+
+
+def test_an_error_there_is_told_here_and_the_process_goes_on():
+    with fake() as rival:
+        with pytest.raises(RivalError, match="multiply failed there: what"):
+            rival.ask("multiply")
+        assert rival.ask("add", a=1, b=2) == {"sum": 3}
+
+
+def test_a_process_that_ends_is_told_with_its_last_words():
+    with fake() as rival:
+        with pytest.raises(RivalError, match=r"ended with status 1: no memory left\."):
+            rival.ask("die")
+        with pytest.raises(RivalError, match="ended with status 1"):
+            rival.ask("add", a=1, b=2)
+
+
+def test_a_python_without_pytorch_is_told_in_a_sentence():
+    with (
+        Rival([sys.executable, "-S", "-m", "benchmarks.pytorch_process"]) as rival,
+        pytest.raises(RivalError, match="No module named"),
+    ):
+        rival.ask("versions", threads=1)
+
+
+def test_a_python_that_is_not_there_is_told_in_a_sentence():
+    with pytest.raises(RivalError, match=r"nowhere/python cannot be started: No such file"):
+        Rival(["nowhere/python"])
+
+
+def test_ratios_are_to_the_fastest_of_pytorch_and_shares_to_the_faster_product():
+    values = {
+        SIBERT: [30.0, 10.0],
+        BERT: [20.0, 10.0],
+        "matrix product in JAX": [100.0, 200.0],
+        "PyTorch, eager": [5.0, 5.0],
+        "PyTorch, compiled, masked head": [10.0, 40.0],
+        "matrix product in PyTorch": [200.0, 100.0],
+    }
+    per_token = dict.fromkeys(values, 2.0)
+    sibert, _, eager, masked = pytorch.as_rows("mini", values, per_token)
+    assert (masked.ratio, sibert.least_ratio, sibert.greatest_ratio) == (1, 0.25, 3)
+    assert sibert.more == {pytorch.SHARE: 0.2, pytorch.AS_IT_IS: 4.0}
+    assert eager.more[pytorch.SHARE] == 0.05
+
+
+def test_without_pytorch_ratios_are_to_the_best_of_ours():
+    values = {SIBERT: [30.0], BERT: [20.0], "matrix product in JAX": [100.0]}
+    sibert, bert = pytorch.as_rows("mini", values, dict.fromkeys(values, 2.0))
+    assert (sibert.ratio, bert.ratio) == (1, 20 / 30)
+    assert sibert.more == {pytorch.SHARE: 0.6}
+
+
+class FakeRival:
+    """Answers as PyTorch's process would, with one way that cannot be measured."""
+
+    def __init__(self):
+        self.asked = []
+
+    def ask(self, do, **arguments):
+        self.asked.append((do, arguments))
+        match do:
+            case "prepare":
+                with np.load(arguments["batches"]) as arrays:
+                    self.arrays = dict(arrays)
+                return {"ways": ["eager"], "failed": {"compiled": "no C++ compiler"}}
+            case "steps":
+                return {"seconds": 2.0}
+
+
+def test_pytorch_is_given_the_batches_of_the_session_and_timed_on_their_tokens(tiny):
+    batches = [{"tokens": np.full((8, 32), index)} for index in range(3)]
+    session = types.SimpleNamespace(
+        run=build.run_config(tiny("bert")), batch=batches.__getitem__, batch_size=8
+    )
+    rival, notes = FakeRival(), []
+    timers = pytorch.rival_timers(rival, session, pytorch.Size(16, 2, 2, 8, 3), notes)
+    assert list(timers) == ["PyTorch, eager"]
+    assert timers["PyTorch, eager"]() == 3 * 8 * 32 / 2.0
+    assert notes == ["PyTorch, compiled, is left out: no C++ compiler"]
+    assert rival.asked[0][1]["sizes"]["intermediate_size"] == 64
+    np.testing.assert_array_equal(rival.arrays["tokens"], [b["tokens"] for b in batches])
