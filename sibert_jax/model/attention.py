@@ -68,12 +68,14 @@ class Attention(nn.Module):
         c = self.cfg
         dtype, init = c.compute_dtype, nn.initializers.truncated_normal(c.init_std)
 
+        x_TD = x_BLD.reshape(-1, c.width)
+
         def project(name: str) -> jax.Array:
             shape = (c.width, c.num_heads, c.head_width)
             product = nn.Einsum(
-                shape, "BLD,DHK->BLHK", self.qkv_bias, dtype, kernel_init=init, name=name
+                shape, "TD,DHK->THK", self.qkv_bias, dtype, kernel_init=init, name=name
             )
-            return place(product(x_BLD), "BLHK")
+            return place(product(x_TD).reshape(*x_BLD.shape[:2], *shape[1:]), "BLHK")
 
         q_BLHK, k_BMHK, v_BMHK = project("query"), project("key"), project("value")
         if self.kind == "qk_norm":
@@ -85,8 +87,8 @@ class Attention(nn.Module):
         weights_BHLM, dead_BHL1 = to_weights(logits_BHLM, valid_B11M)
         weights_BHLM = nn.Dropout(c.dropout)(weights_BHLM, deterministic=deterministic)
         y_BLHK = jnp.einsum("BHLM,BMHK->BLHK", weights_BHLM, v_BMHK)
-        y_BLD = nn.Einsum(
-            (c.num_heads, c.head_width, c.width), "BLHK,HKD->BLD", self.out_bias, dtype,
+        y_TD = nn.Einsum(
+            (c.num_heads, c.head_width, c.width), "THK,HKD->TD", self.out_bias, dtype,
             kernel_init=init, name="out",
-        )(y_BLHK)  # fmt: skip
-        return y_BLD, dead_BHL1
+        )(y_BLHK.reshape(-1, c.num_heads, c.head_width))  # fmt: skip
+        return y_TD.reshape(x_BLD.shape), dead_BHL1

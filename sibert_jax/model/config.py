@@ -2,7 +2,7 @@
 
 B batch · L sequence, as query · M sequence, as key · D width of the residual stream · H attention
 heads · K width of one head (D = H·K) · F feed-forward width · N layers · V vocabulary ·
-P masked positions of one example.
+P masked positions of one example · T tokens of a batch as rows of a matrix (B·L, or B·P).
 """
 
 import dataclasses

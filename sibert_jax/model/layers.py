@@ -23,12 +23,15 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         c, init = self.cfg, nn.initializers.truncated_normal(self.cfg.init_std)
-        h_BLF = nn.Dense(c.ffn_width, dtype=c.compute_dtype, kernel_init=init, name="up")(x_BLD)
-        h_BLF = place(h_BLF, "BLF")
-        h_BLF = nn.relu(h_BLF) if self.activation == "relu" else nn.gelu(h_BLF, approximate=False)
-        return nn.Dense(
+        # (B·L, D) matrices: the gradient of a kernel is then one plain matrix product.
+        x_TD = x_BLD.reshape(-1, c.width)
+        h_TF = nn.Dense(c.ffn_width, dtype=c.compute_dtype, kernel_init=init, name="up")(x_TD)
+        h_TF = place(h_TF, "TF")
+        h_TF = nn.relu(h_TF) if self.activation == "relu" else nn.gelu(h_TF, approximate=False)
+        y_TD = nn.Dense(
             c.width, self.out_bias, dtype=c.compute_dtype, kernel_init=init, name="down"
-        )(h_BLF)
+        )(h_TF)
+        return y_TD.reshape(x_BLD.shape)
 
 
 class SibertLayer(nn.Module):

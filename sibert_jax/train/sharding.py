@@ -41,7 +41,13 @@ RULES = (
 )
 
 # Letter of an activation's dimension (model/config.py) -> mesh axes; other dimensions stay whole.
-ACTIVATIONS = {"B": ("data", "fsdp"), "H": "tensor", "F": "tensor", "V": "tensor"}
+ACTIVATIONS = {
+    "B": ("data", "fsdp"),
+    "T": ("data", "fsdp"),
+    "H": "tensor",
+    "F": "tensor",
+    "V": "tensor",
+}
 
 
 def make_mesh(data: int, fsdp: int, tensor: int, devices=None) -> Mesh:

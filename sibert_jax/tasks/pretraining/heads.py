@@ -24,16 +24,17 @@ class StandardHead(nn.Module):
         """Returns logits_BPV (float32) and nsp_logits_B2 (float32; None without NSP)."""
         c, dtype = self.cfg, self.cfg.compute_dtype
         init = nn.initializers.truncated_normal(c.init_std)
-        h_BPD = place(jnp.take_along_axis(x_BLD, positions_BP[..., None], axis=1), "BPD")
-        h_BPD = nn.Dense(c.width, dtype=dtype, kernel_init=init, name="transform")(h_BPD)
-        h_BPD = nn.gelu(h_BPD, approximate=False)
-        h_BPD = AffineNorm(c.norm_eps, relative=False, name="transform_norm")(h_BPD)
+        h_TD = masked_rows(x_BLD, positions_BP)
+        h_TD = nn.Dense(c.width, dtype=dtype, kernel_init=init, name="transform")(h_TD)
+        h_TD = nn.gelu(h_TD, approximate=False)
+        h_TD = AffineNorm(c.norm_eps, relative=False, name="transform_norm")(h_TD)
         table_VD = token_table_VD if self.tied else self.param(
             "output", init, (c.vocab_size, c.width), jnp.float32
         )  # fmt: skip
         prior_V = jnp.asarray(self.log_frequency or (0.0,) * c.vocab_size, jnp.float32)
         bias_V = self.param("output_bias", lambda key: prior_V)
-        logits_BPV = place(logits(h_BPD, table_VD), "BPV") + bias_V[None, None]
+        logits_TV = place(logits(h_TD, table_VD), "TV") + bias_V[None]
+        logits_BPV = logits_TV.reshape(*positions_BP.shape, -1)
         if not self.nsp:
             return logits_BPV, None
         pooled_BD = nn.Dense(c.width, dtype=dtype, kernel_init=init, name="pooler")(x_BLD[:, 0])
@@ -63,15 +64,22 @@ class NormalizedHead(nn.Module):
             dense = nn.Dense(c.width, False, c.compute_dtype, kernel_init=init, name=name)
             return normalise(nn.relu(dense(x)), c.norm_eps)
 
-        h_BPD = place(jnp.take_along_axis(x_BLD, positions_BP[..., None], axis=1), "BPD")
+        h_TD = masked_rows(x_BLD, positions_BP)
         table_VD = self.param("output", init, (c.vocab_size, c.width), jnp.float32)
         prior_V = jnp.asarray(self.log_frequency, jnp.float32)
-        logits_BPV = logits(features(h_BPD, "transform"), unit_rows(table_VD))
-        logits_BPV = place(logits_BPV, "BPV") + prior_V[None, None]
+        logits_TV = logits(features(h_TD, "transform"), unit_rows(table_VD))
+        logits_TV = place(logits_TV, "TV") + prior_V[None]
+        logits_BPV = logits_TV.reshape(*positions_BP.shape, -1)
         if not self.nsp:
             return logits_BPV, None
         table_2D = self.param("nsp", init, (2, c.width), jnp.float32)
         return logits_BPV, logits(features(x_BLD[:, 0], "pooler"), unit_rows(table_2D))
+
+
+def masked_rows(x_BLD: jax.Array, positions_BP: jax.Array) -> jax.Array:
+    """The features to predict from, as rows (B·P, D)."""
+    h_BPD = place(jnp.take_along_axis(x_BLD, positions_BP[..., None], axis=1), "BPD")
+    return h_BPD.reshape(-1, x_BLD.shape[-1])
 
 
 def logits(h: jax.Array, table_VD: jax.Array) -> jax.Array:
