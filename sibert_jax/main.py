@@ -22,8 +22,11 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; a second 
 _PREDICT = flags.DEFINE_string(
     "predict", None, "File of new text for the model in --workdir; its answers go to stdout."
 )
-_COMPILE_ONLY = flags.DEFINE_integer(
-    "compile_only", None, "Compile the step for so many devices, say what it needs, and end."
+_COMPILE_ONLY = flags.DEFINE_string(
+    "compile_only",
+    None,
+    "Compile the step for so many fake devices, or for a TPU topology such as v5e:4x4; say what "
+    "it needs, and end.",
 )
 
 
@@ -89,7 +92,7 @@ def main(argv: list[str]) -> None:
 def _train(stop: StopRequest) -> None:
     logging.set_verbosity(logging.FATAL)  # Orbax tells at length what is told here in a sentence
     from sibert_jax.train import build, launch
-    from sibert_jax.train.compile_only import compile_only, fake_devices, markdown
+    from sibert_jax.train.compile_only import compile_only, described_devices, markdown
     from sibert_jax.train.loop import train
     from sibert_jax.train.metrics import say
     from sibert_jax.train.predict import predict
@@ -99,7 +102,8 @@ def _train(stop: StopRequest) -> None:
             print("\n".join(predict(_WORKDIR.value, _PREDICT.value, say)))
             return
         if _COMPILE_ONLY.value is not None:
-            print(markdown(compile_only(_CONFIG.value, fake_devices(_COMPILE_ONLY.value))))
+            devices = described_devices(_COMPILE_ONLY.value)
+            print(markdown(compile_only(_CONFIG.value, devices)))
             return
         with launch.join(build.run_config(_CONFIG.value).distributed) as hosts:
             train(_CONFIG.value, _WORKDIR.value, stop=stop, hosts=hosts, started=STARTED)

@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 from configs import sibert_base, sibert_large
-from sibert_jax.train.compile_only import compile_only, fake_devices
+from sibert_jax.train.compile_only import compile_only, described_devices
 
 EXAMPLES_PER_DEVICE = 16
 CONFIGS = {"base": sibert_base, "large": sibert_large}
@@ -17,7 +17,7 @@ CONFIGS = {"base": sibert_base, "large": sibert_large}
 
 def main(name: str, num_devices: str, mesh: str) -> None:
     """Compiles one size for one mesh."""
-    devices = fake_devices(int(num_devices))
+    devices = described_devices(num_devices)
     config = CONFIGS[name].get_config()
     config.mesh.data, config.mesh.fsdp, config.mesh.tensor = map(int, mesh.split("x"))
     config.train.global_batch_size = EXAMPLES_PER_DEVICE * len(devices)

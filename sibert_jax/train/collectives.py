@@ -20,6 +20,11 @@ _ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 _CALLED = re.compile(r"\b(?:calls|to_apply|true_computation|false_computation)=%?([\w.-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _LAYOUT = re.compile(r"\]\{[^{}]*\}")
+# A TPU moves some arrays step by step inside the fusions of other work, each of which names the
+# collective again; the flags of a transfer under way come in as operands, -1: it begins here.
+_UNDER_WAY = re.compile(r'"async_collective_fusion_config":\{"flag_start":"\d')
+# How a TPU scatters a sum: a fusion of this name, with all-reduce and dynamic-slice inside.
+_SUM_AND_SLICE = "all-reduce-scatter"
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
@@ -66,8 +71,10 @@ def collectives(hlo: str, mesh_shape: dict[str, int]) -> list[Collective]:
     for name, times in _calls(entry, computations).items():
         for line in computations[name]:
             found = _collective(line, mesh_shape)
-            if found is None or found.group_size == 1:
+            if found is None or found.group_size == 1 or _UNDER_WAY.search(line):
                 continue
+            if name.startswith(_SUM_AND_SLICE) and found.kind == "all-reduce":
+                found = dataclasses.replace(found, kind="reduce-scatter")
             counts[found] += times
     every = [dataclasses.replace(found, count=count) for found, count in counts.items()]
     return sorted(every, key=lambda found: -found.sent_bytes)

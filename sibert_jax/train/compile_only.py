@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 
 import jax
 import ml_collections
+from jax.experimental import topologies
 
 from sibert_jax.train import build, sharding
 from sibert_jax.train.collectives import Collective, collectives
 from sibert_jax.train.errors import ConfigError
+from sibert_jax.train.hosts import one_line
 from sibert_jax.train.session import Session, check_divisible
 
 MAX_DEVICES = 256
@@ -22,7 +25,7 @@ class Report:
     """What a step needs, per device.
 
     Attributes:
-      platform: whose compiler: "cpu" (fake devices) or "tpu".
+      platform: whose compiler: "cpu" (fake devices), or a TPU such as "TPU v5 lite".
       mesh: sizes of the mesh axes.
       examples: of a step, on all devices together.
       param_bytes: of the parameters.
@@ -65,14 +68,14 @@ def compile_only(config: ml_collections.ConfigDict, devices: Sequence[jax.Device
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
     check_divisible(run, mesh)
     session = Session(run, mesh, build.bare_task(run), None)
-    platform = mesh.devices.flat[0].platform
-    options = FAKE_DEVICE_OPTIONS if platform == "cpu" else None
+    device = mesh.devices.flat[0]
+    options = FAKE_DEVICE_OPTIONS if device.platform == "cpu" else None
     compiled = session.lower().compile(compiler_options=options)
     state, batch = session.abstract_state, session.abstract_batch()
     seq_len = session.task.seq_lens[-1]
     flops = session.task.flops_per_token(seq_len) * session.batch_size * seq_len
     return Report(
-        platform=platform,
+        platform=device.device_kind,
         mesh=dict(mesh.shape),
         examples=session.batch_size,
         param_bytes=_bytes(state.params),
@@ -93,13 +96,39 @@ def _bytes(tree) -> int:
     )
 
 
-def fake_devices(num_devices: int) -> list[jax.Device]:
-    """CPU devices in any number; to be called before JAX is used."""
-    if not 1 <= num_devices <= MAX_DEVICES:
-        raise ConfigError(f"--compile_only={num_devices} must lie between 1 and {MAX_DEVICES}.")
+def described_devices(description: str) -> list[jax.Device]:
+    """Devices to compile for that are not here; to be called before JAX is used.
+
+    Args:
+      description: a number of fake CPU devices, "8", or a TPU topology, "v5e:2x4".
+
+    Raises:
+      ConfigError: it is neither, or TPU's compiler is not installed.
+    """
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", num_devices)
+    if not description.lstrip("-").isdecimal():
+        return _topology(description)
+    if not 1 <= int(description) <= MAX_DEVICES:
+        raise ConfigError(f"--compile_only={description} must lie between 1 and {MAX_DEVICES}.")
+    jax.config.update("jax_num_cpu_devices", int(description))
     return jax.devices()
+
+
+def _topology(name: str) -> list[jax.Device]:
+    # Else it asks a server of the TPU's machine who it is, and complains that there is none.
+    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
+    try:
+        return topologies.get_topology_desc(name, "tpu").devices
+    except RuntimeError as error:
+        if "not installed" in str(error):
+            raise ConfigError(
+                f"--compile_only={name} needs the compiler for TPUs, which runs on any Linux "
+                "machine; get it by: pip install -e '.[train,tpu]'"
+            ) from None
+        raise ConfigError(
+            f"--compile_only={name} is neither a number of devices nor a TPU topology such as "
+            f"v5e:4x4: {one_line(error)}"
+        ) from None
 
 
 def markdown(report: Report) -> str:

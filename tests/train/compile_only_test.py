@@ -1,6 +1,7 @@
 """Collectives are counted as by hand, and the report says what a step needs."""
 
 import functools
+import importlib.util
 import os
 import pathlib
 import re
@@ -107,6 +108,84 @@ def test_groups_in_an_unknown_notation_are_an_error():
         collectives(TEXT.format("replica_groups=new"), SHAPE)
 
 
+# What TPUs make of a loop of five turns: a gather in three steps, and a sum that is scattered.
+TPU_TEXT = """HloModule m
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  ROOT %r = f32[] add(%a, %b)
+}
+
+%fused_computation.1 (p: bf16[32,512]) -> (bf16[32,512], bf16[128,512], u32[]) {
+  %all-gather.1 = bf16[128,512]{1,0:T(8,128)(2,1)} all-gather(%p), channel_id=132, replica_groups=[2,4]<=[8], dimensions={0}, use_global_device_ids=true, backend_config={"flag_configs":[],"async_collective_fusion_config":{"flag_start":"-1","flag_end":"-1"}}
+  ROOT %custom-call.1 = (bf16[32,512]{1,0:T(8,128)(2,1)S(1)}, bf16[128,512]{1,0}, u32[]{:S(2)}) custom-call(%all-gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%async_collective_fusion.2 (p: bf16[32,512], q: f32[8,128], s: u32[]) -> (f32[8], bf16[128,512]) {
+  %all-gather.2 = bf16[128,512]{1,0:T(8,128)(2,1)S(1)} all-gather(%p), channel_id=132, replica_groups=[2,4]<=[8], dimensions={0}, use_global_device_ids=true, backend_config={"flag_configs":[],"async_collective_fusion_config":{"flag_start":"2","flag_end":"8"}}
+  %reduce.1 = f32[8]{0:T(8)} reduce(%q, %c), dimensions={1}, to_apply=%add
+  ROOT %tuple.1 = (f32[8]{0:T(8)}, bf16[128,512]{1,0}) tuple(%reduce.1, %all-gather.2)
+}
+
+%fused_computation.3 (p: bf16[32,512], q: bf16[128,512], s: u32[]) -> bf16[128,512] {
+  %all-gather.3 = bf16[128,512]{1,0:T(8,128)(2,1)} all-gather(%p), channel_id=132, replica_groups=[2,4]<=[8], dimensions={0}, use_global_device_ids=true, backend_config={"flag_configs":[],"async_collective_fusion_config":{"flag_start":"2","flag_end":"8"}}
+  ROOT %custom-call.3 = bf16[128,512]{1,0} custom-call(%p, %q, %all-gather.3, %s), custom_call_target="AsyncCollectiveDone"
+}
+
+%all-reduce-scatter.8.clone.1 (i: f32[128,2,64], j: f32[512,128]) -> (f32[32,2,64], f32[512,32]) {
+  %all-reduce.132 = (f32[128,2,64]{2,0,1:T(8,128)}, /*index=1*/f32[512,128]{0,1:T(8,128)}) all-reduce(%i, %j), channel_id=1, replica_groups={{0,1,2,3},{4,5,6,7}}, use_global_device_ids=true, to_apply=%add
+  ROOT %tuple.2 = (f32[32,2,64]{2,0,1:T(8,128)S(1)}, f32[512,32]{0,1}) tuple(%slice.1, %slice.2)
+}
+
+%body (t: (s32[], bf16[32,512])) -> (s32[], bf16[32,512]) {
+  %async-collective-start = (bf16[32,512]{1,0:T(8,128)(2,1)}, bf16[128,512]{1,0}, u32[]{:S(2)}) fusion(%x), kind=kCustom, output_to_operand_aliasing={{0}: (0, {})}, calls=%fused_computation.1
+  %fusion.2 = (f32[8]{0:T(8)}, bf16[128,512]{1,0}) fusion(%y, %z), kind=kOutput, calls=%async_collective_fusion.2
+  %async-collective-done = bf16[128,512]{1,0} fusion(%fusion.2), kind=kCustom, calls=%fused_computation.3
+  %fusion.4 = (f32[32,2,64]{2,0,1:T(8,128)S(1)}, f32[512,32]{0,1}) fusion(%g, %h), kind=kCustom, calls=%all-reduce-scatter.8.clone.1, backend_config={"collective_algorithm_config":{"emitter":"AllReduceScatterFusion"}}
+  ROOT %tuple.3 = (s32[]{:T(128)}, bf16[32,512]{1,0}) tuple(%i, %x)
+}
+
+ENTRY %main (x: bf16[32,512]) -> bf16[32,512] {
+  %while.1 = (s32[]{:T(128)}, bf16[32,512]{1,0}) while(%t), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  ROOT %get-tuple-element.1 = bf16[32,512]{1,0} get-tuple-element(%while.1), index=1
+}
+"""  # noqa: E501
+
+
+def test_a_gather_in_steps_counts_once_and_a_sum_that_is_sliced_as_scattered():
+    scattered, gathered = collectives(TPU_TEXT, SHAPE)
+    size = 4 * (128 * 2 * 64 + 512 * 128)
+    assert scattered == Collective("reduce-scatter", ("fsdp",), 4, "f32", size, 5)
+    assert gathered == Collective("all-gather", ("fsdp",), 4, "bf16", 2 * 128 * 512, 5)
+    assert gathered.sent_bytes == 5 * 3 / 4 * 2 * 128 * 512
+
+
+# What GPUs make of a sum that other work hides, and of a scatter in a computation of its own.
+ASYNC_TEXT = """HloModule m
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  ROOT %add = f32[] add(%a, %b)
+}
+
+%async_computation (p: f32[64]) -> f32[16] {
+  ROOT %reduce-scatter.1 = f32[16]{0} reduce-scatter(%p), channel_id=2, replica_groups=[2,4]<=[8], dimensions={0}, to_apply=%sum
+}
+
+ENTRY %main (x: f32[64]) -> f32[16] {
+  %all-reduce-start = f32[64]{0} all-reduce-start(%x), channel_id=1, replica_groups=[1,8]<=[8], to_apply=%sum
+  %all-reduce-done = f32[64]{0} all-reduce-done(%all-reduce-start)
+  %reduce-scatter-start = ((f32[64]{0}), f32[16]{0}) async-start(%all-reduce-done), calls=%async_computation
+  %reduce-scatter-update = ((f32[64]{0}), f32[16]{0}) async-update(%reduce-scatter-start), calls=%async_computation
+  ROOT %reduce-scatter-done = f32[16]{0} async-done(%reduce-scatter-update), calls=%async_computation
+}
+"""  # noqa: E501
+
+
+def test_what_starts_and_is_awaited_later_counts_once():
+    summed, scattered = collectives(ASYNC_TEXT, SHAPE)
+    assert summed == Collective("all-reduce", ("data", "fsdp"), 8, "f32", 256, 1)
+    assert scattered == Collective("reduce-scatter", ("fsdp",), 4, "f32", 256, 1)
+
+
 def bare(config, **mesh):
     config.optim.eta_lambda, config.optim.learning_rate = 0.0, 0.1
     config.mesh.update(mesh)
@@ -163,6 +242,19 @@ def test_a_device_count_out_of_range_is_refused():
     )
 
 
+def test_a_topology_of_tpus_is_compiled_for_or_the_package_named_that_can():
+    tiny = ("--config.model.vocab_size=512", "--config.mesh.data=-1")
+    done = command("--config=configs/mini.py", "--compile_only=v5e:2x4", *tiny)
+    if importlib.util.find_spec("libtpu"):
+        assert (done.returncode, "compiled for TPU v5 lite" in done.stdout) == (0, True)
+    else:
+        assert (done.returncode, done.stderr) == (
+            2,
+            "error: --compile_only=v5e:2x4 needs the compiler for TPUs, which runs on any Linux "
+            "machine; get it by: pip install -e '.[train,tpu]'\n",
+        )
+
+
 def test_too_wide_a_split_of_the_vocabulary_says_which_sizes_work(config):
     config.model.vocab_size = 511 * 2
     with pytest.raises(ConfigError, match=r"mesh.tensor=4.* not divide 1022; .*: 1, 2, 7\."):
@@ -171,9 +263,11 @@ def test_too_wide_a_split_of_the_vocabulary_says_which_sizes_work(config):
 
 def test_the_command_of_the_page_runs():
     page = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```bash\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    block, for_tpus = re.findall(r"^```bash\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
     words = shlex.split(block.replace("\\\n", " "))
     assert words[:3] == ["python", "-m", "sibert_jax.main"]
+    # The same flags but for the devices: the test above has those.
+    assert "--compile_only=v5e:2x4" in shlex.split(for_tpus.replace("\\\n", " "))
     tiny = {"vocab_size": 512, "width": 24, "ffn_width": 32, "depth": 2}
     done = command(*words[3:], *(f"--config.model.{key}={value}" for key, value in tiny.items()))
     assert done.returncode == 0, done.stderr
