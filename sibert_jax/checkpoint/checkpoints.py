@@ -167,14 +167,21 @@ class Checkpoints:
             return False
         return True
 
-    def latest_step(self) -> int | None:
+    def latest_step(self, multiple_of: int = 1, *, again: bool = False) -> int | None:
         """The newest checkpoint that verifies, None if none does; the first process decides.
 
         Each newer one that does not is named in one line and left as it is.
+
+        Args:
+          multiple_of: steps that this divides come first, however old.
+          again: also reads what has been examined before, as disks may lose what they had.
         """
         newest = None
         if processes.is_first():
-            steps = reversed(names.steps_in(self.directory))
+            if again:
+                self._problems.clear()
+            steps = names.steps_in(self.directory)
+            steps.sort(key=lambda step: (step % multiple_of == 0, step), reverse=True)
             newest = next((step for step in steps if not self._problem(step)), None)
         return processes.from_first(newest)
 

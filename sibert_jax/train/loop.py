@@ -203,8 +203,14 @@ class Loop:
                 "train.log_every_steps=1 shows the steps before it."
             )
         # Not one that a signal brought about: a run that was never stopped has none of these.
-        every, steps = self.session.run.checkpoint.every_steps, self.checkpoints.steps()
-        step = max((step for step in steps if step % every == 0), default=max(steps))
+        every = self.session.run.checkpoint.every_steps
+        with self.goodput.phase("restore"):
+            step = self.checkpoints.latest_step(multiple_of=every, again=True)
+        if step is None:
+            raise TrainingError(
+                f"{policy.sentence(bad)}; no checkpoint verifies that the run could go back to. "
+                "Start it in a new --workdir."
+            )
         with self.goodput.phase("restore"):
             self.checkpoints.delete_after(step)
             state = self.session.restore(self.checkpoints, step)

@@ -4,7 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from sibert_jax.data import PretrainingBatches
 from sibert_jax.train import build, sharding
+from sibert_jax.train.errors import TrainingError
+from sibert_jax.train.loop import Loop
 from sibert_jax.train.session import Session
 
 
@@ -16,6 +19,55 @@ def spoil(path):
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(bytes(content))
+
+
+def rolling_back(config, monkeypatch, checkpoints, spoilt):
+    """A run whose batch 7 gives no finite loss, and whose disk has spoilt some checkpoints then."""
+    config.train.on_bad_step, config.checkpoint.every_steps = "rollback", 2
+    config.train.num_steps = config.train.eval_every_steps = 9
+    original, left = PretrainingBatches.batch, list(spoilt)
+
+    def batch(self, step, rows):
+        made = original(self, step, rows)
+        if step == 7:
+            made["masked_weights"] = made["masked_weights"] * np.float32(np.nan)
+        return made
+
+    def roll_back(self, bad, original=Loop.roll_back):
+        self.checkpoints.wait()
+        while left:
+            spoil(checkpoints / str(left.pop()))
+        return original(self, bad)
+
+    monkeypatch.setattr(PretrainingBatches, "batch", batch)
+    monkeypatch.setattr(Loop, "roll_back", roll_back)
+
+
+def test_a_rollback_goes_past_a_corrupt_checkpoint_to_an_older_one(
+    train_one, config, tmp_path, monkeypatch, capfd
+):
+    checkpoints = tmp_path / "run/checkpoints"
+    rolling_back(config, monkeypatch, checkpoints, [6])
+    state = train_one(config, tmp_path / "run")
+    told = capfd.readouterr().err
+    assert f"checkpoint {checkpoints / '6'} is skipped: " in told
+    assert "back at step 4, past the 4 batches since it" in told
+    assert (int(state.step), int(state.health.batch_offset)) == (9, 4)
+    names = sorted(path.name for path in checkpoints.iterdir())
+    assert names == ["6", "6.corrupt", "8", "9"]
+
+
+@pytest.mark.slow
+def test_a_rollback_without_a_checkpoint_that_verifies_ends_the_run(
+    train_one, config, tmp_path, monkeypatch, capfd
+):
+    checkpoints = tmp_path / "run/checkpoints"
+    rolling_back(config, monkeypatch, checkpoints, [2, 4, 6])
+    with pytest.raises(TrainingError, match=r"at step 8 is not finite; no checkpoint verifies"):
+        train_one(config, tmp_path / "run")
+    told = capfd.readouterr().err
+    assert [f"{checkpoints / step} is skipped" in told for step in "246"] == [True] * 3
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["2", "4", "6"]
 
 
 @pytest.mark.slow
