@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from tests.train import processes
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -91,3 +93,48 @@ def test_the_time_that_the_process_was_stopped_is_not_counted():
     process.send_signal(signal.SIGCONT)
     assert process.communicate(timeout=60)[1] == ""
     assert process.returncode == 7
+
+
+# The command itself, with text on a disk that once does not answer.
+HANGING = """
+import pathlib, sys, time
+from absl import app
+from sibert_jax import main
+from sibert_jax.data import PretrainingBatches
+
+batch, answered = PretrainingBatches.batch, pathlib.Path({!r})
+
+def a_disk_that_does_not_answer():
+    answered.touch()
+    time.sleep(100_000)
+
+def sometimes(self, step, rows):
+    if step == 7 and not answered.exists():
+        a_disk_that_does_not_answer()
+    return batch(self, step, rows)
+
+PretrainingBatches.batch = sometimes
+app.run(main.main, flags_parser=main.parse)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_waits_for_its_text_ends_and_the_same_command_goes_on(
+    config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(processes, "SCRIPT", HANGING.format(str(tmp_path / "answered")))
+    config.train.watchdog_secs = 15.0
+    group = processes.Group(config, tmp_path / "run")
+    try:
+        assert group.start(1, devices=1).wait() == [1], group.all_said()
+        said = group.said(0)
+        assert "in a_disk_that_does_not_answer" in said  # the thread that reads ahead
+        assert "in run_from" in said  # and the one that waits for it
+        assert said.splitlines()[-1] == (
+            "error: a step has not ended within 15 s (train.watchdog_secs); above is where every "
+            "thread was. Run again to resume from the newest checkpoint."
+        )
+        assert group.start(1, devices=1).wait() == [0], group.all_said()
+        assert "resuming at step 5 of 12" in group.said(0)
+    finally:
+        group.close()
