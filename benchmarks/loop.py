@@ -13,6 +13,7 @@ from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.train.goodput import Goodput
 from sibert_jax.train.hosts import ALONE
 from sibert_jax.train.loop import Loop
+from sibert_jax.train.profiling import Profiler
 from sibert_jax.train.session import Session
 from sibert_jax.train.signals import StopRequest
 from sibert_jax.train.step import TrainState
@@ -92,6 +93,7 @@ def run_loop(session: Session, start: TrainState) -> float:
             StopStep(stop, ALONE),
             ALONE,
             Goodput(pathlib.Path(directory) / "goodput.json", watchdog, time.monotonic()),
+            Profiler(None, pathlib.Path(directory) / "profile", 0, measuring.say),
         ) as loop,
     ):
         since = time.perf_counter()

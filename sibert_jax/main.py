@@ -28,6 +28,9 @@ _COMPILE_ONLY = flags.DEFINE_string(
     "Compile the step for so many fake devices, or for a TPU topology such as v5e:4x4; say what "
     "it needs, and end.",
 )
+_PROFILE = flags.DEFINE_string(
+    "profile", None, "START:STOP, steps to trace into the workdir's `profile`, such as 10:20."
+)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -44,6 +47,14 @@ def parse(argv: list[str]) -> list[str]:
             or (given["config"] is not None and given["compile_only"] is not None)
         ),
         "Flag --workdir must have a value other than None.",
+    )
+    flags.register_multi_flags_validator(
+        ["config", "compile_only", "profile"],
+        lambda given: (
+            given["profile"] is None
+            or (given["config"] is not None and given["compile_only"] is None)
+        ),
+        "--profile traces training: give --config with it, and no --compile_only",
     )
     try:
         rest = flags.FLAGS(argv)
@@ -96,6 +107,7 @@ def _train(stop: StopRequest) -> None:
     from sibert_jax.train.loop import train
     from sibert_jax.train.metrics import say
     from sibert_jax.train.predict import predict
+    from sibert_jax.train.profiling import ProfiledSteps
 
     try:
         if _PREDICT.value is not None:
@@ -105,8 +117,16 @@ def _train(stop: StopRequest) -> None:
             devices = described_devices(_COMPILE_ONLY.value)
             print(markdown(compile_only(_CONFIG.value, devices)))
             return
+        profile = None if _PROFILE.value is None else ProfiledSteps.parse(_PROFILE.value)
         with launch.join(build.run_config(_CONFIG.value).distributed) as hosts:
-            train(_CONFIG.value, _WORKDIR.value, stop=stop, hosts=hosts, started=STARTED)
+            train(
+                _CONFIG.value,
+                _WORKDIR.value,
+                stop=stop,
+                hosts=hosts,
+                started=STARTED,
+                profile=profile,
+            )
     except launch.EXPECTED as error:
         fail(str(error), launch.exit_status(error))
 

@@ -16,6 +16,8 @@ from sibert_jax.train.errors import ConfigError, TrainingError
 from sibert_jax.train.goodput import Goodput
 from sibert_jax.train.health import BadStepError, Health, with_counts
 from sibert_jax.train.hosts import ALONE, Hosts
+from sibert_jax.train.peak_flops import peak_flops
+from sibert_jax.train.profiling import ProfiledSteps, Profiler, marked
 from sibert_jax.train.replay import step_twice
 from sibert_jax.train.session import Session, check_divisible
 from sibert_jax.train.signals import StopRequest
@@ -31,6 +33,7 @@ def train(
     stop: StopRequest | None = None,
     hosts: Hosts = ALONE,
     started: float | None = None,
+    profile: ProfiledSteps | None = None,
 ) -> TrainState:
     """Runs a config to its last step, from the newest checkpoint of `directory` if there is one.
 
@@ -41,6 +44,7 @@ def train(
       stop: the caller's, entered already; None: signals are caught while this function runs.
       hosts: the processes that run this together, from `launch.join`.
       started: `time.monotonic()` when the program began; None: now.
+      profile: steps to trace into `profile` of the workdir; None: none.
 
     Returns:
       The final state; after SIGTERM or SIGINT the state that was saved.
@@ -59,6 +63,8 @@ def train(
         mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
         check_processes(hosts)
         check_divisible(run, mesh)
+        if profile is not None and run.train.num_steps:  # of epochs, the data has to say first
+            profile.check(run.train.num_steps)
         watchdog = stack.enter_context(Watchdog(run.train.watchdog_secs))
         if hosts.is_first:
             stack.enter_context(workdir.claim(directory, config))
@@ -78,6 +84,8 @@ def train(
         # Process 0 fills the cache of tokens before the others look into it.
         loaded = hosts.first_then_others("data", lambda: build.load_task(run, progress))
         session = Session(run, mesh, *loaded)
+        if profile is not None:
+            profile.check(session.run.train.num_steps)
         hosts.agree("data", {"fingerprint": session.data.fingerprint})
         checkpoints = stack.enter_context(
             Checkpoints(directory / "checkpoints", run.checkpoint.keep)
@@ -91,7 +99,11 @@ def train(
             hosts.say("\n".join(described["parameters"]))
             session.data.tokenizer.save(directory / "vocab.txt")
         stop_step = stack.enter_context(StopStep(stop, hosts))
-        loop = Loop(session, checkpoints, directory, state, stop, stop_step, hosts, goodput)
+        traced, step = profile if hosts.is_first else None, int(state.step)
+        profiler = stack.enter_context(Profiler(traced, directory / "profile", step, hosts.say))
+        loop = Loop(
+            session, checkpoints, directory, state, stop, stop_step, hosts, goodput, profiler
+        )
         state = stack.enter_context(loop).run()
         if (step := int(state.step)) == session.run.train.num_steps:
             with goodput.phase("evaluation"):
@@ -113,9 +125,11 @@ class Loop:
         stop_step: StopStep,
         hosts: Hosts,
         goodput: Goodput,
+        profiler: Profiler,
     ):
         self.session, self.checkpoints, self.state = session, checkpoints, state
         self.stop, self.stop_step, self.goodput = stop, stop_step, goodput
+        self.profiler = profiler
         self.train = session.run.train
         self.first = int(state.step)
         self.progress = metrics.Progress(
@@ -163,11 +177,14 @@ class Loop:
         """The steps from a state on; raises BadStepError at one that must not be passed."""
         first, num_steps = int(state.step), self.train.num_steps
         offset = int(state.health.batch_offset)
+        self.profile(first, state)
         batches = prefetch(self.session.batch, first + offset, num_steps - first)
         with contextlib.closing(batches):
             for index, batch in self.goodput.each("input", batches):
                 step = index - offset + 1
-                state, report = self.take_step(step, state, batch)
+                with marked(step):
+                    state, report = self.take_step(step, state, batch)
+                self.profile(step, state)
                 self.flush()  # of the step before: the device works on this one meanwhile
                 self.count(batch)
                 if step % self.train.log_every_steps == 0 or step == num_steps:
@@ -189,6 +206,13 @@ class Loop:
         if is_due(step, self.train.replay_every_steps):
             return step_twice(self.session.step, state, batch)
         return self.session.step(state, batch)
+
+    def profile(self, done: int, state: TrainState):
+        """Starts or ends the trace, if it is due now that so many updates are done."""
+        if self.profiler.is_due(done):
+            jax.block_until_ready(state)  # what comes before is in the trace whole, or not at all
+            with self.paused("other"):
+                self.profiler.turn()
 
     def roll_back(self, bad: Health) -> TrainState:
         """The state of the checkpoint before a bad step, set to go on with the data after it."""
@@ -235,7 +259,8 @@ class Loop:
         self.check(report)
         row = metrics.report_row(report, self.session.weight_decay)
         devices = self.session.mesh.devices
-        row |= self.progress.speed_row(step, devices.flat[0].device_kind, devices.size)
+        peak = peak_flops(devices.flat[0].device_kind, self.session.run.model.dtype)
+        row |= self.progress.speed_row(step, None if peak is None else peak * devices.size)
         self.write(step, row)
         self.goodput.write_now_and_then()
         self.progress.show(step, row)

@@ -82,18 +82,20 @@ class Progress:
         """Counts the work of one update."""
         self._work += (examples, tokens, flops)
 
-    def speed_row(self, step: int, device_kind: str, num_devices: int) -> dict[str, float]:
+    def speed_row(self, step: int, peak_flops: float | None) -> dict[str, float]:
         """Speed of all devices since the last call, and model FLOP utilisation where known.
 
-        `step` counts finished updates.
+        Args:
+          step: finished updates.
+          peak_flops: peak FLOP/s of all devices together; None: not known.
         """
         seconds = max(time.perf_counter() - self._since - self._paused, 1e-9)
         examples, tokens, flops = (self._work / seconds).tolist()
         self._seconds_left = (self._num_steps - step) * seconds / max(step - self._step, 1)
         self.restart(step)
         row = {"perf/tokens_per_second": tokens, "perf/examples_per_second": examples}
-        if device_kind in PEAK_FLOPS:
-            row["perf/mfu"] = flops / (PEAK_FLOPS[device_kind] * num_devices)
+        if peak_flops is not None:
+            row["perf/mfu"] = flops / peak_flops
         return row
 
     def show(self, step: int, row: dict[str, float]):
@@ -120,16 +122,3 @@ class Progress:
         """Ends the bar's line."""
         if self._bar is not None:
             self._bar.close()
-
-
-# Peak dense bf16 FLOP/s of one device, from the vendors' data sheets.
-PEAK_FLOPS = {
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-}

@@ -179,9 +179,15 @@ class Pretraining:
         return {name: value / max(total, 1.0) for name, (value, total) in sums.items()}
 
     def flops_per_token(self, seq_len: int) -> float:
-        """Forward and backward, model only: recomputation does not count."""
+        """Forward and backward, model only: recomputation does not count.
+
+        The head's matrices see the masked positions, those of the next-sentence loss one position
+        of each example.
+        """
         masked_share = math.ceil(self.task.mask_rate * seq_len) / seq_len
         head = 6.0 * self.cfg.width * (self.cfg.width + self.cfg.vocab_size) * masked_share
+        if self.task.nsp:
+            head += 6.0 * self.cfg.width * (self.cfg.width + 2) / seq_len
         return encoder_flops_per_token(self.cfg, seq_len) + head
 
 

@@ -1,0 +1,65 @@
+"""Peak FLOP/s of one device, from the vendors' data sheets: what `perf/mfu` is a share of."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Peak:
+    """Dense matrix products, without structured sparsity; per JAX device.
+
+    Attributes:
+      bfloat16: FLOP/s with bfloat16 operands.
+      float32: FLOP/s with float32 operands at JAX's default precision, which TPUs round to bfloat16
+        and GPUs since the A100 to TF32.
+    """
+
+    bfloat16: float
+    float32: float
+
+
+def _tpu(bfloat16: float) -> Peak:
+    return Peak(bfloat16, bfloat16)
+
+
+# By `jax.Device.device_kind`. A JAX device is a chip, but half of one on TPU v2, v3 and v7x.
+PEAKS = {
+    "TPU v2": _tpu(45e12 / 2),
+    "TPU v3": _tpu(123e12 / 2),
+    "TPU v4": _tpu(275e12),
+    "TPU v5 lite": _tpu(197e12),
+    "TPU v5e": _tpu(197e12),
+    "TPU v5": _tpu(459e12),
+    "TPU v5p": _tpu(459e12),
+    "TPU v6 lite": _tpu(918e12),
+    "TPU v6e": _tpu(918e12),
+    "TPU7x": _tpu(2307e12 / 2),
+    # No TF32 and no bfloat16 units: both are computed as float32.
+    "Tesla V100-SXM2-16GB": Peak(15.7e12, 15.7e12),
+    "Tesla V100-SXM2-32GB": Peak(15.7e12, 15.7e12),
+    "Tesla V100-PCIE-16GB": Peak(14e12, 14e12),
+    "Tesla V100-PCIE-32GB": Peak(14e12, 14e12),
+    "NVIDIA A100-SXM4-40GB": Peak(312e12, 156e12),
+    "NVIDIA A100-SXM4-80GB": Peak(312e12, 156e12),
+    "NVIDIA A100-PCIE-40GB": Peak(312e12, 156e12),
+    "NVIDIA A100 80GB PCIe": Peak(312e12, 156e12),
+    "NVIDIA H100 80GB HBM3": Peak(989.5e12, 494.5e12),
+    "NVIDIA H100 PCIe": Peak(756.5e12, 378e12),
+    "NVIDIA H100 NVL": Peak(835.5e12, 417.5e12),
+    "NVIDIA H200": Peak(989.5e12, 494.5e12),
+    "NVIDIA B200": Peak(2250e12, 1100e12),
+}
+
+
+def peak_flops(device_kind: str, dtype: str) -> float | None:
+    """Peak FLOP/s of one device for matrix products of a dtype; None: not known.
+
+    Args:
+      device_kind: as `jax.Device.device_kind` has it.
+      dtype: `model.dtype`, "bfloat16" or "float32".
+
+    Example:
+      >>> peak_flops("NVIDIA A100-SXM4-80GB", "bfloat16")
+      312000000000000.0
+    """
+    peak = PEAKS.get(device_kind)
+    return None if peak is None else {"bfloat16": peak.bfloat16, "float32": peak.float32}[dtype]

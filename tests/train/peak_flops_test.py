@@ -1,0 +1,86 @@
+"""Model FLOPs against those that XLA counts, and what a share of the peak is."""
+
+import jax
+import pytest
+
+from sibert_jax.model.config import ARCHS
+from sibert_jax.train import build
+from sibert_jax.train.defaults import default_config
+from sibert_jax.train.metrics import Progress
+from sibert_jax.train.peak_flops import PEAKS, peak_flops
+
+SEQ_LEN, ROWS = 64, 2
+# XLA counts the elementwise work too, so its figure is greater, by up to this share of it.
+TOLERANCE = 0.04
+
+
+def lowered_gradient(task):
+    batch = task.abstract_batch(ROWS, SEQ_LEN)
+    params = jax.eval_shape(task.init, jax.random.key(0), batch)
+
+    def loss(params, batch):
+        sums = task.sums(params, batch)
+        return sum(sums[name] for name in task.loss_names)
+
+    return jax.jit(jax.grad(loss)).lower(params, batch)
+
+
+def pretraining(arch: str, nsp: bool = True):
+    """Unrolled, as XLA counts the body of a loop once."""
+    config = default_config()
+    config.model.update(arch=arch, width=256, depth=2, num_heads=4, ffn_width=1024)
+    config.model.update(vocab_size=1024, max_len=SEQ_LEN, scan_layers=False)
+    config.data.seq_len = SEQ_LEN
+    config.task.nsp = nsp
+    if arch == "bert":
+        config.task.head = "tied"
+    return build.bare_task(build.run_config(config))
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_formula_agrees_with_what_xla_counts(arch):
+    task = pretraining(arch)
+    formula = task.flops_per_token(SEQ_LEN) * SEQ_LEN * ROWS
+    counted = lowered_gradient(task).cost_analysis()["flops"]
+    assert formula <= counted <= formula / (1 - TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["sibert", "bert"])
+def test_the_formula_agrees_with_what_xla_counts_in_the_compiled_program(arch):
+    task = pretraining(arch)
+    formula = task.flops_per_token(SEQ_LEN) * SEQ_LEN * ROWS
+    counted = lowered_gradient(task).compile().cost_analysis()["flops"]
+    assert formula <= counted <= formula / (1 - TOLERANCE)
+
+
+def test_the_stem_and_the_next_sentence_head_count():
+    width, arch = 256, "sibert"
+    flops = {a: pretraining(a).flops_per_token(SEQ_LEN) for a in ("sibert", "bert")}
+    assert flops["sibert"] - flops["bert"] == 6 * width**2
+    without = pretraining(arch, nsp=False).flops_per_token(SEQ_LEN)
+    assert flops[arch] - without == pytest.approx(6 * width * (width + 2) / SEQ_LEN)
+
+
+def test_utilisation_is_the_models_flops_over_the_peak_of_all_devices(monkeypatch):
+    clock = iter([0.0, 2.0, 2.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    progress = Progress(0, 10, silent=True)
+    progress.add(examples=8, tokens=1024, flops=3e12)
+    row = progress.speed_row(1, 2 * peak_flops("TPU v5 lite", "bfloat16"))
+    assert row == {
+        "perf/examples_per_second": 4,
+        "perf/tokens_per_second": 512,
+        "perf/mfu": pytest.approx(1.5e12 / (2 * 197e12)),
+    }
+
+
+def test_without_a_known_peak_there_is_no_utilisation():
+    assert peak_flops("cpu", "float32") is None
+    progress = Progress(0, 10, silent=True)
+    assert "perf/mfu" not in progress.speed_row(1, None)
+
+
+def test_no_device_is_faster_with_float32_than_with_bfloat16():
+    assert all(0 < peak.float32 <= peak.bfloat16 for peak in PEAKS.values())
+    assert peak_flops("NVIDIA H200", "float32") == 494.5e12
