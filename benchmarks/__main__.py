@@ -9,13 +9,29 @@ import pathlib
 import time
 from collections.abc import Sequence
 
-from benchmarks import loop, measuring, models, optimizers, pytorch
+from benchmarks import (
+    first_step,
+    input_pipeline,
+    layers,
+    loop,
+    measuring,
+    memory,
+    models,
+    optimizers,
+    pytorch,
+    tokenizing,
+)
 from benchmarks.measuring import Result
 
 BENCHMARKS = {
     "pytorch": pytorch.measure,
     "loop": loop.measure,
     "models": models.measure,
+    "layers": layers.measure,
+    "input_pipeline": input_pipeline.measure,
+    "tokenizing": tokenizing.measure,
+    "first_step": first_step.measure,
+    "memory": memory.measure,
     "optimizers": optimizers.measure,
 }
 BUSY = 0.5  # load average from which a warning is given

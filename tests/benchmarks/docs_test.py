@@ -1,0 +1,43 @@
+"""The commands of docs/performance.md are legal, and its names and links are there."""
+
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import __main__ as command
+from tests.docs_test import TINY
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+BENCH, TRACE = re.findall(r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_command_of_a_benchmark_is_legal():
+    arguments = command.parse(shlex.split(BENCH)[3:])
+    assert (arguments.name, arguments.repeats) == ("models", 3)
+
+
+def test_every_benchmark_is_named_and_every_link_leads_somewhere():
+    assert all(f"`{name}`" in PAGE for name in command.BENCHMARKS)
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGE):
+        assert (ROOT / "docs" / target).exists(), target
+
+
+@pytest.mark.slow
+def test_the_traced_run_writes_its_trace(tmp_path):
+    text = tmp_path / "text.txt"
+    paragraph = "Every sentence here is about the number {} and about what comes after it. " * 8
+    text.write_text("\n\n".join(paragraph.format(i) for i in range(400)))
+    words = shlex.split(TRACE.replace("runs/", f"{tmp_path}/"))
+    tiny = TINY | {"data.path": text, "data.cache_dir": tmp_path / "cache"}
+    words += [f"--config.{key}={value}" for key, value in tiny.items()]
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "traced steps 1:3" in done.stderr
+    assert list(tmp_path.glob("traced/profile/plugins/profile/*/*.trace.json.gz"))

@@ -1,0 +1,62 @@
+"""The small benchmarks measure what they say, on fakes and tiny sizes."""
+
+import pytest
+
+from benchmarks import command, first_step, input_pipeline, layers, memory, tokenizing
+from sibert_jax.data import Tokenizer
+from sibert_jax.data.tokenizer import SPECIAL_PIECES
+
+
+def test_the_three_ways_differ_in_their_layers_only(tiny):
+    config = tiny("sibert")
+    runs = layers.variants(config)
+    for run in runs.values():
+        run.model.update(scan_layers=config.model.scan_layers, remat=config.model.remat)
+        assert run.to_dict() == config.to_dict()
+    kept, remat, unrolled = (run.model for run in layers.variants(config).values())
+    assert (kept.scan_layers, kept.remat) == (True, False)
+    assert (remat.scan_layers, remat.remat) == (True, True)
+    assert (unrolled.scan_layers, unrolled.remat) == (False, False)
+
+
+@pytest.mark.slow
+def test_the_pipeline_is_measured_against_the_step(tiny, one_device):
+    result = input_pipeline.measure(
+        {"tiny": tiny("sibert")}, num_steps=2, repeats=1, devices=one_device
+    )
+    assert [row.name for row in result.rows] == [input_pipeline.STEPS, input_pipeline.MADE]
+    assert result.rows[1].ratio > 0
+
+
+def test_both_tokenizers_are_measured():
+    tokenizer = Tokenizer([*SPECIAL_PIECES, "a", "##b", "."])
+    result = tokenizing.measure_texts(tokenizer, ["ab a."] * 50, repeats=2)
+    assert [row.name for row in result.rows] == [tokenizing.LIBRARY, tokenizing.OURS]
+    assert all(row.least > 0 for row in result.rows)
+
+
+def test_a_cold_start_has_a_new_cache_each_time_and_a_warm_one_the_first():
+    seen = []
+
+    def run(overrides):
+        cache = overrides["train.compilation_cache_dir"]
+        seen.append(cache)
+        return command.Run(2.0 if seen.count(cache) > 1 else 10.0, 0)
+
+    cold, warm = first_step.measure(repeats=3, run=run).rows
+    assert (cold.least, cold.greatest, warm.greatest) == (10, 10, 2)
+    assert len(seen) == 7
+
+
+@pytest.mark.slow
+def test_the_peak_is_compared_with_the_arrays(tiny):
+    ran = []
+    run = lambda overrides: ran.append(overrides) or command.Run(1.0, 500_000_000)  # noqa: E731
+    arrays, planned, peak = memory.measure(tiny("sibert"), repeats=1, run=run).rows
+    assert arrays.median < planned.median < peak.median == 500
+    assert ran[0]["train.num_steps"] == 10
+
+
+def test_a_command_that_fails_is_an_error():
+    with pytest.raises(RuntimeError, match="ended with 2: error: train.num_steps=0 must be at"):
+        command.run(command.overrides(num_steps=0))
