@@ -10,11 +10,12 @@ The sweep file has a function `sweep()` that yields dicts of overrides, and may 
             for seed in range(3):
                 yield {"optim.learning_rate": learning_rate, "seed": seed}
 
-The key "config" stands for a config file of the point's own. All points are checked before the
-first one starts. The same command resumes: finished points are kept, a broken-off one goes on from
-its checkpoint. Started several times at once, also on several machines with a shared disk that
-keeps locks, the processes share the points among them. Each point has a folder in DIR/runs; the
-table over all of them is DIR/sweep.md, sweep.csv and sweep.png.
+The key "config" stands for a config file of the point's own, the key "panel" for the box plot that
+it is drawn in, such as the name of a task (default: one a config file). All points are checked
+before the first one starts. The same command resumes: finished points are kept, a broken-off one
+goes on from its checkpoint. Started several times at once, also on several machines with a shared
+disk that keeps locks, the processes share the points among them. Each point has a folder in
+DIR/runs; the table over all of them is DIR/sweep.md, sweep.csv and sweep.png.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from sibert_jax.report.sweep_table import Outcome, write_summary
 from sibert_jax.train import build
 from sibert_jax.train.errors import TRAINING_FAILED, ConfigError
 
+NOT_KEYS = ("config", "panel")  # what a point may say besides the config's keys
 LONGEST_NAME = 120  # characters of a folder's name
 POLL_SECONDS = 0.2
 
@@ -120,11 +122,12 @@ def read_sweep(
 
 
 def _point(path: str, config_file: str, overrides: Sequence[str], values: dict) -> Point:
-    settings = {key: value for key, value in values.items() if key != "config"}
+    settings = {key: value for key, value in values.items() if key not in NOT_KEYS}
     file = values.get("config", config_file)
     own = (f"--config.{key}={value}" for key, value in settings.items())
     arguments = (f"--config={file}", *overrides, *own)
-    name = ",".join(f"{key}={value}" for key, value in values.items()).replace("/", "_")
+    said = (f"{key}={value}" for key, value in values.items() if key != "panel")
+    name = ",".join(said).replace("/", "_")
     if len(name) > LONGEST_NAME:
         name = f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     try:

@@ -58,8 +58,9 @@ class Row(NamedTuple):
 
     @property
     def panel(self) -> str:
-        """The config file and the metric: rows that may be compared share both."""
-        return str(self.setting["config"]) if "config" in self.setting else self.metric
+        """What rows to compare share: what the sweep calls it, else config file, else metric."""
+        named = (self.setting[key] for key in ("panel", "config") if key in self.setting)
+        return str(next(named, self.metric))
 
 
 def best(values: Sequence[float], metric: str) -> float:
@@ -99,7 +100,7 @@ _FIGURES = ("metric", "runs", "median", "mean ± sd", "best", "diverged")
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table; the best median of each config file in bold."""
+    """The table; the best median of each panel in bold."""
     keys = _keys(rows)
     lines = ["| " + " | ".join((*keys, *_FIGURES)) + " |"]
     lines.append("|" + " :-- |" * (len(keys) + 1) + " --: |" * (len(_FIGURES) - 1))
@@ -133,7 +134,7 @@ def csv_table(rows: Sequence[Row]) -> str:
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """A box a setting with a dot a run, a panel a config file (which is: a task)."""
+    """A box a setting with a dot a run, a panel a task: see `Row.panel`."""
     panels: dict[str, list[Row]] = {}
     for row in rows:
         panels.setdefault(row.panel, []).append(row)
@@ -148,7 +149,8 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 def _draw_panel(axis, title: str, rows: Sequence[Row]) -> None:
-    keys = [key for key in _keys(rows) if key != "config"]
+    one_config = len({row.setting.get("config") for row in rows}) == 1
+    keys = [k for k in _keys(rows) if k != "panel" and not (k == "config" and one_config)]
     places = np.arange(len(rows))
     filled = [(place, row.values) for place, row in zip(places, rows) if row.values]
     axis.boxplot(
@@ -181,6 +183,7 @@ def _keys(rows: Sequence[Row]) -> list[str]:
 
 def _setting(row: Row, keys: Sequence[str], *, named: bool = False) -> list[str]:
     """The values of the keys that a row has, "" for the others."""
-    if named:
-        return [f"{key.split('.')[-1]}={row.setting[key]}" for key in keys if key in row.setting]
+    if named:  # without the folders of paths
+        found = {key.split(".")[-1]: row.setting[key] for key in keys if key in row.setting}
+        return [f"{key}={str(value).rpartition('/')[2]}" for key, value in found.items()]
     return [str(row.setting[key]) if key in row.setting else "" for key in keys]
