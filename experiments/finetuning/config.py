@@ -1,7 +1,8 @@
 """One arm on one task, with the budget that all arms share: 200 steps of 32 examples.
 
-experiments/finetuning/config.py:task=T,arch=A
-T: sst2 · mrpc · cola · rte · mnli · squad; A: sibert · bert
+experiments/finetuning/config.py:task=T,arch=A,optim=O
+T: sst2 · mrpc · cola · rte · mnli · squad; A: sibert · bert. With optim=recipe (SIBERT only): SGD on
+the encoder.
 """
 
 from configs import glue, squad1
@@ -13,14 +14,14 @@ EPOCH = {"sst2": 2105, "mrpc": 128, "cola": 268, "rte": 78, "mnli": 917, "squad"
 
 def get_config(variant: str = "task=sst2,arch=sibert"):
     """Its settings, but for the learning rate and what the encoder starts from."""
-    given = dict(part.split("=") for part in variant.split(","))
-    task, arch = given["task"], given["arch"]
+    given = {"optim": "paper"} | dict(part.split("=") for part in variant.split(","))
+    task, rest = given["task"], f"arch={given['arch']},optim={given['optim']}"
     if task == "squad":
-        config = squad1.get_config(f"size=mini,arch={arch}")
+        config = squad1.get_config(f"size=mini,{rest}")
         config.data.path = "parts/train-v1.1.json.xz"
         config.data.valid_path = "parts/dev-v1.1.json.xz"
     else:
-        config = glue.get_config(f"task={task},arch={arch}")
+        config = glue.get_config(f"task={task},{rest}")
         config.data.seq_len = 96
         config.data.test_path = ""
     if task == "mnli":
