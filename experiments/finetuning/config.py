@@ -1,8 +1,8 @@
 """One arm on one task, with the budget that all arms share: 200 steps of 32 examples.
 
 experiments/finetuning/config.py:task=T,arch=A,optim=O
-T: sst2 · mrpc · cola · rte · mnli · squad; A: sibert · bert. With optim=recipe (SIBERT only): SGD on
-the encoder.
+T: sst2 · mrpc · cola · rte · mnli · squad; A: sibert · bert; O: paper · recipe (SIBERT only: SGD on
+   its encoder)
 """
 
 from configs import glue, squad1
