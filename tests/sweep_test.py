@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from sibert_jax.report.sweep_table import Outcome, markdown, summarise
+from sibert_jax.report.sweep_table import Outcome, draw, markdown, summarise
 from sibert_jax.sweep import load_config, read_sweep
 from sibert_jax.train.errors import ConfigError
 
@@ -151,6 +151,23 @@ def test_a_wrong_sweep_is_refused_before_anything_runs(text, message, tmp_path):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_sweep(str(path), str(BERT), ())
+
+
+def test_the_panel_of_a_point_gathers_rows_and_is_no_key_of_the_config(tmp_path):
+    path = tmp_path / "sweep.py"
+    path.write_text("def sweep():\n    yield {'panel': 'a task', 'seed': 3}")
+    _, (point,) = read_sweep(str(path), str(BERT), ())
+    assert point.name == "seed=3"
+    assert load_config(point.arguments).seed == 3
+    arms = [{"panel": "a task", "config": name} for name in ("folder/x.py", "folder/y.py")]
+    outcomes = [Outcome(arm, "f1", value) for arm, value in zip(arms, (0.5, 0.6))]
+    rows = summarise(outcomes)
+    assert [row.panel for row in rows] == ["a task", "a task"]
+    assert markdown(rows).count("**") == 2  # one of the two is the best
+    (axis,) = draw(rows).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["config=x.py", "config=y.py"]
+    without = [Outcome({"config": arm["config"]}, "f1", 0.5) for arm in arms]
+    assert [row.panel for row in summarise(without)] == ["folder/x.py", "folder/y.py"]
 
 
 def test_the_overrides_of_a_point_win(tmp_path):
