@@ -24,8 +24,8 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("directory", help="workdir of a run, or its checkpoints")
         return command
 
-    add("list", "step, date, size of every checkpoint, and whether its files are all there")
-    add("verify", "reads every checkpoint whole; exit status 1 if one is bad")
+    add("list", "step, date, size of every checkpoint, and whether its files are all there; quick")
+    add("verify", "reads every checkpoint, compares every number; exit status 1 if one is bad")
     show = add("show", "manifest and table of leaves")
     show.add_argument("step", nargs="?", help="the newest if not given")
     diff = add("diff", "leaves, settings and versions that differ between two checkpoints")

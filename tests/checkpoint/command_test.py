@@ -8,10 +8,13 @@ import shutil
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import safe_open
 
+from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.checkpoint import __main__ as command
 from sibert_jax.checkpoint import manifest as manifests
 from tests.checkpoint.conftest import make_state
@@ -45,11 +48,27 @@ def test_list_tells_the_good_from_the_bad(call, workdir):
     (workdir / "checkpoints/7.corrupt").mkdir()
     status, out, err = call("list", workdir)
     assert (status, err) == (0, "")
-    _, one, two, ten, aside = out.splitlines()
-    assert re.fullmatch(r" +1  \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d +0.0 MB  ok", one)
+    _, one, two, ten, aside, note = out.splitlines()
+    assert re.fullmatch(r" +1  \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d +0.0 MB  files ok", one)
     assert "BAD: file rest/_METADATA has 2 bytes instead of" in two
     assert "BAD: it has no manifest.json" in ten
     assert aside.startswith("7.corrupt: ")
+    assert note.endswith("whether the numbers are, `verify` says")
+
+
+def test_list_takes_large_files_by_their_size_and_verify_reads_the_numbers(call, tmp_path):
+    params = {"encoder": np.random.default_rng(0).standard_normal((512, 1024), np.float32)}
+    with Checkpoints(tmp_path / "checkpoints", 1) as checkpoints:
+        checkpoints.save(1, jax.tree.map(jnp.asarray, params), {"step": jnp.asarray(1)}, {})
+    files = (file for file in tmp_path.rglob("*") if file.is_file())
+    largest = max(files, key=lambda file: file.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    assert "files ok" in call("list", tmp_path)[1].splitlines()[1]
+    status, out, _ = call("verify", tmp_path)
+    assert status == 1
+    assert re.match(r"1: BAD: (the numbers of leaf )?params/encoder (have changed|cannot be)", out)
 
 
 def test_verify_fails_if_one_is_bad(call, workdir):
