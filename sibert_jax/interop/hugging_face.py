@@ -152,6 +152,7 @@ def read_config(path: pathlib.Path) -> ModelConfig:
             dtype="float32",
             scan_layers=True,
             remat=False,
+            attention_impl="auto",
         )
     except KeyError as error:
         raise InteropError(f"{path} has no key {error}, so it is no BERT's.") from None

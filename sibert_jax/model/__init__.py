@@ -5,6 +5,7 @@ from sibert_jax.model.encoder import Encoder
 from sibert_jax.model.flops import encoder_flops_per_token
 from sibert_jax.model.norm import AffineNorm, normalise
 from sibert_jax.model.placement import Rule, place, with_placement
+from sibert_jax.model.relu_attention import relu_attention
 from sibert_jax.model.reparametrize import reparametrize
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "encoder_flops_per_token",
     "normalise",
     "place",
+    "relu_attention",
     "reparametrize",
     "with_placement",
 ]

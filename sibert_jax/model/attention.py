@@ -2,7 +2,7 @@
 
 Li et al. 2022, Figure 7: Σ_h N(ReLU(x Wq_h (x Wk_h)ᵀ)) x Wv_h Wo_h with N(A)_ij = a_ij / Σ_j a_ij.
 The paper states neither padding nor rows without a positive score; both are settled here so that
-the degree stays 0 (see `relu_weights`).
+the degree stays 0 (see `relu_attention`).
 """
 
 import flax.linen as nn
@@ -12,32 +12,11 @@ import jax.numpy as jnp
 from sibert_jax.model.config import ModelConfig
 from sibert_jax.model.norm import normalise
 from sibert_jax.model.placement import place
-
-
-def relu_weights(logits_BHLM: jax.Array, valid_B11M: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Normalises ReLU(logits) over the valid keys: any positive degree -> 0.
-
-    Padding is dropped by multiplication with 0, never by adding a large negative number, and a row
-    without a positive score (a dead row) falls back to the mean over its valid keys; such a row
-    sends no gradient to its query. Nothing is added to the row sum: an epsilon there would break
-    scale invariance.
-
-    Returns:
-      weights_BHLM in the dtype of the logits, rows summing to 1, and dead_BHL1 (bool).
-    """
-    scores_BHLM = jnp.where(valid_B11M, jax.nn.relu(logits_BHLM.astype(jnp.float32)), 0.0)
-    total_BHL1 = scores_BHLM.sum(axis=-1, keepdims=True)
-    dead_BHL1 = total_BHL1 <= 0
-    num_valid_B111 = valid_B11M.sum(axis=-1, keepdims=True, dtype=jnp.float32)
-    uniform_B11M = valid_B11M.astype(jnp.float32) / jnp.maximum(num_valid_B111, 1)
-    weights_BHLM = jnp.where(
-        dead_BHL1, uniform_B11M, scores_BHLM / jnp.where(dead_BHL1, 1.0, total_BHL1)
-    )
-    return weights_BHLM.astype(logits_BHLM.dtype), dead_BHL1
+from sibert_jax.model.relu_attention import relu_attention, relu_weights
 
 
 def softmax_weights(logits_BHLM: jax.Array, valid_B11M: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Softmax over the valid keys; no row is ever dead. Same shapes as `relu_weights`."""
+    """Softmax over the valid keys; no row is ever dead. Shapes as `relu_weights`."""
     # An example of nothing but padding attends to all of it: 0/0 there would spoil the batch.
     valid_B11M = valid_B11M | ~valid_B11M.any(axis=-1, keepdims=True)
     weights_BHLM = jax.nn.softmax(logits_BHLM.astype(jnp.float32), axis=-1, where=valid_B11M)
@@ -80,13 +59,19 @@ class Attention(nn.Module):
         q_BLHK, k_BMHK, v_BMHK = project("query"), project("key"), project("value")
         if self.kind == "qk_norm":
             q_BLHK, k_BMHK = normalise(q_BLHK, c.norm_eps), normalise(k_BMHK, c.norm_eps)
-        if self.kind != "relu":  # a constant factor cancels in ReLU attention
-            q_BLHK = q_BLHK * jnp.asarray(c.head_width**-0.5, dtype)
-        logits_BHLM = jnp.einsum("BLHK,BMHK->BHLM", q_BLHK, k_BMHK)
-        to_weights = relu_weights if self.kind == "relu" else softmax_weights
-        weights_BHLM, dead_BHL1 = to_weights(logits_BHLM, valid_B11M)
-        weights_BHLM = nn.Dropout(c.dropout)(weights_BHLM, deterministic=deterministic)
-        y_BLHK = jnp.einsum("BHLM,BMHK->BLHK", weights_BHLM, v_BMHK)
+        drops = c.dropout > 0 and not deterministic
+        if self.kind == "relu" and not drops:
+            y_BLHK, dead_BHL1 = relu_attention(
+                q_BLHK, k_BMHK, v_BMHK, valid_B11M[:, 0, 0], impl=c.attention_impl
+            )
+        else:
+            if self.kind != "relu":  # a constant factor cancels in ReLU attention
+                q_BLHK = q_BLHK * jnp.asarray(c.head_width**-0.5, dtype)
+            logits_BHLM = jnp.einsum("BLHK,BMHK->BHLM", q_BLHK, k_BMHK)
+            to_weights = relu_weights if self.kind == "relu" else softmax_weights
+            weights_BHLM, dead_BHL1 = to_weights(logits_BHLM, valid_B11M)
+            weights_BHLM = nn.Dropout(c.dropout)(weights_BHLM, deterministic=deterministic)
+            y_BLHK = jnp.einsum("BHLM,BMHK->BLHK", weights_BHLM, v_BMHK)
         y_TD = nn.Einsum(
             (c.num_heads, c.head_width, c.width), "THK,HKD->TD", self.out_bias, dtype,
             kernel_init=init, name="out",

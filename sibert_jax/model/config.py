@@ -9,7 +9,10 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from sibert_jax.model.relu_attention import IMPLS
+
 ARCHS = ("sibert", "sibert_qk_norm", "sibert_sandwich", "bert", "reparametrized")
+RELU_ARCHS = ("sibert", "sibert_sandwich")  # the others have softmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +35,7 @@ class ModelConfig:
     dtype: str  # "float32" or "bfloat16": what matrix products compute in
     scan_layers: bool  # stack the layers' parameters (leading axis N) and scan: compiles once
     remat: bool  # recompute each layer in the backward pass
+    attention_impl: str  # one of IMPLS: how ReLU attention is computed; changes rounding only
 
     def __post_init__(self):
         if self.arch not in ARCHS:
@@ -55,6 +59,21 @@ class ModelConfig:
             raise ValueError(
                 f'model.dtype={self.dtype!r} is not supported; choose "float32" or "bfloat16" '
                 "(float16 underflows on the degree-2 residual stream)."
+            )
+        if self.attention_impl not in IMPLS:
+            raise ValueError(
+                f"model.attention_impl={self.attention_impl!r} is unknown; choose one of "
+                f"{list(IMPLS)}."
+            )
+        if self.attention_impl == "blockwise" and self.arch not in RELU_ARCHS:
+            raise ValueError(
+                f'model.attention_impl="blockwise" is for ReLU attention, and model.arch='
+                f'{self.arch!r} has softmax; set it to "auto".'
+            )
+        if self.attention_impl == "blockwise" and self.dropout > 0:
+            raise ValueError(
+                f'model.attention_impl="blockwise" keeps no attention weights that model.dropout='
+                f'{self.dropout} could act on; set the one to "auto" or the other to 0.'
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout} must lie in [0, 1).")

@@ -21,6 +21,7 @@ from sibert_jax.train.errors import ConfigError
 # Keys that may change when a run is resumed: they say where and how long, not what is computed,
 # or what to do about a bad step, which is decided when one has stopped the run.
 MAY_CHANGE = (
+    "model.attention_impl",  # changes rounding only
     "mesh.",
     "distributed.",
     "checkpoint.",

@@ -26,6 +26,7 @@ def cfg() -> ModelConfig:
         dtype="float32",
         scan_layers=True,
         remat=False,
+        attention_impl="auto",
     )
 
 

@@ -91,6 +91,17 @@ class GainBeforeBranch(nn.Module):
         return normalise(x, self.eps) * scale[None, None]
 
 
+def with_weights(to_weights):
+    """Attention with other weights than those of `relu_attention`."""
+
+    def attend(q_BLHK, k_BLHK, v_BLHK, valid_BL, impl):
+        logits_BHLM = jnp.einsum("BLHK,BMHK->BHLM", q_BLHK, k_BLHK)
+        weights_BHLM, dead_BHL1 = to_weights(logits_BHLM, valid_BL[:, None, None])
+        return jnp.einsum("BHLM,BMHK->BLHK", weights_BHLM, v_BLHK), dead_BHL1
+
+    return attend
+
+
 def added_epsilon(epsilon):
     def weights(logits, valid):
         scores = jnp.where(valid, jax.nn.relu(logits), 0.0)
@@ -133,14 +144,14 @@ CONTROLS = {
     "bias after the feed-forward": (layers, "FeedForward", biased_feed_forward),
     "bias after the attention": (layers, "Attention", biased_attention),
     "gain before the branches": (layers, "normalise", lambda x, eps: GainBeforeBranch(eps)(x)),
-    "softmax": (attention, "relu_weights", attention.softmax_weights),
+    "softmax": (attention, "relu_attention", with_weights(attention.softmax_weights)),
     "GELU": (layers, "FeedForward", gelu_feed_forward),
     "LayerNorm epsilon 1e-12": (layers, "normalise", plain_norm(1e-12)),
     "LayerNorm epsilon 1e-6": (layers, "normalise", plain_norm(1e-6)),
     "LayerNorm epsilon 1e-5": (layers, "normalise", plain_norm(1e-5)),
-    "attention epsilon 1e-6": (attention, "relu_weights", added_epsilon(1e-6)),
-    "attention epsilon 1e-9": (attention, "relu_weights", added_epsilon(1e-9)),
-    "additive mask": (attention, "relu_weights", added_mask),
+    "attention epsilon 1e-6": (attention, "relu_attention", with_weights(added_epsilon(1e-6))),
+    "attention epsilon 1e-9": (attention, "relu_attention", with_weights(added_epsilon(1e-9))),
+    "additive mask": (attention, "relu_attention", with_weights(added_mask)),
 }
 
 

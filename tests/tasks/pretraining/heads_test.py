@@ -25,6 +25,7 @@ SIZES = {
     "dtype": "float32",
     "scan_layers": True,
     "remat": False,
+    "attention_impl": "auto",
 }
 
 

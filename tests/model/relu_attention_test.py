@@ -1,0 +1,244 @@
+"""ReLU attention against its formula in float64: values, gradients, masks, dead rows, memory."""
+
+import dataclasses
+import functools
+import itertools
+import re
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from sibert_jax.model import Encoder, relu_attention
+from sibert_jax.model.relu_attention import IMPLS, blockwise, choose, relu_weights
+
+FORMS = [impl for impl in IMPLS if impl != "auto"]
+
+
+def inputs(seed, batch, length, heads, width, num_segments=1, share_of_padding=0.2):
+    """q, k, v, the output's cotangent, valid_BL and segments_BL, with dead rows and dead keys."""
+    rng = np.random.default_rng(seed)
+    q, k, v, d_out = rng.standard_normal((4, batch, length, heads, width)).astype(np.float32)
+    q[:, ::3] = -np.abs(q[:, ::3])  # every third row has no positive score with keys > 0
+    k[..., 1:, :] = np.abs(k[..., 1:, :])
+    k[0] = np.abs(k[0])
+    valid = rng.random((batch, length)) >= share_of_padding
+    valid[-1] = False  # nothing but padding
+    segments = np.sort(rng.integers(0, num_segments, (batch, length)), axis=1).astype(np.int32)
+    return q, k, v, d_out, valid, segments
+
+
+def reference(q, k, v, d_out, valid, segments):
+    """out, dead, dq, dk, dv by the sums of the definition, row by row, in float64."""
+    q, k, v, d_out = (x.astype(np.float64) for x in (q, k, v, d_out))
+    out, dq, dk, dv = (np.zeros_like(q) for _ in range(4))
+    batch, length, heads, _ = q.shape
+    dead = np.zeros((batch, heads, length, 1), bool)
+    for b, h, i in itertools.product(range(batch), range(heads), range(length)):
+        keys = np.flatnonzero(valid[b] & (segments[b] == segments[b, i]))
+        scores = k[b, keys, h] @ q[b, i, h]
+        positive = np.maximum(scores, 0)
+        total = positive.sum()
+        dead[b, h, i] = not total > 0
+        if total > 0:
+            weights = positive / total
+            d_weights = v[b, keys, h] @ d_out[b, i, h]
+            # The Jacobian of r -> r / Σr.
+            d_scores = (d_weights - weights @ d_weights) / total * (scores > 0)
+            dq[b, i, h] = d_scores @ k[b, keys, h]
+            dk[b, keys, h] += np.outer(d_scores, q[b, i, h])
+        else:
+            weights = np.full(len(keys), 1 / max(len(keys), 1))
+        out[b, i, h] = weights @ v[b, keys, h]
+        dv[b, keys, h] += np.outer(weights, d_out[b, i, h])
+    return out, dead, dq, dk, dv
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def computed(impl, q, k, v, d_out, valid, segments):
+    def attend(q, k, v):
+        return relu_attention(q, k, v, valid, segments, impl=impl)
+
+    out, back, dead = jax.vjp(attend, q, k, v, has_aux=True)
+    return out, dead, *back(d_out)
+
+
+def in_float64(impl, case):
+    """`computed` without float32's rounding, which a row sum near 0 makes large."""
+    with jax.enable_x64(True):
+        return computed(impl, *(x.astype(np.float64) for x in case[:4]), *case[4:])
+
+
+def assert_close(found, wanted, tolerance):
+    for name, a, b in zip(("out", "dead", "dq", "dk", "dv"), found, wanted, strict=True):
+        scale = max(np.abs(b).max(), 1.0)  # a row with one valid key has a gradient of 0
+        error = np.abs(np.asarray(a, np.float64) - b).max() / scale
+        assert error <= tolerance, f"{name}: {error}"
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    monkeypatch.setattr(blockwise, "BLOCK", 8)
+
+
+@pytest.mark.parametrize("impl", FORMS)
+@pytest.mark.parametrize("length", [1, 8, 21])
+@pytest.mark.parametrize("num_segments", [1, 3])
+def test_value_and_gradients_are_those_of_the_formula(impl, length, num_segments):
+    case = inputs(0, 3, length, 2, 4, min(num_segments, length))
+    assert_close(computed(impl, *case), reference(*case), 2e-6)
+
+
+@pytest.mark.parametrize("impl", FORMS)
+def test_in_float64_the_formula_is_met_to_its_precision(impl):
+    case = inputs(1, 3, 13, 2, 4, 2)
+    assert_close(in_float64(impl, case), reference(*case), 1e-13)
+
+
+@pytest.mark.parametrize("impl", FORMS)
+@hypothesis.settings(max_examples=8)
+@hypothesis.given(st.integers(0, 999), st.floats(0, 1), st.integers(1, 4))
+def test_any_padding_and_packing(impl, seed, share_of_padding, num_segments):
+    case = inputs(seed, 2, 11, 2, 4, num_segments, share_of_padding)
+    assert_close(in_float64(impl, case), reference(*case), 1e-11)
+
+
+@pytest.mark.parametrize("impl", FORMS)
+def test_without_segments_all_tokens_are_of_one(impl):
+    q, k, v, d_out, valid, segments = inputs(2, 3, 10, 2, 4)
+    wanted = computed(impl, q, k, v, d_out, valid, segments)
+    found = computed(impl, q, k, v, d_out, valid, None)
+    assert wanted[1].any()
+    assert not wanted[1].all()
+    assert_close(found, [np.asarray(x, np.float64) for x in wanted], 1e-6)
+
+
+@pytest.mark.parametrize("impl", FORMS)
+def test_bfloat16_stays_within_its_rounding_of_the_formula(impl):
+    *floats, valid, segments = inputs(3, 3, 24, 2, 8)
+    floats = [jnp.asarray(x, jnp.bfloat16) for x in floats]
+    wanted = reference(*(np.asarray(x, np.float32) for x in floats), valid, segments)
+    found = computed(impl, *floats, valid, segments)
+    assert all(x.dtype == jnp.bfloat16 for x in (found[0], *found[2:]))
+    assert_close(found, wanted, 2e-2)
+
+
+@pytest.mark.parametrize("impl", FORMS)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_power_of_two_on_the_queries_changes_no_bit_and_divides_their_gradient(impl, dtype):
+    *floats, valid, segments = inputs(4, 3, 21, 2, 4)
+    q, k, v, d_out = (jnp.asarray(x, dtype) for x in floats)
+    one = computed(impl, q, k, v, d_out, valid, segments)
+    for c in (2.0**-12, 2.0**9):
+        out, dead, dq, dk, dv = computed(impl, q * c, k, v, d_out, valid, segments)
+        for found, wanted in zip((out, dead, dq * c, dk, dv), one, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("impl", FORMS)
+def test_every_query_is_orthogonal_to_its_gradient(impl):
+    case = inputs(5, 3, 32, 2, 4)
+    q, dq = (np.asarray(x, np.float64) for x in (case[0], computed(impl, *case)[2]))
+    lengths = np.linalg.norm(q, axis=-1) * np.linalg.norm(dq, axis=-1)
+    assert lengths.max() > 0
+    assert np.all(np.abs((q * dq).sum(-1)) <= 3e-6 * lengths.max())
+
+
+@pytest.mark.parametrize("impl", FORMS)
+def test_a_dead_row_is_the_mean_of_its_valid_keys_and_trains_only_the_values(impl):
+    ones = np.ones((1, 9, 1, 4), np.float32)
+    v = np.random.default_rng(0).standard_normal(ones.shape).astype(np.float32)
+    valid = np.arange(9)[None] < 6
+    out, dead, dq, dk, dv = computed(impl, ones, -ones, v, ones, valid, None)
+    assert dead.all()
+    np.testing.assert_allclose(out, np.broadcast_to(v[:, :6].mean(1, keepdims=True), v.shape), 1e-5)
+    assert not dq.any()
+    assert not dk.any()
+    np.testing.assert_allclose(dv[0, :, 0, 0], [9 / 6] * 6 + [0] * 3, 1e-6)
+
+
+def test_a_score_that_is_not_a_number_is_not_taken_for_a_dead_row():
+    q, k, v, *_, valid, _ = inputs(6, 2, 8, 1, 4)
+    q[0, 1, 0, 0] = np.nan
+    out, dead = relu_attention(q, k, v, valid | True)
+    assert np.isnan(out[0, 1]).all()
+    assert not dead[0, 0, 1, 0]
+
+
+def test_it_agrees_with_the_weights_that_dropout_acts_on():
+    q, k, v, *_, valid, _ = inputs(7, 3, 12, 2, 4)
+    weights, dead = relu_weights(jnp.einsum("BLHK,BMHK->BHLM", q, k), valid[:, None, None])
+    out, found_dead = relu_attention(q, k, v, valid)
+    np.testing.assert_allclose(out, jnp.einsum("BHLM,BMHK->BLHK", weights, v), atol=1e-6)
+    np.testing.assert_array_equal(found_dead, dead)
+
+
+def test_auto_keeps_no_square_array_for_long_sequences():
+    assert [choose("auto", length) for length in (128, 1023, 1024)] == [
+        "einsum", "einsum", "blockwise",
+    ]  # fmt: skip
+    assert choose("einsum", 8192) == "einsum"
+
+
+def temporary_bytes(impl, length):
+    shape = jax.ShapeDtypeStruct((1, length, 4, 64), jnp.float32)
+    valid = jax.ShapeDtypeStruct((1, length), bool)
+
+    def loss(q, k, v, valid):
+        return jnp.sum(relu_attention(q, k, v, valid, impl=impl)[0] ** 2)
+
+    gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+    compiled = gradients.lower(shape, shape, shape, valid).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_at_8192_tokens_blockwise_needs_a_twentieth_of_the_memory(monkeypatch):
+    monkeypatch.undo()
+    assert temporary_bytes("blockwise", 8192) < temporary_bytes("einsum", 8192) / 20
+
+
+@pytest.mark.parametrize("impl", FORMS)
+def test_split_over_batch_and_heads_nothing_is_gathered(impl):
+    mesh = jax.make_mesh((4, 2), ("data", "tensor"), axis_types=(AxisType.Auto,) * 2)
+    case = inputs(8, 4, 32, 2, 4)
+    heads, rows = (NamedSharding(mesh, P(*spec)) for spec in (("data", None, "tensor"), ("data",)))
+    *floats, valid, segments = case
+    floats = [jax.device_put(x, heads) for x in floats]
+    valid, segments = (jax.device_put(x, rows) for x in (valid, segments))
+
+    compiled = computed.lower(impl, *floats, valid, segments).compile()
+    communication = r"all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
+    assert not re.findall(communication, compiled.as_text())
+    found = compiled(*floats, valid, segments)
+    assert all(x.sharding.is_equivalent_to(heads, 4) for x in (found[0], *found[2:]))
+    assert_close(found, reference(*case), 5e-6)
+
+
+def test_an_encoder_gives_the_same_features_by_every_form(cfg, inputs):
+    params = jax.jit(Encoder(cfg).init)(jax.random.key(0), *inputs)["params"]
+    found = [
+        Encoder(dataclasses.replace(cfg, attention_impl=impl)).apply({"params": params}, *inputs)[0]
+        for impl in IMPLS
+    ]
+    for features in found[1:]:
+        np.testing.assert_allclose(features, found[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"attention_impl": "fast"}, r"model\.attention_impl='fast' is unknown"),
+        ({"attention_impl": "blockwise", "arch": "bert"}, r"model\.arch='bert' has softmax"),
+        ({"attention_impl": "blockwise", "dropout": 0.1}, r"model\.dropout=0\.1"),
+    ],
+)
+def test_a_form_that_cannot_be_had_is_refused_by_the_names_of_the_keys(cfg, changes, said):
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(cfg, **changes)
+    with pytest.raises(ValueError, match="impl='fast' is unknown"):
+        relu_attention(*[jnp.ones((1, 2, 1, 2))] * 3, jnp.ones((1, 2), bool), impl="fast")
