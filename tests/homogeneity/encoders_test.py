@@ -56,6 +56,15 @@ def count(arch, layers):
     }[arch]
 
 
+@pytest.mark.parametrize("attention_impl", ["einsum", "blockwise"])
+def test_each_form_of_the_attention_has_the_same_symmetries(attention_impl):
+    features, params = build(attention_impl=attention_impl)
+    report = analyse(features, params)
+    assert not report.unknown_primitives()
+    assert report.is_invariant(True)
+    assert len(report.symmetries()) == count("sibert", 1)
+
+
 @pytest.mark.parametrize("arch", ["sibert", "sibert_qk_norm", "sibert_sandwich", "bert"])
 @pytest.mark.parametrize("scan_layers", [True, False], ids=["stacked", "one leaf a layer"])
 def test_the_symmetries_of_each_encoder_are_those_counted_by_hand(arch, scan_layers, certify):
