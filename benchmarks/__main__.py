@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 from benchmarks import (
+    attention,
     first_step,
     input_pipeline,
     layers,
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "first_step": first_step.measure,
     "memory": memory.measure,
     "optimizers": optimizers.measure,
+    "attention": attention.measure,
 }
 BUSY = 0.5  # load average from which a warning is given
 
