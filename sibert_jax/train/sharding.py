@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -70,9 +71,27 @@ def make_mesh(data: int, fsdp: int, tensor: int, devices=None) -> Mesh:
     # lie within a host, and `data`, which sums gradients once a step, goes across. On a TPU
     # slice, where hosts do not matter, JAX lays the axes along the torus instead.
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    num_slices = len({_tpu_slice(device) for device in devices})
+    if num_slices > 1:
+        return Mesh(_over_slices(sizes, num_slices, devices), AXES, (AxisType.Auto,) * 3)
     return jax.make_mesh(
         tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
     )
+
+
+def _tpu_slice(device: jax.Device) -> int:
+    return getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
+
+
+def _over_slices(sizes: dict[str, int], num_slices: int, devices: list[jax.Device]) -> np.ndarray:
+    """TPU slices one after another along `data`: the network between them is slow."""
+    if sizes["data"] % num_slices:
+        raise ConfigError(
+            f"mesh={sizes}: the devices are {num_slices} TPU slices, over which only the copies of "
+            f"the model go; make mesh.data a multiple of {num_slices}."
+        )
+    within = (sizes["data"] // num_slices, sizes["fsdp"], sizes["tensor"])
+    return mesh_utils.create_hybrid_device_mesh(within, (num_slices, 1, 1), devices)
 
 
 def path_name(path) -> str:

@@ -1,8 +1,10 @@
 """Every parameter has one place on the mesh, and the numbers do not depend on it."""
 
+import dataclasses
 import itertools
 
 import jax
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
@@ -68,6 +70,44 @@ def test_stacked_layers_keep_their_leading_axis_whole():
 def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes, message):
     with pytest.raises(ConfigError, match=message):
         sharding.make_mesh(*sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeTpu:
+    """One of four chips in a slice, two of which are a host's."""
+
+    id: int
+    platform: str = "tpu"
+    device_kind: str = "fake"
+    core_on_chip: int = 0
+
+    @property
+    def coords(self) -> tuple[int, int, int]:
+        return self.id % 2, self.id % 4 // 2, 0
+
+    @property
+    def process_index(self) -> int:
+        return self.id // 2
+
+    @property
+    def slice_index(self) -> int:
+        return self.id // 4 ^ 1  # slices need not be in the order of the processes
+
+
+@pytest.mark.parametrize("sizes", [(2, 4, 1), (4, 2, 1), (-1, 1, 2), (8, 1, 1)])
+def test_only_copies_of_the_model_go_over_slices_of_tpus(sizes):
+    mesh = sharding.make_mesh(*sizes, [FakeTpu(i) for i in (3, 1, 7, 0, 4, 6, 2, 5)])
+    assert sorted(device.id for device in mesh.devices.flat) == list(range(8))
+    slices = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+    assert (slices == slices[:, :1, :1]).all()
+    assert slices[:, 0, 0].tolist() == sorted(slices[:, 0, 0].tolist())
+
+
+def test_a_copy_of_the_model_that_does_not_fit_in_a_slice_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"the devices are 2 TPU slices.*make mesh.data a multiple of 2\."
+    ):
+        sharding.make_mesh(1, 8, 1, [FakeTpu(i) for i in range(8)])
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_numbers(config):
