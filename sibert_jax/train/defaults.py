@@ -115,6 +115,7 @@ def _task() -> ConfigDict:
     task.nsp = True  # sentence pairs and next-sentence loss; False: text packed without padding
     task.mask_rate = 0.15  # share of the tokens to predict, in (0, 1)
     task.whole_word = False  # mask all pieces of a word together
+    task.loss_blocks = 1  # >= 1, masked positions meet the output table in so many parts
     task.loss_scale = 1.0  # > 0, multiplies the loss that is differentiated
     return task
 

@@ -1,10 +1,27 @@
 """Heads for masked-language modelling and next-sentence prediction. Letters: model/config.py."""
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sibert_jax.model import AffineNorm, ModelConfig, normalise, place
+from sibert_jax.tasks.losses import table_logits
+
+
+class Readout(NamedTuple):
+    """What the token logits are made of: h · tableᵀ + bias."""
+
+    h_BPD: jax.Array  # compute dtype
+    table_VD: jax.Array  # float32
+    bias_V: jax.Array  # float32
+
+    def logits(self) -> jax.Array:
+        """The whole product, (B, P, V), float32."""
+        h_TD = self.h_BPD.reshape(-1, self.h_BPD.shape[-1])
+        logits_TV = table_logits(h_TD, self.table_VD, self.bias_V)
+        return logits_TV.reshape(*self.h_BPD.shape[:2], -1)
 
 
 class StandardHead(nn.Module):
@@ -21,7 +38,7 @@ class StandardHead(nn.Module):
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array, positions_BP: jax.Array, token_table_VD: jax.Array):
-        """Returns logits_BPV (float32) and nsp_logits_B2 (float32; None without NSP)."""
+        """Returns a `Readout` and nsp_logits_B2 (float32; None without NSP)."""
         c, dtype = self.cfg, self.cfg.compute_dtype
         init = nn.initializers.truncated_normal(c.init_std)
         h_TD = masked_rows(x_BLD, positions_BP)
@@ -33,13 +50,12 @@ class StandardHead(nn.Module):
         )  # fmt: skip
         prior_V = jnp.asarray(self.log_frequency or (0.0,) * c.vocab_size, jnp.float32)
         bias_V = self.param("output_bias", lambda key: prior_V)
-        logits_TV = place(logits(h_TD, table_VD), "TV") + bias_V[None]
-        logits_BPV = logits_TV.reshape(*positions_BP.shape, -1)
+        readout = Readout(h_TD.reshape(*positions_BP.shape, -1), table_VD, bias_V)
         if not self.nsp:
-            return logits_BPV, None
+            return readout, None
         pooled_BD = nn.Dense(c.width, dtype=dtype, kernel_init=init, name="pooler")(x_BLD[:, 0])
         nsp_B2 = nn.Dense(2, dtype=dtype, kernel_init=init, name="nsp")(jnp.tanh(pooled_BD))
-        return logits_BPV, nsp_B2.astype(jnp.float32)
+        return readout, nsp_B2.astype(jnp.float32)
 
 
 class NormalizedHead(nn.Module):
@@ -67,25 +83,22 @@ class NormalizedHead(nn.Module):
         h_TD = masked_rows(x_BLD, positions_BP)
         table_VD = self.param("output", init, (c.vocab_size, c.width), jnp.float32)
         prior_V = jnp.asarray(self.log_frequency, jnp.float32)
-        logits_TV = logits(features(h_TD, "transform"), unit_rows(table_VD))
-        logits_TV = place(logits_TV, "TV") + prior_V[None]
-        logits_BPV = logits_TV.reshape(*positions_BP.shape, -1)
+        h_BPD = features(h_TD, "transform").reshape(*positions_BP.shape, -1)
+        readout = Readout(h_BPD, unit_rows(table_VD), prior_V)
         if not self.nsp:
-            return logits_BPV, None
+            return readout, None
         table_2D = self.param("nsp", init, (2, c.width), jnp.float32)
-        return logits_BPV, logits(features(x_BLD[:, 0], "pooler"), unit_rows(table_2D))
+        pooled_BD = features(x_BLD[:, 0], "pooler")
+        return readout, jnp.einsum(
+            "BD,ND->BN", pooled_BD, unit_rows(table_2D).astype(pooled_BD.dtype),
+            preferred_element_type=jnp.float32,
+        )  # fmt: skip
 
 
 def masked_rows(x_BLD: jax.Array, positions_BP: jax.Array) -> jax.Array:
     """The features to predict from, as rows (B·P, D)."""
     h_BPD = place(jnp.take_along_axis(x_BLD, positions_BP[..., None], axis=1), "BPD")
     return h_BPD.reshape(-1, x_BLD.shape[-1])
-
-
-def logits(h: jax.Array, table_VD: jax.Array) -> jax.Array:
-    """(..., D) features against V rows, accumulated in float32."""
-    table_VD = place(table_VD.astype(h.dtype), "VD") if table_VD.shape[0] > 2 else table_VD
-    return jnp.einsum("...D,VD->...V", h, table_VD, preferred_element_type=jnp.float32)
 
 
 def unit_rows(table_VD: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ from sibert_jax.data import (
 )
 from sibert_jax.model import Encoder, ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.apply import apply_model
-from sibert_jax.tasks.losses import cross_entropy
+from sibert_jax.tasks.losses import cross_entropy, table_cross_entropy
 from sibert_jax.tasks.pretraining.heads import NormalizedHead, StandardHead
 from sibert_jax.tasks.task import TaskData
 
@@ -37,6 +37,7 @@ class PretrainingConfig:
     nsp: bool  # sentence pairs and the next-sentence loss; else text packed without padding
     mask_rate: float  # share of the real tokens to predict, in (0, 1)
     whole_word: bool  # mask all pieces of a word together
+    loss_blocks: int  # parts in which the masked positions meet the output table: more, less memory
     loss_scale: float  # > 0, multiplies the loss that is differentiated, not the one reported
 
     def __post_init__(self):
@@ -49,6 +50,8 @@ class PretrainingConfig:
             )
         if not 0 < self.mask_rate < 1:
             raise ValueError(f"task.mask_rate={self.mask_rate} must lie between 0 and 1.")
+        if self.loss_blocks < 1:
+            raise ValueError(f"task.loss_blocks={self.loss_blocks} must be at least 1.")
         if self.loss_scale <= 0:
             raise ValueError(f"task.loss_scale={self.loss_scale} must be positive.")
 
@@ -69,12 +72,12 @@ class PretrainingModel(nn.Module):
             self.head = StandardHead(self.cfg, tied, self.task.nsp, self.log_frequency)
 
     def __call__(self, batch: dict[str, jax.Array], *, deterministic: bool = True):
-        """Returns logits_BPV, nsp_logits_B2 or None, dead_N."""
+        """Returns a `Readout` of the token logits, nsp_logits_B2 or None, dead_N."""
         x_BLD, dead_N = self.encoder(
             batch["tokens"], batch["segments"], batch["valid"], deterministic=deterministic
         )
-        logits_BPV, nsp_B2 = self.head(x_BLD, batch["masked_positions"], self.encoder.token_table())
-        return logits_BPV, nsp_B2, dead_N
+        readout, nsp_B2 = self.head(x_BLD, batch["masked_positions"], self.encoder.token_table())
+        return readout, nsp_B2, dead_N
 
 
 class Pretraining:
@@ -130,19 +133,27 @@ class Pretraining:
         }
 
     def apply(self, params, batch, dropout_key: jax.Array | None = None):
-        """Logits as `PretrainingModel`; no dropout without a key."""
+        """Returns logits_BPV, nsp_logits_B2 or None, dead_N; no dropout without a key."""
+        readout, nsp_B2, dead_N = self._apply(params, batch, dropout_key)
+        return readout.logits(), nsp_B2, dead_N
+
+    def _apply(self, params, batch, dropout_key):
         return apply_model(self.model, self.cfg, params, batch, dropout_key)
 
     def sums(
         self, params, batch, dropout_key: jax.Array | None = None, *, accuracy: bool = False
     ) -> dict[str, jax.Array]:
         """Summed losses and counts over the batch, float32 scalars; `totals` has their weights."""
-        logits_BPV, nsp_B2, dead_N = self.apply(params, batch, dropout_key)
+        readout, nsp_B2, dead_N = self._apply(params, batch, dropout_key)
         weights_BP, targets_BP = batch["masked_weights"], batch["masked_targets"]
-        sums = {
-            "mlm_loss": jnp.sum(weights_BP * cross_entropy(logits_BPV, targets_BP)),
-            "dead_attention_rows": jnp.sum(dead_N).astype(jnp.float32),
-        }
+        sums = {"dead_attention_rows": jnp.sum(dead_N).astype(jnp.float32)}
+        if self.task.loss_blocks > 1 and not accuracy:
+            sums["mlm_loss"] = table_cross_entropy(
+                *readout, targets_BP, weights_BP, self.task.loss_blocks
+            )
+        else:
+            logits_BPV = readout.logits()
+            sums["mlm_loss"] = jnp.sum(weights_BP * cross_entropy(logits_BPV, targets_BP))
         if accuracy:
             hits_BP = (logits_BPV.argmax(axis=-1) == targets_BP).astype(jnp.float32)
             sums["mlm_accuracy"] = jnp.sum(weights_BP * hits_BP)

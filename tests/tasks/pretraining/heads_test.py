@@ -37,6 +37,7 @@ def make_task(arch="sibert", head="untied", nsp=True, unigram_prior=True):
         nsp=nsp,
         mask_rate=0.2,
         whole_word=False,
+        loss_blocks=1,
         loss_scale=1.0,
     )
     counts = np.arange(1, 41)

@@ -1,0 +1,70 @@
+"""The cross-entropy of a large table in blocks against the plain one, differentiated by JAX."""
+
+import functools
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sibert_jax.tasks.losses import cross_entropy, table_cross_entropy, table_logits
+
+
+def arguments(seed=0, rows=3, positions=5, width=4, vocab=11, dtype=jnp.float32):
+    rng = np.random.default_rng(seed)
+    h = jnp.asarray(rng.normal(size=(rows, positions, width)), dtype)
+    table, bias = rng.normal(size=(vocab, width)), rng.normal(size=vocab)
+    targets = jnp.asarray(rng.integers(0, vocab, (rows, positions)), jnp.int32)
+    weights = rng.integers(0, 3, (rows, positions))
+    floats = (jnp.asarray(x, jnp.float32) for x in (table, bias, weights))
+    table, bias, weights = floats
+    return h, table, bias, targets, weights
+
+
+def plain(h, table, bias, targets, weights):
+    logits = table_logits(h.reshape(-1, h.shape[-1]), table, bias)
+    return jnp.sum(weights.reshape(-1) * cross_entropy(logits, targets.reshape(-1)))
+
+
+@hypothesis.given(
+    seed=st.integers(0, 99), rows=st.integers(1, 4), positions=st.integers(1, 7), data=st.data()
+)
+@hypothesis.settings(max_examples=6)
+def test_loss_and_gradients_are_the_plain_ones_in_any_number_of_blocks(seed, rows, positions, data):
+    blocks = data.draw(st.integers(1, positions))
+    h, table, bias, targets, weights = arguments(seed, rows, positions)
+    over = functools.partial(jax.value_and_grad, argnums=(0, 1, 2, 4))
+    wanted = over(plain)(h, table, bias, targets, weights)
+    found = over(lambda *args: 3 * table_cross_entropy(*args, blocks))(
+        h, table, bias, targets, weights
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, 3 * b, rtol=1e-5, atol=1e-5), found, wanted
+    )
+    alone = table_cross_entropy(h, table, bias, targets, weights, blocks)
+    np.testing.assert_allclose(alone, wanted[0], rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_features_meet_float32_sums():
+    h, table, bias, targets, weights = arguments(width=64, dtype=jnp.bfloat16)
+    loss = functools.partial(table_cross_entropy, num_blocks=2)
+    value, gradients = jax.value_and_grad(loss, (0, 1))(h, table, bias, targets, weights)
+    assert value.dtype == jnp.float32
+    assert [g.dtype for g in gradients] == [jnp.bfloat16, jnp.float32]
+    exact = jax.grad(plain, 1)(h.astype(jnp.float32), table, bias, targets, weights)
+    error = np.abs(gradients[1] - exact).max() / np.abs(exact).max()
+    assert error < 0.02
+
+
+def test_blocks_need_a_part_of_the_memory_of_all_logits():
+    shapes = jax.eval_shape(lambda: arguments(rows=16, positions=16, width=64, vocab=16384))
+    all_logits = 16 * 16 * 16384 * 4
+
+    def temporary_bytes(loss):
+        compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*shapes).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(plain) > 1.9 * all_logits
+    blocks = temporary_bytes(lambda *args: table_cross_entropy(*args, 8))
+    assert blocks < 0.75 * all_logits  # two blocks' arrays, and the gradient of the table
