@@ -29,7 +29,7 @@ SIZES = {
 }
 
 
-def make_task(arch="sibert", head="untied", nsp=True, unigram_prior=True):
+def make_task(arch="sibert", head="untied", nsp=True, unigram_prior=True, loss_blocks=1):
     settings = PretrainingConfig(
         name="pretraining",
         head=head,
@@ -37,7 +37,7 @@ def make_task(arch="sibert", head="untied", nsp=True, unigram_prior=True):
         nsp=nsp,
         mask_rate=0.2,
         whole_word=False,
-        loss_blocks=1,
+        loss_blocks=loss_blocks,
         loss_scale=1.0,
     )
     counts = np.arange(1, 41)
@@ -128,3 +128,17 @@ def test_padding_and_what_follows_it_do_not_matter(batch):
         changed = batch | {"tokens": batch["tokens"].at[1, 12:].set(5)}
         one, other = (task.apply(params, b)[0] for b in (batch, changed))
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", ["tied", "normalized"])
+def test_the_loss_in_blocks_has_the_same_gradient(batch, head):
+    def gradient(loss_blocks):
+        task = make_task(head=head, loss_blocks=loss_blocks)
+        params = task.init(jax.random.key(0), batch)
+        return jax.value_and_grad(lambda p: task.sums(p, batch)["mlm_loss"])(params)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        gradient(1),
+        gradient(2),
+    )
