@@ -4,6 +4,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 RIVALS := .venv-rivals
 WORKDIR ?= runs/demo
+# Large pages, kept between the steps: on CPU a seventh of a small step (docs/performance.md).
+demo bench: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=8589934592
 
 .PHONY: demo test test-all lint bench clean
 

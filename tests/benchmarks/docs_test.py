@@ -13,7 +13,7 @@ from tests.docs_test import TINY
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
-BENCH, TRACE = re.findall(r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+BENCH, TRACE, LARGE_PAGES = re.findall(r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
 def test_the_command_of_a_benchmark_is_legal():
@@ -25,6 +25,22 @@ def test_every_benchmark_is_named_and_every_link_leads_somewhere():
     assert all(f"`{name}`" in PAGE for name in command.BENCHMARKS)
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGE):
         assert (ROOT / "docs" / target).exists(), target
+
+
+def test_large_pages_are_what_the_documented_setting_gives_and_make_sets():
+    assert LARGE_PAGES.strip() in (ROOT / "Makefile").read_text().replace(
+        "GLIBC_TUNABLES = ", "GLIBC_TUNABLES="
+    )
+    offered = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not offered.exists() or "[never]" in offered.read_text():
+        pytest.skip("this kernel gives no large pages")
+    count = (
+        "import re; array = b'1' * (1 << 28); "
+        "print(re.search(r'AnonHugePages: +(\\d+)', open('/proc/self/smaps_rollup').read())[1])"
+    )
+    command = f'{LARGE_PAGES}\n"{sys.executable}" -c "{count}"'
+    kilobytes = int(subprocess.check_output(["bash", "-c", command]))
+    assert kilobytes >= 1 << 17  # half of the array
 
 
 @pytest.mark.slow
