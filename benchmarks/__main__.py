@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from benchmarks import (
     attention,
+    finetuning,
     first_step,
     input_pipeline,
     layers,
@@ -28,6 +29,7 @@ BENCHMARKS = {
     "pytorch": pytorch.measure,
     "loop": loop.measure,
     "models": models.measure,
+    "finetuning": finetuning.measure,
     "layers": layers.measure,
     "input_pipeline": input_pipeline.measure,
     "tokenizing": tokenizing.measure,
