@@ -65,4 +65,4 @@ def use_recipe(config):
     config.optim.learning_rate = 0.0
     config.optim.weight_decay = 0.0
     config.optim.warmup_fraction = 0.0
-    config.optim.head.learning_rate = 1e-3
+    config.optim.head.learning_rate = 1e-2  # experiments/finetuning: 0.60 on SST-2, 0.52 with 1e-3
