@@ -65,15 +65,17 @@ class ModelConfig:
                 f"model.attention_impl={self.attention_impl!r} is unknown; choose one of "
                 f"{list(IMPLS)}."
             )
-        if self.attention_impl == "blockwise" and self.arch not in RELU_ARCHS:
+        keeps_no_weights = self.attention_impl in ("blockwise", "pallas")
+        if keeps_no_weights and self.arch not in RELU_ARCHS:
             raise ValueError(
-                f'model.attention_impl="blockwise" is for ReLU attention, and model.arch='
-                f'{self.arch!r} has softmax; set it to "auto".'
+                f'model.attention_impl="{self.attention_impl}" is for ReLU attention, and '
+                f'model.arch={self.arch!r} has softmax; set it to "auto".'
             )
-        if self.attention_impl == "blockwise" and self.dropout > 0:
+        if keeps_no_weights and self.dropout > 0:
             raise ValueError(
-                f'model.attention_impl="blockwise" keeps no attention weights that model.dropout='
-                f'{self.dropout} could act on; set the one to "auto" or the other to 0.'
+                f'model.attention_impl="{self.attention_impl}" keeps no attention weights that '
+                f'model.dropout={self.dropout} could act on; set the one to "auto" or the other '
+                "to 0."
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout} must lie in [0, 1).")

@@ -7,11 +7,21 @@ over the devices; told that the batch is what is split, it gathers the parameter
 
 import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import jax
 
-Rule = Callable[[jax.Array, str], jax.Array]
+
+class Rule(Protocol):
+    """What the caller knows of the mesh; letters: a letter a dimension, as in config.py."""
+
+    def place(self, x: jax.Array, letters: str) -> jax.Array:
+        """`x`, laid on the devices by its letters."""
+
+    def split(self, fn: Callable, arguments: Sequence[str], results: Sequence[str]) -> Callable:
+        """`fn`, which then sees of every array the part that a device holds."""
+
 
 _RULE: contextvars.ContextVar[Rule | None] = contextvars.ContextVar("placement", default=None)
 
@@ -27,7 +37,22 @@ def place(x: jax.Array, letters: str) -> jax.Array:
       >>> x_BLD = place(x_BLD, "BLD")
     """
     rule = _RULE.get()
-    return x if rule is None else rule(x, letters)
+    return x if rule is None else rule.place(x, letters)
+
+
+def split(fn: Callable, arguments: Sequence[str], results: Sequence[str]) -> Callable:
+    """`fn` on each device by itself, for what XLA cannot split, as a kernel; without a rule, `fn`.
+
+    Args:
+      fn: of arrays, returns a tuple of arrays; independent along every dimension that is split.
+      arguments: letters of each argument.
+      results: letters of each result.
+
+    Example:
+      >>> out_BHLK, total_BHL = split(attend, ("BHLK", "BHMK", "BHMK"), ("BHLK", "BHL"))(q, k, v)
+    """
+    rule = _RULE.get()
+    return fn if rule is None else rule.split(fn, arguments, results)
 
 
 def with_placement(fn: Callable, rule: Rule) -> Callable:

@@ -138,7 +138,7 @@ def _model() -> ConfigDict:
     model.dtype = "float32"  # of matrix products: float32 | bfloat16
     model.scan_layers = True  # scan over stacked layers: compiles one layer once
     model.remat = False  # recompute layers in the backward pass: less memory, more time
-    model.attention_impl = "auto"  # of ReLU attention: auto | einsum | blockwise; docs/attention.md
+    model.attention_impl = "auto"  # auto | einsum | blockwise | pallas; docs/attention.md
     return model
 
 

@@ -5,6 +5,7 @@ split the matrix products); sequences stay whole. Optimizer state that mirrors t
 follows their rule, anything else is replicated.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -146,12 +147,31 @@ def state_shardings(state, params, mesh: Mesh):
 
 def on_mesh(fn: Callable, mesh: Mesh) -> Callable:
     """`fn` with the activations of its models where ACTIVATIONS puts them; to be jitted."""
+    return with_placement(fn, _Activations(mesh))
 
-    def rule(x: jax.Array, letters: str) -> jax.Array:
-        spec = P(*(ACTIVATIONS.get(letter) for letter in letters))
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
-    return with_placement(fn, rule)
+@dataclasses.dataclass(frozen=True)
+class _Activations:
+    """ACTIVATIONS on a mesh; see `model.Rule`."""
+
+    mesh: Mesh
+
+    def place(self, x: jax.Array, letters: str) -> jax.Array:
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, _spec(letters)))
+
+    def split(self, fn: Callable, arguments: Sequence[str], results: Sequence[str]) -> Callable:
+        # Nothing is summed over devices here, so there is nothing for `check_vma` to check.
+        return jax.shard_map(
+            fn,
+            mesh=self.mesh,
+            in_specs=tuple(map(_spec, arguments)),
+            out_specs=tuple(map(_spec, results)),
+            check_vma=False,
+        )
+
+
+def _spec(letters: str) -> P:
+    return P(*(ACTIVATIONS.get(letter) for letter in letters))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -3,10 +3,20 @@
 import jax
 import jax.numpy as jnp
 
+from sibert_jax.model.placement import split
 from sibert_jax.model.relu_attention import blockwise, einsum
 from sibert_jax.model.relu_attention.dead_rows import mean_value, mean_value_of_segment
 
-FORMS = {"einsum": einsum.attend, "blockwise": blockwise.attend}
+
+def _pallas(*arrays):
+    from sibert_jax.model.relu_attention import pallas_tpu  # experimental in JAX: only if asked for
+
+    # XLA cannot split a kernel over devices.
+    letters = ("BHLK", "BHMK", "BHMK", "BL", "BM"), ("BHLK", "BHL")
+    return split(pallas_tpu.attend, *letters)(*arrays)
+
+
+FORMS = {"einsum": einsum.attend, "blockwise": blockwise.attend, "pallas": _pallas}
 IMPLS = ("auto", *FORMS)
 LONG = 1024  # tokens from which "auto" no longer keeps L×M arrays
 
@@ -40,7 +50,7 @@ def relu_attention(
       valid_BL: bool, False on padding: no row attends to it.
       segments_BL: int in [0, L), for several texts in one sequence: a row attends only to keys of
         its own number. None: all are one.
-      impl: one of IMPLS.
+      impl: one of IMPLS; "pallas" on TPUs only.
 
     Returns:
       out_BLHK in the dtype of v, and the dead rows (B, H, L, 1), bool.

@@ -1,0 +1,216 @@
+"""Kernels for TPUs: scores of a block of keys and a block of queries exist only inside a core.
+
+The formulas are those of rows.py, and again only the output and the row sums are saved. No running
+maximum is needed as for softmax: partial sums just add up. The length lies last, in the lanes, and
+a block of scores has keys × queries: then narrow heads leave no lane empty, and whatever belongs to
+a query (its id, z, D) is a row of lanes, summed over keys or features going down.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from sibert_jax.model.relu_attention import rows
+
+LANES = 128
+LONGEST_BLOCK = 512  # queries or keys, a multiple of LANES: float32 scores of a block take 1 MB
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret=False):
+    """As `einsum.attend`, on TPUs only.
+
+    Args:
+      interpret: True or a `pltpu.InterpretParams` runs the kernels, slowly, on any backend.
+    """
+    return _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret)[0]
+
+
+def _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret):
+    saved = (q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM)
+    results = [("BHKL", v_BHMK.dtype), ("BH1L", rows.accumulator(v_BHMK.dtype))]
+    out_BHKL, total_BH1L = _sum_over_blocks(
+        _outputs, "BHLM", _operands(*saved), results, interpret, finish=_divided
+    )
+    length = q_BHLK.shape[2]
+    out_BHLK, total_BHL = _rows(out_BHKL, length), total_BH1L[:, :, 0, :length]
+    return (out_BHLK, total_BHL), (*saved, out_BHLK, total_BHL)
+
+
+def _backward(interpret, saved, cotangents):
+    *inputs, out_BHLK, total_BHL = saved
+    q_BHLK, k_BHMK, v_BHMK = inputs[:3]
+    operands = [
+        *_operands(*inputs),
+        ("BHKL", _lanes(out_BHLK)),
+        ("BHKL", _lanes(cotangents[0])),
+        ("BH1L", _padded(total_BHL[:, :, None])),
+    ]
+    results = [("BHKL", q_BHLK.dtype)]
+    (dq_BHKL,) = _sum_over_blocks(_query_gradients, "BHLM", operands, results, interpret)
+    results = [("BHKM", k_BHMK.dtype), ("BHKM", v_BHMK.dtype)]
+    dk_BHKM, dv_BHKM = _sum_over_blocks(_key_gradients, "BHML", operands, results, interpret)
+    dq_BHLK = _rows(dq_BHKL, q_BHLK.shape[2])
+    dk_BHMK, dv_BHMK = (_rows(x, k_BHMK.shape[2]) for x in (dk_BHKM, dv_BHKM))
+    return dq_BHLK, dk_BHMK, dv_BHMK, None, None
+
+
+attend.defvjp(_forward, _backward)
+
+
+# What one block of queries and one block of keys contribute.
+
+
+def _outputs(query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM):
+    r_ML = _positive_scores(query_ids_1L, key_ids_M1, q_KL, k_KM)
+    out_KL = _product("KM,ML->KL", v_KM, r_ML.astype(v_KM.dtype))
+    return out_KL, r_ML.sum(axis=0, keepdims=True)
+
+
+def _divided(out_KL, total_1L):
+    return out_KL * _inverse(total_1L), total_1L
+
+
+def _query_gradients(query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM, out_KL, d_out_KL, total_1L):
+    r_ML = _positive_scores(query_ids_1L, key_ids_M1, q_KL, k_KM)
+    ds_ML, _ = _score_gradients(r_ML, v_KM, out_KL, d_out_KL, total_1L)
+    return (_product("KM,ML->KL", k_KM, ds_ML.astype(k_KM.dtype)),)
+
+
+def _key_gradients(query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM, out_KL, d_out_KL, total_1L):
+    r_ML = _positive_scores(query_ids_1L, key_ids_M1, q_KL, k_KM)
+    ds_ML, g_KL = _score_gradients(r_ML, v_KM, out_KL, d_out_KL, total_1L)
+    dk_KM = _product("KL,ML->KM", q_KL, ds_ML.astype(q_KL.dtype))
+    return dk_KM, _product("KL,ML->KM", g_KL, r_ML.astype(g_KL.dtype))
+
+
+def _positive_scores(query_ids_1L, key_ids_M1, q_KL, k_KM):
+    s_ML = _product("KM,KL->ML", k_KM, q_KL)
+    return jnp.where(key_ids_M1 == query_ids_1L, jnp.maximum(s_ML, 0.0), 0.0)
+
+
+def _score_gradients(r_ML, v_KM, out_KL, d_out_KL, total_1L):
+    """ds_ML, and g_KL in the dtype of v; both 0 in dead rows."""
+    dtype = rows.accumulator(v_KM.dtype)
+    g_KL = d_out_KL.astype(dtype) * _inverse(total_1L)
+    d_1L = jnp.sum(g_KL * out_KL.astype(dtype), axis=0, keepdims=True)
+    g_KL = g_KL.astype(v_KM.dtype)
+    dr_ML = _product("KM,KL->ML", v_KM, g_KL) - d_1L
+    return jnp.where(r_ML > 0, dr_ML, 0.0), g_KL
+
+
+def _inverse(total_1L):
+    """1 / total, and 0 where the total is 0."""
+    dead_1L = total_1L <= 0
+    return jnp.where(dead_1L, 0.0, 1.0 / jnp.where(dead_1L, 1.0, total_1L))
+
+
+def _product(letters: str, a, b):
+    """A product of two matrices, summed over the letter that is not in the result."""
+    left, right, result = letters.replace("->", ",").split(",")
+    (summed,) = set(left) - set(result)
+    contracted = ((left.index(summed),), (right.index(summed),))
+    dtype = rows.accumulator(b.dtype)
+    return jax.lax.dot_general(a, b, (contracted, ((), ())), preferred_element_type=dtype)
+
+
+# From arrays to blocks and back.
+
+
+def _sum_over_blocks(
+    contribution: Callable, order: str, operands, results, interpret, finish=lambda *sums: sums
+) -> list[jax.Array]:
+    """Sums over the last axis of the grid, in float32.
+
+    Args:
+      contribution: blocks of the operands -> what they add to each result.
+      order: letters of the grid, the innermost last: the results do not have this one.
+      operands: pairs of letters and array; L and M are split into blocks, K is whole.
+      results: pairs of letters and dtype.
+      interpret: see `attend`.
+      finish: the sums -> the blocks of the results.
+    """
+    sizes = {"1": 1} | {
+        letter: size for letters, x in operands for letter, size in zip(letters, x.shape)
+    }
+    blocks = sizes | {"B": None, "H": None} | {letter: _block(sizes[letter]) for letter in "LM"}
+    last = len(order) - 1
+
+    def spec(letters: str) -> pl.BlockSpec:
+        def index(*grid):
+            place = dict(zip(order, grid))
+            return tuple(place.get(letter, 0) for letter in letters)
+
+        return pl.BlockSpec(tuple(blocks[letter] for letter in letters), index)
+
+    def kernel(*refs):
+        ends = len(operands), len(operands) + len(results)
+        read, write, sums = refs[: ends[0]], refs[ends[0] : ends[1]], refs[ends[1] :]
+
+        @pl.when(pl.program_id(last) == 0)
+        def _():
+            for total in sums:
+                total[...] = jnp.zeros_like(total)
+
+        for total, part in zip(sums, contribution(*(ref[...] for ref in read))):
+            total[...] += part
+
+        @pl.when(pl.program_id(last) == pl.num_programs(last) - 1)
+        def _():
+            for out, total in zip(write, finish(*(total[...] for total in sums))):
+                out[...] = total.astype(out.dtype)
+
+    return pl.pallas_call(
+        kernel,
+        grid=tuple(sizes[letter] // (blocks[letter] or 1) for letter in order),
+        in_specs=[spec(letters) for letters, _ in operands],
+        out_specs=[spec(letters) for letters, _ in results],
+        out_shape=[
+            jax.ShapeDtypeStruct([sizes[letter] for letter in letters], dtype)
+            for letters, dtype in results
+        ],
+        scratch_shapes=[
+            pltpu.VMEM([blocks[letter] for letter in letters[2:]], rows.accumulator(dtype))
+            for letters, dtype in results
+        ],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel",) * last + ("arbitrary",)
+        ),
+        name=f"relu_attention{contribution.__name__}",
+        interpret=interpret,
+    )(*(x for _, x in operands))
+
+
+def _operands(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM) -> list[tuple[str, jax.Array]]:
+    """In the order in which `contribution` takes them; no query has the id of a filled-up key."""
+    return [
+        ("B1L", _padded(query_ids_BL[:, None])),
+        ("BM1", jnp.swapaxes(_padded(key_ids_BM[:, None], -1), 1, 2)),
+        ("BHKL", _lanes(q_BHLK)),
+        ("BHKM", _lanes(k_BHMK)),
+        ("BHKM", _lanes(v_BHMK)),
+    ]
+
+
+def _block(length: int) -> int:
+    """The shortest multiple of LANES that covers the length in as few blocks as may be."""
+    num_blocks = -(-length // LONGEST_BLOCK)
+    return -(-length // (num_blocks * LANES)) * LANES
+
+
+def _padded(x: jax.Array, value=0) -> jax.Array:
+    """The last axis filled up to whole blocks."""
+    missing = -x.shape[-1] % _block(x.shape[-1])
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)], constant_values=value)
+
+
+def _lanes(x_BHLK: jax.Array) -> jax.Array:
+    return _padded(jnp.swapaxes(x_BHLK, 2, 3))
+
+
+def _rows(x_BHKL: jax.Array, length: int) -> jax.Array:
+    return jnp.swapaxes(x_BHKL[..., :length], 2, 3)

@@ -1,0 +1,70 @@
+"""ReLU attention by the sums of its definition, in float64, and cases to compare with it."""
+
+import functools
+import itertools
+
+import jax
+import numpy as np
+
+from sibert_jax.model import relu_attention
+
+
+def inputs(seed, batch, length, heads, width, num_segments=1, share_of_padding=0.2):
+    """q, k, v, the output's cotangent, valid_BL and segments_BL, with dead rows and dead keys."""
+    rng = np.random.default_rng(seed)
+    q, k, v, d_out = rng.standard_normal((4, batch, length, heads, width)).astype(np.float32)
+    q[:, ::3] = -np.abs(q[:, ::3])  # every third row has no positive score with keys > 0
+    k[..., 1:, :] = np.abs(k[..., 1:, :])
+    k[0] = np.abs(k[0])
+    valid = rng.random((batch, length)) >= share_of_padding
+    valid[-1] = False  # nothing but padding
+    segments = np.sort(rng.integers(0, num_segments, (batch, length)), axis=1).astype(np.int32)
+    return q, k, v, d_out, valid, segments
+
+
+def reference(q, k, v, d_out, valid, segments):
+    """out, dead, dq, dk, dv by the sums of the definition, row by row, in float64."""
+    q, k, v, d_out = (x.astype(np.float64) for x in (q, k, v, d_out))
+    out, dq, dk, dv = (np.zeros_like(q) for _ in range(4))
+    batch, length, heads, _ = q.shape
+    dead = np.zeros((batch, heads, length, 1), bool)
+    for b, h, i in itertools.product(range(batch), range(heads), range(length)):
+        keys = np.flatnonzero(valid[b] & (segments[b] == segments[b, i]))
+        scores = k[b, keys, h] @ q[b, i, h]
+        positive = np.maximum(scores, 0)
+        total = positive.sum()
+        dead[b, h, i] = not total > 0
+        if total > 0:
+            weights = positive / total
+            d_weights = v[b, keys, h] @ d_out[b, i, h]
+            # The Jacobian of r -> r / Σr.
+            d_scores = (d_weights - weights @ d_weights) / total * (scores > 0)
+            dq[b, i, h] = d_scores @ k[b, keys, h]
+            dk[b, keys, h] += np.outer(d_scores, q[b, i, h])
+        else:
+            weights = np.full(len(keys), 1 / max(len(keys), 1))
+        out[b, i, h] = weights @ v[b, keys, h]
+        dv[b, keys, h] += np.outer(weights, d_out[b, i, h])
+    return out, dead, dq, dk, dv
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def computed(impl, q, k, v, d_out, valid, segments):
+    def attend(q, k, v):
+        return relu_attention(q, k, v, valid, segments, impl=impl)
+
+    out, back, dead = jax.vjp(attend, q, k, v, has_aux=True)
+    return out, dead, *back(d_out)
+
+
+def in_float64(impl, case):
+    """`computed` without float32's rounding, which a row sum near 0 makes large."""
+    with jax.enable_x64(True):
+        return computed(impl, *(x.astype(np.float64) for x in case[:4]), *case[4:])
+
+
+def assert_close(found, wanted, tolerance):
+    for name, a, b in zip(("out", "dead", "dq", "dk", "dv"), found, wanted, strict=True):
+        scale = max(np.abs(b).max(), 1.0)  # a row with one valid key has a gradient of 0
+        error = np.abs(np.asarray(a, np.float64) - b).max() / scale
+        assert error <= tolerance, f"{name}: {error}"
