@@ -131,6 +131,8 @@ def test_the_table_has_median_mean_spread_and_best():
     assert (bad.values, bad.diverged) == ([], 1)
     wanted = "| 0.1 | f1 | 4 | **0.7500** | 0.7250 ± 0.1708 | 0.9000 | 0 |"
     assert wanted in markdown([good, bad])
+    alone = good._replace(values=[0.5])
+    assert "| 0.1 | f1 | 1 | **0.5000** | 0.5000 | 0.5000 | 0 |" in markdown([alone])
 
 
 @pytest.mark.parametrize(

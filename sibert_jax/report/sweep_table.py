@@ -111,7 +111,7 @@ def markdown(rows: Sequence[Row]) -> str:
             row.metric,
             str(len(row.values)),
             f"**{median}**" if row.median == best(rivals, row.metric) else median,
-            f"{row.mean:.4f} ± {row.sd:.4f}",
+            f"{row.mean:.4f}" + (f" ± {row.sd:.4f}" if len(row.values) > 1 else ""),
             f"{row.best:.4f}",
             str(row.diverged),
         ]
