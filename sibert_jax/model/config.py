@@ -17,7 +17,11 @@ RELU_ARCHS = ("sibert", "sibert_sandwich")  # the others have softmax
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Everything that shapes an encoder; has no defaults, so that a missing key is an error."""
+    """Everything that shapes an encoder; a missing key is an error.
+
+    Only `attention_impl` has a default: earlier versions wrote configs without it, and it says how
+    to compute, not what.
+    """
 
     arch: str  # one of ARCHS
     vocab_size: int  # V
@@ -35,7 +39,7 @@ class ModelConfig:
     dtype: str  # "float32" or "bfloat16": what matrix products compute in
     scan_layers: bool  # stack the layers' parameters (leading axis N) and scan: compiles once
     remat: bool  # recompute each layer in the backward pass
-    attention_impl: str  # one of IMPLS: how ReLU attention is computed; changes rounding only
+    attention_impl: str = "auto"  # one of IMPLS, of ReLU attention; changes rounding only
 
     def __post_init__(self):
         if self.arch not in ARCHS:

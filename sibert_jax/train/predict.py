@@ -12,6 +12,7 @@ from sibert_jax.data import Tokenizer
 from sibert_jax.train import build, sharding
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.evaluate import Evaluator
+from sibert_jax.train.workdir import ADDED
 
 
 def predict(
@@ -42,6 +43,8 @@ def predict(
             f"--workdir={directory} has no config.json that can be read ({error}); name the "
             "workdir of a fine-tuned run."
         ) from None
+    if "model" in settings:
+        settings["model"].setdefault("attention_impl", ADDED["model.attention_impl"])
     run = build.run_config(ml_collections.ConfigDict(settings))
     task, new = build.load_new_text(run, path, Tokenizer.load(directory / "vocab.txt"))
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)

@@ -41,6 +41,9 @@ MAY_CHANGE = (
     "task.strict",
 )
 
+# Keys that runs of earlier versions lack, with the value that does what those did.
+ADDED = {"model.attention_impl": "auto", "task.loss_blocks": 1}
+
 LOCK = "lock"  # names the process that is at work in the directory
 
 
@@ -122,6 +125,7 @@ def _check_same(path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
             old = flatten(json.loads(path.read_text()))
         except ValueError as error:
             raise ConfigError(f"{path} is not JSON ({error}); choose another --workdir.") from None
+        old = {key: value for key, value in ADDED.items() if key in new} | old
         changed = [
             f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
             for key in sorted(old.keys() | new.keys())

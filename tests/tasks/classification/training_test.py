@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 
 import jax
@@ -93,6 +94,16 @@ def test_the_run_says_of_new_text_what_it_has_learnt(finished, capsys):
     known = [r.split("\t") for r in pathlib.Path(config.data.path).read_text().splitlines()[1:]]
     assert rows == ["\t".join([label, first, second]) for first, second, label in known]
     assert "at step 120" in capsys.readouterr().out
+
+
+def test_a_run_of_an_earlier_version_predicts(finished, tmp_path):
+    config, directory, _ = finished
+    shutil.copytree(directory, tmp_path / "run")
+    settings = json.loads((directory / "config.json").read_text())
+    del settings["model"]["attention_impl"]
+    (tmp_path / "run/config.json").write_text(json.dumps(settings))
+    rows = predict(tmp_path / "run", config.data.path, print, jax.devices()[:1])
+    assert rows == predict(directory, config.data.path, print, jax.devices()[:1])
 
 
 def learns(config, directory) -> dict:

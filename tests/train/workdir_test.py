@@ -1,0 +1,29 @@
+"""Workdirs of earlier versions: keys that these did not know."""
+
+import json
+
+import pytest
+
+from sibert_jax.train import workdir
+from sibert_jax.train.errors import ConfigError
+
+
+def test_a_run_of_an_earlier_version_resumes_with_what_it_did_and_with_nothing_else(
+    config, tmp_path
+):
+    settings = config.to_dict()
+    for key in workdir.ADDED:
+        section, name = key.split(".")
+        del settings[section][name]
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    workdir.claim(tmp_path, config).close()
+
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    config.task.loss_blocks = 2
+    with pytest.raises(ConfigError, match=r"task.loss_blocks: 1 -> 2"):
+        workdir.claim(tmp_path, config)
+
+
+def test_every_added_key_has_the_value_of_the_default_config(config):
+    flat = workdir.flatten(config.to_dict())
+    assert {key: flat[key] for key in workdir.ADDED} == workdir.ADDED
