@@ -54,7 +54,7 @@ def make_config(vocab):
     config.data.vocab = str(vocab)
     config.data.seq_len = 32
     config.data.num_seq_lens = 1
-    config.optim.learning_rate = 3e-2
+    config.optim.learning_rate = 5e-2
     config.train.num_epochs = 30.0
     config.train.global_batch_size = 8
     config.train.log_every_steps = 10
