@@ -78,7 +78,7 @@ def _from_config() -> tuple:
         run = build.run_config(_CONFIG.value)
     except (ConfigError, OSError) as error:  # OSError: the file, which is read only now
         raise WrongInput(" ".join(str(error).split())) from None
-    task = build.bare_task(run)
+    task = build.analysable_task(build.bare_task(run), run)
     batch = task.abstract_batch(2, task.seq_lens[-1])
     params = jax.eval_shape(task.init, jax.random.key(run.seed), batch)
     dropout_key = jax.random.key(run.seed) if run.model.dropout > 0 else None

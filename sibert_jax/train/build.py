@@ -198,6 +198,17 @@ def bare_task(run: RunConfig) -> Task:
             return QuestionAnswering(run.model, run.task, (run.seq_len,))
 
 
+def analysable_task(task: Task, run: RunConfig) -> Task:
+    """`task`, or if its attention is a kernel, the bare task with the same attention as einsums.
+
+    The analysis of degrees cannot look into a kernel.
+    """
+    if run.model.attention_impl != "pallas":
+        return task
+    model = dataclasses.replace(run.model, attention_impl="einsum")
+    return bare_task(dataclasses.replace(run, model=model))
+
+
 class Recipe(NamedTuple):
     """An optimizer and what its equilibrium depends on."""
 

@@ -13,7 +13,7 @@ from sibert_jax.train import build, sharding
 from sibert_jax.train.collectives import Collective, collectives
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.hosts import one_line
-from sibert_jax.train.session import Session, check_divisible
+from sibert_jax.train.session import Session, check_divisible, check_kernels
 
 MAX_DEVICES = 256
 # The code for the fake devices never runs, so making it fast would be time lost.
@@ -67,6 +67,7 @@ def compile_only(config: ml_collections.ConfigDict, devices: Sequence[jax.Device
     run = build.run_config(config)
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
     check_divisible(run, mesh)
+    check_kernels(run, mesh)
     session = Session(run, mesh, build.bare_task(run), None)
     device = mesh.devices.flat[0]
     options = FAKE_DEVICE_OPTIONS if device.platform == "cpu" else None

@@ -19,7 +19,7 @@ from sibert_jax.train.hosts import ALONE, Hosts
 from sibert_jax.train.peak_flops import peak_flops
 from sibert_jax.train.profiling import ProfiledSteps, Profiler, marked
 from sibert_jax.train.replay import step_twice
-from sibert_jax.train.session import Session, check_divisible
+from sibert_jax.train.session import Session, check_divisible, check_kernels
 from sibert_jax.train.signals import StopRequest
 from sibert_jax.train.step import Report, TrainState
 from sibert_jax.train.stop_step import StopStep
@@ -63,6 +63,7 @@ def train(
         mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
         check_processes(hosts)
         check_divisible(run, mesh)
+        check_kernels(run, mesh)
         if profile is not None and run.train.num_steps:  # of epochs, the data has to say first
             profile.check(run.train.num_steps)
         watchdog = stack.enter_context(Watchdog(run.train.watchdog_secs))

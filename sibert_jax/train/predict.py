@@ -1,5 +1,6 @@
 """A finished run's model on new text."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -46,6 +47,8 @@ def predict(
     if "model" in settings:
         settings["model"].setdefault("attention_impl", ADDED["model.attention_impl"])
     run = build.run_config(ml_collections.ConfigDict(settings))
+    if run.model.attention_impl == "pallas":  # whoever was trained on TPUs may predict elsewhere
+        run = dataclasses.replace(run, model=dataclasses.replace(run.model, attention_impl="auto"))
     task, new = build.load_new_text(run, path, Tokenizer.load(directory / "vocab.txt"))
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
     row = task.abstract_batch(1, task.seq_lens[-1])

@@ -57,9 +57,11 @@ class Session:
     def _check_invariance(self) -> None:
         """Proves that the loss is invariant to the scale of the leaves that are said to be so."""
 
+        task = build.analysable_task(self.task, self.run)
+
         def losses(params, batch):
-            sums = self.task.sums(params, batch)
-            return [sums[name] for name in self.task.loss_names]
+            sums = task.sums(params, batch)
+            return [sums[name] for name in task.loss_names]
 
         try:
             homogeneity.assert_scale_invariant(
@@ -260,4 +262,14 @@ def check_divisible(run: RunConfig, mesh: Mesh) -> None:
         raise ConfigError(
             f"train.global_batch_size={batch} does not divide by mesh.data × mesh.fsdp × "
             f"train.microbatches = {mesh.shape['data']} × {mesh.shape['fsdp']} × {parts}."
+        )
+
+
+def check_kernels(run: RunConfig, mesh: Mesh) -> None:
+    """Refuses a kernel on devices that it is not for."""
+    platform = mesh.devices.flat[0].platform
+    if run.model.attention_impl == "pallas" and platform != "tpu":
+        raise ConfigError(
+            f'model.attention_impl="pallas" is a kernel for TPUs, and the devices here are '
+            f'{platform}; set it to "auto", which changes rounding only.'
         )

@@ -40,6 +40,13 @@ def test_a_config_gets_a_table_a_picture_and_a_certificate(tmp_path):
     assert (tmp_path / "homogeneity.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_of_a_config_with_a_kernel_the_same_attention_as_einsums_is_analysed():
+    done = run("--config=configs/demo.py", "--config.model.attention_impl=pallas")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Primitives without a rule" not in done.stdout
+
+
 def test_a_function_that_is_invariant_without_a_proof_is_listed_as_such(tmp_path):
     (tmp_path / "network.py").write_text(NETWORK)
     done = run("network:difference_of_logs", "--numerical", cwd=tmp_path)

@@ -86,13 +86,15 @@ def test_a_score_that_is_not_a_number_is_not_taken_for_a_dead_row():
 
 
 @pytest.mark.slow
-def test_two_cores_race_for_nothing_and_no_memory_is_read_before_it_is_written(monkeypatch, capsys):
+def test_four_cores_race_for_nothing_and_no_memory_is_read_before_it_is_written(
+    monkeypatch, capsys
+):
     simulated = pltpu.InterpretParams(
-        detect_races=True, num_cores_or_threads=2, uninitialized_memory="nan"
+        detect_races=True, num_cores_or_threads=4, uninitialized_memory="nan"
     )
     attend = functools.partial(pallas_tpu.attend, interpret=simulated)
     monkeypatch.setattr(pallas_tpu, "attend", attend)
-    case = inputs(9, 2, 200, 1, 8, 2)
+    case = [x[:1] for x in inputs(9, 2, 200, 1, 8, 2)]  # two blocks by two for each kernel
     found = jax.block_until_ready(computed.__wrapped__("pallas", *case))
     assert "RACE DETECTED" not in capsys.readouterr().out
     assert_close(found, reference(*case), 5e-6)

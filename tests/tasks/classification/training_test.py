@@ -106,6 +106,16 @@ def test_a_run_of_an_earlier_version_predicts(finished, tmp_path):
     assert rows == predict(directory, config.data.path, print, jax.devices()[:1])
 
 
+def test_a_run_on_tpus_may_predict_where_there_is_none(finished, tmp_path):
+    config, directory, _ = finished
+    shutil.copytree(directory, tmp_path / "run")
+    settings = loaded(directory / "config.json")
+    settings["model"]["attention_impl"] = "pallas"
+    (tmp_path / "run/config.json").write_text(json.dumps(settings))
+    rows = predict(tmp_path / "run", config.data.path, print, jax.devices()[:1])
+    assert rows == predict(directory, config.data.path, print, jax.devices()[:1])
+
+
 def learns(config, directory) -> dict:
     """What a run that evaluates on its own examples comes to."""
     config.data.valid_path = config.data.path

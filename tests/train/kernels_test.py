@@ -1,0 +1,38 @@
+"""Runs whose attention is a kernel for TPUs: lowered for these, refused elsewhere."""
+
+import jax
+import pytest
+
+from sibert_jax.train import build, sharding
+from sibert_jax.train.compile_only import compile_only
+from sibert_jax.train.errors import ConfigError
+from sibert_jax.train.session import Session
+
+
+@pytest.fixture
+def with_kernels(config):
+    config.model.attention_impl = "pallas"
+    return config
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)], ids=["one device", "eight"])
+def test_the_step_is_lowered_for_tpus_with_both_passes(with_kernels, sizes):
+    run = build.run_config(with_kernels)
+    mesh = sharding.make_mesh(*sizes, jax.devices()[: sizes[0] * sizes[1] * sizes[2]])
+    session = Session(run, mesh, build.bare_task(run), None)  # which proves the invariance
+    step = sharding.on_mesh(session._make_step(1.0, 0.1).__call__, mesh)
+    exported = jax.export.export(jax.jit(step), platforms=["tpu"])(
+        session.abstract_state, session.abstract_batch()
+    )
+    assert exported.mlir_module().count('kernel_name = "relu_attention') == 3
+
+
+def test_on_other_devices_it_is_refused_before_anything_is_written(
+    with_kernels, train_one, tmp_path
+):
+    sentence = r'model\.attention_impl="pallas" is a kernel for TPUs, and the devices here are cpu'
+    with pytest.raises(ConfigError, match=sentence):
+        train_one(with_kernels, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match=sentence):
+        compile_only(with_kernels, jax.devices()[:1])
