@@ -30,7 +30,7 @@ def plain(h, table, bias, targets, weights):
 @hypothesis.given(
     seed=st.integers(0, 99), rows=st.integers(1, 4), positions=st.integers(1, 7), data=st.data()
 )
-@hypothesis.settings(max_examples=6)
+@hypothesis.settings(max_examples=3)
 def test_loss_and_gradients_are_the_plain_ones_in_any_number_of_blocks(seed, rows, positions, data):
     blocks = data.draw(st.integers(1, positions))
     h, table, bias, targets, weights = arguments(seed, rows, positions)

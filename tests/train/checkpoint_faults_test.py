@@ -43,6 +43,7 @@ def rolling_back(config, monkeypatch, checkpoints, spoilt):
     monkeypatch.setattr(Loop, "roll_back", roll_back)
 
 
+@pytest.mark.slow
 def test_a_rollback_goes_past_a_corrupt_checkpoint_to_an_older_one(
     train_one, config, tmp_path, monkeypatch, capfd
 ):

@@ -39,6 +39,7 @@ def steps_of(directory) -> list[int]:
     return sorted({int(mark["args"]["step_num"]) for mark in marks})
 
 
+@pytest.mark.slow
 def test_a_resumed_run_traces_its_steps_and_ends_as_one_without_a_trace(config, tmp_path):
     config.train.num_steps, config.checkpoint.every_steps = 6, 2
     config.train.eval_every_steps = 0
