@@ -58,8 +58,6 @@ def table_cross_entropy(
         return jnp.sum(weights_T * losses_T)
 
     parts = _split(num_blocks, h_BPD, targets_BP, weights_BP)
-    if num_blocks == 1:
-        return block(jax.tree.map(lambda x: x[0], parts))
     return jax.lax.scan(lambda total, part: (total + block(part), None), jnp.float32(0), parts)[0]
 
 
@@ -76,11 +74,11 @@ def _forward(h_BPD, table_VD, bias_V, targets_BP, weights_BP, num_blocks):
         # d loss/d logits = weight · (softmax − 1 at the target)
         softmax_TV = jnp.exp(logits_TV - log_total_T[:, None])
         grad_TV = weights_T[:, None] * jnp.where(at_target_TV, softmax_TV - 1, softmax_TV)
-        half_TV = place(grad_TV.astype(h_TD.dtype), "TV")
+        factor_TV = place(grad_TV.astype(h_TD.dtype), "TV")  # in the dtype of the products
         table_grad_VD += jnp.einsum(
-            "TV,TD->VD", half_TV, h_TD, preferred_element_type=jnp.float32
-        )  # fmt: skip
-        h_grad_TD = half_TV @ table_VD.astype(h_TD.dtype)
+            "TV,TD->VD", factor_TV, h_TD, preferred_element_type=jnp.float32
+        )
+        h_grad_TD = factor_TV @ table_VD.astype(h_TD.dtype)
         carry = (
             total + jnp.sum(weights_T * losses_T),
             place(table_grad_VD, "VD"),
@@ -90,12 +88,7 @@ def _forward(h_BPD, table_VD, bias_V, targets_BP, weights_BP, num_blocks):
 
     parts = _split(num_blocks, h_BPD, targets_BP, weights_BP)
     zeros = (jnp.float32(0), jnp.zeros_like(table_VD), jnp.zeros_like(bias_V))
-    if num_blocks == 1:
-        carry, per_row = block(zeros, jax.tree.map(lambda x: x[0], parts))
-        per_row = jax.tree.map(lambda x: x[None], per_row)
-    else:
-        carry, per_row = jax.lax.scan(block, zeros, parts)
-    total, table_grad_VD, bias_grad_V = carry
+    (total, table_grad_VD, bias_grad_V), per_row = jax.lax.scan(block, zeros, parts)
 
     def join(x):  # (blocks, B·P/blocks, ...) -> (B, P, ...)
         x = x.reshape(num_blocks, num_rows, -1, *x.shape[2:])

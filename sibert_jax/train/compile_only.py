@@ -118,6 +118,8 @@ def described_devices(description: str) -> list[jax.Device]:
 def _topology(name: str) -> list[jax.Device]:
     # Else it asks a server of the TPU's machine who it is, and complains that there is none.
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
+    # No device is opened, so several may compile at a time.
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
     try:
         return topologies.get_topology_desc(name, "tpu").devices
     except RuntimeError as error:
