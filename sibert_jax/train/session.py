@@ -268,8 +268,8 @@ def check_divisible(run: RunConfig, mesh: Mesh) -> None:
 def check_kernels(run: RunConfig, mesh: Mesh) -> None:
     """Refuses a kernel on devices that it is not for."""
     platform = mesh.devices.flat[0].platform
-    if run.model.attention_impl == "pallas" and platform != "tpu":
+    if run.model.attention_impl == "pallas" and platform not in ("tpu", "gpu"):
         raise ConfigError(
-            f'model.attention_impl="pallas" is a kernel for TPUs, and the devices here are '
+            f'model.attention_impl="pallas" is a kernel for TPUs and GPUs; the devices here are '
             f'{platform}; set it to "auto", which changes rounding only.'
         )

@@ -1,4 +1,6 @@
-"""Runs whose attention is a kernel for TPUs: lowered for these, refused elsewhere."""
+"""Runs whose attention is a kernel: lowered for TPUs and GPUs, refused elsewhere."""
+
+import re
 
 import jax
 import pytest
@@ -16,21 +18,24 @@ def with_kernels(config):
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)], ids=["one device", "eight"])
-def test_the_step_is_lowered_for_tpus_with_both_passes(with_kernels, sizes):
+@pytest.mark.parametrize(("backend", "platform"), [("tpu", "tpu"), ("gpu", "cuda")])
+def test_the_step_is_lowered_with_both_passes(with_kernels, monkeypatch, sizes, backend, platform):
     run = build.run_config(with_kernels)
     mesh = sharding.make_mesh(*sizes, jax.devices()[: sizes[0] * sizes[1] * sizes[2]])
     session = Session(run, mesh, build.bare_task(run), None)  # which proves the invariance
     step = sharding.on_mesh(session._make_step(1.0, 0.1).__call__, mesh)
-    exported = jax.export.export(jax.jit(step), platforms=["tpu"])(
-        session.abstract_state, session.abstract_batch()
-    )
-    assert exported.mlir_module().count('kernel_name = "relu_attention') == 3
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    traced = jax.jit(step).trace(session.abstract_state, session.abstract_batch())
+    module = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert len(re.findall(r'name = "relu_attention', module)) == 3
 
 
 def test_on_other_devices_it_is_refused_before_anything_is_written(
     with_kernels, train_one, tmp_path
 ):
-    sentence = r'model\.attention_impl="pallas" is a kernel for TPUs, and the devices here are cpu'
+    sentence = (
+        r'model\.attention_impl="pallas" is a kernel for TPUs and GPUs; the devices here are cpu'
+    )
     with pytest.raises(ConfigError, match=sentence):
         train_one(with_kernels, tmp_path / "run")
     assert not (tmp_path / "run").exists()

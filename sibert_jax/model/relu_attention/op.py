@@ -9,11 +9,14 @@ from sibert_jax.model.relu_attention.dead_rows import mean_value, mean_value_of_
 
 
 def _pallas(*arrays):
-    from sibert_jax.model.relu_attention import pallas_tpu  # experimental in JAX: only if asked for
+    if jax.default_backend() == "gpu":  # experimental in JAX: imported only if asked for
+        from sibert_jax.model.relu_attention import pallas_gpu as kernels
+    else:
+        from sibert_jax.model.relu_attention import pallas_tpu as kernels
 
     # XLA cannot split a kernel over devices.
     letters = ("BHLK", "BHMK", "BHMK", "BL", "BM"), ("BHLK", "BHL")
-    return split(pallas_tpu.attend, *letters)(*arrays)
+    return split(kernels.attend, *letters)(*arrays)
 
 
 FORMS = {"einsum": einsum.attend, "blockwise": blockwise.attend, "pallas": _pallas}
@@ -50,7 +53,7 @@ def relu_attention(
       valid_BL: bool, False on padding: no row attends to it.
       segments_BL: int in [0, L), for several texts in one sequence: a row attends only to keys of
         its own number. None: all are one.
-      impl: one of IMPLS; "pallas" on TPUs only.
+      impl: one of IMPLS; "pallas" on TPUs and NVIDIA GPUs only.
 
     Returns:
       out_BLHK in the dtype of v, and the dead rows (B, H, L, 1), bool.

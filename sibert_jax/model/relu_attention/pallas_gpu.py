@@ -1,0 +1,174 @@
+"""Kernels for NVIDIA GPUs, by way of Triton: blocks of scores exist only in registers.
+
+The formulas are those of rows.py, and again only the output and the row sums are saved. A program
+holds one block of rows and goes through all blocks of the others: queries through the keys for the
+output and for dq, keys through the queries for dk and dv. So no two programs write to one place,
+and partial sums just add up: there is no running maximum to rescale them by, as softmax has.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plgpu
+
+from sibert_jax.model.relu_attention import rows
+
+BLOCK = 64  # queries or keys, a power of two
+LEAST = 16  # features at least: what tensor cores multiply
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret=False):
+    """As `einsum.attend`, on NVIDIA GPUs only.
+
+    Args:
+      interpret: True runs the kernels, slowly, on any backend.
+    """
+    return _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret)[0]
+
+
+def _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret):
+    saved = (q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM)
+    results = [("BHLK", v_BHMK.dtype), ("BHL", rows.accumulator(v_BHMK.dtype))]
+    out_BHLK, total_BHL = _sum_over_blocks(
+        _outputs, "M", _operands(*saved), results, interpret, finish=_divided
+    )
+    _, _, length, width = q_BHLK.shape
+    out_BHLK, total_BHL = out_BHLK[:, :, :length, :width], total_BHL[:, :, :length]
+    return (out_BHLK, total_BHL), (*saved, out_BHLK, total_BHL)
+
+
+def _backward(interpret, saved, cotangents):
+    *inputs, out_BHLK, total_BHL = saved
+    q_BHLK, k_BHMK, v_BHMK = inputs[:3]
+    g_BHLK, d_BHL = rows.row_terms(cotangents[0], out_BHLK, total_BHL)
+    operands = [
+        *_operands(*inputs),
+        ("BHLK", _padded(g_BHLK.astype(v_BHMK.dtype))),
+        ("BHL", _padded(d_BHL[..., None])[..., 0]),
+    ]
+    (dq_BHLK,) = _sum_over_blocks(
+        _query_gradients, "M", operands, [("BHLK", q_BHLK.dtype)], interpret
+    )
+    results = [("BHMK", k_BHMK.dtype), ("BHMK", v_BHMK.dtype)]
+    dk_BHMK, dv_BHMK = _sum_over_blocks(_key_gradients, "L", operands, results, interpret)
+    gradients = zip((dq_BHLK, dk_BHMK, dv_BHMK), inputs)
+    return *(d[:, :, : x.shape[2], : x.shape[3]] for d, x in gradients), None, None
+
+
+attend.defvjp(_forward, _backward)
+
+
+# What one block of queries and one block of keys contribute.
+
+
+def _outputs(query_ids_L, key_ids_M, q_LK, k_MK, v_MK):
+    r_LM = _positive_scores(query_ids_L, key_ids_M, q_LK, k_MK)
+    return rows.product("LM,MK->LK", r_LM.astype(v_MK.dtype), v_MK), r_LM.sum(axis=1)
+
+
+def _divided(out_LK, total_L):
+    return rows.divide(out_LK, total_L), total_L
+
+
+def _query_gradients(query_ids_L, key_ids_M, q_LK, k_MK, v_MK, g_LK, d_L):
+    r_LM = _positive_scores(query_ids_L, key_ids_M, q_LK, k_MK)
+    return (rows.product("LM,MK->LK", _score_gradients(r_LM, v_MK, g_LK, d_L), k_MK),)
+
+
+def _key_gradients(query_ids_L, key_ids_M, q_LK, k_MK, v_MK, g_LK, d_L):
+    r_LM = _positive_scores(query_ids_L, key_ids_M, q_LK, k_MK)
+    dk_MK = rows.product("LM,LK->MK", _score_gradients(r_LM, v_MK, g_LK, d_L), q_LK)
+    return dk_MK, rows.product("LM,LK->MK", r_LM.astype(g_LK.dtype), g_LK)
+
+
+def _positive_scores(query_ids_L, key_ids_M, q_LK, k_MK):
+    s_LM = rows.product("LK,MK->LM", q_LK, k_MK)
+    return jnp.where(query_ids_L[:, None] == key_ids_M[None, :], jnp.maximum(s_LM, 0.0), 0.0)
+
+
+def _score_gradients(r_LM, v_MK, g_LK, d_L):
+    """ds_LM in the dtype of v; g and D are 0 in dead rows."""
+    dr_LM = rows.product("LK,MK->LM", g_LK, v_MK) - d_L[:, None]
+    return jnp.where(r_LM > 0, dr_LM, 0.0).astype(v_MK.dtype)
+
+
+# From arrays to blocks and back.
+
+
+def _sum_over_blocks(
+    contribution: Callable, summed: str, operands, results, interpret, finish=lambda *sums: sums
+) -> list[jax.Array]:
+    """Sums over the blocks of L or of M; the grid has those of the other.
+
+    Args:
+      contribution: blocks of the operands -> what they add to each result, in float32.
+      summed: "L" or "M", which the results do not have.
+      operands: pairs of letters and array; each has L or M, split into blocks; K is whole.
+      results: pairs of letters and dtype.
+      interpret: see `attend`.
+      finish: the sums -> the blocks of the results.
+    """
+    sizes = {letter: size for letters, x in operands for letter, size in zip(letters, x.shape)}
+    kept = "LM".replace(summed, "")
+    order = "BH" + kept
+    blocks = sizes | {"B": None, "H": None, kept: BLOCK}
+
+    def spec(letters: str) -> pl.BlockSpec:
+        def index(*grid):
+            place = dict(zip(order, grid))
+            return tuple(place.get(letter, 0) for letter in letters)
+
+        return pl.BlockSpec(tuple(blocks[letter] for letter in letters), index)
+
+    def kernel(*refs):
+        read, write = refs[: len(operands)], refs[len(operands) :]
+        held = {i: ref[...] for i, ref in enumerate(read) if kept in operands[i][0]}
+
+        def add(block, sums):
+            here = pl.ds(block * BLOCK, BLOCK)
+            parts = contribution(*(held.get(i, ref.at[here])[...] for i, ref in enumerate(read)))
+            return tuple(total + part for total, part in zip(sums, parts))
+
+        zeros = tuple(
+            jnp.zeros(ref.shape, rows.accumulator(dtype)) for ref, (_, dtype) in zip(write, results)
+        )
+        sums = jax.lax.fori_loop(0, sizes[summed] // BLOCK, add, zeros)
+        for ref, total in zip(write, finish(*sums)):
+            ref[...] = total.astype(ref.dtype)
+
+    return pl.pallas_call(
+        kernel,
+        grid=tuple(sizes[letter] // (blocks[letter] or 1) for letter in order),
+        in_specs=[spec(letters) for letters, _ in operands],
+        out_specs=[spec(letters) for letters, _ in results],
+        out_shape=[
+            jax.ShapeDtypeStruct([sizes[letter] for letter in letters], dtype)
+            for letters, dtype in results
+        ],
+        compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=2),
+        name=f"relu_attention{contribution.__name__}",
+        interpret=interpret,
+    )(*(x for _, x in operands))
+
+
+def _operands(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM) -> list[tuple[str, jax.Array]]:
+    """In the order in which `contribution` takes them; no query has the id of a filled-up key."""
+    missing = -key_ids_BM.shape[1] % BLOCK
+    return [
+        ("BL", jnp.pad(query_ids_BL, ((0, 0), (0, missing)))),
+        ("BM", jnp.pad(key_ids_BM, ((0, 0), (0, missing)), constant_values=-1)),
+        ("BHLK", _padded(q_BHLK)),
+        ("BHMK", _padded(k_BHMK)),
+        ("BHMK", _padded(v_BHMK)),
+    ]
+
+
+def _padded(x_BHLK: jax.Array) -> jax.Array:
+    """Filled up with zeros to whole blocks of rows and, as Triton wants it, 2ⁿ features."""
+    length, width = x_BHLK.shape[2:]
+    features = max(LEAST, pl.next_power_of_2(width))
+    return jnp.pad(x_BHLK, ((0, 0), (0, 0), (0, -length % BLOCK), (0, features - width)))
