@@ -18,7 +18,7 @@ from sibert_jax.optim.psgd import (
     scale_by_psgd_matrix_free,
 )
 from sibert_jax.optim.relative_clip import RelativeClipState, clip_by_relative_global_norm
-from sibert_jax.optim.rotation import effective_learning_rate, radial_cosine, rotation
+from sibert_jax.optim.rotation import effective_learning_rate, radial_cosine, rotation, sgd_rotation
 from sibert_jax.optim.scale_invariant_sgd import scale_invariant_sgd
 from sibert_jax.optim.schedules import make_schedule
 from sibert_jax.optim.sgd_sai import SgdSaiState, gradient_snr, sgd_sai
@@ -49,6 +49,7 @@ __all__ = [
     "scale_by_psgd_low_rank",
     "scale_by_psgd_matrix_free",
     "scale_invariant_sgd",
+    "sgd_rotation",
     "sgd_sai",
     "track_rotation",
 ]

@@ -58,6 +58,44 @@ def rotation(
     return jnp.where(param_norm == 0, 0.0, jnp.arctan2(tangential, param_norm + radial))
 
 
+def sgd_rotation(
+    learning_rate: jax.typing.ArrayLike,
+    weight_decay: jax.typing.ArrayLike,
+    param_norm: jax.typing.ArrayLike,
+    grad_norm: jax.typing.ArrayLike,
+    cosine: jax.typing.ArrayLike,
+) -> jax.Array:
+    r"""Return the angle between x and (1−ηλ)x − ηg in radians, from norms that are known already.
+
+    .. math:: \operatorname{atan2}(\eta\|g\| \sqrt{1-c^2},\; (1-\eta\lambda)\|x\| - \eta\|g\|c)
+
+    It reads no parameter, where `rotation` reads x twice and u twice. To rounding it is `rotation`
+    of u = −η(g + λx), as long as the float32 sum x + u keeps the digits of u.
+
+    Args:
+      learning_rate: η ≥ 0.
+      weight_decay: λ ≥ 0.
+      param_norm: ‖x‖.
+      grad_norm: ‖g‖, after a clip if there is one.
+      cosine: c = ⟨x, g⟩/(‖x‖‖g‖), of `radial_cosine`.
+
+    Returns:
+      Radians in [0, π], float32; 0 where ‖x‖ = 0.
+
+    Example:
+      >>> from sibert_jax.optim import sgd_rotation
+      >>> print(f"{sgd_rotation(0.5, 0.25, param_norm=1.0, grad_norm=1.75, cosine=0.0):.4f}")  # π/4
+      0.7854
+    """
+    eta, lam, x, g, c = (
+        jnp.asarray(value, jnp.float32)
+        for value in (learning_rate, weight_decay, param_norm, grad_norm, cosine)
+    )
+    length = eta * g
+    tangential = length * jnp.sqrt(jnp.maximum((1 - c) * (1 + c), 0.0))
+    return jnp.where(x == 0, 0.0, jnp.arctan2(tangential, (1 - eta * lam) * x - length * c))
+
+
 def radial_cosine(
     params: optax.Params, grads: optax.Updates, *, axis_name: AxisName = None
 ) -> jax.Array:

@@ -217,6 +217,7 @@ class Recipe(NamedTuple):
     weight_decay: float  # λ of the encoder
     clip_factor: float | None  # C; None: no clip, or not the recipe
     predicts_equilibrium: bool  # whether the theory of SGD + weight decay applies
+    one_clip: bool  # whether the update of all scale-invariant leaves is −η·(m·g + λ·x), m shared
 
 
 def build_recipe(run: RunConfig, learning_rate: float, weight_decay: float, mask) -> Recipe:
@@ -234,14 +235,17 @@ def build_recipe(run: RunConfig, learning_rate: float, weight_decay: float, mask
         make = optax.adamw if c.name == "adamw" else optax.lamb
         adaptive = make(schedule, c.b1, c.b2, c.eps, weight_decay=weight_decay, mask=_decayed)
         tx = optax.chain(optax.clip_by_global_norm(c.max_grad_norm), adaptive)
-        return Recipe(tx, schedule, weight_decay, None, predicts_equilibrium=False)
+        return Recipe(tx, schedule, weight_decay, None, predicts_equilibrium=False, one_clip=False)
     clip_factor = None if math.isinf(c.clip_factor) else c.clip_factor
     if c.head.name == "recipe":
         tx = optim.scale_invariant_sgd(schedule, weight_decay, clip_factor, blocks=_blocks)
     else:
         encoder_tx = optim.scale_invariant_sgd(schedule, weight_decay, clip_factor)
         tx = optim.partition_by_invariance(encoder_tx, _head_tx(c.head, num_steps), mask)
-    return Recipe(tx, schedule, weight_decay, clip_factor, predicts_equilibrium=True)
+    one_clip = c.head.name != "recipe"
+    return Recipe(
+        tx, schedule, weight_decay, clip_factor, predicts_equilibrium=True, one_clip=one_clip
+    )
 
 
 def _head_tx(c: HeadOptimConfig, num_steps: int) -> optax.GradientTransformation:

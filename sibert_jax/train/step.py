@@ -86,9 +86,13 @@ class Step:
         updates, opt_state = self.recipe.tx.update(grads, state.opt_state, state.params)
         applied = state.step - state.health.skipped  # the optimizer's own count
         metrics |= self.measure(applied, state.params, grads, updates)
-        params = optax.apply_updates(state.params, updates)
-        norms = optax.tree.norm(grads), optax.tree.norm(updates)
-        finite = jnp.isfinite(jnp.stack([metrics["loss"], *norms])).all()
+        # With one clip, the update of the invariant leaves is finite if `rotation` is.
+        unknown = self._leaves(updates, invariant=False) if self.recipe.one_clip else updates
+        norms = optax.tree.norm(grads), optax.tree.norm(unknown)
+        seen = metrics["loss"], metrics["rotation"], metrics["euler_residual"], *norms
+        finite = jnp.isfinite(jnp.stack(seen)).all()
+        # Written after all that reads the old parameters, else XLA copies these first.
+        params = _where(finite, optax.apply_updates(state.params, updates), state.params)
         step = state.step + 1
         bad, health = self.bad_steps.judge(state.health, step, metrics["loss"], finite)
         if self.bad_steps.action == "skip":
@@ -147,15 +151,15 @@ class Step:
 
     def measure(self, step, params, grads, updates) -> dict[str, jax.Array]:
         """Norms, clip and rotation over the scale-invariant leaves (for BERT: the encoder's)."""
-        x, g, u = (self._invariant(tree) for tree in (params, grads, updates))
+        x, g = self._leaves(params, invariant=True), self._leaves(grads, invariant=True)
         x_norm, g_norm = optax.tree.norm(x), optax.tree.norm(g)
+        cosine = optim.radial_cosine(x, g)
         learning_rate = jnp.asarray(self.recipe.learning_rate(step), jnp.float32)
         metrics = {
             "param_norm": x_norm,
             "grad_norm": g_norm,
             "clip_ratio": _divide(g_norm, x_norm),
-            "euler_residual": jnp.abs(optim.radial_cosine(x, g)),
-            "rotation": optim.rotation(x, u),
+            "euler_residual": jnp.abs(cosine),
             "learning_rate": learning_rate,
             "effective_learning_rate": optim.effective_learning_rate(learning_rate, x),
         }
@@ -167,13 +171,19 @@ class Step:
             clipped_norm = jnp.minimum(g_norm, threshold * x_norm)
             metrics["clip_threshold"] = threshold
             metrics["clipped"] = (g_norm > threshold * x_norm).astype(jnp.float32)
+        if self.recipe.one_clip:
+            metrics["rotation"] = optim.sgd_rotation(
+                learning_rate, self.recipe.weight_decay, x_norm, clipped_norm, cosine
+            )
+        else:
+            metrics["rotation"] = optim.rotation(x, self._leaves(updates, invariant=True))
         # ‖∇L(x/‖x‖)‖² after the clip: what the equilibrium norm follows from.
         metrics["sphere_grad_square"] = jnp.square(x_norm * clipped_norm)
         return metrics
 
-    def _invariant(self, tree) -> list[jax.Array]:
+    def _leaves(self, tree, *, invariant: bool) -> list[jax.Array]:
         leaves = zip(jax.tree.leaves(tree), jax.tree.leaves(self.mask))
-        return [leaf for leaf, inside in leaves if inside]
+        return [leaf for leaf, inside in leaves if inside == invariant]
 
 
 def _where(condition: jax.Array, yes, no):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sibert_jax.optim import effective_learning_rate, radial_cosine, rotation
+from sibert_jax.optim import effective_learning_rate, radial_cosine, rotation, sgd_rotation
 
 
 @settings(max_examples=40)
@@ -28,6 +28,32 @@ def test_recovers_a_known_angle_however_small(seed, log_angle, stretch, scale):
     params = {"a": jnp.asarray(x[:20], jnp.float32), "b": jnp.asarray(x[20:], jnp.float32)}
     updates = {"a": jnp.asarray(u[:20], jnp.float32), "b": jnp.asarray(u[20:], jnp.float32)}
     np.testing.assert_allclose(rotation(params, updates), theta, rtol=2e-3)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**20), st.floats(-4, 1), st.floats(0, 0.5), st.floats(-0.99, 0.99))
+def test_the_angle_of_an_sgd_step_follows_from_norms_and_cosine(seed, log_ratio, decay, cosine):
+    """Against numpy's angle in float64 of a step with ‖ηg‖/‖x‖ and ⟨x, g⟩/(‖x‖‖g‖) as given."""
+    rng = np.random.default_rng(seed)
+    x, t = rng.normal(size=(2, 30))
+    t -= t @ x / (x @ x) * x
+    unit = cosine * x / np.linalg.norm(x) + np.sqrt(1 - cosine**2) * t / np.linalg.norm(t)
+    eta, x_norm = 0.25, np.linalg.norm(x)
+    g_norm = 10.0**log_ratio * x_norm / eta
+    new = (1 - decay) * x - eta * g_norm * unit
+    wanted = np.arctan2(np.linalg.norm(new - new @ x / (x @ x) * x), new @ x / x_norm)
+    angle = sgd_rotation(eta, decay / eta, x_norm, g_norm, cosine)
+    np.testing.assert_allclose(angle, wanted, rtol=1e-3)
+    updates = jnp.asarray(new - x, jnp.float32)
+    np.testing.assert_allclose(rotation(jnp.asarray(x, jnp.float32), updates), angle, rtol=2e-2)
+
+
+def test_the_angle_of_an_sgd_step_is_0_at_0_and_nan_of_nan():
+    assert sgd_rotation(0.5, 0.1, 0.0, 1.0, 0.0) == 0
+    assert sgd_rotation(0.5, 0.1, 1.0, 0.0, 0.0) == 0
+    assert sgd_rotation(0.5, 0.1, 1.0, 1.0, 1.0) == 0
+    assert jnp.isnan(sgd_rotation(0.5, 0.1, 1.0, jnp.nan, 0.0))
+    assert jnp.isnan(sgd_rotation(0.5, 0.1, 1.0, 1.0, jnp.nan))
 
 
 def test_a_radial_update_does_not_rotate_and_a_reversal_rotates_by_pi():
