@@ -79,11 +79,21 @@ def figures_of_merit(run: Run) -> FiguresOfMerit:
 
 
 def _tokens(run: Run) -> int | None:
-    """Tokens seen: steps · sequences a step · tokens a sequence, padding included."""
+    """Tokens seen: steps · sequences a step · tokens a sequence, padding included.
+
+    Where batches have many lengths, `data.seq_len` is only the longest: tokens a second over
+    sequences a second is the mean length since the row before.
+    """
     batch, length = run.setting("train.global_batch_size"), run.setting("data.seq_len")
-    if isinstance(batch, int) and isinstance(length, int):
+    if not isinstance(batch, int) or not isinstance(length, int):
+        return None
+    if run.setting("data.num_seq_lens") is None:
         return run.last_step * batch * length
-    return None
+    tokens, sequences = (run.metric(f"perf/{name}_per_second") for name in ("tokens", "examples"))
+    if not tokens.steps.size or not np.array_equal(tokens.steps, sequences.steps):
+        return None
+    mean_lengths = tokens.values / sequences.values
+    return round(batch * float(mean_lengths @ window_lengths(tokens.steps)))
 
 
 def _at_the_end(series: Series) -> float | None:

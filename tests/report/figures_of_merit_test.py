@@ -57,6 +57,20 @@ def test_what_was_not_logged_is_none_and_never_a_number(write_run, config):
     assert figures.rotation == (None, None)
 
 
+def test_tokens_of_batches_of_many_lengths_follow_the_lengths_that_were_seen(write_run, config):
+    settings = config(data__num_seq_lens=4)
+    speeds = {"perf/examples_per_second": 50.0}
+    rows = [
+        {"step": 10, "train/loss": 9.0, "perf/tokens_per_second": 50 * 20.0, **speeds},
+        {"step": 15, "eval/loss": 9.0},
+        {"step": 40, "train/loss": 9.0, "perf/tokens_per_second": 50 * 100.5, **speeds},
+    ]
+    figures = figures_of_merit(read_run(write_run("a", rows, settings)))
+    assert figures.tokens == 32 * (10 * 20 + 30 * 100.5)
+    slower = [{k: v for k, v in row.items() if k not in speeds} for row in rows]
+    assert figures_of_merit(read_run(write_run("b", slower, settings))).tokens is None
+
+
 def test_a_diverged_run_has_no_final_loss_but_keeps_its_best_evaluation(write_run):
     rows = [
         {"step": 50, "train/loss": 9.0, "eval/mlm_loss": 8.0},
