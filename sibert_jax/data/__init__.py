@@ -10,7 +10,12 @@ from sibert_jax.data.packed import PackedExamples
 from sibert_jax.data.pairs import PairExamples
 from sibert_jax.data.prefetch import Prefetcher, prefetch
 from sibert_jax.data.randomness import EpochPermutations, Purpose, generator
-from sibert_jax.data.sequences import Sequences, choose_seq_lens, join_pair
+from sibert_jax.data.sequences import (
+    Sequences,
+    choose_seq_lens,
+    join_pair,
+    seq_lens_for_one_pass,
+)
 from sibert_jax.data.spec import CorpusSpec
 from sibert_jax.data.token_corpus import TokenCorpus
 from sibert_jax.data.tokenizer import Tokenizer
@@ -39,4 +44,5 @@ __all__ = [
     "join_pair",
     "load_corpora",
     "prefetch",
+    "seq_lens_for_one_pass",
 ]

@@ -135,3 +135,21 @@ def choose_seq_lens(lengths: np.ndarray, num_seq_lens: int) -> tuple[int, ...]:
             j = before[j]
     chosen.append(j)
     return tuple(int(values[j]) for j in reversed(chosen))
+
+
+def seq_lens_for_one_pass(lengths: np.ndarray, global_batch_size: int) -> tuple[int, ...]:
+    """Returns lengths to pad to where each sequence is read once.
+
+    There, compiling for a length takes as long as some batches do, and a few batches are padded
+    faster than that: up to 16 of them have one length, and each 16 more have one more, at most 8.
+
+    Args:
+      lengths: (N,) int, tokens of each sequence.
+      global_batch_size: sequences of a batch.
+
+    Example:
+      >>> seq_lens_for_one_pass(np.array([3, 7, 30]), 2)
+      (30,)
+    """
+    num_batches = -(-len(lengths) // global_batch_size)
+    return choose_seq_lens(lengths, min(8, -(-num_batches // 16)))

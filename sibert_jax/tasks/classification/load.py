@@ -14,6 +14,7 @@ from sibert_jax.data import (
     Tokenizer,
     choose_seq_lens,
     join_pair,
+    seq_lens_for_one_pass,
 )
 from sibert_jax.data.fingerprint import digest
 from sibert_jax.data.load import is_held_out
@@ -108,7 +109,7 @@ def load_new_sentences(
     """
     examples = read_new_text(path, task.glue)
     sequences = _tokenise(examples, task.glue, tokenizer, seq_len)
-    seq_lens = choose_seq_lens(sequences.lengths, 8)
+    seq_lens = seq_lens_for_one_pass(sequences.lengths, global_batch_size)
     batches = BucketedBatches(
         sequences, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
     )

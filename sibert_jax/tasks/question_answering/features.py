@@ -16,7 +16,7 @@ from sibert_jax.data.cache import Cache, Entry
 from sibert_jax.data.errors import DataError
 from sibert_jax.data.tokenizer import Tokenizer
 from sibert_jax.tasks.question_answering.dataset import Dataset, read_dataset
-from sibert_jax.tasks.question_answering.gold_spans import locate_answers
+from sibert_jax.tasks.question_answering.gold_spans import locate_answers, misplaced_sentence
 from sibert_jax.tasks.question_answering.offsets import OffsetTokenizer, Pieces
 from sibert_jax.tasks.question_answering.windows import cut_windows
 
@@ -195,6 +195,8 @@ def build_features(
     kept, report = np.ones(count, bool), []
     if for_training:
         answers, kept, report = locate_answers(dataset, contexts, context_offsets, strict)
+        if not kept.any():
+            raise DataError(misplaced_sentence(dataset, dataset.questions[0]))
     windows = []
     for i in np.flatnonzero(kept):
         room = sizes.seq_len - NUM_SPECIAL - int(questions.lengths[i])

@@ -6,7 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sibert_jax.data import BucketedBatches, DataError, Tokenizer, choose_seq_lens
+from sibert_jax.data import (
+    BucketedBatches,
+    DataError,
+    Tokenizer,
+    choose_seq_lens,
+    seq_lens_for_one_pass,
+)
 from sibert_jax.data.cache import Cache
 from sibert_jax.data.fingerprint import digest
 from sibert_jax.data.spec import split_paths
@@ -23,11 +29,10 @@ from sibert_jax.tasks.question_answering.features import (
     build_features,
     load_features,
 )
+from sibert_jax.tasks.question_answering.held_out_labels import with_answers
 from sibert_jax.tasks.question_answering.rows import WindowRows
 from sibert_jax.tasks.question_answering.task import QuestionAnswering, QuestionAnsweringConfig
 from sibert_jax.tasks.task import HeldOut, NewText, TaskData
-
-MAX_NEW_SEQ_LENS = 8  # lengths that batches of new questions are padded to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +117,9 @@ def load_question_answering(
     _check_names(paths)
     datasets = {path: _read(path, task) for path in paths}
     held_out_rows = {path: rows(path, for_training=False) for path in paths}
+    valid = held_out_rows[data.valid_path]
+    features, is_labelled_W = with_answers(valid.features, datasets[data.valid_path])
+    held_out_rows[data.valid_path] = WindowRows(features, tokenizer, valid.fingerprint)
     longest = max(int(windows.lengths.max()) for windows in (train, *held_out_rows.values()))
     seq_lens = choose_seq_lens(np.append(train.lengths, longest), data.num_seq_lens)
 
@@ -141,7 +149,7 @@ def load_question_answering(
         held_out=tuple(held_out),
         main_metric="f1",
     )
-    return QuestionAnswering(model, task, seq_lens, answerers[0]), task_data
+    return QuestionAnswering(model, task, seq_lens, answerers[0], is_labelled_W), task_data
 
 
 def load_new_questions(
@@ -169,9 +177,7 @@ def load_new_questions(
         progress=lambda line: None,
     )
     windows = WindowRows(features, tokenizer, digest(path))
-    # Each length is compiled: no more of them than there are batches.
-    num_batches = -(-len(windows) // global_batch_size)
-    seq_lens = choose_seq_lens(windows.lengths, min(num_batches, MAX_NEW_SEQ_LENS))
+    seq_lens = seq_lens_for_one_pass(windows.lengths, global_batch_size)
     batches = BucketedBatches(
         windows, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
     )

@@ -6,6 +6,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sibert_jax.model import Encoder, ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.apply import apply_model
@@ -77,6 +78,8 @@ class QuestionAnswering:
       task: windows and answers.
       seq_lens: lengths that a batch may have, ascending.
       answerer: of the held-out windows; None: only shapes are wanted.
+      is_labelled_W: in which of the held-out windows the place of the answer is known; None: in
+        none of them.
     """
 
     loss_names = ("span_loss",)
@@ -87,11 +90,12 @@ class QuestionAnswering:
         task: QuestionAnsweringConfig,
         seq_lens: tuple[int, ...],
         answerer: Answerer | None = None,
+        is_labelled_W: np.ndarray | None = None,
     ):
         self.cfg, self.task = model, task
         self.seq_lens, self.loss_scale = seq_lens, task.loss_scale
         self.model = QuestionAnsweringModel(model)
-        self._answerer = answerer
+        self._answerer, self._is_labelled_W = answerer, is_labelled_W
 
     def abstract_batch(self, num_rows: int, seq_len: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of what `WindowRows` makes."""
@@ -122,11 +126,16 @@ class QuestionAnswering:
         return apply_model(self.model, self.cfg, params, batch, dropout_key)
 
     def sums(self, params, batch, dropout_key: jax.Array | None = None) -> dict[str, jax.Array]:
-        """The mean of the cross entropies of start and end, summed over the windows.
-
-        An answer may start and end in the context; where there is none, at the [CLS].
-        """
+        """The mean of the cross entropies of start and end, summed over the windows."""
         start_BL, end_BL, dead_N = self.apply(params, batch, dropout_key)
+        loss_B = self._losses(start_BL, end_BL, batch)
+        return {
+            "span_loss": jnp.sum(batch["example_weights"] * loss_B),
+            "dead_attention_rows": jnp.sum(dead_N).astype(jnp.float32),
+        }
+
+    def _losses(self, start_BL: jax.Array, end_BL: jax.Array, batch) -> jax.Array:
+        """An answer may start and end in the context; where there is none, at the [CLS]."""
         is_first_BL = jnp.arange(start_BL.shape[1])[None, :] == 0
         candidate_BL = batch["may_end"] | is_first_BL
         nowhere = jnp.finfo(jnp.float32).min
@@ -134,11 +143,7 @@ class QuestionAnswering:
             cross_entropy(jnp.where(candidate_BL, logits_BL, nowhere), batch[name])
             for logits_BL, name in ((start_BL, "answer_first"), (end_BL, "answer_last"))
         )
-        loss_B = 0.5 * (start_loss_B + end_loss_B)
-        return {
-            "span_loss": jnp.sum(batch["example_weights"] * loss_B),
-            "dead_attention_rows": jnp.sum(dead_N).astype(jnp.float32),
-        }
+        return 0.5 * (start_loss_B + end_loss_B)
 
     def totals(self, batch) -> dict[str, jax.Array]:
         """What each of `sums` is divided by: counts of this batch, float32, may be 0."""
@@ -146,7 +151,7 @@ class QuestionAnswering:
         return {"span_loss": jnp.sum(batch["example_weights"]), "dead_attention_rows": rows}
 
     def eval_batch(self, params, batch) -> dict[str, jax.Array]:
-        """The best spans of each window, and the score of no answer; arrays of (B, ...)."""
+        """Best spans, score of no answer and loss of each window; arrays of (B, ...)."""
         start_BL, end_BL, _ = self.apply(params, batch)
         spans = best_spans(
             start_BL,
@@ -159,6 +164,7 @@ class QuestionAnswering:
         return {
             "window": batch["example_index"],
             "counts": batch["example_weights"] > 0,
+            "loss": self._losses(start_BL, end_BL, batch),
             "null_score": start_BL[:, 0] + end_BL[:, 0],
             "start_logit": jnp.take_along_axis(start_BL, spans.first_BC, axis=1),
             "end_logit": jnp.take_along_axis(end_BL, spans.last_BC, axis=1),
@@ -166,8 +172,18 @@ class QuestionAnswering:
         }
 
     def eval_metrics(self, results: list) -> dict[str, float]:
-        """EM and F1 of the questions whose windows are all among the results."""
-        return self._answerer.metrics(self._answerer.answers(results))
+        """EM and F1 of the questions whose windows are all among the results, and the loss."""
+        scores = self._answerer.metrics(self._answerer.answers(results))
+        if self._is_labelled_W is None:
+            return scores
+        loss_R, window_R, counts_R = (
+            np.concatenate([result[name] for result in results])
+            for name in ("loss", "window", "counts")
+        )
+        counts_R &= self._is_labelled_W[window_R]
+        if not counts_R.any():
+            return scores
+        return {"loss": float(np.mean(loss_R[counts_R], dtype=np.float64))} | scores
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward and backward, model only: recomputation does not count."""

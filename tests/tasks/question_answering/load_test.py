@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -34,10 +35,10 @@ def content(*wrong):
 def load(tmp_path, write):
     """Loads a training file, with a development file of two further names."""
 
-    def load(train, progress=lambda line: None, **settings):
+    def load(train, progress=lambda line: None, dev=None, **settings):
         spec = QuestionAnsweringSpec(
             path=str(write("train.json", train)),
-            valid_path=str(write("dev.json", content())),
+            valid_path=str(write("dev.json", dev or content())),
             test_path=str(write("test.json", content())),
             vocab="",
             cache_dir=str(tmp_path / "cache"),
@@ -92,6 +93,39 @@ def test_misplaced_answers_are_left_out_of_training_and_said(load):
         load(content(1), strict=True)
 
 
+def mean_loss(task, batches, steps) -> float:
+    """The loss as training computes it, with the same parameters at each call."""
+    params = jax.jit(task.init)(jax.random.key(0), batches.batch(0, slice(None)))
+    found = [batches.batch(step, slice(None)) for step in range(steps)]
+    sums = [jax.jit(task.sums)(params, batch)["span_loss"] for batch in found]
+    return float(sum(sums) / sum(task.totals(batch)["span_loss"] for batch in found))
+
+
+def evaluated(task, batches) -> dict[str, float]:
+    params = jax.jit(task.init)(jax.random.key(0), batches.batch(0, slice(None)))
+    evaluate = jax.jit(task.eval_batch)
+    results = [evaluate(params, batches.batch(i, slice(None))) for i in range(len(batches))]
+    return task.eval_metrics(jax.device_get(results))
+
+
+def test_the_loss_of_an_evaluation_is_that_of_training_on_the_same_questions(load):
+    task, data = load(content(), dev=content())
+    wanted = mean_loss(task, data.train, data.steps_per_epoch)
+    found = evaluated(task, data.valid)
+    assert found["loss"] == pytest.approx(wanted, rel=1e-5)
+    assert found["total"] == 5
+
+
+def test_questions_whose_answer_is_misplaced_are_scored_but_have_no_loss(load):
+    task, data = load(content(1, 3), dev=content(1, 3))
+    wanted = mean_loss(task, data.train, data.steps_per_epoch)
+    found = evaluated(task, data.valid)
+    assert found["loss"] == pytest.approx(wanted, rel=1e-5)
+    assert found["total"] == 5
+    task, data = load(content(), dev=content(*range(5)))
+    assert "loss" not in evaluated(task, data.valid)
+
+
 def test_the_files_of_two_versions_are_not_mixed_up(load):
     train = content()
     train["data"][0]["paragraphs"][0]["qas"].append(entry("none", "who", is_impossible=True))
@@ -108,7 +142,7 @@ def test_new_questions_are_answered_in_the_order_of_the_file_out_of_their_contex
         MODEL, QuestionAnsweringConfig(**SETTINGS), str(path), TOKENIZER,
         seq_len=16, global_batch_size=4,
     )  # fmt: skip
-    assert len(task.seq_lens) <= len(new.batches)
+    assert len(new.batches) > len(task.seq_lens) == 1  # each length is compiled
     results = []
     for step in range(len(new.batches)):
         batch = new.batches.batch(step, slice(None))

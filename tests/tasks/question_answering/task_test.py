@@ -114,7 +114,7 @@ def test_what_evaluation_sends_back_are_spans_of_the_context(batch, params):
     result = jax.jit(task.eval_batch)(params, batch)
     shapes = {name: value.shape for name, value in result.items()}
     assert shapes == {
-        **dict.fromkeys(("window", "counts", "null_score"), (4,)),
+        **dict.fromkeys(("window", "counts", "loss", "null_score"), (4,)),
         **dict.fromkeys(("start_logit", "end_logit", "score_BC", "first_BC", "last_BC"), (4, 3)),
     }
     start, end, _ = jax.jit(task.apply)(params, batch)
