@@ -76,6 +76,7 @@ def test_a_score_that_is_not_a_number_is_not_taken_for_a_dead_row():
     assert not dead[0, 0, 1, 0]
 
 
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="JAX 0.11 lowers for GPUs only on one")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_both_passes_are_lowered_for_a_gpu_at_the_sizes_of_base(dtype):
     x = jax.ShapeDtypeStruct((2, 512, 12, 64), dtype)

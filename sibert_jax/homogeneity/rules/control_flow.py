@@ -92,7 +92,10 @@ class _Loop:
 def scan(step, *operands):
     """Carry degrees must be a fixed point; slices of xs and stacked ys have those of the whole."""
     interpreter, params = step.interpreter, step.params
-    num_consts, num_carry = params["num_consts"], params["num_carry"]
+    if "num_consts" in params:
+        num_consts, num_carry = params["num_consts"], params["num_carry"]
+    else:  # JAX 0.12.0.1 and later
+        num_consts, num_carry, _ = map(len, params["ft_in"].unpack())
     consts = operands[:num_consts]
     xs = operands[num_consts + num_carry :]
     calls = (*step.site.calls, step.eqn)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import jax
 from jax.extend import core
 
 from sibert_jax.homogeneity.registry import KERNEL_RULES, higher_order
@@ -21,6 +24,25 @@ def call(step, *operands):
     if isinstance(body, core.ClosedJaxpr):
         return step.interpreter.run_closed(body, list(operands), calls)
     return step.interpreter.run(body, [], list(operands), calls)
+
+
+@higher_order("call_hi_primitive")
+def call_hi_primitive(step, *operands):
+    """Enter what the primitive stands for (JAX 0.12.0.1 and later, as in `searchsorted`)."""
+    return _enter(step, step.params["_prim"].expand, operands)
+
+
+@higher_order("polynomial")
+def polynomial(step, *operands):
+    """Enter Horner's rule: of the variable, then the coefficients, the leading one last."""
+    return _enter(
+        step, lambda x, *c: functools.reduce(lambda total, c: total * x + c, c[::-1]), operands
+    )
+
+
+def _enter(step, function, operands):
+    body = jax.make_jaxpr(function)(*(var.aval for var in step.eqn.invars))
+    return step.interpreter.run_closed(body, list(operands), (*step.site.calls, step.eqn))
 
 
 @higher_order("shard_map")
