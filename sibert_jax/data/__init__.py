@@ -14,6 +14,7 @@ from sibert_jax.data.sequences import (
     Sequences,
     choose_seq_lens,
     join_pair,
+    longest_of_batches,
     seq_lens_for_one_pass,
 )
 from sibert_jax.data.spec import CorpusSpec
@@ -43,6 +44,7 @@ __all__ = [
     "generator",
     "join_pair",
     "load_corpora",
+    "longest_of_batches",
     "prefetch",
     "seq_lens_for_one_pass",
 ]

@@ -137,6 +137,24 @@ def choose_seq_lens(lengths: np.ndarray, num_seq_lens: int) -> tuple[int, ...]:
     return tuple(int(values[j]) for j in reversed(chosen))
 
 
+def longest_of_batches(lengths: np.ndarray, global_batch_size: int) -> np.ndarray:
+    """Returns the longest sequence of each batch that sorted sequences are cut into, ascending.
+
+    A batch is padded to its longest, so in a set of few batches these, and not the lengths of all
+    sequences, say which lengths to pad to are worth having.
+
+    Args:
+      lengths: (N,) int, tokens of each sequence.
+      global_batch_size: sequences of a batch; the last one may have fewer.
+
+    Example:
+      >>> longest_of_batches(np.array([9, 3, 4, 3, 30]), 2)
+      array([ 3,  9, 30])
+    """
+    sorted_N = np.sort(lengths)
+    return np.append(sorted_N[global_batch_size - 1 : -1 : global_batch_size], sorted_N[-1])
+
+
 def seq_lens_for_one_pass(lengths: np.ndarray, global_batch_size: int) -> tuple[int, ...]:
     """Returns lengths to pad to where each sequence is read once.
 

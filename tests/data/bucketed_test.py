@@ -14,6 +14,8 @@ from sibert_jax.data import (
     Tokenizer,
     choose_seq_lens,
     join_pair,
+    longest_of_batches,
+    seq_lens_for_one_pass,
 )
 from sibert_jax.data.tokenizer import SPECIAL_PIECES
 
@@ -80,6 +82,29 @@ def test_no_other_lengths_pad_less(lengths, num_seq_lens):
     values = sorted(set(lengths))
     others = itertools.combinations(values, min(num_seq_lens, len(values)))
     assert cost(chosen) == min(cost(c) for c in others if c[-1] == max(lengths))
+
+
+@given(st.lists(st.integers(1, 99), min_size=1, max_size=60), st.integers(1, 9))
+def test_batches_of_sorted_sequences_are_padded_to_their_own_longest(lengths, size):
+    rows = [sorted(lengths)[i : i + size] for i in range(0, len(lengths), size)]
+    found = longest_of_batches(np.array(lengths), size)
+    assert found.tolist() == [max(row) for row in rows]
+
+
+def test_few_batches_are_padded_less_with_the_lengths_of_their_longest():
+    lengths = np.random.default_rng(0).geometric(0.03, 640).clip(3, 120)
+    shares = [
+        batches_of(lengths, choose_seq_lens(to_pad, 8), 32).padding_share
+        for to_pad in (lengths, longest_of_batches(lengths, 32))
+    ]
+    assert shares[1] < 0.95 * shares[0]
+
+
+@pytest.mark.parametrize(("num_rows", "count"), [(1, 1), (64, 1), (65, 2), (192, 3), (5000, 8)])
+def test_what_is_read_once_has_a_length_for_each_sixteen_batches(num_rows, count):
+    lengths = np.arange(num_rows) % 50 + 1
+    chosen = seq_lens_for_one_pass(lengths, 4)
+    assert (len(chosen), chosen[-1]) == (count, lengths.max())
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=40), st.integers(1, 9), st.integers(0, 3))

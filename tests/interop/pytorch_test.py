@@ -26,16 +26,36 @@ SIZES = [
 
 
 def pretraining(cfg: ModelConfig) -> Pretraining:
-    settings = PretrainingConfig("pretraining", "tied", False, True, 0.15, False, 1.0)
+    settings = PretrainingConfig(
+        name="pretraining",
+        head="tied",
+        unigram_prior=False,
+        nsp=True,
+        mask_rate=0.15,
+        whole_word=False,
+        loss_blocks=1,
+        loss_scale=1.0,
+    )
     return Pretraining(cfg, settings, LENGTH)
 
 
 def classification(cfg: ModelConfig) -> Classification:
-    return Classification(cfg, ClassificationConfig("classification", "mnli", 1.0), (LENGTH,))
+    settings = ClassificationConfig(name="classification", dataset="mnli", loss_scale=1.0)
+    return Classification(cfg, settings, (LENGTH,))
 
 
 def question_answering(cfg: ModelConfig) -> QuestionAnswering:
-    settings = QuestionAnsweringConfig("question_answering", True, 64, 128, 30, 20, 0.0, False, 1.0)
+    settings = QuestionAnsweringConfig(
+        name="question_answering",
+        unanswerable=True,
+        max_query_len=64,
+        doc_stride=128,
+        max_answer_len=30,
+        n_best=20,
+        null_threshold=0.0,
+        strict=False,
+        loss_scale=1.0,
+    )
     return QuestionAnswering(cfg, settings, (LENGTH,))
 
 

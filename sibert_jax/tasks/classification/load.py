@@ -14,6 +14,7 @@ from sibert_jax.data import (
     Tokenizer,
     choose_seq_lens,
     join_pair,
+    longest_of_batches,
     seq_lens_for_one_pass,
 )
 from sibert_jax.data.fingerprint import digest
@@ -62,7 +63,8 @@ def load_classification(
     sequences = {name: _tokenise(s, task.glue, tokenizer, seq_len) for name, s in sets.items()}
     longest = max(int(s.lengths.max()) for s in sequences.values())
     train = sequences["train"]
-    seq_lens = choose_seq_lens(np.append(train.lengths, longest), data.num_seq_lens)
+    to_pad = longest_of_batches(train.lengths, global_batch_size)
+    seq_lens = choose_seq_lens(np.append(to_pad, longest), data.num_seq_lens)
 
     def batches(sequences: Sequences, seed: int, shuffle: bool) -> BucketedBatches:
         return BucketedBatches(

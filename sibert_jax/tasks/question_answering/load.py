@@ -11,6 +11,7 @@ from sibert_jax.data import (
     DataError,
     Tokenizer,
     choose_seq_lens,
+    longest_of_batches,
     seq_lens_for_one_pass,
 )
 from sibert_jax.data.cache import Cache
@@ -121,7 +122,8 @@ def load_question_answering(
     features, is_labelled_W = with_answers(valid.features, datasets[data.valid_path])
     held_out_rows[data.valid_path] = WindowRows(features, tokenizer, valid.fingerprint)
     longest = max(int(windows.lengths.max()) for windows in (train, *held_out_rows.values()))
-    seq_lens = choose_seq_lens(np.append(train.lengths, longest), data.num_seq_lens)
+    to_pad = longest_of_batches(train.lengths, global_batch_size)
+    seq_lens = choose_seq_lens(np.append(to_pad, longest), data.num_seq_lens)
 
     def batches(windows: WindowRows, seed: int, shuffle: bool) -> BucketedBatches:
         return BucketedBatches(
