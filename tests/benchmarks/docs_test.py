@@ -13,7 +13,9 @@ from tests.docs_test import TINY
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
-BENCH, TRACE, LARGE_PAGES = re.findall(r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+BENCH, TRACE, LARGE_PAGES, REMAT = re.findall(
+    r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL
+)
 
 
 def test_the_command_of_a_benchmark_is_legal():
@@ -57,3 +59,14 @@ def test_the_traced_run_writes_its_trace(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "traced steps 1:3" in done.stderr
     assert list(tmp_path.glob("traced/profile/plugins/profile/*/*.trace.json.gz"))
+
+
+@pytest.mark.slow
+def test_the_command_that_says_what_recomputing_saves_prints_its_table():
+    words = shlex.split(REMAT.replace("\\\n", " "))
+    words += [f"--config.{key}={value}" for key, value in TINY.items()]
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "activations and other temporaries" in done.stdout

@@ -75,3 +75,20 @@ def test_the_logged_rotation_is_the_angle_between_the_parameters_before_and_afte
     wanted = np.arccos(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
     assert report.window.sums["clipped"] == clipped
     np.testing.assert_allclose(report.window.sums["rotation"], wanted, rtol=1e-3)
+
+
+def test_bfloat16_is_for_computing_only_parameters_optimizer_and_gradients_are_float32(config):
+    config.model.dtype = "bfloat16"
+    run = build.run_config(config)
+    mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+    session = Session(run, mesh, build.bare_task(run), None)
+    recipe = build.build_recipe(run, 0.5, 0.02, session.mask)
+    step = Step(session.task, recipe, session.mask, 1, 4, None, session.bad_steps)
+    params, batch = session.abstract_params, session.abstract_batch()
+    state = jax.eval_shape(step.init, params)
+    grads, _ = jax.eval_shape(lambda *given: step.gradient(*given, None), params, batch)
+    kept = [x.dtype for x in jax.tree.leaves((state, grads)) if x.dtype != jnp.int32]
+    assert set(kept) <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.bool_)}
+    program = str(jax.make_jaxpr(lambda *given: step.gradient(*given, None))(params, batch))
+    products = re.findall(r":(\w+)\[[\d,]*\] = dot_general", program)
+    assert products.count("bf16") > 0.6 * len(products) > 10  # the others add up in float32
