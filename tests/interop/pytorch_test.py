@@ -12,6 +12,7 @@ from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.apply import apply_model
 from sibert_jax.tasks.classification import Classification, ClassificationConfig
 from sibert_jax.tasks.pretraining import Pretraining, PretrainingConfig
+from sibert_jax.tasks.pretraining.heads import Readout
 from sibert_jax.tasks.question_answering.task import QuestionAnswering, QuestionAnsweringConfig
 
 torch = pytest.importorskip("torch", reason="needs torch and transformers")
@@ -25,12 +26,12 @@ SIZES = [
 ]
 
 
-def pretraining(cfg: ModelConfig) -> Pretraining:
+def pretraining(cfg: ModelConfig, nsp: bool = True) -> Pretraining:
     settings = PretrainingConfig(
         name="pretraining",
         head="tied",
         unigram_prior=False,
-        nsp=True,
+        nsp=nsp,
         mask_rate=0.15,
         whole_word=False,
         loss_blocks=1,
@@ -88,15 +89,7 @@ def test_both_compute_the_same(cfg, tmp_path, size, head, kind, make_task, outpu
 
     inputs = random_inputs(cfg)
     arguments = {name: torch.tensor(x) for name, x in inputs.items()}
-    with torch.no_grad():
-        wanted = theirs(**arguments)
-    ours = our_outputs(make_task(found.cfg), found.params, inputs)
-    valid = inputs["attention_mask"] == 1
-    for name, found_logits in zip(outputs, ours):
-        wanted_logits, found_logits = wanted[name].numpy(), np.asarray(found_logits)
-        if wanted_logits.shape[:2] == valid.shape:  # a logit a token: padding says nothing
-            wanted_logits, found_logits = wanted_logits[valid], found_logits[valid]
-        np.testing.assert_allclose(found_logits, wanted_logits, rtol=1e-5, atol=1e-5)
+    wanted = assert_same(theirs, make_task(found.cfg), found.params, inputs, outputs)
 
     hugging_face.write(tmp_path / "ours", found.cfg, found.params, found.head, num_labels=3)
     again = getattr(transformers, kind).from_pretrained(tmp_path / "ours").eval()
@@ -106,12 +99,16 @@ def test_both_compute_the_same(cfg, tmp_path, size, head, kind, make_task, outpu
         assert torch.equal(wanted[name], repeated[name])
 
 
-def test_masked_language_models_without_a_pooler_are_read_too(cfg, tmp_path):
+@pytest.mark.parametrize("size", SIZES)
+def test_masked_language_models_without_a_pooler_are_read_too(cfg, tmp_path, size):
+    cfg = dataclasses.replace(cfg, **size)
     theirs = random_bert(transformers.BertForMaskedLM, cfg)
     theirs.save_pretrained(tmp_path)
     found = hugging_face.read(tmp_path)
     assert (found.head, found.unused) == ("pretraining", ())
     assert sorted(found.params["head"]) == ["output_bias", "transform", "transform_norm"]
+    task = pretraining(found.cfg, nsp=False)
+    assert_same(theirs, task, found.params, random_inputs(cfg), ("logits",))
 
 
 def test_the_bare_encoder_is_read_with_its_pooler(cfg, tmp_path):
@@ -119,6 +116,19 @@ def test_the_bare_encoder_is_read_with_its_pooler(cfg, tmp_path):
     theirs.save_pretrained(tmp_path)
     found = hugging_face.read(tmp_path)
     assert (found.head, found.unused, list(found.params["head"])) == ("", (), ["pooler"])
+
+
+def assert_same(theirs, task, params, inputs, names: tuple[str, ...]):
+    """Compares outputs and returns theirs; `names` are theirs, in the order of ours."""
+    with torch.no_grad():
+        wanted = theirs(**{name: torch.tensor(x) for name, x in inputs.items()})
+    valid = inputs["attention_mask"] == 1
+    for name, found_logits in zip(names, our_outputs(task, params, inputs)):
+        wanted_logits, found_logits = wanted[name].numpy(), np.asarray(found_logits)
+        if wanted_logits.shape[:2] == valid.shape:  # a logit a token: padding says nothing
+            wanted_logits, found_logits = wanted_logits[valid], found_logits[valid]
+        np.testing.assert_allclose(found_logits, wanted_logits, rtol=1e-5, atol=1e-5)
+    return wanted
 
 
 def random_bert(kind, cfg: ModelConfig):
@@ -156,6 +166,10 @@ def our_outputs(task, params, inputs) -> tuple:
         "valid": jnp.asarray(inputs["attention_mask"] == 1),
         "masked_positions": jnp.broadcast_to(jnp.arange(length)[None], (num_rows, length)),
     }
-    apply = jax.jit(lambda params, batch: apply_model(task.model, task.cfg, params, batch))
-    *outputs, _ = apply(params, batch)
-    return tuple(outputs)
+
+    @jax.jit
+    def apply(params, batch):
+        first, *others, _ = apply_model(task.model, task.cfg, params, batch)
+        return (first.logits() if isinstance(first, Readout) else first, *others)
+
+    return apply(params, batch)
