@@ -3,11 +3,13 @@
 import os
 import pathlib
 
-# Also for the processes that tests start: compile each program once.
+# Compiling is most of the work of these tests. Also for the processes that they start: compile each
+# program once, and without LLVM's optimisations, with which `make test-all` compiles.
 XLA_CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache/xla"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(XLA_CACHE)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # XLA gives its CPU devices this many threads, and waiting collectives hold theirs: with the default
 # of eight, two sums of one program on eight devices may wait for each other for ever.
 os.environ["NPROC"] = "64"

@@ -34,7 +34,7 @@ def chaotic(config, tmp_path):
     config.mesh.data = 1
     config.model.dropout = 0.1
     config.data.cache_dir = str(tmp_path / "cache")
-    config.train.num_steps = 60
+    config.train.num_steps = 20
     config.train.log_every_steps = 3
     config.train.eval_every_steps = 15
     config.checkpoint.every_steps = 5
