@@ -12,6 +12,7 @@ import pytest
 from sibert_jax.checkpoint import CheckpointError, Checkpoints, restore_params
 from sibert_jax.checkpoint import directory as names
 from sibert_jax.checkpoint import manifest as manifests
+from sibert_jax.checkpoint import verify as verifying
 from sibert_jax.checkpoint.errors import CorruptError
 from sibert_jax.checkpoint.verify import ITEMS, problem_of, read_leaves, verify
 from tests.checkpoint.conftest import abstract, make_state
@@ -48,6 +49,28 @@ def files_of(path):
 @pytest.fixture
 def copy(two, tmp_path):
     return shutil.copytree(two / "checkpoints", tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("limit", [0, 100, 1 << 26])
+def test_leaves_are_read_in_groups_of_limited_size_to_the_same_numbers(two, monkeypatch, limit):
+    monkeypatch.setattr(verifying, "READ_BYTES", limit)
+    for item in ITEMS:
+        read = list(read_leaves(two / "checkpoints" / "2", item))
+        stated = verify(two / "checkpoints" / "2").leaves
+        assert [name for name, _ in read] == sorted(n for n in stated if n.startswith(f"{item}/"))
+        for name, array in read:
+            verifying.check_leaf(name, array, stated[name])
+
+
+@pytest.mark.parametrize("limit", [0, 10, 100])
+def test_a_group_is_a_run_of_leaves_within_the_limit_or_one_leaf(monkeypatch, limit):
+    monkeypatch.setattr(verifying, "READ_BYTES", limit)
+    sizes = [4, 4, 4, 20, 4, 96, 1, 4]
+    groups = list(verifying._groups(sizes))
+    assert [i for group in groups for i in group] == list(range(len(sizes)))
+    assert all(len(g) == 1 or sum(sizes[i] for i in g) <= limit for g in groups)
+    assert len(groups) == {0: 8, 10: 6, 100: 3}[limit]
+    assert list(verifying._groups([])) == []
 
 
 def changed_in_turn(path, change):
