@@ -36,8 +36,8 @@ class Embedding(nn.Module):
                 f"sequences of {seq_len} tokens are longer than model.max_len={self.cfg.max_len}."
             )
         dtype = self.cfg.compute_dtype
-        table_VD = place(self.token.astype(dtype), "VD")
-        x_BLD = place(table_VD[tokens_BL], "BLD")
+        # Rounded only after the look-up: a frequent token's gradient is a sum of thousands of rows.
+        x_BLD = place(place(self.token, "VD")[tokens_BL].astype(dtype), "BLD")
         x_BLD += self.position.astype(dtype)[None, :seq_len]
         if self.cfg.num_segments == 1:
             return x_BLD

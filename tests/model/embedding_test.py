@@ -1,0 +1,25 @@
+"""The token table where products are in bfloat16."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from sibert_jax.model.encoder import Embedding
+
+
+def test_the_gradient_of_a_frequent_token_is_summed_in_float32(cfg):
+    """In bfloat16 a sum of ones stops at 256. What a CPU does hides this, so the dtype is looked at."""
+    embedding = Embedding(dataclasses.replace(cfg, dtype="bfloat16"))
+    tokens_BL = jnp.zeros((64, 16), jnp.int32)
+    params = embedding.init(jax.random.key(0), tokens_BL, tokens_BL)
+
+    def total(params):
+        x_BLD = embedding.apply(params, tokens_BL, tokens_BL)
+        assert x_BLD.dtype == jnp.bfloat16
+        return jnp.sum(x_BLD, dtype=jnp.float32)
+
+    jaxpr = jax.make_jaxpr(jax.grad(total))(params)
+    sums = [eqn.outvars[0].aval for eqn in jaxpr.eqns if eqn.primitive.name == "scatter-add"]
+    assert [(aval.shape, aval.dtype) for aval in sums] == [((60, 32), jnp.float32)]
+    assert (jax.grad(total)(params)["params"]["token"][0] == 64 * 16).all()
