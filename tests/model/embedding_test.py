@@ -9,7 +9,7 @@ from sibert_jax.model.encoder import Embedding
 
 
 def test_the_gradient_of_a_frequent_token_is_summed_in_float32(cfg):
-    """In bfloat16 a sum of ones stops at 256. What a CPU does hides this, so the dtype is looked at."""
+    """In bfloat16 a sum of ones stops at 256; a CPU hides this, so the dtype is looked at."""
     embedding = Embedding(dataclasses.replace(cfg, dtype="bfloat16"))
     tokens_BL = jnp.zeros((64, 16), jnp.int32)
     params = embedding.init(jax.random.key(0), tokens_BL, tokens_BL)
