@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from sibert_jax.model.relu_attention import IMPLS
 
 ARCHS = ("sibert", "sibert_qk_norm", "sibert_sandwich", "bert", "reparametrized")
+# Names of `jax.checkpoint_policies`: nothing, products with weights, all products.
+REMAT_POLICIES = ("nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable")
 RELU_ARCHS = ("sibert", "sibert_sandwich")  # the others have softmax
 
 
@@ -19,7 +21,7 @@ RELU_ARCHS = ("sibert", "sibert_sandwich")  # the others have softmax
 class ModelConfig:
     """Everything that shapes an encoder; a missing key is an error.
 
-    Only `attention_impl` has a default: earlier versions wrote configs without it, and it says how
+    Only the last two have defaults: earlier versions wrote configs without them, and they say how
     to compute, not what.
     """
 
@@ -40,6 +42,7 @@ class ModelConfig:
     scan_layers: bool  # stack the layers' parameters (leading axis N) and scan: compiles once
     remat: bool  # recompute each layer in the backward pass
     attention_impl: str = "auto"  # one of IMPLS, of ReLU attention; changes rounding only
+    remat_policy: str = "nothing_saveable"  # one of REMAT_POLICIES: what `remat` keeps of a layer
 
     def __post_init__(self):
         if self.arch not in ARCHS:
@@ -68,6 +71,11 @@ class ModelConfig:
             raise ValueError(
                 f"model.attention_impl={self.attention_impl!r} is unknown; choose one of "
                 f"{list(IMPLS)}."
+            )
+        if self.remat_policy not in REMAT_POLICIES:
+            raise ValueError(
+                f"model.remat_policy={self.remat_policy!r} is unknown; choose one of "
+                f"{list(REMAT_POLICIES)}."
             )
         keeps_no_weights = self.attention_impl in ("blockwise", "pallas")
         if keeps_no_weights and self.arch not in RELU_ARCHS:

@@ -129,7 +129,8 @@ class LayerStack(nn.Module):
 
         if c.remat:
             # Inside a scan, XLA cannot merge the recomputation away, so CSE need not be prevented.
-            run = nn.remat(run, prevent_cse=not c.scan_layers)
+            policy = getattr(jax.checkpoint_policies, c.remat_policy)
+            run = nn.remat(run, prevent_cse=not c.scan_layers, policy=policy)
         if c.scan_layers:
             stack = nn.scan(
                 run,

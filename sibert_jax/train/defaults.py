@@ -138,6 +138,9 @@ def _model() -> ConfigDict:
     model.dtype = "float32"  # of matrix products: float32 | bfloat16
     model.scan_layers = True  # scan over stacked layers: compiles one layer once
     model.remat = False  # recompute layers in the backward pass: less memory, more time
+    # What remat keeps of a layer but its input: nothing_saveable |
+    # dots_with_no_batch_dims_saveable (products with weights) | dots_saveable (all products)
+    model.remat_policy = "nothing_saveable"
     model.attention_impl = "auto"  # auto | einsum | blockwise | pallas; docs/attention.md
     return model
 

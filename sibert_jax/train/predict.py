@@ -45,7 +45,8 @@ def predict(
             "workdir of a fine-tuned run."
         ) from None
     if "model" in settings:
-        settings["model"].setdefault("attention_impl", ADDED["model.attention_impl"])
+        for key in ("attention_impl", "remat_policy"):
+            settings["model"].setdefault(key, ADDED[f"model.{key}"])
     run = build.run_config(ml_collections.ConfigDict(settings))
     if run.model.attention_impl == "pallas":  # whoever was trained on TPUs may predict elsewhere
         run = dataclasses.replace(run, model=dataclasses.replace(run.model, attention_impl="auto"))

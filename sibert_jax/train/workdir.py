@@ -21,7 +21,8 @@ from sibert_jax.train.errors import ConfigError
 # Keys that may change when a run is resumed: they say where and how long, not what is computed,
 # or what to do about a bad step, which is decided when one has stopped the run.
 MAY_CHANGE = (
-    "model.attention_impl",  # changes rounding only
+    "model.attention_impl",  # changes rounding only, as does what is recomputed
+    "model.remat",
     "mesh.",
     "distributed.",
     "checkpoint.",
@@ -42,7 +43,11 @@ MAY_CHANGE = (
 )
 
 # Keys that runs of earlier versions lack, with the value that does what those did.
-ADDED = {"model.attention_impl": "auto", "task.loss_blocks": 1}
+ADDED = {
+    "model.attention_impl": "auto",
+    "model.remat_policy": "nothing_saveable",
+    "task.loss_blocks": 1,
+}
 
 LOCK = "lock"  # names the process that is at work in the directory
 

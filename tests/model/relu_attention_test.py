@@ -176,6 +176,7 @@ def test_an_encoder_gives_the_same_features_by_every_form(cfg, inputs):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"remat_policy": "everything"}, r"model\.remat_policy='everything' is unknown"),
         ({"attention_impl": "fast"}, r"model\.attention_impl='fast' is unknown"),
         ({"attention_impl": "blockwise", "arch": "bert"}, r"model\.arch='bert' has softmax"),
         ({"attention_impl": "pallas", "arch": "bert"}, r'model\.attention_impl="pallas" is for'),
