@@ -21,7 +21,7 @@ TINY = {
     "model.ffn_width": 32,
     "data.source": "text",
     "data.valid_path": "",
-    "data.valid_fraction": 0.1,
+    "data.valid_fraction": 0.25,
     "data.vocab": "",
     "optim.head.warmup_steps": 1,
     "train.num_steps": 4,
