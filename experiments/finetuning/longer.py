@@ -4,7 +4,7 @@ ARMS = {
     ("sibert", "runs/mini_sibert"): (1e-3, 3e-3),
     ("sibert", ""): (1e-3, 3e-3),
     ("bert", "runs/mini_bert"): (3e-4,),
-    ("bert", ""): (3e-4,),
+    ("bert", ""): (1e-3,),
 }
 
 
