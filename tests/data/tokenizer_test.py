@@ -68,6 +68,17 @@ def test_word_by_word_gives_the_ids_of_whole_texts(batch):
     assert [ids.tolist() for ids in found] == expected
 
 
+def test_words_that_never_occur_may_fill_up_the_vocabulary(tokenizer, tmp_path):
+    texts = ["the unaffable embeddings, [unused7]", "naïve 中国"]
+    unused = [f"[unused{i}]" for i in range(1, 1 + -len(PIECES) % 128)]
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join([*PIECES, *unused]) + "\n", encoding="utf-8")
+    filled = Tokenizer.load(path)
+    assert filled.vocab_size % 128 == 0
+    for found, wanted in zip(filled.encode_batch(texts), tokenizer.encode_batch(texts)):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_forgetting_words_changes_nothing(tokenizer, monkeypatch):
     batches = [["the unaffable", "wanted"], ["embeddings the"], ["the the", "cafe naive want"]]
     expected = [[ids.tolist() for ids in tokenizer.encode_batch(batch)] for batch in batches]
