@@ -111,9 +111,10 @@ def read_config(path: pathlib.Path) -> ModelConfig:
         raise InteropError(f"{path} cannot be read: {error}.") from None
     if not isinstance(values, dict) or "format" not in values or values["format"] != FORMAT:
         raise InteropError(f'{path} has no "format": "{FORMAT}", so it was not written here.')
-    fields = {field.name for field in dataclasses.fields(ModelConfig)} - {
-        "attention_impl",
-        "remat_policy",
+    fields = {
+        field.name
+        for field in dataclasses.fields(ModelConfig)
+        if field.default is dataclasses.MISSING  # the others say how to compute, not what
     }
     if absent := sorted(fields - set(values)):
         raise InteropError(f"{path} lacks the key {absent[0]!r}.")

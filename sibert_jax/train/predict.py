@@ -45,10 +45,14 @@ def predict(
             "workdir of a fine-tuned run."
         ) from None
     if "model" in settings:
-        for key in ("attention_impl", "remat_policy"):
-            settings["model"].setdefault(key, ADDED[f"model.{key}"])
+        for key, value in ADDED.items():
+            section, name = key.split(".")
+            if section == "model":
+                settings["model"].setdefault(name, value)
     run = build.run_config(ml_collections.ConfigDict(settings))
-    if run.model.attention_impl == "pallas":  # whoever was trained on TPUs may predict elsewhere
+    if (
+        run.model.attention_impl == "pallas"
+    ):  # whoever was trained with kernels may predict elsewhere
         run = dataclasses.replace(run, model=dataclasses.replace(run.model, attention_impl="auto"))
     task, new = build.load_new_text(run, path, Tokenizer.load(directory / "vocab.txt"))
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)

@@ -25,9 +25,8 @@ def tiny(tmp_path):
     def make(arch):
         config = train_step.model_config(arch, width=16, batch_size=8, vocab_size=512)
         config.data.source, config.data.path = "text", str(text)
-        config.data.valid_fraction = (
-            0.25  # of 40 documents: some, whatever the version of Python says
-        )
+        # Of 40 documents: some, whatever the version of Python says.
+        config.data.valid_fraction = 0.25
         config.data.cache_dir = str(tmp_path / "cache")
         config.data.seq_len = config.model.max_len = 32
         config.train.num_steps, config.train.log_every_steps = 5, 2

@@ -4,6 +4,7 @@ import functools
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sibert_jax.model import relu_attention
@@ -68,3 +69,22 @@ def assert_close(found, wanted, tolerance):
         scale = max(np.abs(b).max(), 1.0)  # a row with one valid key has a gradient of 0
         error = np.abs(np.asarray(a, np.float64) - b).max() / scale
         assert error <= tolerance, f"{name}: {error}"
+
+
+def assert_within_rounding(impl, dtype, share_of_padding, seed):
+    """float32 and bfloat16 inputs give outputs and gradients of their dtype, near the formula."""
+    *floats, valid, segments = inputs(seed, 3, 150, 2, 8, 2, share_of_padding)
+    floats = [jnp.asarray(x, dtype) for x in floats]
+    wanted = reference(*(np.asarray(x, np.float32) for x in floats), valid, segments)
+    found = computed(impl, *floats, valid, segments)
+    assert all(x.dtype == dtype for x in (found[0], *found[2:]))
+    assert_close(found, wanted, 5e-6 if dtype == jnp.float32 else 2e-2)
+
+
+def assert_no_number_is_no_dead_row(impl):
+    """A row with a NaN among its scores is NaN, and not dead."""
+    q, k, v, *_, valid, _ = inputs(6, 2, 8, 1, 8)
+    q[0, 1, 0, 0] = np.nan
+    out, dead = relu_attention(q, k, v, valid | True, impl=impl)
+    assert np.isnan(out[0, 1]).all()
+    assert not dead[0, 0, 1, 0]

@@ -5,13 +5,13 @@ import re
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from sibert_jax.model import relu_attention
 from sibert_jax.model.relu_attention import pallas_gpu
 from tests.model.attention_reference import (
     assert_close,
+    assert_no_number_is_no_dead_row,
+    assert_within_rounding,
     computed,
     in_float64,
     inputs,
@@ -58,22 +58,13 @@ def test_value_and_gradients_are_those_of_the_formula(length, width, num_segment
 @pytest.mark.parametrize("share_of_padding", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_each_dtype_stays_within_its_rounding_of_the_formula(dtype, share_of_padding):
-    *floats, valid, segments = inputs(4, 3, 150, 2, 8, 2, share_of_padding)
-    floats = [jnp.asarray(x, dtype) for x in floats]
-    wanted = reference(*(np.asarray(x, np.float32) for x in floats), valid, segments)
-    found = computed("pallas", *floats, valid, segments)
-    assert all(x.dtype == dtype for x in (found[0], *found[2:]))
-    assert_close(found, wanted, 5e-6 if dtype == jnp.float32 else 2e-2)
+    assert_within_rounding("pallas", dtype, share_of_padding, seed=4)
 
 
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.slow
 def test_a_score_that_is_not_a_number_is_not_taken_for_a_dead_row():
-    q, k, v, *_, valid, _ = inputs(6, 2, 8, 1, 8)
-    q[0, 1, 0, 0] = np.nan
-    out, dead = relu_attention(q, k, v, valid | True, impl="pallas")
-    assert np.isnan(out[0, 1]).all()
-    assert not dead[0, 0, 1, 0]
+    assert_no_number_is_no_dead_row("pallas")
 
 
 @pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="JAX 0.11 lowers for GPUs only on one")

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from sibert_jax.model import relu_attention
 from sibert_jax.model.relu_attention import pallas_tpu
 from sibert_jax.train import sharding
 from tests.model.attention_reference import (
     assert_close,
+    assert_no_number_is_no_dead_row,
+    assert_within_rounding,
     computed,
     in_float64,
     inputs,
@@ -57,12 +58,7 @@ def test_value_and_gradients_are_those_of_the_formula(length, num_segments):
 @pytest.mark.parametrize("share_of_padding", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_each_dtype_stays_within_its_rounding_of_the_formula(dtype, share_of_padding):
-    *floats, valid, segments = inputs(3, 3, 150, 2, 8, 2, share_of_padding)
-    floats = [jnp.asarray(x, dtype) for x in floats]
-    wanted = reference(*(np.asarray(x, np.float32) for x in floats), valid, segments)
-    found = computed("pallas", *floats, valid, segments)
-    assert all(x.dtype == dtype for x in (found[0], *found[2:]))
-    assert_close(found, wanted, 5e-6 if dtype == jnp.float32 else 2e-2)
+    assert_within_rounding("pallas", dtype, share_of_padding, seed=3)
 
 
 @pytest.mark.usefixtures("interpreted")
@@ -78,11 +74,7 @@ def test_a_power_of_two_on_the_queries_changes_no_bit_and_divides_their_gradient
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.slow
 def test_a_score_that_is_not_a_number_is_not_taken_for_a_dead_row():
-    q, k, v, *_, valid, _ = inputs(6, 2, 8, 1, 8)
-    q[0, 1, 0, 0] = np.nan
-    out, dead = relu_attention(q, k, v, valid | True, impl="pallas")
-    assert np.isnan(out[0, 1]).all()
-    assert not dead[0, 0, 1, 0]
+    assert_no_number_is_no_dead_row("pallas")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from sibert_jax.model.relu_attention import rows
+from sibert_jax.model.relu_attention.block_spec import block_spec
 
 BLOCK = 64  # queries or keys, a power of two
 LEAST = 16  # features at least: what tensor cores multiply
@@ -117,13 +118,6 @@ def _sum_over_blocks(
     order = "BH" + kept
     blocks = sizes | {"B": None, "H": None, kept: BLOCK}
 
-    def spec(letters: str) -> pl.BlockSpec:
-        def index(*grid):
-            place = dict(zip(order, grid))
-            return tuple(place.get(letter, 0) for letter in letters)
-
-        return pl.BlockSpec(tuple(blocks[letter] for letter in letters), index)
-
     def kernel(*refs):
         read, write = refs[: len(operands)], refs[len(operands) :]
         held = {i: ref[...] for i, ref in enumerate(read) if kept in operands[i][0]}
@@ -143,8 +137,8 @@ def _sum_over_blocks(
     return pl.pallas_call(
         kernel,
         grid=tuple(sizes[letter] // (blocks[letter] or 1) for letter in order),
-        in_specs=[spec(letters) for letters, _ in operands],
-        out_specs=[spec(letters) for letters, _ in results],
+        in_specs=[block_spec(letters, blocks, order) for letters, _ in operands],
+        out_specs=[block_spec(letters, blocks, order) for letters, _ in results],
         out_shape=[
             jax.ShapeDtypeStruct([sizes[letter] for letter in letters], dtype)
             for letters, dtype in results

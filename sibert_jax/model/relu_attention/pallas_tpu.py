@@ -15,6 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from sibert_jax.model.relu_attention import rows
+from sibert_jax.model.relu_attention.block_spec import block_spec
 
 LANES = 128
 LONGEST_BLOCK = 512  # queries or keys, a multiple of LANES: float32 scores of a block take 1 MB
@@ -140,13 +141,6 @@ def _sum_over_blocks(
     blocks = sizes | {"B": None, "H": None} | {letter: _block(sizes[letter]) for letter in "LM"}
     last = len(order) - 1
 
-    def spec(letters: str) -> pl.BlockSpec:
-        def index(*grid):
-            place = dict(zip(order, grid))
-            return tuple(place.get(letter, 0) for letter in letters)
-
-        return pl.BlockSpec(tuple(blocks[letter] for letter in letters), index)
-
     def kernel(*refs):
         ends = len(operands), len(operands) + len(results)
         read, write, sums = refs[: ends[0]], refs[ends[0] : ends[1]], refs[ends[1] :]
@@ -167,8 +161,8 @@ def _sum_over_blocks(
     return pl.pallas_call(
         kernel,
         grid=tuple(sizes[letter] // (blocks[letter] or 1) for letter in order),
-        in_specs=[spec(letters) for letters, _ in operands],
-        out_specs=[spec(letters) for letters, _ in results],
+        in_specs=[block_spec(letters, blocks, order) for letters, _ in operands],
+        out_specs=[block_spec(letters, blocks, order) for letters, _ in results],
         out_shape=[
             jax.ShapeDtypeStruct([sizes[letter] for letter in letters], dtype)
             for letters, dtype in results

@@ -86,6 +86,7 @@ def test_32_real_examples_are_learnt_by_heart(config, tmp_path, task, optim):
     scores = learnt(config, tmp_path / "train.tsv", tmp_path / "run")
     if task == "stsb":  # where scores are equal their ranks are not to be told apart
         assert scores["pearson"] > 0.99, scores
+        assert scores["spearman"] > 0.98, scores
     else:
         assert set(scores.values()) == {1.0}, scores
 
