@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from benchmarks import measuring, train_step
-from configs import glue, squad1
+from sibert_jax.configs import glue, squad1
 from sibert_jax.data.tokenizer import SPECIAL_PIECES
 from sibert_jax.train.session import Session
 from sibert_jax.train.step import TrainState

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import ml_collections
 
 from benchmarks import measuring
-from configs import mini
 from sibert_jax.checkpoint import Checkpoints
+from sibert_jax.configs import mini
 from sibert_jax.train import build, sharding
 from sibert_jax.train.session import Session, check_divisible
 from sibert_jax.train.step import TrainState

@@ -5,7 +5,7 @@ Command:  python -m sibert_jax.main --config=configs/bert_base.py --workdir=runs
 Stated by Li et al. 2022: pretraining loss 1.479.
 """
 
-from configs import sibert_base
+from sibert_jax.configs import sibert_base
 
 
 def get_config():

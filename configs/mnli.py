@@ -7,7 +7,7 @@ Not stated there, and set here as in BERT (Devlin et al. 2019, A.3): batch 32, t
           warm-up, linear decay, dropout 0.1. The learning rate is ours.
 """
 
-from configs import glue, sibert_base
+from sibert_jax.configs import glue, sibert_base
 
 
 def get_config():

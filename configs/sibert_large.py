@@ -5,7 +5,7 @@ Command:  python -m sibert_jax.main --config=configs/sibert_large.py --workdir=r
 Stated there: pretraining loss 1.322 (1.404 without the clip, BERT + Adam 1.181).
 """
 
-from configs import sibert_base
+from sibert_jax.configs import sibert_base
 
 
 def get_config():

@@ -14,7 +14,7 @@ Not stated there, and set here as in BERT (Devlin et al. 2019, §4.2, A.3 and it
           10 % of warm-up, linear decay, BERT's rate 5e-5, dropout 0.1. SIBERT's rates are ours.
 """
 
-from configs import bert_base, glue, sibert_base
+from sibert_jax.configs import bert_base, glue, sibert_base
 from sibert_jax.train.defaults import finetuning_config
 
 CHOICES = {"size": ("base", "mini"), "arch": ("sibert", "bert"), "optim": ("paper", "recipe")}

@@ -9,7 +9,7 @@ Not stated there, and set here as in BERT (Devlin et al. 2019, §4.3): as config
           epochs in batches of 48.
 """
 
-from configs import squad1
+from sibert_jax.configs import squad1
 
 
 def get_config(variant: str = ""):

@@ -5,7 +5,7 @@ T: sst2 · mrpc · cola · rte · mnli · squad; A: sibert · bert; O: paper · 
    its encoder)
 """
 
-from configs import glue, squad1
+from sibert_jax.configs import glue, squad1
 
 STEPS = 200
 # Steps in an epoch of each training set, in batches of 32.

@@ -8,7 +8,7 @@ import json
 import pathlib
 import sys
 
-from configs import sibert_base, sibert_large
+from sibert_jax.configs import sibert_base, sibert_large
 from sibert_jax.train.compile_only import compile_only, described_devices
 
 EXAMPLES_PER_DEVICE = 16

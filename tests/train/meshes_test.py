@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from configs import mini
 from sibert_jax.checkpoint import Checkpoints
+from sibert_jax.configs import mini
 from sibert_jax.train import build, sharding
 from sibert_jax.train.session import Session
 

@@ -20,7 +20,7 @@ class NoCheckpoints:
 @pytest.mark.slow
 def test_one_step_of_base_at_batch_8_and_length_128(config, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
-    from configs import sibert_base
+    from sibert_jax.configs import sibert_base
 
     base = sibert_base.get_config()
     base.data = config.data

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 @pytest.fixture
 def get_config(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
-    from configs import glue
+    from sibert_jax.configs import glue
 
     return glue.get_config
 

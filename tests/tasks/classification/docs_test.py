@@ -46,7 +46,7 @@ def test_the_commands_pretrain_finetune_and_predict():
 
 def test_the_variants_of_the_page_are_those_of_the_config(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
-    from configs import glue
+    from sibert_jax.configs import glue
 
     words = re.findall(r"`(\w+)`", SECTION.split("Variants of the config:")[1].split("They")[0])
     assert words == [*glue.FILES, "sibert", "bert", "paper", "recipe"]

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from configs import glue
+from sibert_jax.configs import glue
 from sibert_jax.data.text_files import matching_files, read_lines
 from sibert_jax.tasks.classification.glue import TASKS
 from tests.tasks.classification.conftest import WORDS, train_one

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from configs import squad1, squad2
+from sibert_jax.configs import squad1, squad2
 from sibert_jax.train import build
 from sibert_jax.train.errors import ConfigError
 

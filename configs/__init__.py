@@ -1,0 +1,1 @@
+"""Configurations of runs; `--config=NAME` finds them by name, from an installed package too."""
