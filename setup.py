@@ -25,7 +25,16 @@ TRAIN = [
 ]
 TFDS = ["tensorflow-datasets>=4.9.10", "array_record>=0.8.1", "importlib_resources"]
 TF = ["tensorflow-cpu>=2.21"]
-DEV = ["equinox>=0.13", "hypothesis>=6.150", "pytest>=9", "pytest-xdist>=3.8", "ruff==0.17.6"]
+DEV = [
+    "build>=1.3",
+    "equinox>=0.13",
+    "hypothesis>=6.150",
+    "pytest>=9",
+    "pytest-xdist>=3.8",
+    "ruff==0.17.6",
+    "setuptools>=77",  # builds the wheel in the tests
+    "twine>=6",
+]
 
 setuptools.setup(
     name="sibert_jax",
@@ -34,8 +43,12 @@ setuptools.setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords="jax optax transformers sgd weight-decay scale-invariance bert",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["sibert_jax", "sibert_jax.*"]),
+    package_data={"sibert_jax": ["py.typed"]},
+    entry_points={"console_scripts": ["sibert_jax = sibert_jax.__main__:main"]},
     install_requires=CORE,
     extras_require={
         "train": TRAIN,
@@ -46,7 +59,10 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
     },
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
+        "Typing :: Typed",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

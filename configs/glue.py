@@ -12,6 +12,7 @@ Stated by Li et al. 2022: BERT is fine-tuned with Adam, SIBERT with LAMB. Set he
 """
 
 from sibert_jax.train.defaults import finetuning_config
+from sibert_jax.train.errors import ConfigError
 
 # Training set, evaluation set and further sets, as they lie below glue/.
 FILES = {
@@ -33,13 +34,13 @@ def get_config(variant: str = "task=sst2"):
     allowed = {"task": tuple(FILES), "arch": ("sibert", "bert"), "optim": ("paper", "recipe")}
     for name, value in choice.items():
         if name not in allowed:
-            raise ValueError(f"configs/glue.py: {name!r} is unknown; there are {list(allowed)}.")
+            raise ConfigError(f"configs/glue.py: {name!r} is unknown; there are {list(allowed)}.")
         if value not in allowed[name]:
-            raise ValueError(
+            raise ConfigError(
                 f"configs/glue.py:{name}={value} is unknown; choose one of {list(allowed[name])}."
             )
     if choice["arch"] == "bert" and choice["optim"] == "recipe":
-        raise ValueError("configs/glue.py: optim=recipe is for arch=sibert, not for bert.")
+        raise ConfigError("configs/glue.py: optim=recipe is for arch=sibert, not for bert.")
     config = finetuning_config("classification")
     config.task.dataset = choice["task"]
     paths = [f"glue/{name}.tsv*" if name else "" for name in FILES[choice["task"]]]

@@ -8,6 +8,7 @@ Results:  experiments/mini
 """
 
 from sibert_jax.train.defaults import default_config
+from sibert_jax.train.errors import ConfigError
 
 
 def get_config(arch: str = "sibert"):
@@ -37,5 +38,5 @@ def get_config(arch: str = "sibert"):
             config.optim.schedule = "linear"
             config.optim.warmup_steps = 120
         case _:
-            raise ValueError(f"configs/mini.py:{arch} is unknown; there are sibert and bert.")
+            raise ConfigError(f"configs/mini.py:{arch} is unknown; there are sibert and bert.")
     return config

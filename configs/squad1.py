@@ -16,6 +16,7 @@ Not stated there, and set here as in BERT (Devlin et al. 2019, §4.2, A.3 and it
 
 from sibert_jax.configs import bert_base, glue, sibert_base
 from sibert_jax.train.defaults import finetuning_config
+from sibert_jax.train.errors import ConfigError
 
 CHOICES = {"size": ("base", "mini"), "arch": ("sibert", "bert"), "optim": ("paper", "recipe")}
 
@@ -48,10 +49,10 @@ def parse(variant: str) -> dict[str, str]:
         name, _, value = part.partition("=")
         if value not in CHOICES.get(name, ()):
             allowed = ", ".join(f"{name}={'|'.join(values)}" for name, values in CHOICES.items())
-            raise ValueError(f"configs/squad1.py: {part!r} is unknown; there are {allowed}.")
+            raise ConfigError(f"configs/squad1.py: {part!r} is unknown; there are {allowed}.")
         choice[name] = value
     if choice["arch"] == "bert" and choice["optim"] == "recipe":
-        raise ValueError("configs/squad1.py: optim=recipe is for arch=sibert, not for bert.")
+        raise ConfigError("configs/squad1.py: optim=recipe is for arch=sibert, not for bert.")
     return choice
 
 

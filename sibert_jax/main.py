@@ -1,135 +1,107 @@
 """Trains from a config, or labels new text with the model that a run has trained.
 
-python -m sibert_jax.main --config=configs/demo.py --workdir=DIR
+python -m sibert_jax.main --config=demo --workdir=DIR [--config.KEY=VALUE ...]
 python -m sibert_jax.main --workdir=DIR --predict=FILE
 """
 
-import re
+import argparse
 import sys
 import time
-from typing import NoReturn
+from collections.abc import Sequence
 
-from absl import app, flags, logging
-from ml_collections import config_flags
-
-from sibert_jax.train.errors import WRONG_INPUT
-from sibert_jax.train.signals import Stopped, StopRequest
+from sibert_jax import command
+from sibert_jax.files import user_path
 
 STARTED = time.monotonic()
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; a second call resumes it.")
-_PREDICT = flags.DEFINE_string(
-    "predict", None, "File of new text for the model in --workdir; its answers go to stdout."
-)
-_COMPILE_ONLY = flags.DEFINE_string(
-    "compile_only",
-    None,
-    "Compile the step for so many fake devices, or for a TPU topology such as v5e:4x4; say what "
-    "it needs, and end.",
-)
-_PROFILE = flags.DEFINE_string(
-    "profile", None, "START:STOP, steps to trace into the workdir's `profile`, such as 10:20."
-)
 
-
-def parse(argv: list[str]) -> list[str]:
-    """Parses flags; a key that does not exist or a stray argument ends with one sentence."""
-    flags.register_multi_flags_validator(
-        ["config", "predict"],
-        lambda given: (given["config"] is None) != (given["predict"] is None),
-        "give --config to train, or --predict to label new text",
+def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the overrides of the config; wrong ones end with one sentence."""
+    parser = command.parser(
+        "sibert_jax.main", __doc__, epilog="Every key: sibert_jax/train/defaults.py."
     )
-    flags.register_multi_flags_validator(
-        ["workdir", "config", "compile_only"],
-        lambda given: (
-            given["workdir"] is not None
-            or (given["config"] is not None and given["compile_only"] is not None)
-        ),
-        "Flag --workdir must have a value other than None.",
+    parser.add_argument(
+        "--config",
+        metavar="NAME[:VARIANT]",
+        help="a configuration: a Python file, or the name of one that comes with the package",
     )
-    flags.register_multi_flags_validator(
-        ["config", "compile_only", "profile"],
-        lambda given: (
-            given["profile"] is None
-            or (given["config"] is not None and given["compile_only"] is None)
-        ),
-        "--profile traces training: give --config with it, and no --compile_only",
+    parser.add_argument(
+        "--workdir",
+        type=user_path,
+        metavar="DIR",
+        help="directory of the run; the same command again resumes it",
     )
-    try:
-        rest = flags.FLAGS(argv)
-        if _CONFIG.value is not None:
-            _CONFIG.value.lock()  # a file that failed to load raises only now
-    except flags.Error as error:
-        # What a config file refuses by ValueError, such as a variant, comes with a traceback.
-        refusal = re.search(r"^ValueError: (.+)", str(error).rstrip().splitlines()[-1])
-        fail(refusal[1] if refusal else f"{error}")
-    except AttributeError as error:
-        fail(unknown_key(str(error)))
-    except (OSError, TypeError) as error:
-        fail(f"--config: {' '.join(str(error).split())}")
-    if rest[1:]:
-        fail(f"stray argument {rest[1]!r}; overrides look like --config.optim.learning_rate=1e-3.")
-    return rest
+    parser.add_argument(
+        "--predict",
+        type=user_path,
+        metavar="FILE",
+        help="file of new text for the model in --workdir; its answers go to stdout",
+    )
+    parser.add_argument(
+        "--compile_only",
+        metavar="DEVICES",
+        help="compile the step for so many fake devices, or for a TPU topology such as v5e:4x4; "
+        "print what it needs, and end",
+    )
+    parser.add_argument(
+        "--profile",
+        metavar="START:STOP",
+        help="steps to trace into the `profile` folder of the workdir, such as 10:20",
+    )
+    given, overrides = parser.parse_known_args(arguments)
+    if (given.config is None) == (given.predict is None):
+        command.fail("give --config to train, or --predict to label new text.")
+    if given.predict is not None and overrides:
+        command.fail(f"stray argument {overrides[0]!r}; --predict has its settings from --workdir.")
+    if given.workdir is None and given.compile_only is None:
+        command.fail("--workdir is missing: name a directory for the run.")
+    if given.profile is not None and (given.config is None or given.compile_only is not None):
+        command.fail("--profile traces training: give --config with it, and no --compile_only.")
+    return given, overrides
 
 
-def unknown_key(text: str) -> str:
-    """The sentence for an override that names no key, from the text of the AttributeError."""
-    key = re.search(r"'(\w+)'", text.replace("\\", ""))
-    nearest = re.search(r'Did you mean "(\w+)"', text)
-    hint = f"; did you mean {nearest[1]!r}?" if nearest else "."
-    return f"the config has no key {key[1] if key else text!r}{hint}"
-
-
-def fail(sentence: str, status: int = WRONG_INPUT) -> NoReturn:
-    """Ends the program with a sentence on stderr."""
-    print(f"error: {sentence}", file=sys.stderr)
-    sys.exit(status)
-
-
-def main(argv: list[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Trains; what goes wrong through no fault of the code is told in one sentence."""
-    del argv
+    given, overrides = parse(arguments)
+    from sibert_jax.train.signals import Stopped, StopRequest
+
     stop = StopRequest()
     stop.catch()  # until the process ends: a late signal must not turn its exit status
     try:
-        _train(stop)
+        _train(given, overrides, stop)
     except Stopped as signalled:
         print(f"{signalled}: stopped before the first step; run again to go on", file=sys.stderr)
     finally:
         stop.defer()
+    return 0
 
 
-def _train(stop: StopRequest) -> None:
+def _train(given: argparse.Namespace, overrides: list[str], stop) -> None:
+    from absl import logging
+
     logging.set_verbosity(logging.FATAL)  # Orbax tells at length what is told here in a sentence
     from sibert_jax.train import build, launch
     from sibert_jax.train.compile_only import compile_only, described_devices, markdown
+    from sibert_jax.train.config_file import load_config
     from sibert_jax.train.loop import train
     from sibert_jax.train.metrics import say
     from sibert_jax.train.predict import predict
     from sibert_jax.train.profiling import ProfiledSteps
 
     try:
-        if _PREDICT.value is not None:
-            print("\n".join(predict(_WORKDIR.value, _PREDICT.value, say)))
+        if given.predict is not None:
+            print("\n".join(predict(given.workdir, given.predict, say)))
             return
-        if _COMPILE_ONLY.value is not None:
-            devices = described_devices(_COMPILE_ONLY.value)
-            print(markdown(compile_only(_CONFIG.value, devices)))
+        config = load_config(given.config, overrides)
+        if given.compile_only is not None:
+            print(markdown(compile_only(config, described_devices(given.compile_only))))
             return
-        profile = None if _PROFILE.value is None else ProfiledSteps.parse(_PROFILE.value)
-        with launch.join(build.run_config(_CONFIG.value).distributed) as hosts:
-            train(
-                _CONFIG.value,
-                _WORKDIR.value,
-                stop=stop,
-                hosts=hosts,
-                started=STARTED,
-                profile=profile,
-            )
+        profile = None if given.profile is None else ProfiledSteps.parse(given.profile)
+        with launch.join(build.run_config(config).distributed) as hosts:
+            train(config, given.workdir, stop=stop, hosts=hosts, started=STARTED, profile=profile)
     except launch.EXPECTED as error:
-        fail(str(error), launch.exit_status(error))
+        command.fail(str(error), launch.exit_status(error))
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    command.run(main)

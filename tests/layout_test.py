@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "tasks": {"model", "data"},
     "train": {"optim", "homogeneity", "checkpoint", "tasks", "model", "data"},
 }
+ANYWHERE = {"command", "files", "lazy"}  # needs nothing of ours but the exit statuses
 FRONT_DOORS = ("main.py", "__main__.py", "sweep.py")
 
 
@@ -45,7 +46,7 @@ def test_no_import_points_up(package):
     files = [path for path in (PACKAGE / package).rglob("*.py") if path.name not in FRONT_DOORS]
     assert files
     for path in files:
-        wrong = imported_packages(path) - MAY_IMPORT[package] - {package, "__version__"}
+        wrong = imported_packages(path) - MAY_IMPORT[package] - ANYWHERE - {package, "__version__"}
         assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}"
 
 

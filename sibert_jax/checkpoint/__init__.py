@@ -3,8 +3,17 @@
 Command line: python -m sibert_jax.checkpoint {list,verify,show,diff,export} DIR.
 """
 
-from sibert_jax.checkpoint.checkpoints import Checkpoints
-from sibert_jax.checkpoint.errors import CheckpointError
-from sibert_jax.checkpoint.transfer import newest_verified, restore_params, start_from
+from sibert_jax import lazy
 
 __all__ = ["CheckpointError", "Checkpoints", "newest_verified", "restore_params", "start_from"]
+
+__getattr__ = lazy.attributes(
+    __name__,
+    {
+        "CheckpointError": "errors",
+        "Checkpoints": "checkpoints",
+        "newest_verified": "transfer",
+        "restore_params": "transfer",
+        "start_from": "transfer",
+    },
+)

@@ -1,28 +1,23 @@
 """Looks after checkpoints: python -m sibert_jax.checkpoint {list,verify,show,diff,export} DIR."""
 
 import argparse
-import os
 import pathlib
-import sys
+from collections.abc import Sequence
 
-import jax
-from absl import logging
-
-from sibert_jax.checkpoint import commands
+from sibert_jax import command
 from sibert_jax.checkpoint.errors import CheckpointError, CorruptError
-from sibert_jax.checkpoint.export import export
-from sibert_jax.checkpoint.transfer import checkpoints_in
+from sibert_jax.files import user_path
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="python -m sibert_jax.checkpoint", description=__doc__)
+    top = command.parser("sibert_jax.checkpoint", __doc__)
     sub = top.add_subparsers(dest="command", required=True, metavar="command")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
-        command = sub.add_parser(name, help=text, description=text)
-        command.add_argument("directory", help="workdir of a run, or its checkpoints")
-        return command
+        added = sub.add_parser(name, help=text, description=text)
+        added.add_argument("directory", type=user_path, help="workdir of a run, or its checkpoints")
+        return added
 
     add("list", "step, date, size of every checkpoint, and whether its files are all there; quick")
     add("verify", "reads every checkpoint, compares every number; exit status 1 if one is bad")
@@ -32,13 +27,17 @@ def parser() -> argparse.ArgumentParser:
     diff.add_argument("a", help="a step")
     diff.add_argument("b", help="a step, or the directory of another run's checkpoint")
     exporting = add("export", "parameters to one .safetensors file")
-    exporting.add_argument("file", type=pathlib.Path)
+    exporting.add_argument("file", type=user_path)
     exporting.add_argument("--step", help="the newest if not given")
     return top
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs one command; returns the exit status."""
+    from sibert_jax.checkpoint import commands
+    from sibert_jax.checkpoint.export import export
+    from sibert_jax.checkpoint.transfer import checkpoints_in
+
     directory = checkpoints_in(arguments.directory)
     if not directory.is_dir():
         raise CheckpointError(f"{directory} is no directory.")
@@ -67,9 +66,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _checkpoint(directory: pathlib.Path, step: str | None) -> pathlib.Path:
+    from sibert_jax.checkpoint import commands
+
     if step is None:
         return commands.newest(directory)
-    path = directory / step if step.isdecimal() else pathlib.Path(step).expanduser().absolute()
+    path = directory / step if step.isdecimal() else user_path(step).absolute()
     if not path.is_dir():
         raise CheckpointError(f"there is no checkpoint {path}.")
     return path
@@ -87,23 +88,20 @@ def _print(lines) -> None:
         print(line)
 
 
-def main() -> None:
-    """Ends with one sentence on stderr and exit status 2 where something is wrong."""
-    arguments = parser().parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Does what the command line says; one sentence on stderr where something is wrong."""
+    given = parser().parse_args(arguments)
+    import jax
+    from absl import logging
+
     logging.set_verbosity(logging.FATAL)  # Orbax tells at length what is told here in a sentence
     # On the host alone: the accelerators may be training.
     jax.config.update("jax_platforms", "cpu")
     try:
-        status = run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # such as `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        return run(given)
     except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
-    sys.exit(status)
+        command.fail(str(error))
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -1,6 +1,6 @@
 """Print the degree of every tensor of a network, its symmetries and the line that breaks them.
 
-    python -m sibert_jax.homogeneity --config=configs/sibert_base.py [--config.model.depth=2 ...]
+    python -m sibert_jax.homogeneity --config=sibert_base [--config.model.depth=2 ...]
     python -m sibert_jax.homogeneity my_package.my_module:my_function
 
 `my_function()` takes nothing and returns (fn, params, *args). Exit status: 0 if the network is
@@ -10,18 +10,19 @@ of params), 1 if not, 2 if the input is wrong.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import pathlib
-import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
-from ml_collections import config_flags
 
+from sibert_jax import command
+from sibert_jax.files import user_path
 from sibert_jax.homogeneity import (
     Obstruction,
     Report,
@@ -32,11 +33,6 @@ from sibert_jax.homogeneity import (
 from sibert_jax.homogeneity.flow import edges
 from sibert_jax.homogeneity.layout import column, lanes, without_common_prefix
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
-_OUT = flags.DEFINE_string("out", "", "Folder for homogeneity.md and homogeneity.png; empty: none.")
-_INSIDE = flags.DEFINE_bool("inside", False, "List tensors that stay inside their module too.")
-_NUMERICAL = flags.DEFINE_bool("numerical", False, "Also rescale random parameters and compare.")
-
 MAX_NODES = 40  # of the picture; deeper modules are drawn as one
 FACTORS = (0.5, 3.0)  # by which --numerical rescales
 
@@ -45,39 +41,60 @@ class WrongInput(Exception):
     """One sentence about what the command line lacks."""
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Analyse what the command line names and print it; return the exit status."""
+    given, overrides = parse(arguments)
     try:
-        if (_CONFIG.value is None) == (len(arguments) < 2):
-            raise WrongInput("give either --config=FILE or the dotted path of a function.")
-        subject = _from_config() if _CONFIG.value is not None else _from_path(arguments[1])
-        fn, params, args, mask = subject
+        found = (
+            _from_config(given.config, overrides) if given.config else _from_path(given.function)
+        )
+        fn, params, args, mask = found
         report = analyse(fn, params, *args)
     except (ValueError, WrongInput) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    text = describe(report, mask)
-    if _NUMERICAL.value:
+        command.fail(" ".join(str(error).split()))
+    text = describe(report, mask, inside=given.inside)
+    if given.numerical:
         text += "\n\n" + _numerical(fn, params, args, mask)
     print(text)
-    if _OUT.value:
-        out = pathlib.Path(_OUT.value)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "homogeneity.md").write_text(text + "\n", encoding="utf-8")
-        draw(report, mask, out / "homogeneity.png")
-        print(f"\n{out / 'homogeneity.md'}\n{out / 'homogeneity.png'}")
+    if given.out:
+        given.out.mkdir(parents=True, exist_ok=True)
+        (given.out / "homogeneity.md").write_text(text + "\n", encoding="utf-8")
+        draw(report, mask, given.out / "homogeneity.png")
+        print(f"\n{given.out / 'homogeneity.md'}\n{given.out / 'homogeneity.png'}")
     return 0 if report.is_invariant(mask) else 1
 
 
-def _from_config() -> tuple:
+def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options and the overrides of the config; wrong ones end with one sentence."""
+    parser = command.parser("sibert_jax.homogeneity", __doc__)
+    parser.add_argument("function", nargs="?", metavar="MODULE:FUNCTION", help="what to analyse")
+    parser.add_argument("--config", metavar="NAME[:VARIANT]", help="or the loss of a configuration")
+    parser.add_argument(
+        "--out",
+        type=user_path,
+        metavar="DIR",
+        help="folder for homogeneity.md and homogeneity.png",
+    )
+    parser.add_argument(
+        "--inside", action="store_true", help="list tensors that stay inside their module too"
+    )
+    parser.add_argument(
+        "--numerical", action="store_true", help="also rescale random parameters and compare"
+    )
+    given, overrides = parser.parse_known_args(arguments)
+    if (given.config is None) == (given.function is None):
+        command.fail("give either --config=NAME or the dotted path of a function.")
+    if given.config is None and overrides:
+        command.fail(f"stray argument {overrides[0]!r}; see --help.")
+    return given, overrides
+
+
+def _from_config(name: str, overrides: list[str]) -> tuple:
     """Return the loss of a config's task, with abstract parameters and batch."""
     from sibert_jax.train import build
-    from sibert_jax.train.errors import ConfigError
+    from sibert_jax.train.config_file import load_config
 
-    try:
-        run = build.run_config(_CONFIG.value)
-    except (ConfigError, OSError) as error:  # OSError: the file, which is read only now
-        raise WrongInput(" ".join(str(error).split())) from None
+    run = build.run_config(load_config(name, overrides))
     task = build.analysable_task(build.bare_task(run), run)
     batch = task.abstract_batch(2, task.seq_lens[-1])
     params = jax.eval_shape(task.init, jax.random.key(run.seed), batch)
@@ -113,9 +130,9 @@ def _from_path(path: str) -> tuple:
     return found[0], found[1], found[2:], None
 
 
-def describe(report: Report, mask: Any) -> str:
+def describe(report: Report, mask: Any, *, inside: bool) -> str:
     """Write the table, the symmetries, the blocks and the first obstruction as Markdown."""
-    lines = ["# Degrees", "", report.table(mask, inside=_INSIDE.value), "", "# Symmetries", ""]
+    lines = ["# Degrees", "", report.table(mask, inside=inside), "", "# Symmetries", ""]
     for symmetry in report.symmetries():
         lines.append("- " + ", ".join(f"{name}: {k}" for name, k in symmetry.items()))
     lines += ["", "# Scale-invariant blocks", ""]
@@ -219,16 +236,5 @@ def _links(report: Report, mask: Any) -> list[tuple[str, str, str]]:
         depth -= 1
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Parse the flags and load the config; wrong input ends with one sentence."""
-    try:
-        rest = flags.FLAGS(argv)
-        _CONFIG.value  # noqa: B018  (loads the file)
-    except (flags.Error, AttributeError, OSError, TypeError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    return rest
-
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    command.run(main)

@@ -4,8 +4,11 @@ Needs numpy and matplotlib, and nothing of this package: a folder copied from a 
 enough. `python -m sibert_jax.report DIR [DIR ...] --out=DIR` is the same from the command line.
 """
 
-from sibert_jax.report.figure import draw
-from sibert_jax.report.run import Run, UnreadableRun, read_run
-from sibert_jax.report.table import table
+from sibert_jax import lazy
 
 __all__ = ["Run", "UnreadableRun", "draw", "read_run", "table"]
+
+__getattr__ = lazy.attributes(
+    __name__,
+    {"Run": "run", "UnreadableRun": "run", "draw": "figure", "read_run": "run", "table": "table"},
+)

@@ -1,71 +1,34 @@
-"""python -m sibert_jax.report DIR [DIR ...] --out=DIR: writes report.png and report.md."""
+"""Loss, norms against the predicted equilibrium, clip rate and rotation of one or several runs.
 
-import argparse
-import contextlib
-import os
-import pathlib
-import sys
-from collections.abc import Callable, Sequence
+python -m sibert_jax.report DIR [DIR ...] --out=DIR    writes report.png and report.md
+"""
 
-from sibert_jax.report.figure import draw
-from sibert_jax.report.run import UnreadableRun, read_run
-from sibert_jax.report.table import table
+from collections.abc import Sequence
+
+from sibert_jax import command
+from sibert_jax.files import user_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the runs, write both files, print their paths; 1 and one sentence on bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sibert_jax.report",
-        description="Loss, norms against the predicted equilibrium, clip rate and rotation of one "
-        "or several runs, as report.png and report.md.",
+    """Reads the runs, writes both files and prints their paths."""
+    parser = command.parser("sibert_jax.report", __doc__)
+    parser.add_argument(
+        "runs", nargs="+", type=user_path, metavar="DIR", help="folder of a run (its --workdir)"
     )
-    parser.add_argument("runs", nargs="+", metavar="DIR", help="folder of a run (its --workdir)")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the two files")
-    parsed = parser.parse_args(arguments)
+    parser.add_argument(
+        "--out", required=True, type=user_path, metavar="DIR", help="folder for the two files"
+    )
+    given = parser.parse_args(arguments)
+    from sibert_jax.report.run import UnreadableRun
+    from sibert_jax.report.write import write
+
     try:
-        for path in report(parsed.runs, pathlib.Path(parsed.out)):
+        for path in write(given.runs, given.out):
             print(path)
     except (UnreadableRun, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        command.fail(str(error))
     return 0
 
 
-def report(directories: Sequence[str], out: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """Write `report.png` and `report.md` of some run folders to `out`; the paths of the two."""
-    resolved = [pathlib.Path(directory).resolve() for directory in directories]
-    for i, path in enumerate(resolved):
-        if path in resolved[:i]:
-            raise UnreadableRun(f"{directories[i]} was given twice; name each run once")
-    runs = [read_run(directory) for directory in directories]
-    text = f"# Report\n\n![Loss, norms, rotation and clip rate](report.png)\n\n{table(runs)}"
-    figure = draw(runs)
-    if out.exists() and not out.is_dir():
-        raise UnreadableRun(f"--out={out} is a file; name a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    picture, page = out / "report.png", out / "report.md"
-    _write_both(
-        {
-            picture: lambda path: figure.savefig(path, format="png"),
-            page: lambda path: path.write_text(text, encoding="utf-8"),
-        }
-    )
-    return picture, page
-
-
-def _write_both(writers: dict[pathlib.Path, Callable[[pathlib.Path], object]]) -> None:
-    """Write all files under other names first: an old report is replaced whole or not at all."""
-    unfinished = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in writers}
-    try:
-        for path, write in writers.items():
-            write(unfinished[path])
-        for path, temporary in unfinished.items():
-            temporary.replace(path)
-    finally:
-        for temporary in unfinished.values():
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -190,14 +190,17 @@ def parameter_table(params) -> str:
 
 @functools.cache
 def git_commit() -> str | None:
-    """The commit of this code, as of the first call; None outside of a repository."""
+    """The commit of this code, as of the first call; None where it is not in its own checkout."""
     return _git("rev-parse", "HEAD")
 
 
 def _git(*args: str) -> str | None:
-    here = pathlib.Path(__file__).parent
+    here = pathlib.Path(sibert_jax.__file__).parents[1]
+    # Installed below another project, the enclosing repository is not that of this package.
+    if not (here / ".git").exists():
+        return None
     try:
         done = subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # installed without git or outside of it
+    except (OSError, subprocess.CalledProcessError):  # no git, or not this user's folder
         return None
     return done.stdout.strip()

@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import logging
 from safetensors import safe_open
 
+from sibert_jax import command
 from sibert_jax.checkpoint import Checkpoints
-from sibert_jax.checkpoint import __main__ as command
 from sibert_jax.checkpoint import manifest as manifests
+from sibert_jax.checkpoint.__main__ import main
 from tests.checkpoint.conftest import make_state
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -31,12 +33,11 @@ def workdir(two, tmp_path):
 @pytest.fixture
 def call(capsys, monkeypatch):
     """Runs the command in this process; returns status, stdout and stderr."""
-    monkeypatch.setattr(command.logging, "set_verbosity", lambda level: None)
+    monkeypatch.setattr(logging, "set_verbosity", lambda level: None)
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["checkpoint", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:
-            command.main()
+            command.run(main, [str(argument) for argument in arguments])
         return exit_.value.code, *capsys.readouterr()
 
     return call

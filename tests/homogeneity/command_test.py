@@ -59,7 +59,7 @@ def test_a_function_that_is_invariant_without_a_proof_is_listed_as_such(tmp_path
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "give either --config=FILE or the dotted path"),
+        ((), "give either --config=NAME or the dotted path"),
         (("no_such_module:f",), "'no_such_module:f' cannot be imported"),
         (("--config=no_such_file.py",), "no_such_file.py"),
         (("network:of_one",), "network:of_one() raised TypeError: of_one() missing 1 required"),

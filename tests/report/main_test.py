@@ -3,8 +3,16 @@ import sys
 
 import pytest
 
-import sibert_jax.report.__main__ as front_door
+from sibert_jax.report import write
 from sibert_jax.report.__main__ import main
+
+
+def refused(capsys, *arguments) -> str:
+    """The sentence with which the command ends."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert ended.value.code == 2
+    return capsys.readouterr().err
 
 
 @pytest.fixture
@@ -24,22 +32,22 @@ def test_both_files_are_written_and_their_paths_printed(runs, tmp_path, capsys):
     assert sorted(path.name for path in out.iterdir()) == ["report.md", "report.png"]
 
 
-def test_bad_input_is_one_sentence_and_a_non_zero_exit_and_writes_nothing(runs, tmp_path, capsys):
+def test_bad_input_is_one_sentence_and_status_2_and_writes_nothing(runs, tmp_path, capsys):
     out = tmp_path / "report"
-    assert main([runs[0], str(tmp_path / "nowhere"), f"--out={out}"]) == 1
-    assert capsys.readouterr().err == f"error: no such directory: {tmp_path}/nowhere\n"
+    wanted = f"error: no such directory: {tmp_path}/nowhere\n"
+    assert refused(capsys, runs[0], tmp_path / "nowhere", f"--out={out}") == wanted
     assert not out.exists()
 
 
 def test_a_run_given_twice_is_refused(runs, tmp_path, capsys):
-    assert main([runs[0], runs[0] + "/../first", f"--out={tmp_path}/report"]) == 1
-    assert "first was given twice; name each run once" in capsys.readouterr().err
+    sentence = refused(capsys, runs[0], runs[0] + "/../first", f"--out={tmp_path}/report")
+    assert "first was given twice; name each run once" in sentence
 
 
 def test_an_out_that_is_a_file_is_refused(runs, tmp_path, capsys):
     (tmp_path / "report").write_text("mine")
-    assert main([*runs, f"--out={tmp_path}/report"]) == 1
-    assert "report is a file; name a folder" in capsys.readouterr().err
+    sentence = refused(capsys, *runs, f"--out={tmp_path}/report")
+    assert "report is a file; name a folder" in sentence
     assert (tmp_path / "report").read_text() == "mine"
 
 
@@ -52,9 +60,8 @@ def test_a_disk_that_fills_up_leaves_the_old_report_whole(runs, tmp_path, capsys
         path.touch()
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(front_door.pathlib.Path, "write_text", full)
-    assert main([*runs, f"--out={out}"]) == 1
-    assert "No space left on device" in capsys.readouterr().err
+    monkeypatch.setattr(write.pathlib.Path, "write_text", full)
+    assert "No space left on device" in refused(capsys, *runs, f"--out={out}")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 

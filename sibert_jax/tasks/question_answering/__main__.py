@@ -1,14 +1,18 @@
-"""Scores a file of predictions by the official metrics and prints them as JSON.
+"""Prints EM and F1 of SQuAD 1.1 or 2.0 as the official scripts compute them, in percent.
 
 python -m sibert_jax.tasks.question_answering --data=dev.json --predictions=predictions.json
+
+Files may be .json, .json.gz or .json.xz.
 """
 
-import argparse
 import json
+import pathlib
 import sys
 from collections.abc import Sequence
 
+from sibert_jax import command
 from sibert_jax.data.errors import DataError
+from sibert_jax.files import user_path
 from sibert_jax.tasks.question_answering.dataset import (
     read_dataset,
     read_na_probs,
@@ -18,15 +22,17 @@ from sibert_jax.tasks.question_answering.scoring import evaluate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the metrics; 1 and one sentence on bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sibert_jax.tasks.question_answering",
-        description="EM and F1 of SQuAD 1.1 or 2.0 as the official scripts compute them, in "
-        "percent. Files may be .json, .json.gz or .json.xz.",
+    """Prints the metrics."""
+    parser = command.parser("sibert_jax.tasks.question_answering", __doc__)
+    parser.add_argument(
+        "--data", required=True, type=user_path, help="SQuAD file with the gold answers"
     )
-    parser.add_argument("--data", required=True, help="SQuAD file with the gold answers")
-    parser.add_argument("--predictions", required=True, help='{id: answer text, "": no answer}')
-    parser.add_argument("--na_probs", help="{id: probability or odds of no answer}, SQuAD 2.0")
+    parser.add_argument(
+        "--predictions", required=True, type=user_path, help='{id: answer text, "": no answer}'
+    )
+    parser.add_argument(
+        "--na_probs", type=user_path, help="{id: probability or odds of no answer}, SQuAD 2.0"
+    )
     parser.add_argument(
         "--na_threshold",
         type=float,
@@ -37,13 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         metrics = score(parsed.data, parsed.predictions, parsed.na_probs, parsed.na_threshold)
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        command.fail(str(error))
     print(json.dumps(metrics, indent=2))
     return 0
 
 
-def score(data: str, predictions: str, na_probs: str | None, na_threshold: float) -> dict:
+def score(
+    data: pathlib.Path,
+    predictions: pathlib.Path,
+    na_probs: pathlib.Path | None,
+    na_threshold: float,
+) -> dict:
     """The metrics of a file of predictions; questions without one are counted on stderr."""
     dataset = read_dataset(data)
     if na_probs and not dataset.unanswerable:
@@ -61,4 +71,4 @@ def score(data: str, predictions: str, na_probs: str | None, na_threshold: float
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -1,0 +1,68 @@
+"""What all commands share: they end with one sentence, and with the same exit statuses."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from sibert_jax.train.errors import WRONG_INPUT
+
+# Top-level modules that the core does not bring, by the extra that does.
+EXTRAS = {
+    "train": (
+        "clu",
+        "etils",
+        "flax",
+        "matplotlib",
+        "ml_collections",
+        "orbax",
+        "safetensors",
+        "tensorboardX",
+        "tokenizers",
+        "tqdm",
+    )
+}
+
+Main = Callable[[Sequence[str] | None], int | None]
+
+
+def run(main: Main, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command's `main` and exits with its status.
+
+    A missing extra is named, and a closed pipe, as of `| head`, ends the program quietly.
+
+    Args:
+      main: takes the arguments, returns an exit status; None: 0. It imports what the core lacks.
+      arguments: words after the command; None: those of this process.
+    """
+    try:
+        status = main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)
+        if extra is None:
+            raise
+        fail(f"this command needs {module}; install it with: pip install 'sibert_jax[{extra}]'")
+    sys.exit(status)
+
+
+def fail(sentence: str, status: int = WRONG_INPUT) -> NoReturn:
+    """Ends the program with a sentence on stderr."""
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(status)
+
+
+def parser(name: str, description: str, **options) -> argparse.ArgumentParser:
+    """An argument parser of `python -m NAME` that prints its description as it is written."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **options,
+    )

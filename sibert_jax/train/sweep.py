@@ -1,0 +1,206 @@
+"""The runs of a sweep: which there are, and those at work."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import IO, NamedTuple
+
+from sibert_jax.files import user_path
+from sibert_jax.report.sweep_table import Outcome
+from sibert_jax.train import build
+from sibert_jax.train.config_file import import_file, load_config, user_code
+from sibert_jax.train.errors import TRAINING_FAILED, ConfigError
+from sibert_jax.train.metrics import say
+from sibert_jax.train.signals import Stopped
+
+NOT_KEYS = ("config", "panel")  # what a point may say besides the config's keys
+LONGEST_NAME = 120  # characters of a folder's name
+POLL_SECONDS = 0.2
+
+
+class Point(NamedTuple):
+    """One run of a sweep."""
+
+    name: str  # of its folder
+    overrides: dict  # as the sweep file gave them
+    arguments: tuple[str, ...]  # for sibert_jax.main: --config and its overrides
+
+
+class Running(NamedTuple):
+    """A run at work, and the lock that is held until its result is written."""
+
+    point: Point
+    process: subprocess.Popen
+    lock: IO
+
+
+def read_sweep(
+    path: str | os.PathLike, config_file: str, overrides: Sequence[str]
+) -> tuple[str, tuple[Point, ...]]:
+    """The metric ("": each task's own) and the points, each checked as `sibert_jax.main` would.
+
+    Args:
+      path: the sweep file.
+      config_file: what points without a "config" of their own start from.
+      overrides: `--config.KEY=VALUE` for all points; those of a point come later and win.
+
+    Raises:
+      ConfigError: the file cannot be run, or a point has a key or a value that cannot work.
+    """
+    path = user_path(path)
+    with user_code(path):
+        module = import_file(path)
+        if not hasattr(module, "sweep"):
+            raise ConfigError(f"{path} has no function sweep(); write one that yields dicts.")
+        given = list(module.sweep())
+    if not given:
+        raise ConfigError(f"sweep() of {path} yields nothing.")
+    points = tuple(_point(path, config_file, overrides, values) for values in given)
+    names = [point.name for point in points]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"sweep() of {path} yields {twice} twice.")
+    return getattr(module, "METRIC", ""), points
+
+
+def _point(path: pathlib.Path, config_file: str, overrides: Sequence[str], values: dict) -> Point:
+    settings = {key: value for key, value in values.items() if key not in NOT_KEYS}
+    file = values.get("config", config_file)
+    own = [f"--config.{key}={value}" for key, value in settings.items()]
+    arguments = (f"--config={file}", *overrides, *own)
+    said = (f"{key}={value}" for key, value in values.items() if key != "panel")
+    name = ",".join(said).replace("/", "_")
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    try:
+        build.run_config(load_config(file, [*overrides, *own]))
+    except ConfigError as error:
+        raise ConfigError(f"{name or 'a point'} of {path}: {error}") from None
+    return Point(name or "default", values, arguments)
+
+
+class Sweep:
+    """The points of a sweep and what is known of each, as files in one folder."""
+
+    def __init__(self, directory: pathlib.Path, points: Sequence[Point]):
+        self.directory, self.points = directory, points
+        try:
+            for folder in ("runs", "results", "logs", "locks"):
+                (directory / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--workdir={directory} cannot be written: {error}.") from None
+
+    def run(self, workers: int) -> list[str]:
+        """Runs every point without a result that no other process holds; names what failed."""
+        running: list[Running] = []
+        failed: list[str] = []
+        waiting = list(self.points)
+        with _forwarding_signals(running) as stopped:
+            while (waiting and not stopped) or running:
+                while waiting and not stopped and len(running) < workers:
+                    running += self._start(waiting.pop(0))
+                for run in [run for run in running if run.process.poll() is not None]:
+                    running.remove(run)
+                    sentence = self._finish(run.point, run.process.returncode)
+                    run.lock.close()
+                    if sentence:
+                        failed.append(f"{run.point.name}: {sentence}")
+                if running:
+                    time.sleep(POLL_SECONDS)
+        if stopped:
+            raise Stopped(signal.Signals(stopped[0]).name)
+        return failed
+
+    def _start(self, point: Point) -> list[Running]:
+        """Starts a run, unless it has its result or another process is at it."""
+        lock = (self.directory / "locks" / point.name).open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say(f"{point.name}: another process is at it")
+            lock.close()
+            return []
+        if self._result(point).exists():
+            lock.close()
+            return []
+        say(f"{point.name}: started")
+        command = [sys.executable, "-m", "sibert_jax.main", *point.arguments]
+        command.append(f"--workdir={self.directory / 'runs' / point.name}")
+        with self._log(point).open("w") as log:
+            # The child inherits the lock, so that it holds even if this process is killed.
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, pass_fds=(lock.fileno(),), process_group=0
+            )
+        return [Running(point, process, lock)]
+
+    def _finish(self, point: Point, status: int) -> str:
+        """Notes the outcome of a run; returns what went wrong, if it is to be tried again."""
+        results = self.directory / "runs" / point.name / "results.json"
+        last = self._log(point).read_text(errors="replace").strip().splitlines()[-1:]
+        if status == TRAINING_FAILED:
+            outcome = {"status": "diverged", "reason": last[0]}
+        elif status == 0 and results.exists():
+            outcome = {"status": "finished", "results": json.loads(results.read_text())}
+        elif status == 0:
+            return "stopped before its last step"
+        else:
+            return f"exit status {status}, {' '.join(last)} (all of it: {self._log(point)})"
+        temporary = self._result(point).with_suffix(".tmp")
+        temporary.write_text(json.dumps({"overrides": point.overrides, **outcome}, indent=2))
+        temporary.rename(self._result(point))
+        say(f"{point.name}: {outcome['status']}")
+        return ""
+
+    def outcomes(self, metric: str) -> list[Outcome]:
+        """What is known so far, in the order of the sweep; "" stands for a task's main metric.
+
+        Raises:
+          ConfigError: a run has no such metric.
+        """
+        found = []
+        for point in self.points:
+            if not self._result(point).exists():
+                continue
+            result = json.loads(self._result(point).read_text())
+            if result["status"] == "diverged":
+                found.append(Outcome(point.overrides, metric, None))
+                continue
+            name = metric or result["results"]["main_metric"]
+            last = result["results"]["last"]
+            if f"eval/{name}" not in last:
+                measured = sorted(key.removeprefix("eval/") for key in last if key != "step")
+                raise ConfigError(f"METRIC={name!r} is not measured by {point.name}: {measured}.")
+            found.append(Outcome(point.overrides, name, last[f"eval/{name}"]))
+        return found
+
+    def _result(self, point: Point) -> pathlib.Path:
+        return self.directory / "results" / f"{point.name}.json"
+
+    def _log(self, point: Point) -> pathlib.Path:
+        return self.directory / "logs" / f"{point.name}.txt"
+
+
+@contextlib.contextmanager
+def _forwarding_signals(running: list[Running]) -> Iterator[list[int]]:
+    """Hands SIGTERM and SIGINT on to the runs, which save and exit; yields what came."""
+    stopped: list[int] = []
+
+    def forward(number, frame):
+        del frame
+        stopped.append(number)
+        for run in running:
+            run.process.send_signal(signal.SIGTERM)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,104 @@
+"""Configurations by name and path, and the sentence for each that cannot be loaded."""
+
+import pathlib
+
+import pytest
+
+from sibert_jax.train.config_file import find_config, load_config
+from sibert_jax.train.errors import ConfigError
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "variant"),
+    [
+        ("demo", "demo.py", None),
+        ("mini:bert", "mini.py", "bert"),
+        ("glue:task=sst2,arch=bert", "glue.py", "task=sst2,arch=bert"),
+        (f"{ROOT}/configs/mini.py:bert", "mini.py", "bert"),
+    ],
+)
+def test_a_bare_name_and_a_path_find_the_same_file(name, file, variant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, found = find_config(name)
+    assert path.samefile(ROOT / "configs" / file)
+    assert found == variant
+    assert load_config(name).train.global_batch_size == 32
+
+
+def test_the_home_directory_is_expanded_and_a_file_here_wins_over_a_shipped_name(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "demo").write_text("from sibert_jax.configs.demo import get_config")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_config("~/demo") == (tmp_path / "demo", None)
+    monkeypatch.chdir(tmp_path)
+    assert find_config("demo")[0] == pathlib.Path("demo")
+
+
+def test_overrides_have_the_type_of_their_key_and_the_last_one_counts():
+    words = "--config.seed=1 --config.seed 2 --config.optim.learning_rate=1 --noconfig.task.nsp"
+    config = load_config("demo", [*words.split(), "--config.mesh.data", "-1"])
+    assert (config.seed, config.optim.learning_rate, config.task.nsp) == (2, 1.0, False)
+    with pytest.raises(AttributeError, match="modle"):
+        config.modle = 1  # locked
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("--config.modle.width=3", "no key 'modle'; did you mean 'model'?"),
+        ("--config.optim.lerning_rate=1", "no key 'lerning_rate' in optim; did you mean 'optim.le"),
+        ("--config.optim.head.lr=1", "no key 'lr' in optim.head; there are b1, b2, eps, "),
+        ("--config.seed.x=1", "no key 'seed.x': seed is a value, not a section."),
+        ("--config.model=3", "'model' is a section of the config; set one of its keys."),
+        ("--config.train.num_steps=many", "--config.train.num_steps=many: invalid literal for int"),
+        ("config.seed=3", "stray argument 'config.seed=3'"),
+        ("--seed=3", "Unknown command line flag 'seed'"),
+    ],
+)
+def test_an_override_that_cannot_be_made_is_named(override, sentence):
+    with pytest.raises(ConfigError) as error:
+        load_config("demo", [override])
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("def get_config(:\n", "x.py, line 1: invalid syntax."),
+        ("import os\nimport no_such_module\n", "x.py, line 2: ModuleNotFoundError: No module nam"),
+        ("\n\nvalue = 1 / 0\n", "x.py, line 3: ZeroDivisionError: division by zero."),
+        ("value = 1\n", "x.py has no function get_config()."),
+        ("def get_config():\n    return {}\n", "get_config() returns dict, not a ConfigDict"),
+        ("def get_config():\n    return width\n", "x.py, line 2: NameError: name 'width' is not"),
+        ("def get_config():\n    raise ValueError('no\\nway')\n", "line 2: ValueError: no way."),
+        (b"\xff\xfe", "x.py"),
+    ],
+)
+def test_a_file_that_cannot_be_run_is_named_with_its_line(text, sentence, tmp_path):
+    path = tmp_path / "x.py"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError) as error:
+        load_config(str(path))
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("nowhere.py", "no file 'nowhere.py', and no configuration of that name; there are bert_"),
+        ("dmeo", "did you mean 'demo'?"),
+        ("configs", "no file 'configs'"),
+        ("mini:brt", "configs/mini.py:brt is unknown; there are sibert and bert."),
+        ("demo:x", "get_config() takes 0 positional arguments but 1 was given"),
+    ],
+)
+def test_a_name_that_is_no_configuration_is_told(name, sentence, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ConfigError) as error:
+        load_config(name)
+    assert sentence in str(error.value)
