@@ -10,5 +10,5 @@ __all__ = ["Run", "UnreadableRun", "draw", "read_run", "table"]
 
 __getattr__ = lazy.attributes(
     __name__,
-    {"Run": "run", "UnreadableRun": "run", "draw": "figure", "read_run": "run", "table": "table"},
+    {"Run": "run", "UnreadableRun": "run", "draw": "figure", "read_run": "run", "table": "tables"},
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sibert_jax.report.figure import draw
 from sibert_jax.report.run import UnreadableRun, read_run
-from sibert_jax.report.table import table
+from sibert_jax.report.tables import table
 
 
 def write(directories: Sequence[str], out: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:

@@ -99,7 +99,7 @@ TWO = squad(entry(is_impossible=False), entry("q2", answers=(), is_impossible=Tr
         (squad(entry()), {"q1": ""}, {"q1": 0.5}, "--na_probs is for SQuAD 2.0"),
     ],
 )
-def test_bad_predictions_are_one_sentence_and_status_1(
+def test_bad_predictions_are_one_sentence_and_status_2(
     write, capsys, data, predictions, na_probs, complaint
 ):
     arguments = [
@@ -108,7 +108,9 @@ def test_bad_predictions_are_one_sentence_and_status_1(
     ]
     if na_probs is not None:
         arguments.append(f"--na_probs={write('na.json', na_probs)}")
-    assert main(arguments) == 1
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
