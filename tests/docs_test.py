@@ -1,108 +1,244 @@
-"""Every block of code and every command of the README runs, at a size that fits a test."""
+"""Every block of code and every command of README and docs runs, where nothing of ours lies.
 
-import os
+The commands of a page run in its order, in a folder with files of the names that it uses: a small
+text, small GLUE and SQuAD files, a small BERT. Sizes and lengths of runs are made small.
+"""
+
+import json
+import lzma
 import pathlib
 import pydoc_data.topics
 import re
 import shlex
-import subprocess
-import sys
+import shutil
+import signal
+from collections.abc import Callable
 
+import jax
 import pytest
+from absl import logging
+
+from sibert_jax import command
+from sibert_jax.__main__ import COMMANDS
+from sibert_jax.interop import hugging_face
+from sibert_jax.main import main as train
+from sibert_jax.model import Encoder, ModelConfig
 
 ROOT = pathlib.Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-TINY = {
+PAGES = {path.name: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+# Commands that other tests run, as they need several processes, compilers or minutes.
+ELSEWHERE = {
+    "make ": "the two commands of CI",
+    "pip install": "tests/install_test.py",
+    "export GLIBC": "a setting of the shell",
+    "python -m benchmarks": "tests/benchmarks/docs_test.py",
+    "--config.distributed.": "tests/train/pods_test.py",
+    "--compile_only": "tests/train/compile_only_test.py",
+}
+MODEL = {
     "model.vocab_size": 512,
     "model.width": 16,
     "model.depth": 2,
     "model.num_heads": 2,
     "model.ffn_width": 32,
-    "data.source": "text",
-    "data.valid_path": "",
+    "model.max_len": 64,
+}
+PRETRAINING = MODEL | {
+    "data.cache_dir": "cache",
+    "data.seq_len": 32,
     "data.valid_fraction": 0.25,
-    "data.vocab": "",
     "optim.head.warmup_steps": 1,
-    "train.num_steps": 4,
+    "train.num_steps": 2,
     "train.global_batch_size": 8,
-    "train.log_every_steps": 2,
-    "train.eval_every_steps": 2,
+    "train.log_every_steps": 1,
+    "train.eval_every_steps": 0,
     "train.eval_batches": 1,
     "train.compilation_cache_dir": "",
-    "checkpoint.every_steps": 2,
+    "checkpoint.every_steps": 1,
 }
+FINETUNING = {
+    "data.num_seq_lens": 1,
+    "data.seq_len": 48,
+    "train.num_epochs": 1.0,
+    "train.global_batch_size": 8,
+    "train.eval_batches": 1,
+    "train.compilation_cache_dir": "",
+}
+SQUAD = {"data.cache_dir": "cache", "task.max_query_len": 12, "task.doc_stride": 16}
+SMALLER = {"1000": "1", "2000": "2", "--profile=1:3": "--profile=0:1"}  # steps that a page names
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(page: pathlib.Path, language: str) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def commands() -> list[str]:
-    """Commands of the shell blocks, each on one line; those of `make demo` as make prints them."""
-    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
-    plain = [line.split("#")[0].strip() for line in lines if line.strip()]
-    demo = subprocess.run(
-        ["make", "-n", "-o", ".venv/installed", "demo"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
+def commands(page: pathlib.Path) -> list[str]:
+    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    plain = (re.sub(r"(^|\s)#.*", "", line).strip() for line in lines)
+    return [line for line in plain if line and not any(part in line for part in ELSEWHERE)]
+
+
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if blocks(page, "python")])
+def test_the_blocks_of_code_run_one_after_another(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        for block in blocks(PAGES[name], "python"):
+            exec(compile(block, name, "exec"), names)
+    assert "print" not in "".join(blocks(PAGES[name], "python")) or capsys.readouterr().out
+
+
+def topics() -> list[str]:
+    """Documents of Python's help, a paragraph a line."""
+    parts = (topic.split("\n\n") for _, topic in sorted(pydoc_data.topics.topics.items())[:60])
+    kept = ([" ".join(part.split()) for part in topic if len(part) > 40] for topic in parts)
+    return ["\n".join(paragraphs) for paragraphs in kept if paragraphs]
+
+
+def write_stand_ins(folder: pathlib.Path) -> None:
+    """Files of the names that the pages use."""
+    documents = topics()
+    (folder / "text").mkdir()
+    (folder / "text/topics.txt").write_text("\n\n".join(documents[:30]), encoding="utf-8")
+    compressed = lzma.compress("\n\n".join(documents[30:]).encode())
+    (folder / "text/more.txt.xz").write_bytes(compressed)
+    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789.,:;()'\"`-_*/=[]<>|"]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
+    pieces += [f"##{letter}" for letter in letters if letter.isalnum()]
+    pieces += [f"[unused{i}]" for i in range(512 - len(pieces))]
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
+    (folder / "glue/SST-2").mkdir(parents=True)
+    rows = "".join(f"an object of type {i}\t{i % 2}\n" for i in range(16))
+    for name in ("train", "dev"):
+        (folder / f"glue/SST-2/{name}.tsv").write_text(f"sentence\tlabel\n{rows}")
+    (folder / "reviews.txt").write_text("a fine object\nanother type\n")
+    (folder / "squad").mkdir()
+    paragraphs = [
+        {
+            "context": f"The object number {i} has the type name{i} and no other.",
+            "qas": [
+                {
+                    "id": f"q{i}",
+                    "question": f"Which type has object {i}?",
+                    "answers": [{"text": f"name{i}", "answer_start": 32 + len(str(i))}],
+                }
+            ],
+        }
+        for i in range(16)
+    ]
+    for name in ("train", "dev"):
+        data = {"version": "1.1", "data": [{"title": "objects", "paragraphs": paragraphs}]}
+        (folder / f"squad/{name}-v1.1.json").write_text(json.dumps(data))
+    (folder / "questions.tsv").write_text("Which type?\tThe object has the type name7.\n")
+    write_bert(folder / "bert-base-uncased", folder / "vocab.txt")
+
+
+def write_bert(folder: pathlib.Path, vocabulary: pathlib.Path) -> None:
+    """A small BERT of Hugging Face's layout, of other sizes than any configuration's."""
+    cfg = ModelConfig(
+        arch="bert",
+        vocab_size=512,
+        max_len=64,
+        num_segments=2,
+        width=24,
+        depth=3,
+        num_heads=3,
+        ffn_width=48,
+        qkv_bias=False,
+        branch_scaling="none",
+        norm_eps=1e-12,
+        dropout=0.1,
+        init_std=0.02,
+        dtype="float32",
+        scan_layers=True,
+        remat=False,
+        attention_impl="auto",
     )
-    steps = [line for line in demo.stdout.splitlines() if line.startswith(".venv/bin/python -m")]
-    assert len(steps) == 2
-    return [line for line in plain if not line.startswith("make ")] + steps
-
-
-@pytest.mark.parametrize("block", blocks("python"))
-def test_python_blocks_run(block, capsys):
-    exec(compile(block, "README.md", "exec"), {})
-    assert capsys.readouterr().out
+    tokens = jax.numpy.ones((1, 8), jax.numpy.int32)
+    variables = Encoder(cfg).init(jax.random.key(0), tokens, 0 * tokens, tokens > 0)
+    hugging_face.write(folder, cfg, {"encoder": variables["params"]}, head="")
+    shutil.copyfile(vocabulary, folder / "vocab.txt")
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory) -> pathlib.Path:
-    documents = []
-    for topic in sorted(pydoc_data.topics.topics.values())[:60]:
-        paragraphs = [" ".join(part.split()) for part in topic.split("\n\n")]
-        documents.append("\n".join(part for part in paragraphs if len(part) > 40))
-    path = tmp_path_factory.mktemp("text") / "topics.txt"
-    path.write_text("\n\n".join(documents), encoding="utf-8")
-    return path
+def folder_of(tmp_path_factory) -> Callable[[], pathlib.Path]:
+    """Makes folders of stand-ins, each with a pretrained run to copy from."""
+    template = tmp_path_factory.mktemp("template")
+    write_stand_ins(template)
+
+    def make() -> pathlib.Path:
+        return shutil.copytree(template, tmp_path_factory.mktemp("page") / "work")
+
+    return make
 
 
-WORKDIRS = ("runs/mine", "runs/demo", "runs/large")
+@pytest.fixture
+def unchanged():
+    """Puts back what commands change for their whole process."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    verbosity = logging.get_verbosity()
+    yield
+    logging.set_verbosity(verbosity)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
-def test_every_command_is_of_one_of_the_runs():
-    assert all(sum(workdir in command for workdir in WORKDIRS) == 1 for command in commands())
+def overrides(words: list[str]) -> list[str]:
+    """What makes the run of a command small."""
+    (config,) = [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
+    values = FINETUNING if re.match("glue|mnli|squad", config) else PRETRAINING
+    values = values | (SQUAD if config.startswith("squad") else {})
+    return [f"--config.{key}={value}" for key, value in values.items()]
 
 
-@pytest.mark.parametrize(
-    "workdir", [WORKDIRS[0], *(pytest.param(w, marks=pytest.mark.slow) for w in WORKDIRS[1:])]
-)
-def test_shell_commands_run(text, workdir):
-    folder = text.parent
-    overrides = TINY | {"data.path": text, "data.cache_dir": folder / "cache"}
-    for command in (command for command in commands() if workdir in command):
-        words = shlex.split(command)
-        module = words[words.index("-m") + 1]
-        arguments = [re.sub(r"runs/", f"{folder}/runs/", word) for word in words[3:]]
-        if module == "sibert_jax.main":
-            arguments += [f"--config.{key}={value}" for key, value in overrides.items()]
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=ROOT,
-            env=os.environ | {"JAX_NUM_CPU_DEVICES": "8" if "config.mesh" in command else "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
-        if module == "sibert_jax.report":
-            assert (folder / workdir / "report/report.png").stat().st_size > 10_000
+def run(line: str) -> None:
+    """Runs one command in this process; fails if it does not end well."""
+    for found, smaller in SMALLER.items():
+        line = line.replace(found, smaller)
+    python, dash_m, module, *words = shlex.split(line)
+    assert (python, dash_m) == ("python", "-m"), line
+    modules = {name.removesuffix(".__main__"): name for name in COMMANDS.values()}
+    modules["sibert_jax.tasks.question_answering"] = "sibert_jax.tasks.question_answering.__main__"
+    main = __import__(modules[module], fromlist=["main"]).main
+    if any(word.startswith("--config=") for word in words):
+        words += overrides(words)
+    with pytest.raises(SystemExit) as ended:
+        command.run(main, words)
+    assert not ended.value.code, line
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+def missing_runs(lines: list[str]) -> list[str]:
+    """Runs that commands use and none of the page has made before."""
+    made, missing = set(), []
+    for line in lines:
+        used = set(re.findall(r"\bruns/\w+", line))
+        new = set(re.findall(r"--workdir=(runs/\w+)", line)) if "--config=" in line else set()
+        new |= set(re.findall(r"import \S+ (runs/\w+)", line))
+        missing += sorted(used - made - new - set(missing))
+        made |= new
+    return missing
+
+
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if commands(page)])
+def test_the_commands_run_one_after_another(name, folder_of, monkeypatch, unchanged):
+    folder = folder_of()
+    monkeypatch.chdir(folder)
+    lines = commands(PAGES[name])
+    for directory in missing_runs(lines):
+        words = ["--config=mini", f"--workdir={directory}", "--config.data.path=text/*.txt"]
+        train(words + [f"--config.{key}={value}" for key, value in PRETRAINING.items()])
+    for line in lines:
+        run(line)
+    made = {path.name for path in folder.rglob("*")}
+    if "report" in " ".join(lines):
+        assert "report.png" in made
+    if "squad" in " ".join(lines):
+        assert "nbest_predictions.json" in made
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    page = PAGES[name]
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{name}: {target}"
