@@ -18,6 +18,7 @@ from sibert_jax.data import (
     WeightedExamples,
     load_corpora,
 )
+from sibert_jax.data.errors import named_by
 from sibert_jax.model import Encoder, ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.apply import apply_model
 from sibert_jax.tasks.losses import cross_entropy, table_cross_entropy
@@ -256,6 +257,9 @@ def build_batches(
             shuffle=shuffle,
         )
 
-    sets = [examples(corpus, seed) for corpus in corpora.train]
-    train = sets[0] if len(sets) == 1 else WeightedExamples(sets, corpora.weights, seed)
-    return batches(train, seed, True), batches(examples(corpora.valid, 0), 0, False)
+    with named_by("data.path"):
+        sets = [examples(corpus, seed) for corpus in corpora.train]
+        train = sets[0] if len(sets) == 1 else WeightedExamples(sets, corpora.weights, seed)
+        train_batches = batches(train, seed, True)
+    with named_by("held-out text (data.valid_path, data.valid_fraction)"):
+        return train_batches, batches(examples(corpora.valid, 0), 0, False)
