@@ -16,8 +16,8 @@ class CorpusSpec:
       source: "builtin" (English found in any Python installation), "text" (files) or "tfds".
       path: for "text" files or globs, for "tfds" prepared directories (`DIR` or `DIR:SPLIT`);
         comma-separated, one corpus each; "" for "builtin", and where no text is loaded.
-      layout: what a line of a text file is: "paragraphs" (one each, a blank line between documents),
-        "wrapped" (a part of one, a blank line between paragraphs) or "auto" (whichever it looks).
+      layout: what the lines of a text file are: "paragraphs" (a blank line ends a document),
+        "wrapped" parts of them (a blank line ends a paragraph), or "auto": what they look like.
       weights: how often each corpus is drawn, one positive number a corpus; () draws in proportion
         to size, each example once an epoch.
       valid_path: like `path`, all of it one corpus; "" holds out `valid_fraction` instead.

@@ -8,9 +8,10 @@ import pytest
 from sibert_jax.data import layout
 from sibert_jax.data.layout import is_wrapped, joined_paragraphs
 
-WORDS = """the a house of stone where nobody had lived since autumn and its windows looked over
+TEXT = """the a house of stone where nobody had lived since autumn and its windows looked over
 fields that went down to river boats passed slowly under bridges with grain for mills she asked
-him whether he remembered what they said about light on water or only wind in reeds""".split()
+him whether he remembered what they said about light on water or only wind in reeds"""
+WORDS = TEXT.split()
 
 
 def sentences(count, seed=0):
