@@ -92,7 +92,8 @@ def cut(document: Document, num_chars: float) -> list[Document]:
             pieces[-1].append(part)
             size += len(part)
     if len(pieces) > 1 and size < num_chars / 2:
-        pieces[-2] += pieces.pop()
+        last = pieces.pop()
+        pieces[-1] += last
     return pieces
 
 

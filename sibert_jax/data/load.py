@@ -11,6 +11,7 @@ from sibert_jax.data import fingerprint
 from sibert_jax.data.cache import FORMAT_VERSION, Cache
 from sibert_jax.data.errors import DataError
 from sibert_jax.data.held_out import HeldOutShare
+from sibert_jax.data.learnt_vocabulary import find_tokenizer
 from sibert_jax.data.python_docs import builtin_source
 from sibert_jax.data.source import Source, shortened
 from sibert_jax.data.spec import CorpusSpec, split_paths
@@ -19,7 +20,6 @@ from sibert_jax.data.tfds_source import tfds_source
 from sibert_jax.data.token_corpus import CorpusWriter, TokenCorpus, open_corpus
 from sibert_jax.data.tokenise import write_corpora
 from sibert_jax.data.tokenizer import Tokenizer
-from sibert_jax.data.vocabulary import find_tokenizer
 
 MAX_UNKNOWN = 0.02  # share of [UNK] that is passed over in silence
 Progress = Callable[[str], None]
@@ -164,17 +164,17 @@ def _tokens(
     for note in entry.manifest["notes"]:
         progress(note)
     names = shortened([source.name for source in sources], "parts")
-    progress(f"{sources[0].key}: {_size(corpora, 'document')} in {names}")
+    parts = "parts of documents" if entry.manifest["in_pieces"] else "documents"
+    progress(f"{sources[0].key}: {_size(corpora, parts)} in {names}")
     if held_out:
-        part = "piece" if entry.manifest["held_out_pieces"] else "document"
-        held = f"{_size([held_out], part)} held out of it"
-        progress(f"data.valid_fraction={share.fraction:g}: {held}")
+        size = _size([held_out], parts)
+        progress(f"data.valid_fraction={share.fraction:g}: {size} held out of it")
     return _Tokens(corpora, held_out, np.fromfile(entry.path / "unigram_counts", np.int64))
 
 
-def _size(corpora: list[TokenCorpus], part: str) -> str:
-    parts, tokens = (sum(getattr(c, f"num_{n}") for c in corpora) for n in ("documents", "tokens"))
-    return f"{parts:,} {part}{'s' if parts != 1 else ''}, {tokens:,} tokens"
+def _size(corpora: list[TokenCorpus], parts: str) -> str:
+    num_parts = sum(corpus.num_documents for corpus in corpora)
+    return f"{num_parts:,} {parts}, {sum(corpus.num_tokens for corpus in corpora):,} tokens"
 
 
 def _write_tokens(
@@ -201,7 +201,7 @@ def _write_tokens(
     counts.tofile(directory / "unigram_counts")
     return {
         "corpora": corpora,
-        "held_out_pieces": share.is_of_pieces,
+        "in_pieces": share.is_of_pieces,
         "notes": [f"{source.key}: {note}" for source in sources if (note := source.note())],
     }
 

@@ -118,7 +118,9 @@ def read_lines(path: pathlib.Path) -> Iterator[str]:
             f"text ({error}); fetch it again"
         ) from error
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        raise DataError(
+            f"cannot read {path}: {error.strerror or error}; name a file that can be read"
+        ) from error
 
 
 def cut_at_spaces(text: str, max_chars: int) -> Iterator[str]:

@@ -364,25 +364,25 @@ def test_many_files_make_short_lines(make_spec, load, said, tmp_path, separator)
 
 
 @pytest.mark.parametrize(
-    ("text", "num_held_out"),
-    [("one document", 2), ("one line", 2), ("few documents", 2), ("no hash is low enough", 2)],
+    "text", ["one document", "one line", "few documents", "no hash is low enough"]
 )
-def test_few_documents_have_a_part_to_hold_out(make_spec, load, tmp_path, text, num_held_out):
+def test_few_documents_have_a_part_to_hold_out(make_spec, load, tmp_path, text):
     words = [f"word{i % 977}" for i in range(20_000)]
     sentences = [" ".join(words[i : i + 20]).capitalize() + "." for i in range(0, len(words), 20)]
     content = {
         "one document": "\n".join(sentences),
         "one line": " ".join(sentences),
         "few documents": "\n\n".join("\n".join(sentences[i::3]) for i in range(3)),
-        "no hash is low enough": "\n\n".join(sentences),
+        "no hash is low enough": "\n\n".join(
+            "\n".join(sentences[i : i + 20]) for i in range(0, 1000, 20)
+        ),
     }[text]
     (tmp_path / "a.txt").write_text(content)
-    fraction = 1e-3 if text == "no hash is low enough" else 0.02
-    corpora = load(make_spec(path=str(tmp_path / "a.txt"), valid_fraction=fraction))
+    corpora = load(make_spec(path=str(tmp_path / "a.txt"), valid_fraction=0.02))
     share = corpora.valid.num_tokens / (corpora.valid.num_tokens + corpora.train[0].num_tokens)
-    assert corpora.valid.num_documents >= num_held_out
-    assert corpora.train[0].num_documents >= num_held_out
-    assert fraction / 6 < share < 6 * fraction
+    assert corpora.valid.num_documents >= 2  # next-sentence prediction needs another one
+    assert corpora.train[0].num_documents >= 2
+    assert 0.01 < share < 0.08
 
 
 def wrapped(path, layout, newline="\n"):
