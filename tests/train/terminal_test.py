@@ -1,8 +1,11 @@
 """What a user sees: a bar and whole lines on a terminal, lines alone in a file."""
 
 import os
+import pathlib
 import pty
+import pydoc_data.topics
 import re
+import shlex
 import subprocess
 import sys
 import termios
@@ -12,6 +15,7 @@ import pytest
 
 from sibert_jax.train.metrics import plan
 
+ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = textwrap.dedent("""
     from sibert_jax.train.metrics import Progress, say
 
@@ -27,11 +31,14 @@ PROGRAM = textwrap.dedent("""
 SAID = ["before", *(f"{how} at {i}" for i in range(1, 5) for how in ("said", "told")), "after"]
 
 
-def on_a_terminal(command):
+def on_a_terminal(command, folder=ROOT):
     """What a command writes to a pseudo-terminal."""
     leader, follower = pty.openpty()
     termios.tcsetwinsize(follower, (40, 120))
-    process = subprocess.Popen(command, stdout=follower, stderr=follower)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=follower, stderr=follower
+    )
     os.close(follower)
     written = b""
     while True:
@@ -90,10 +97,16 @@ def test_the_plan_says_how_often_the_examples_are_seen(numbers, line):
 
 
 @pytest.mark.slow
-def test_the_last_line_of_a_run_stands_by_itself(tmp_path, text):
-    settings = {
-        "data.path": text,
-        "data.cache_dir": tmp_path / "cache",
+def test_the_command_of_the_page_on_text_says_what_the_page_shows(tmp_path):
+    """In a folder with a wrapped novel of one document and nothing else, on a terminal."""
+    topics = [" ".join(topic.split()) for topic in sorted(pydoc_data.topics.topics.values())[:60]]
+    novel = "\n\n".join("\n".join(textwrap.wrap(topic, 70)) for topic in topics)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/sherlock.txt").write_text(novel)
+    page = (ROOT / "docs/text.md").read_text(encoding="utf-8")
+    command, shown_there = re.findall(r"```(?:bash)?\n(.*?)```", page, flags=re.DOTALL)
+    small = {
+        "data.cache_dir": "cache",
         "model.vocab_size": 512,
         "model.width": 16,
         "model.ffn_width": 32,
@@ -102,10 +115,9 @@ def test_the_last_line_of_a_run_stands_by_itself(tmp_path, text):
         "train.log_every_steps": 1,
         "train.compilation_cache_dir": "",
     }
-    command = [sys.executable, "-m", "sibert_jax.main", "--config=configs/mini.py"]
-    command += [f"--workdir={tmp_path / 'run'}"]
-    command += [f"--config.{key}={value}" for key, value in settings.items()]
-    lines = shown(on_a_terminal(command))
-    assert any(re.match(r"data\.path: \d+ documents, [\d,]+ tokens in ", line) for line in lines)
-    assert any(re.match(r"4 steps of 32 examples: 0\.\d+ epochs", line) for line in lines)
-    assert [line for line in lines if line][-1].startswith("goodput ")
+    settings = [f"--config.{key}={value}" for key, value in small.items()]
+    found = shown(on_a_terminal([sys.executable, *shlex.split(command)[1:], *settings], tmp_path))
+    for line in shown_there.splitlines():
+        pattern = re.sub(r"[\d][\d,.]*", r"[\\d,.]+", re.escape(line).replace(r"\.", "."))
+        assert any(re.fullmatch(pattern, line) for line in found), line
+    assert [line for line in found if line][-1].startswith("goodput ")
