@@ -313,7 +313,7 @@ class Loop:
         since = time.perf_counter()
         with self.goodput.phase(phase):
             yield
-        self.speed.pause(time.perf_counter() - since)
+        self.speed.pause(since, time.perf_counter())
 
 
 def is_due(step: int, every_steps: int) -> bool:

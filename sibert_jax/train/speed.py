@@ -14,7 +14,7 @@ class Stretch(NamedTuple):
     step: int  # the last of them
     num_steps: int
     work: np.ndarray  # examples, tokens, FLOP
-    paused: float  # seconds of other work between them
+    pauses: list[tuple[float, float]]  # begin and end of other work before the last
     end: concurrent.futures.Future  # the time at which the device had done the last
 
 
@@ -35,11 +35,11 @@ class Speed:
         self._begin(step)
 
     def _begin(self, step: int) -> None:
-        self._step, self._paused, self._work = step, 0.0, np.zeros(3)
+        self._step, self._pauses, self._work = step, [], np.zeros(3)
 
-    def pause(self, seconds: float) -> None:
-        """Leaves out time spent on evaluation or checkpoints, while the device was idle."""
-        self._paused += seconds
+    def pause(self, begin: float, end: float) -> None:
+        """Leaves out a time by `time.perf_counter()`, such as that of an evaluation."""
+        self._pauses.append((begin, end))
 
     def add(self, examples: int, tokens: int, flops: float) -> None:
         """Counts the work of one update."""
@@ -53,16 +53,16 @@ class Speed:
           result: arrays that are computed when the step is done.
         """
         end = self._waiter.submit(_time_when_computed, result)
-        stretch = Stretch(step, step - self._step, self._work, self._paused, end)
+        stretch = Stretch(step, step - self._step, self._work, self._pauses, end)
         self._begin(step)
         return stretch
 
     def seconds(self, stretch: Stretch) -> float:
         """Seconds that a stretch took; to be asked for once of each, in order."""
-        end = stretch.end.result()
-        seconds = end - self._since - stretch.paused
-        self._since = end
-        return max(seconds, 1e-9)
+        begin, self._since = self._since, stretch.end.result()
+        # A pause may begin while the device is at work on the steps before.
+        paused = sum(max(0.0, stop - max(start, begin)) for start, stop in stretch.pauses)
+        return max(self._since - begin - paused, 1e-9)
 
     def close(self) -> None:
         """Ends the thread, once what it waits for is there."""

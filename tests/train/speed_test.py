@@ -74,12 +74,24 @@ def test_pauses_are_left_out_of_the_stretch_they_are_in(clock):
         stretches[-1].end.result()
         if step == 7:  # an evaluation
             clock.now += 50.0
-            speed.pause(50.0)
+            speed.pause(clock.now - 50.0, clock.now)
     assert [speed.seconds(stretch) for stretch in stretches] == [1.0, 1.0, 1.0]
     clock.now = 1000.0  # back at a checkpoint
     speed.restart(7)
     clock.now += 3.0
     assert speed.seconds(speed.end(8, np.zeros(()))) == 3.0
+
+
+def test_a_pause_while_the_device_works_counts_from_when_it_is_idle(clock):
+    speed, result = Speed(), Result()
+    first = speed.end(1, result)
+    clock.now = 2.0  # a program is compiled meanwhile, from 0 to 9
+    result.is_computed()
+    assert speed.seconds(first) == 2.0
+    clock.now = 9.0
+    speed.pause(0.0, 9.0)
+    clock.now = 12.0
+    assert speed.seconds(speed.end(2, np.zeros(()))) == 3.0
 
 
 def test_a_step_that_fails_fails_where_its_speed_is_asked_for():
