@@ -1,8 +1,7 @@
 """Mini encoders (2 layers × 128) on text files: SIBERT by the recipe, or BERT + AdamW.
 
 Command:  python -m sibert_jax.main --config=configs/mini.py:sibert --workdir=runs/mini \
-              --config.data.path='text/wiki_train.txt.xz,text/books_train.txt.xz' \
-              --config.data.valid_path='text/wiki_valid.txt.xz,text/books_valid.txt.xz'
+              --config.data.path='text/*.txt'
 Variants: mini.py:sibert (the default) · mini.py:bert
 Results:  experiments/mini
 """
@@ -16,8 +15,6 @@ def get_config(arch: str = "sibert"):
     config.task.nsp = False
     config.model.num_segments = 1
     config.data.source = "text"
-    config.data.path = "text/*_train.txt.xz"
-    config.data.valid_path = "text/*_valid.txt.xz"
     config.train.num_steps = 1200
     config.train.eval_every_steps = 100
     config.train.eval_batches = 32

@@ -26,8 +26,6 @@ def get_config():
     config.model.dropout = 0.1
     config.model.dtype = "bfloat16"
     config.data.source = "text"
-    config.data.path = "text/*_train.txt.xz"
-    config.data.vocab = "vocab.txt"
     config.optim.eta_lambda = 0.0
     config.optim.learning_rate = 8e-4
     config.optim.weight_decay = 1e-2

@@ -74,6 +74,11 @@ class PretrainingBatches:
         return self._masker.num_masked
 
     @property
+    def num_examples(self) -> int:
+        """Examples of an epoch."""
+        return len(self._examples)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches in which every example comes at least once."""
         return -(-len(self._examples) // self.global_batch_size)

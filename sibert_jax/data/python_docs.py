@@ -5,6 +5,7 @@ Python version, so that a later `pip install` does not change a run.
 """
 
 import ast
+import dataclasses
 import importlib.util
 import inspect
 import os
@@ -61,7 +62,8 @@ def builtin_source(cache: Cache, progress: Callable[[str], None]) -> Source:
     limits = (MAX_TEXT_BYTES, MAX_SOURCE_BYTES, MAX_FILE_BYTES, MIN_DOCUMENTED, MIN_SENTENCES)
     key = fingerprint.digest(FORMAT_VERSION, *limits, MIN_WORDS, MIN_LETTERS)
     entry = cache.load_or_build(f"builtin-{version}-{key}", build)
-    return text_source((str(entry.path / "python_docs.txt"),))
+    source = text_source((str(entry.path / "python_docs.txt"),), "data.source", "paragraphs")
+    return dataclasses.replace(source, name="Python's documentation")
 
 
 def gather_documents(

@@ -3,6 +3,7 @@
 import dataclasses
 
 from sibert_jax.data.errors import DataError
+from sibert_jax.data.layout import LAYOUTS
 
 SOURCES = ("builtin", "text", "tfds")
 
@@ -14,7 +15,9 @@ class CorpusSpec:
     Args:
       source: "builtin" (English found in any Python installation), "text" (files) or "tfds".
       path: for "text" files or globs, for "tfds" prepared directories (`DIR` or `DIR:SPLIT`);
-        comma-separated, one corpus each; "" for "builtin".
+        comma-separated, one corpus each; "" for "builtin", and where no text is loaded.
+      layout: what the lines of a text file are: "paragraphs" (a blank line ends a document),
+        "wrapped" parts of them (a blank line ends a paragraph), or "auto": what they look like.
       weights: how often each corpus is drawn, one positive number a corpus; () draws in proportion
         to size, each example once an epoch.
       valid_path: like `path`, all of it one corpus; "" holds out `valid_fraction` instead.
@@ -33,6 +36,7 @@ class CorpusSpec:
 
     source: str
     path: str
+    layout: str
     weights: tuple[float, ...]
     valid_path: str
     valid_fraction: float
@@ -46,10 +50,12 @@ class CorpusSpec:
     def __post_init__(self):
         if self.source not in SOURCES:
             raise DataError(f"data.source must be one of {', '.join(SOURCES)}, not {self.source!r}")
+        if self.layout not in LAYOUTS:
+            raise DataError(f"data.layout must be one of {', '.join(LAYOUTS)}, not {self.layout!r}")
+        if self.source != "text" and self.layout == "wrapped":
+            raise DataError(f'data.layout="wrapped" needs data.source="text", not {self.source!r}')
         if self.source == "builtin" and self.path:
             raise DataError(f'data.source="builtin" takes no data.path, found {self.path!r}')
-        if self.source != "builtin" and not self.paths:
-            raise DataError(f'data.source="{self.source}" needs data.path')
         num_corpora = max(1, len(self.paths))
         if self.weights and len(self.weights) != num_corpora:
             raise DataError(
@@ -68,6 +74,19 @@ class CorpusSpec:
                 raise DataError(f"data.{name} must be positive, found {getattr(self, name)}")
         if not self.cache_dir:
             raise DataError("data.cache_dir must name a directory, found an empty string")
+
+    def check_path(self) -> None:
+        """Refuses to load text that is not named.
+
+        Raises:
+          DataError: if `path` is empty and `source` is not "builtin".
+        """
+        example = {"text": "text/*.txt", "tfds": "DIRECTORY:train"}
+        if self.source in example and not self.paths:
+            raise DataError(
+                f'data.source="{self.source}" needs data.path, which is empty; name your text, as '
+                f"in --config.data.path='{example[self.source]}'"
+            )
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -1,15 +1,17 @@
-"""Plain, gzip and xz text files: one paragraph a line, a blank line between documents."""
+"""Plain, gzip and xz text files as documents, a list of paragraphs each."""
 
+import functools
 import glob
 import gzip
 import lzma
 import os
 import pathlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from sibert_jax.data.errors import DataError
-from sibert_jax.data.source import Document, Source
+from sibert_jax.data.errors import DataError, named_by
+from sibert_jax.data.layout import is_wrapped, joined_paragraphs, line_paragraphs
+from sibert_jax.data.source import Document, Source, shortened
 
 # A document longer than this is cut in two, so that a file without blank lines or even without
 # line ends needs little memory and has something to hold out.
@@ -17,34 +19,63 @@ MAX_DOCUMENT_CHARS = 500_000
 OPENERS = {".gz": gzip.open, ".xz": lzma.open}
 
 
-def text_source(patterns: tuple[str, ...]) -> Source:
+def text_source(patterns: tuple[str, ...], key: str, layout: str) -> Source:
     """Returns the documents of all files that match any of the patterns, in sorted order.
+
+    Args:
+      patterns: files or globs.
+      key: of the configuration that names them, such as "data.path".
+      layout: what a line is, one of `layout.LAYOUTS`; "auto" judges each file by its start.
 
     Raises:
       DataError: if a pattern matches no file. Reading raises it for a file that is empty, binary,
         not UTF-8, truncated or cannot be read.
     """
-    files = tuple(path for pattern in patterns for path in matching_files(pattern))
+    with named_by(key):
+        files = tuple(path for pattern in patterns for path in matching_files(pattern))
+
+    @functools.cache
+    def is_wrapped_file(path: pathlib.Path) -> bool:
+        return layout == "wrapped" or (layout == "auto" and is_wrapped(read_lines(path)))
 
     def documents() -> Iterator[Document]:
-        for path in files:
-            yield from read_documents(path)
+        with named_by(key):
+            for path in files:
+                yield from read_documents(path, wrapped=is_wrapped_file(path))
+
+    def note() -> str:
+        wrapped = [str(path) for path in files if is_wrapped_file(path)]
+        if layout != "auto" or not wrapped:
+            return ""
+        return (
+            f"wrapped lines in {shortened(wrapped, 'files')}: joined into paragraphs at blank "
+            "lines, into documents at two or more; data.layout=paragraphs takes each line as one"
+        )
 
     return Source(
-        name=",".join(path.name for path in files),
+        key=key,
+        name=shortened([str(path) for path in files], "files"),
         files=files,
         documents=documents,
         parts=tuple(str(path.resolve()) for path in files),
+        options=(layout,),
+        note=note,
     )
 
 
-def read_documents(path: pathlib.Path) -> Iterator[Document]:
-    """Yields the documents of one file, each the list of its paragraphs."""
+def read_documents(path: pathlib.Path, *, wrapped: bool = False) -> Iterator[Document]:
+    """Yields the documents of one file, each the list of its paragraphs.
+
+    Args:
+      path: the file.
+      wrapped: whether paragraphs are wrapped over several lines (`layout.joined_paragraphs`) or
+        have a line each, with a blank line between documents.
+    """
+    paragraphs: Callable = joined_paragraphs if wrapped else line_paragraphs
     document: Document = []
     size = 0
     empty = True
-    for line in read_lines(path):
-        paragraph = line.strip()
+    for paragraph in paragraphs(read_lines(path)):
         if not paragraph and document:
             yield document
             document, size = [], 0
@@ -58,7 +89,7 @@ def read_documents(path: pathlib.Path) -> Iterator[Document]:
     if document:
         yield document
     if empty:
-        raise DataError(f"{path} holds no text")
+        raise DataError(f"{path} holds no text; leave it out, or name another file")
 
 
 def read_lines(path: pathlib.Path) -> Iterator[str]:
@@ -87,7 +118,9 @@ def read_lines(path: pathlib.Path) -> Iterator[str]:
             f"text ({error}); fetch it again"
         ) from error
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        raise DataError(
+            f"cannot read {path}: {error.strerror or error}; name a file that can be read"
+        ) from error
 
 
 def cut_at_spaces(text: str, max_chars: int) -> Iterator[str]:
@@ -110,8 +143,11 @@ def matching_files(pattern: str) -> list[pathlib.Path]:
     paths = [pathlib.Path(name) for name in names]
     if not paths:
         what = "no file matches the glob" if glob.has_magic(expanded) else "no such file:"
-        raise DataError(f"{what} {pattern!r} (data.path, data.valid_path)")
+        where = "" if os.path.isabs(expanded) else f" in {os.getcwd()}"
+        raise DataError(f"{what} {pattern!r}{where}; name files that are there")
     files = [path for path in paths if not path.is_dir()]
     if not files:
-        raise DataError(f"{pattern!r} is a directory; name its files, as in '{pattern}/*.txt'")
+        raise DataError(
+            f"{pattern!r} is a directory; name its files, as in '{pattern.rstrip('/')}/*.txt'"
+        )
     return files

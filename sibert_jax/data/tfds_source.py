@@ -6,8 +6,8 @@ import pathlib
 import re
 from collections.abc import Callable, Iterator
 
-from sibert_jax.data.errors import DataError
-from sibert_jax.data.source import Document, Source
+from sibert_jax.data.errors import DataError, named_by
+from sibert_jax.data.source import Document, Source, shortened
 from sibert_jax.data.text_files import MAX_DOCUMENT_CHARS, cut_at_spaces
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -18,32 +18,36 @@ _PARAGRAPH_MARK = "_START_PARAGRAPH_"
 _NEWLINE_MARK = "_NEWLINE_"
 
 
-def tfds_source(paths: tuple[str, ...], split: str, feature: str) -> Source:
+def tfds_source(paths: tuple[str, ...], split: str, feature: str, key: str) -> Source:
     """Returns the examples of prepared directories, one document each, one paragraph a line.
 
     Args:
       paths: each a directory with `dataset_info.json`, or `DIR:SPLIT`.
       split: the split of a directory named without one; slices such as "train[:99%]" work.
       feature: the name of the text feature.
+      key: of the configuration that names them, such as "data.path".
 
     Raises:
       DataError: if nothing is prepared there, or the split or the feature is not in it, or it is
         prepared as TFRECORD and TensorFlow is not installed.
     """
     pairs = [_directory_and_split(path, split) for path in paths]
-    key = " (data.tfds_feature)"
-    readers = [_reader(directory, split, (feature,), key) for directory, split in pairs]
+    named = " (data.tfds_feature)"
+    with named_by(key):
+        readers = [_reader(directory, split, (feature,), named) for directory, split in pairs]
     files = tuple(
         file for directory, _ in pairs for file in sorted(directory.iterdir()) if file.is_file()
     )
 
     def documents() -> Iterator[Document]:
-        for (directory, _), read in zip(pairs, readers):
-            for i, example in enumerate(_examples(read, directory)):
-                yield from _documents(example[feature], directory, i)
+        with named_by(key):
+            for (directory, _), read in zip(pairs, readers):
+                for i, example in enumerate(_examples(read, directory)):
+                    yield from _documents(example[feature], directory, i)
 
     return Source(
-        name=",".join(f"{directory.name}:{split}" for directory, split in pairs),
+        key=key,
+        name=shortened([f"{directory.name}:{split}" for directory, split in pairs], "sets"),
         files=files,
         documents=documents,
         parts=tuple(f"{directory.resolve()}:{split}" for directory, split in pairs),

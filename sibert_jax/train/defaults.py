@@ -149,6 +149,7 @@ def _data() -> ConfigDict:
     data = ConfigDict()
     data.source = "builtin"  # builtin | text | tfds
     data.path = ""  # text: files or globs, tfds: prepared directories; comma = another corpus
+    data.layout = "auto"  # of text files: auto | paragraphs | wrapped; docs/text.md
     data.weights = ()  # share of each corpus; (): in proportion to size
     data.valid_path = ""  # held-out text; "": hold out valid_fraction of the documents
     data.valid_fraction = 0.02  # in (0, 1)

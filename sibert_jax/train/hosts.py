@@ -204,7 +204,7 @@ class Peers(Hosts):
 def complain(hosts: Hosts, sentence: str) -> None:
     """An error on stderr; of several processes it says which one speaks."""
     who = f" (process {hosts.index} of {hosts.count})" if hosts.count > 1 else ""
-    print(f"error{who}: {sentence}", file=sys.stderr)
+    say(f"error{who}: {sentence}")
 
 
 def leave_at_once(status: int) -> None:

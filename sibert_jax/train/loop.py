@@ -21,6 +21,7 @@ from sibert_jax.train.profiling import ProfiledSteps, Profiler, marked
 from sibert_jax.train.replay import step_twice
 from sibert_jax.train.session import Session, check_divisible, check_kernels
 from sibert_jax.train.signals import StopRequest
+from sibert_jax.train.speed import Speed, Stretch, speed_row
 from sibert_jax.train.step import Report, TrainState
 from sibert_jax.train.stop_step import StopStep
 from sibert_jax.train.watchdog import WAITING, Watchdog
@@ -85,11 +86,13 @@ def train(
         # Process 0 fills the cache of tokens before the others look into it.
         loaded = hosts.first_then_others("data", lambda: build.load_task(run, progress))
         session = Session(run, mesh, *loaded)
+        num_steps = session.run.train.num_steps
         if profile is not None:
-            profile.check(session.run.train.num_steps)
+            profile.check(num_steps)
+        hosts.say(metrics.plan(num_steps, session.batch_size, session.data.steps_per_epoch))
         hosts.agree("data", {"fingerprint": session.data.fingerprint})
         checkpoints = stack.enter_context(
-            Checkpoints(directory / "checkpoints", run.checkpoint.keep)
+            Checkpoints(directory / "checkpoints", run.checkpoint.keep, metrics.say)
         )
         state = session.start(checkpoints, goodput.phase)
         goodput.write()
@@ -102,11 +105,11 @@ def train(
         stop_step = stack.enter_context(StopStep(stop, hosts))
         traced, step = profile if hosts.is_first else None, int(state.step)
         profiler = stack.enter_context(Profiler(traced, directory / "profile", step, hosts.say))
-        loop = Loop(
+        with Loop(
             session, checkpoints, directory, state, stop, stop_step, hosts, goodput, profiler
-        )
-        state = stack.enter_context(loop).run()
-        if (step := int(state.step)) == session.run.train.num_steps:
+        ) as loop:
+            state = loop.run()
+        if (step := int(state.step)) == num_steps:
             with goodput.phase("evaluation"):
                 results.write(session, state.params, directory, hosts.say)
         hosts.say(goodput.line(step))
@@ -136,18 +139,19 @@ class Loop:
         self.progress = metrics.Progress(
             self.first, self.train.num_steps, silent=not hosts.is_first
         )
+        self.speed = Speed()
         kept = self.first or -1  # step 0 is evaluated again
         self.writers = []
         if hosts.is_first:
             self.writers.append(writers.MetricsFile(directory / "metrics.jsonl", kept, hosts.say))
             self.writers.append(writers.TensorBoard(directory / "tensorboard", kept, hosts.say))
-        self.pending: tuple[int, Report] | None = None
+        self.pending: tuple[Stretch, Report] | None = None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        for closing in (*self.writers, self.progress):
+        for closing in (*self.writers, self.progress, self.speed):
             closing.close()
 
     def run(self) -> TrainState:
@@ -179,17 +183,21 @@ class Loop:
         first, num_steps = int(state.step), self.train.num_steps
         offset = int(state.health.batch_offset)
         self.profile(first, state)
+        jax.block_until_ready(state)
+        self.speed.restart(first)
         batches = prefetch(self.session.batch, first + offset, num_steps - first)
         with contextlib.closing(batches):
             for index, batch in self.goodput.each("input", batches):
                 step = index - offset + 1
                 with marked(step):
                     state, report = self.take_step(step, state, batch)
+                self.count(batch)
+                pending = None
+                if step % self.train.log_every_steps == 0 or step == num_steps:
+                    pending = (self.speed.end(step, report), report)
                 self.profile(step, state)
                 self.flush()  # of the step before: the device works on this one meanwhile
-                self.count(batch)
-                if step % self.train.log_every_steps == 0 or step == num_steps:
-                    self.pending = (step, report)
+                self.pending = pending
                 if step == num_steps or is_due(step, self.train.eval_every_steps):
                     self.check(report)
                     self.evaluate(step, state)
@@ -243,7 +251,6 @@ class Loop:
         self.pending = None
         for writer in self.writers:
             writer.rewind(step)
-        self.progress.restart(step)
         self.progress.say(
             f"{policy.sentence(bad)}: back at step {step:,}, past the {passed:,} batches since it "
             f"(rollback {count} of train.max_rollbacks={policy.max_rollbacks})"
@@ -256,21 +263,22 @@ class Loop:
         """Writes the row that is waiting; raises BadStepError if it holds a bad step."""
         if self.pending is None:
             return
-        (step, report), self.pending = self.pending, None
+        (stretch, report), self.pending = self.pending, None
         self.check(report)
         row = metrics.report_row(report, self.session.weight_decay)
         devices = self.session.mesh.devices
         peak = peak_flops(devices.flat[0].device_kind, self.session.run.model.dtype)
-        row |= self.progress.speed_row(step, None if peak is None else peak * devices.size)
-        self.write(step, row)
+        seconds = self.speed.seconds(stretch)
+        row |= speed_row(stretch, seconds, None if peak is None else peak * devices.size)
+        self.write(stretch.step, row)
         self.goodput.write_now_and_then()
-        self.progress.show(step, row)
+        self.progress.show(stretch.step, row, seconds / stretch.num_steps)
 
     def count(self, batch: Batch):
         """Adds a batch to the work that the speed is measured by, padding included."""
         num_rows, seq_len = batch["tokens"].shape
         tokens = num_rows * seq_len
-        self.progress.add(num_rows, tokens, tokens * self.session.task.flops_per_token(seq_len))
+        self.speed.add(num_rows, tokens, tokens * self.session.task.flops_per_token(seq_len))
 
     def write(self, step: int, row: dict[str, float]):
         """Hands a row to every writer; only the first process has any."""
@@ -305,7 +313,7 @@ class Loop:
         since = time.perf_counter()
         with self.goodput.phase(phase):
             yield
-        self.progress.pause(time.perf_counter() - since)
+        self.speed.pause(since, time.perf_counter())
 
 
 def is_due(step: int, every_steps: int) -> bool:

@@ -3,9 +3,7 @@
 import contextlib
 import math
 import sys
-import time
 
-import numpy as np
 import tqdm
 
 from sibert_jax import optim
@@ -48,9 +46,25 @@ def _section(name: str) -> str:
 
 
 def say(text: str) -> None:
-    """A line on the terminal; one that is gone, or a log on a full disk, stops nothing."""
+    """A line on the terminal, above the bar if there is one; no full disk stops the program."""
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        tqdm.tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
+
+
+def plan(num_steps: int, global_batch_size: int, steps_per_epoch: int) -> str:
+    """How often a run will see its training examples, for people.
+
+    Example:
+      >>> plan(num_steps=1200, global_batch_size=32, steps_per_epoch=7500)
+      '1,200 steps of 32 examples: 0.16 epochs of 7,500 steps'
+    """
+    epochs = num_steps / steps_per_epoch
+    shown = f"{epochs:,.0f}" if epochs >= 100 else f"{epochs:.3g}"
+    return (
+        f"{num_steps:,} step{'s' * (num_steps != 1)} of {global_batch_size:,} examples: {shown} "
+        f"epoch{'s' * (shown != '1')} of {steps_per_epoch:,} step{'s' * (steps_per_epoch != 1)}"
+    )
 
 
 class Progress:
@@ -60,45 +74,14 @@ class Progress:
     """
 
     def __init__(self, first_step: int, num_steps: int, *, silent: bool = False):
-        self._num_steps, self._seconds_left = num_steps, 0.0
-        self._silent = silent
+        self._num_steps, self._silent = num_steps, silent
         self._bar = None
         if sys.stderr.isatty() and not silent:
             self._bar = tqdm.tqdm(
                 total=num_steps, initial=first_step, unit="step", dynamic_ncols=True
             )
-        self.restart(first_step)
 
-    def restart(self, step: int):
-        """Measures the speed from a step on."""
-        self._step, self._since, self._paused = step, time.perf_counter(), 0.0
-        self._work = np.zeros(3)  # examples, tokens, FLOP
-
-    def pause(self, seconds: float):
-        """Leaves time spent on evaluation or checkpoints out of the speed."""
-        self._paused += seconds
-
-    def add(self, examples: int, tokens: int, flops: float):
-        """Counts the work of one update."""
-        self._work += (examples, tokens, flops)
-
-    def speed_row(self, step: int, peak_flops: float | None) -> dict[str, float]:
-        """Speed of all devices since the last call, and model FLOP utilisation where known.
-
-        Args:
-          step: finished updates.
-          peak_flops: peak FLOP/s of all devices together; None: not known.
-        """
-        seconds = max(time.perf_counter() - self._since - self._paused, 1e-9)
-        examples, tokens, flops = (self._work / seconds).tolist()
-        self._seconds_left = (self._num_steps - step) * seconds / max(step - self._step, 1)
-        self.restart(step)
-        row = {"perf/tokens_per_second": tokens, "perf/examples_per_second": examples}
-        if peak_flops is not None:
-            row["perf/mfu"] = flops / peak_flops
-        return row
-
-    def show(self, step: int, row: dict[str, float]):
+    def show(self, step: int, row: dict[str, float], seconds_a_step: float):
         """Shows a logged row."""
         speed = row["perf/tokens_per_second"]
         loss = f"loss {row['train/loss']:.4f}" if "train/loss" in row else "no good step"
@@ -106,16 +89,12 @@ class Progress:
             self._bar.n = step
             self._bar.set_postfix_str(f"{loss}, {speed:,.0f} tokens/s")
             return
-        self.say(
-            f"step {step:>7,}/{self._num_steps:,}  {loss}  "
-            f"{speed:,.0f} tokens/s  {tqdm.tqdm.format_interval(self._seconds_left)} left"
-        )
+        left = tqdm.tqdm.format_interval((self._num_steps - step) * seconds_a_step)
+        self.say(f"step {step:>7,}/{self._num_steps:,}  {loss}  {speed:,.0f} tokens/s  {left} left")
 
     def say(self, text: str):
-        """A line of its own, above the bar if there is one."""
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        elif not self._silent:
+        """A line of its own."""
+        if not self._silent:
             say(text)
 
     def close(self):

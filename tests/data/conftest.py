@@ -41,6 +41,7 @@ def make_spec(tmp_path):
         defaults = {
             "source": "text",
             "path": "",
+            "layout": "auto",
             "weights": (),
             "valid_path": "",
             "valid_fraction": 0.2,

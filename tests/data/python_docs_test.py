@@ -90,7 +90,7 @@ def test_installed_python_has_enough_english_to_train_on(make_spec, monkeypatch)
     assert batches.batch(0)["valid"].all()
     said.clear()
     assert load_corpora(spec, progress=said.append).fingerprint == corpora.fingerprint
-    assert said == []
+    assert len(said) == 2  # what was found, to train on and held out
 
 
 @pytest.mark.slow

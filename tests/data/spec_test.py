@@ -8,8 +8,8 @@ from sibert_jax.data import DataError
     [
         ({"source": "wikipedia"}, "data.source must be one of builtin, text, tfds"),
         ({"source": "builtin", "path": "a.txt"}, "takes no data.path"),
-        ({"source": "text", "path": " , "}, 'data.source="text" needs data.path'),
-        ({"source": "tfds", "path": ""}, 'data.source="tfds" needs data.path'),
+        ({"path": "a", "layout": "lines"}, "data.layout must be one of auto, paragraphs, wrapped"),
+        ({"source": "tfds", "path": "a", "layout": "wrapped"}, 'needs data.source="text", not '),
         ({"path": "a,b", "weights": (1.0,)}, "holds 1 numbers for 2 corpora"),
         ({"path": "a", "weights": (1.0, 2.0)}, "holds 2 numbers for 1 corpora"),
         ({"source": "builtin", "weights": (1.0, 1.0)}, "holds 2 numbers for 1 corpora"),

@@ -44,7 +44,7 @@ def prepared(tmp_path_factory):
 
 
 def documents(path, split="train", feature="text"):
-    return list(tfds_source((str(path),), split, feature).documents())
+    return list(tfds_source((str(path),), split, feature, "data.path").documents())
 
 
 def test_an_example_is_a_document_and_a_line_a_paragraph(prepared):
@@ -169,7 +169,7 @@ def test_a_machine_without_the_library_is_told_what_to_install(prepared):
         "import sys; sys.modules['tensorflow_datasets'] = None\n"
         "from sibert_jax.data.tfds_source import tfds_source\n"
         "from sibert_jax.data import DataError\n"
-        f"try: tfds_source(({str(prepared)!r},), 'train', 'text')\n"
+        f"try: tfds_source(({str(prepared)!r},), 'train', 'text', 'data.path')\n"
         "except DataError as error: print(error)"
     )
     printed = subprocess.run(

@@ -6,7 +6,6 @@ import pytest
 from sibert_jax.model.config import ARCHS
 from sibert_jax.train import build
 from sibert_jax.train.defaults import default_config
-from sibert_jax.train.metrics import Progress
 from sibert_jax.train.peak_flops import PEAKS, peak_flops
 
 SEQ_LEN, ROWS = 64, 2
@@ -60,25 +59,6 @@ def test_the_stem_and_the_next_sentence_head_count():
     assert flops["sibert"] - flops["bert"] == 6 * width**2
     without = pretraining(arch, nsp=False).flops_per_token(SEQ_LEN)
     assert flops[arch] - without == pytest.approx(6 * width * (width + 2) / SEQ_LEN)
-
-
-def test_utilisation_is_the_models_flops_over_the_peak_of_all_devices(monkeypatch):
-    clock = iter([0.0, 2.0, 2.0])
-    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    progress = Progress(0, 10, silent=True)
-    progress.add(examples=8, tokens=1024, flops=3e12)
-    row = progress.speed_row(1, 2 * peak_flops("TPU v5 lite", "bfloat16"))
-    assert row == {
-        "perf/examples_per_second": 4,
-        "perf/tokens_per_second": 512,
-        "perf/mfu": pytest.approx(1.5e12 / (2 * 197e12)),
-    }
-
-
-def test_without_a_known_peak_there_is_no_utilisation():
-    assert peak_flops("cpu", "float32") is None
-    progress = Progress(0, 10, silent=True)
-    assert "perf/mfu" not in progress.speed_row(1, None)
 
 
 def test_no_device_is_faster_with_float32_than_with_bfloat16():

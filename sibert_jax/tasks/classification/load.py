@@ -18,7 +18,7 @@ from sibert_jax.data import (
     seq_lens_for_one_pass,
 )
 from sibert_jax.data.fingerprint import digest
-from sibert_jax.data.load import is_held_out
+from sibert_jax.data.held_out import is_held_out
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.classification.examples import Examples, read_examples, read_new_text
 from sibert_jax.tasks.classification.glue import GlueTask

@@ -18,6 +18,7 @@ from sibert_jax.data import (
     WeightedExamples,
     load_corpora,
 )
+from sibert_jax.data.errors import named_by
 from sibert_jax.model import Encoder, ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.apply import apply_model
 from sibert_jax.tasks.losses import cross_entropy, table_cross_entropy
@@ -221,6 +222,12 @@ def load_pretraining(
     train, valid = build_batches(
         corpora, task, seq_len=seq_len, global_batch_size=global_batch_size, seed=seed
     )
+    padding = 1 - float(train.batch(0, slice(256))["valid"].mean())
+    progress(
+        f"{train.num_examples:,} examples of {seq_len} tokens to train on, "
+        + (f"about {padding:.1%} of them padding" if task.nsp else "packed without padding")
+        + f"; {valid.num_examples:,} to evaluate on"
+    )
     pretraining = Pretraining(model, task, seq_len, corpora.unigram_counts)
     data = TaskData(
         train=train,
@@ -256,6 +263,9 @@ def build_batches(
             shuffle=shuffle,
         )
 
-    sets = [examples(corpus, seed) for corpus in corpora.train]
-    train = sets[0] if len(sets) == 1 else WeightedExamples(sets, corpora.weights, seed)
-    return batches(train, seed, True), batches(examples(corpora.valid, 0), 0, False)
+    with named_by("data.path"):
+        sets = [examples(corpus, seed) for corpus in corpora.train]
+        train = sets[0] if len(sets) == 1 else WeightedExamples(sets, corpora.weights, seed)
+        train_batches = batches(train, seed, True)
+    with named_by("held-out text (data.valid_path, data.valid_fraction)"):
+        return train_batches, batches(examples(corpora.valid, 0), 0, False)

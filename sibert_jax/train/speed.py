@@ -1,0 +1,89 @@
+"""How fast steps are done, each row over the very steps that it covers."""
+
+import concurrent.futures
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class Stretch(NamedTuple):
+    """The steps from one row to the next."""
+
+    step: int  # the last of them
+    num_steps: int
+    work: np.ndarray  # examples, tokens, FLOP
+    pauses: list[tuple[float, float]]  # begin and end of other work before the last
+    end: concurrent.futures.Future  # the time at which the device had done the last
+
+
+class Speed:
+    """Measures stretches of steps from the end of one on the device to the end of the next.
+
+    The host runs ahead of the device, by one step or by none, so the time at which a row is written
+    says little: a thread waits for the last step of each stretch and takes the time.
+    """
+
+    def __init__(self):
+        self._waiter = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="speed")
+        self.restart(0)
+
+    def restart(self, step: int) -> None:
+        """Begins a stretch after a step; the device should be idle."""
+        self._since = time.perf_counter()
+        self._begin(step)
+
+    def _begin(self, step: int) -> None:
+        self._step, self._pauses, self._work = step, [], np.zeros(3)
+
+    def pause(self, begin: float, end: float) -> None:
+        """Leaves out a time by `time.perf_counter()`, such as that of an evaluation."""
+        self._pauses.append((begin, end))
+
+    def add(self, examples: int, tokens: int, flops: float) -> None:
+        """Counts the work of one update."""
+        self._work += (examples, tokens, flops)
+
+    def end(self, step: int, result: Any) -> Stretch:
+        """Ends a stretch with a step that has just been dispatched, and begins the next.
+
+        Args:
+          step: its number, from 1.
+          result: arrays that are computed when the step is done.
+        """
+        end = self._waiter.submit(_time_when_computed, result)
+        stretch = Stretch(step, step - self._step, self._work, self._pauses, end)
+        self._begin(step)
+        return stretch
+
+    def seconds(self, stretch: Stretch) -> float:
+        """Seconds that a stretch took; to be asked for once of each, in order."""
+        begin, self._since = self._since, stretch.end.result()
+        # A pause may begin while the device is at work on the steps before.
+        paused = sum(max(0.0, stop - max(start, begin)) for start, stop in stretch.pauses)
+        return max(self._since - begin - paused, 1e-9)
+
+    def close(self) -> None:
+        """Ends the thread, once what it waits for is there."""
+        self._waiter.shutdown(wait=False)
+
+
+def _time_when_computed(result: Any) -> float:
+    jax.block_until_ready(result)
+    return time.perf_counter()
+
+
+def speed_row(stretch: Stretch, seconds: float, peak_flops: float | None) -> dict[str, float]:
+    """Speed of all devices over a stretch, and model FLOP utilisation where it is known.
+
+    Args:
+      stretch: the steps.
+      seconds: how long they took.
+      peak_flops: peak FLOP/s of all devices together; None: not known.
+    """
+    examples, tokens, flops = (stretch.work / seconds).tolist()
+    row = {"perf/tokens_per_second": tokens, "perf/examples_per_second": examples}
+    if peak_flops is not None:
+        row["perf/mfu"] = flops / peak_flops
+    return row
