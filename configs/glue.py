@@ -14,14 +14,14 @@ Stated by Li et al. 2022: BERT is fine-tuned with Adam, SIBERT with LAMB. Set he
 from sibert_jax.train.defaults import finetuning_config
 from sibert_jax.train.errors import ConfigError
 
-# Training set, evaluation set and further sets, as they lie below glue/.
+# Training set, evaluation set and a further set: GLUE's own files below glue/, docs/data.md.
 FILES = {
     "cola": ("CoLA/train", "CoLA/dev", ""),
     "sst2": ("SST-2/train", "SST-2/dev", ""),
-    "mrpc": ("MRPC/train", "MRPC/test", ""),
-    "qqp": ("QQP/part", "", ""),
-    "stsb": ("STS-B/train", "STS-B/dev", "STS-B/test"),
-    "mnli": ("MNLI/train_part", "MNLI/dev_matched", "SNLI/dev"),
+    "mrpc": ("MRPC/train", "MRPC/dev", ""),
+    "qqp": ("QQP/train", "QQP/dev", ""),
+    "stsb": ("STS-B/train", "STS-B/dev", ""),
+    "mnli": ("MNLI/train", "MNLI/dev_matched", "MNLI/dev_mismatched"),
     "qnli": ("QNLI/train", "QNLI/dev", ""),
     "rte": ("RTE/train", "RTE/dev", ""),
     "wnli": ("WNLI/train", "WNLI/dev", ""),

@@ -17,7 +17,7 @@ def get_config(variant: str):
     config.data.path = f"data/{task}/train.tsv"
     config.data.valid_path = f"data/{task}/dev.tsv"
     config.data.test_path = ""
-    config.data.seq_len = 64
+    config.data.seq_len = 32  # a longer text is cut
     config.data.num_seq_lens = 1  # one program to compile
     config.train.log_every_steps = 25
     config.train.eval_every_steps = 0  # before the first step and after the last

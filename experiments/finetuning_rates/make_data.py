@@ -2,8 +2,8 @@
 
 python -m experiments.finetuning_rates.make_data --source=FOLDER --out=OUT
 
-FOLDER holds text/{wiki_train,books_train,books_valid}.txt.xz and glue/{SST-2,QQP,SNLI}. Each task gets
-4,000 examples to train on and 1,000 to evaluate on, and the classes of a task are equally frequent.
+FOLDER holds text/{wiki_train,books_train,books_valid}.txt.xz and glue/{SST-2,QQP,SNLI}. Each task
+gets at most 3,000 examples to train on and 600 to evaluate on, as many of each class.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from sibert_jax.data.sentences import split_sentences
 from sibert_jax.data.text_files import read_documents, read_lines
 
-SIZES = {"train": 4_000, "dev": 1_000}
+SIZES = {"train": 3_000, "dev": 600}
 NUM_CHAPTERS_OF_LAWRENCE = 31  # then Arlen's begin, in books_valid
 QUOTES = str.maketrans(dict.fromkeys("“”‘’\"'"))
 Row = tuple[str, ...]  # the texts, then the label
@@ -67,7 +67,7 @@ def author(text: pathlib.Path) -> Iterator[list[Row]]:
 
 
 def sentences(document: Iterable[str]) -> Iterator[str]:
-    """Those of 30 to 300 characters, in lower case and without the quotes that tell editions apart."""
+    """Those of 30 to 300 characters, in lower case; without quotes, which tell editions apart."""
     for paragraph in document:
         plain = paragraph.translate(QUOTES)
         yield from (s.lower() for s in split_sentences(plain) if 30 <= len(s) <= 300)

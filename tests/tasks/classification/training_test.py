@@ -47,6 +47,14 @@ def stop_at(monkeypatch, number: int):
     monkeypatch.setattr(Session, "step", step)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _lengths_are_free():
+    """The batches are too few for two lengths to be worth compiling."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sibert_jax.data.sequences.PRICE_IN_BATCHES", 0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(vocab, write_pairs, tmp_path_factory):
     """A run of SIBERT and LAMB, in batches of two lengths, and its config and last state."""
@@ -251,6 +259,19 @@ def test_unlabelled_or_too_few_examples_are_refused(config, write_pairs, tmp_pat
     config.data.test_path = ""
     with pytest.raises(DataError, match="data.valid_fraction=0.0001 holds out 0 of 32 examples"):
         load(path=train, valid_path="", valid_fraction=1e-4)
+
+
+def test_broken_rows_are_told_and_stop_a_strict_run(config, write_pairs):
+    path = pathlib.Path(write_pairs("broken.tsv", LABELS))
+    path.write_text(path.read_text() + "w1 w2\n")
+    config.data.path, config.data.valid_path = str(path), write_pairs("valid.tsv", LABELS)
+    lines = []
+    build.load_task(build.run_config(config), progress=lines.append)
+    told = f"{path.parent.name}_broken: 1 of 33 rows left out, the first: {path}, line 34 has 1"
+    assert any(line.startswith(told) for line in lines)
+    config.task.strict = True
+    with pytest.raises(DataError, match="broken.tsv, line 34 has 1 fields"):
+        build.load_task(build.run_config(config), progress=print)
 
 
 def test_text_for_a_run_that_was_pretrained_is_refused(tmp_path):
