@@ -181,7 +181,7 @@ def seq_lens_for_training(
       >>> seq_lens_for_training(np.arange(100), 2, num_seq_lens=8, longest=120)
       (120,)
       >>> seq_lens_for_training(np.arange(10_000) % 100, 2, num_seq_lens=8, longest=120)
-      (13, 25, 37, 50, 62, 75, 87, 120)
+      (13, 27, 41, 55, 69, 84, 99, 120)
     """
     to_pad = np.append(longest_of_batches(lengths, global_batch_size), longest)
     return choose_seq_lens(to_pad, num_seq_lens, price=PRICE_IN_BATCHES * longest)

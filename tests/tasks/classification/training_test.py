@@ -13,11 +13,12 @@ import pytest
 from sibert_jax.data import DataError
 from sibert_jax.report.figures_of_merit import figures_of_merit
 from sibert_jax.report.run import read_run
-from sibert_jax.train import build
+from sibert_jax.train import build, sharding
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.predict import predict
 from sibert_jax.train.session import Session
 from tests.tasks.classification.conftest import make_config, train_one
+from tests.train.bad_steps_test import NoCheckpoints
 
 LABELS = ("entailment", "not_entailment")
 
@@ -93,6 +94,22 @@ def test_the_report_counts_the_tokens_of_batches_as_they_were_padded(finished):
     assert len(set(shapes)) == 2
     tokens = sum(rows * length for rows, length in shapes)
     assert figures_of_merit(read_run(directory)).tokens == tokens
+
+
+def test_a_length_is_compiled_when_it_is_first_met(finished):
+    config, _, _ = finished
+    mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+    run = build.run_config(config)
+    session = Session(run, mesh, *build.load_task(run, progress=print))
+    first = session.batch(0)
+    batches = map(session.batch, range(1, 240))
+    other = next(b for b in batches if b["tokens"].shape != first["tokens"].shape)
+    with jax.numpy_dtype_promotion("standard"):
+        state = session.start(NoCheckpoints())
+    assert [session.is_compiled(batch) for batch in (first, other)] == [True, False]
+    with jax.numpy_dtype_promotion("standard"):
+        session.step(state, other)
+    assert session.is_compiled(other)
 
 
 def test_a_stopped_run_ends_as_the_straight_one(finished, tmp_path, monkeypatch):
