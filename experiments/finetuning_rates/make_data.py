@@ -1,8 +1,8 @@
-"""Writes five small tasks in the form of GLUE's files, two of them parts of GLUE's own.
+"""Writes four small tasks in the form of GLUE's files, one of them a part of GLUE's own.
 
 python -m experiments.finetuning_rates.make_data --source=FOLDER --out=OUT
 
-FOLDER holds text/{wiki_train,books_train,books_valid}.txt.xz and glue/{SST-2,QQP,SNLI}. Each task
+FOLDER holds text/{wiki_train,books_train,books_valid}.txt.xz and glue/{SST-2,SNLI}. Each task
 gets at most 3,000 examples to train on and 600 to evaluate on, as many of each class.
 """
 
@@ -30,7 +30,6 @@ def main() -> None:
     text, glue = given.source / "text", given.source / "glue"
     tasks = {
         "sst2": glue_groups(glue / "SST-2/train.tsv.xz"),
-        "qqp": glue_groups(glue / "QQP/part.tsv.xz"),
         "snli": glue_groups(glue / "SNLI/dev.tsv.xz"),
         "origin": origin(text),
         "author": author(text),

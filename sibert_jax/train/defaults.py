@@ -42,7 +42,7 @@ def finetuning_config(task_name: str) -> ConfigDict:
     config.task, config.data = make_task(), make_data()
     config.optim.name = "lamb"
     config.optim.eta_lambda = 0.0
-    config.optim.learning_rate = 1e-3
+    config.optim.learning_rate = 1e-2  # experiments/finetuning_rates
     config.optim.weight_decay = 0.01
     config.optim.schedule = "linear"
     for optim in (config.optim, config.optim.head):
