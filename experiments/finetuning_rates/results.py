@@ -1,6 +1,6 @@
 """Prints a JSON line for each finished run of a sweep.
 
-python -m experiments.finetuning_rates.results runs/rates > experiments/finetuning_rates/results.jsonl
+python -m experiments.finetuning_rates.results runs/rates
 """
 
 import json
