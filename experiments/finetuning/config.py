@@ -24,7 +24,10 @@ def get_config(variant: str = "task=sst2,arch=sibert"):
         config = glue.get_config(f"task={task},{rest}")
         config.data.seq_len = 96
         config.data.test_path = ""
-    if task == "mnli":
+    if task == "mrpc":  # with the labelled test set of the original corpus
+        config.data.valid_path = "glue/MRPC/test.tsv*"
+    if task == "mnli":  # a part of the training set, and every 4th pair of the other
+        config.data.path = "glue/MNLI/train_part.tsv*"
         config.data.valid_path = "parts/MNLI/dev_matched.tsv.xz"
     config.data.num_seq_lens = 3  # fewer to compile
     config.train.num_epochs = STEPS / EPOCH[task]

@@ -16,6 +16,7 @@ from sibert_jax.data.sequences import (
     join_pair,
     longest_of_batches,
     seq_lens_for_one_pass,
+    seq_lens_for_training,
 )
 from sibert_jax.data.spec import CorpusSpec
 from sibert_jax.data.token_corpus import TokenCorpus
@@ -47,4 +48,5 @@ __all__ = [
     "longest_of_batches",
     "prefetch",
     "seq_lens_for_one_pass",
+    "seq_lens_for_training",
 ]

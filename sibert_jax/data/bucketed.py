@@ -81,6 +81,16 @@ class BucketedBatches:
         lengths = np.asarray(self.seq_lens)[self._buckets_N[last_N]]
         return 1 - self._sequences.lengths.sum() / (lengths.sum() * self.global_batch_size)
 
+    @property
+    def description(self) -> str:
+        """The lengths and what they cost, for people."""
+        count = len(self.seq_lens)
+        compiled = f", each of {count} lengths compiled when first met" if count > 1 else ""
+        return (
+            f"batches of {', '.join(map(str, self.seq_lens))} tokens a row{compiled}, "
+            f"{self.padding_share:.1%} of them padding"
+        )
+
     def __len__(self) -> int:
         if self._shuffle:
             raise TypeError("batches for training have no end")

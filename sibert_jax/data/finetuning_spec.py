@@ -17,7 +17,7 @@ class FinetuningSpec:
       valid_fraction: the share to hold out, in (0, 1), chosen by a hash of the text.
       test_path: likewise, comma-separated: further sets to predict once training is done; "": none.
       vocab: a vocabulary file; "": that of the run in `checkpoint.init_from`.
-      num_seq_lens: how many lengths batches may be padded to, chosen so that the padding is least.
+      num_seq_lens: how many lengths batches may be padded to; small sets get fewer.
 
     Raises:
       DataError: if a field has a value outside its range.

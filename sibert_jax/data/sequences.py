@@ -9,6 +9,8 @@ import numpy as np
 from sibert_jax.data import fingerprint
 from sibert_jax.data.tokenizer import Tokenizer
 
+PRICE_IN_BATCHES = 32  # what one more length must save in an epoch, in batches of the longest
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sequences:
@@ -103,12 +105,13 @@ def join_pair(
     return np.concatenate([cls, first, sep, second, sep]), len(first) + 2
 
 
-def choose_seq_lens(lengths: np.ndarray, num_seq_lens: int) -> tuple[int, ...]:
-    """Returns the lengths to pad to that make the padding least.
+def choose_seq_lens(lengths: np.ndarray, num_seq_lens: int, price: int = 0) -> tuple[int, ...]:
+    """Returns the lengths to pad to that make the padding, and the price of the lengths, least.
 
     Args:
       lengths: (N,) int, tokens of each sequence.
       num_seq_lens: how many lengths there may be, at least 1; each is compiled once.
+      price: tokens of padding that each further length must save.
 
     Returns:
       At most `num_seq_lens` lengths, ascending; the last is the longest of `lengths`.
@@ -116,20 +119,24 @@ def choose_seq_lens(lengths: np.ndarray, num_seq_lens: int) -> tuple[int, ...]:
     Example:
       >>> choose_seq_lens(np.array([3, 3, 4, 9, 10, 30]), 3)
       (4, 10, 30)
+      >>> choose_seq_lens(np.array([3, 3, 4, 9, 10, 30]), 3, price=20)
+      (10, 30)
     """
     values, counts = np.unique(lengths, return_counts=True)
     below = np.cumsum(counts)
     # costs[j]: tokens after padding all sequences up to values[j], with one length, then with more.
     costs, choices = values * below, []
+    totals = [costs[-1]]
     is_shorter = np.tri(len(values), k=-1, dtype=bool).T  # [i, j]: i < j
-    for _ in range(1, num_seq_lens):
+    for count in range(1, num_seq_lens):
         # values[j] is the last length and values[i] the one before it.
         added = values[None, :] * (below[None, :] - below[:, None])
-        totals = np.where(is_shorter, costs[:, None] + added, np.iinfo(np.int64).max)
-        choices.append(np.where(totals.min(axis=0) < costs, totals.argmin(axis=0), -1))
-        costs = np.minimum(costs, totals.min(axis=0))
+        split = np.where(is_shorter, costs[:, None] + added, np.iinfo(np.int64).max)
+        choices.append(np.where(split.min(axis=0) < costs, split.argmin(axis=0), -1))
+        costs = np.minimum(costs, split.min(axis=0))
+        totals.append(costs[-1] + count * price)
     chosen, j = [], len(values) - 1
-    for before in reversed(choices):
+    for before in reversed(choices[: np.argmin(totals)]):
         if before[j] >= 0:
             chosen.append(j)
             j = before[j]
@@ -153,6 +160,31 @@ def longest_of_batches(lengths: np.ndarray, global_batch_size: int) -> np.ndarra
     """
     sorted_N = np.sort(lengths)
     return np.append(sorted_N[global_batch_size - 1 : -1 : global_batch_size], sorted_N[-1])
+
+
+def seq_lens_for_training(
+    lengths: np.ndarray, global_batch_size: int, num_seq_lens: int, longest: int
+) -> tuple[int, ...]:
+    """Returns lengths to pad to where each sequence is read in every epoch.
+
+    Compiling for a length takes as long as some 100 steps of a small model, and three epochs are
+    usual. So there are only as many lengths as save the work of `PRICE_IN_BATCHES` batches an epoch
+    each: one for a set of fewer batches than that.
+
+    Args:
+      lengths: (N,) int, tokens of each sequence.
+      global_batch_size: sequences of a batch.
+      num_seq_lens: how many lengths there may be.
+      longest: tokens of the longest sequence that must fit, held-out ones included.
+
+    Example:
+      >>> seq_lens_for_training(np.arange(100), 2, num_seq_lens=8, longest=120)
+      (120,)
+      >>> seq_lens_for_training(np.arange(10_000) % 100, 2, num_seq_lens=8, longest=120)
+      (13, 27, 41, 55, 69, 84, 99, 120)
+    """
+    to_pad = np.append(longest_of_batches(lengths, global_batch_size), longest)
+    return choose_seq_lens(to_pad, num_seq_lens, price=PRICE_IN_BATCHES * longest)
 
 
 def seq_lens_for_one_pass(lengths: np.ndarray, global_batch_size: int) -> tuple[int, ...]:

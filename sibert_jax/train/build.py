@@ -143,14 +143,26 @@ def load_task(run: RunConfig, progress: Callable[[str], None]) -> tuple[Task, Ta
             return load_question_answering(run.model, run.task, run.data, tokenizer, **arguments)
 
 
-def load_new_text(run: RunConfig, path: str, tokenizer: Tokenizer) -> tuple[Task, NewText]:
+def load_new_text(
+    run: RunConfig, path: str, tokenizer: Tokenizer, progress: Callable[[str], None]
+) -> tuple[Task, NewText]:
     """The task of a run with text to predict, whatever it was trained on.
+
+    Args:
+      run: the whole configuration.
+      path: the text.
+      tokenizer: of the run.
+      progress: called with a line of text where something was left out or replaced.
 
     Raises:
       ConfigError: the run's task answers nothing.
       DataError: the text cannot be used.
     """
-    arguments = {"seq_len": run.seq_len, "global_batch_size": run.train.global_batch_size}
+    arguments = {
+        "seq_len": run.seq_len,
+        "global_batch_size": run.train.global_batch_size,
+        "progress": progress,
+    }
     match run.task:
         case ClassificationConfig():
             return load_new_sentences(run.model, run.task, path, tokenizer, **arguments)

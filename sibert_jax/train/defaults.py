@@ -42,7 +42,7 @@ def finetuning_config(task_name: str) -> ConfigDict:
     config.task, config.data = make_task(), make_data()
     config.optim.name = "lamb"
     config.optim.eta_lambda = 0.0
-    config.optim.learning_rate = 1e-3
+    config.optim.learning_rate = 1e-2  # experiments/finetuning_rates
     config.optim.weight_decay = 0.01
     config.optim.schedule = "linear"
     for optim in (config.optim, config.optim.head):
@@ -58,6 +58,7 @@ def _classification() -> ConfigDict:
     task = ConfigDict()
     task.name = "classification"
     task.dataset = "sst2"  # sst2 | cola | mrpc | qqp | stsb | mnli | qnli | rte | wnli
+    task.strict = False  # stop at a row with too few or too many fields, instead of leaving it out
     task.loss_scale = 1.0  # > 0, multiplies the loss that is differentiated
     return task
 
@@ -71,7 +72,7 @@ def _finetuning_data() -> ConfigDict:
     data.test_path = ""  # further sets to predict after the last step, comma-separated
     data.vocab = ""  # WordPiece vocabulary file; "": that of checkpoint.init_from
     data.seq_len = 128  # tokens of an example at most; longer ones are cut
-    data.num_seq_lens = 12  # lengths that batches are padded to, chosen for the least padding
+    data.num_seq_lens = 12  # most lengths that batches are padded to; small sets get fewer
     return data
 
 
@@ -97,7 +98,7 @@ def _question_answering_data() -> ConfigDict:
     data.vocab = ""  # WordPiece vocabulary file; "": that of checkpoint.init_from
     data.cache_dir = "~/.cache/sibert_jax"  # windows of tokens
     data.seq_len = 384  # tokens of a window at most, question included
-    data.num_seq_lens = 8  # lengths that batches are padded to, chosen for the least padding
+    data.num_seq_lens = 8  # most lengths that batches are padded to; small sets get fewer
     return data
 
 

@@ -210,7 +210,10 @@ class Loop:
         return state
 
     def take_step(self, step: int, state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
-        """One step, computed twice if it is due to be."""
+        """One step, computed twice if it is due to be; a new length is compiled before it."""
+        if not self.session.is_compiled(batch):
+            with self.paused("compile"):
+                self.session.compile(batch)
         self.goodput.steps += 1
         if is_due(step, self.train.replay_every_steps):
             return step_twice(self.session.step, state, batch)

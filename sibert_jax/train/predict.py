@@ -27,7 +27,7 @@ def predict(
     Args:
       directory: the run's workdir; its `config.json` and `vocab.txt` are used, nothing is written.
       path: the text, in a form that the run's task reads.
-      say: called with a line about the checkpoint.
+      say: called with a line about the checkpoint, and on what of the text cannot be read.
       devices: what the mesh is made of; None: all of them.
 
     Returns:
@@ -54,7 +54,7 @@ def predict(
         run.model.attention_impl == "pallas"
     ):  # whoever was trained with kernels may predict elsewhere
         run = dataclasses.replace(run, model=dataclasses.replace(run.model, attention_impl="auto"))
-    task, new = build.load_new_text(run, path, Tokenizer.load(directory / "vocab.txt"))
+    task, new = build.load_new_text(run, path, Tokenizer.load(directory / "vocab.txt"), say)
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
     row = task.abstract_batch(1, task.seq_lens[-1])
     abstract = jax.eval_shape(task.init, jax.random.key(0), row)

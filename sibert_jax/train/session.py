@@ -32,7 +32,7 @@ def uncounted(phase: str) -> ContextManager:
 
 
 class Session:
-    """A run on its mesh, before its first step. `start` makes the state and compiles the step.
+    """A run on its mesh, before its first step. `start` makes the state and the step.
 
     Without data (None) there is only `lower`.
     """
@@ -81,7 +81,7 @@ class Session:
     def start(
         self, checkpoints: Checkpoints, phase: Callable[[str], ContextManager] = uncounted
     ) -> TrainState:
-        """Restores the newest checkpoint or initialises, and compiles the step.
+        """Restores the newest checkpoint or initialises, and compiles the next step.
 
         Args:
           checkpoints: of this run.
@@ -102,9 +102,11 @@ class Session:
         else:
             with phase("restore"):
                 state = self.restore(checkpoints, newest)
-        # One program a length, ahead of the loop: another shape is an error, never a second trace.
-        with phase("compile"):
-            self._steps = {size: lowered.compile() for size, lowered in self._lower(step).items()}
+        self._jitted, self._steps = self._jit(step), {}
+        if (done := int(state.step)) < self.run.train.num_steps:
+            with phase("compile"):
+                index = done + int(state.health.batch_offset)
+                self.compile(self.data.train.batch(index, slice(0, 1)))
         return state
 
     def restore(self, checkpoints: Checkpoints, step: int) -> TrainState:
@@ -118,7 +120,8 @@ class Session:
         c = self.run.optim
         # The rates are constants of the program: where they are to be found, any will do.
         rates = (1.0, c.eta_lambda) if c.eta_lambda else (c.learning_rate, c.weight_decay)
-        return self._lower(self._make_step(*rates))[self.task.seq_lens[-1]]
+        jitted = self._jit(self._make_step(*rates))
+        return jitted.lower(self.abstract_state, self.abstract_batch())
 
     def _make_step(self, learning_rate: float, weight_decay: float) -> Step:
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
@@ -138,22 +141,30 @@ class Session:
         self.abstract_state = _placed(abstract, self._shardings)
         return step
 
-    def _lower(self, step: Step) -> dict[int, jax.stages.Lowered]:
+    def _jit(self, step: Step) -> jax.stages.Wrapped:
         replicated = NamedSharding(self.mesh, P())
         report = Report(self.abstract_state.window, self.abstract_state.health)
         outs = (self._shardings, jax.tree.map(lambda _: replicated, report))
         fn = sharding.on_mesh(step.__call__, self.mesh)
-        jitted = jax.jit(fn, donate_argnums=0, out_shardings=outs)
-        return {
-            seq_len: jitted.lower(
-                self.abstract_state,
-                abstract_batch(self.task, self.mesh, self.batch_size, seq_len),
-            )
-            for seq_len in self.task.seq_lens
-        }
+        return jax.jit(fn, donate_argnums=0, out_shardings=outs)
+
+    def is_compiled(self, batch: Batch) -> bool:
+        """Whether there is a program for the length of a batch."""
+        return batch["tokens"].shape[1] in self._steps
+
+    def compile(self, batch: Batch) -> None:
+        """Compiles the step for the length of a batch: one program a length, when it is first met.
+
+        What else the shapes are is known, so that another one is an error, never a second trace.
+        """
+        seq_len = batch["tokens"].shape[1]
+        abstract = abstract_batch(self.task, self.mesh, self.batch_size, seq_len)
+        self._steps[seq_len] = self._jitted.lower(self.abstract_state, abstract).compile()
 
     def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
         """One update by the program of the batch's length; `state` is donated."""
+        if not self.is_compiled(batch):
+            self.compile(batch)
         return self._steps[batch["tokens"].shape[1]](state, batch)
 
     def save(self, checkpoints: Checkpoints, state: TrainState, step: int) -> None:

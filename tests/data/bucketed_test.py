@@ -16,6 +16,7 @@ from sibert_jax.data import (
     join_pair,
     longest_of_batches,
     seq_lens_for_one_pass,
+    seq_lens_for_training,
 )
 from sibert_jax.data.tokenizer import SPECIAL_PIECES
 
@@ -98,6 +99,29 @@ def test_few_batches_are_padded_less_with_the_lengths_of_their_longest():
         for to_pad in (lengths, longest_of_batches(lengths, 32))
     ]
     assert shares[1] < 0.95 * shares[0]
+
+
+@pytest.mark.parametrize(
+    ("num_batches", "count"), [(1, 1), (20, 1), (60, 1), (150, 2), (500, 3), (3000, 7)]
+)
+def test_few_batches_are_trained_on_in_few_lengths(num_batches, count):
+    lengths = np.random.default_rng(0).integers(4, 101, 4 * num_batches)
+    chosen = seq_lens_for_training(lengths, 4, num_seq_lens=8, longest=110)
+    assert (len(chosen), chosen[-1]) == (count, 110)
+    assert seq_lens_for_training(lengths, 4, num_seq_lens=1, longest=110) == (110,)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=12), st.integers(1, 5), st.integers(0, 20))
+def test_each_length_saves_its_price(lengths, num_seq_lens, price):
+    def cost(seq_lens):
+        padded = sum(min(s for s in seq_lens if s >= length) for length in lengths)
+        return padded + price * len(seq_lens)
+
+    chosen = choose_seq_lens(np.array(lengths), num_seq_lens, price)
+    counts = range(1, num_seq_lens + 1)
+    values = sorted(set(lengths))
+    others = itertools.chain(*(itertools.combinations(values, count) for count in counts))
+    assert cost(chosen) == min(cost(c) for c in others if c[-1] == max(lengths))
 
 
 @pytest.mark.parametrize(("num_rows", "count"), [(1, 1), (64, 1), (65, 2), (192, 3), (5000, 8)])

@@ -1,5 +1,6 @@
 """From files of labelled sentences to a task with its batches."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable
@@ -12,10 +13,9 @@ from sibert_jax.data import (
     FinetuningSpec,
     Sequences,
     Tokenizer,
-    choose_seq_lens,
     join_pair,
-    longest_of_batches,
     seq_lens_for_one_pass,
+    seq_lens_for_training,
 )
 from sibert_jax.data.fingerprint import digest
 from sibert_jax.data.held_out import is_held_out
@@ -59,12 +59,14 @@ def load_classification(
     Raises:
       DataError: a set cannot be read or has no labels to train on or evaluate by.
     """
-    sets = _read_sets(data, task.glue)
+    sets = _read_sets(data, task)
+    for examples in sets.values():
+        for line in examples.report:
+            progress(f"{examples.name}: {line}")
     sequences = {name: _tokenise(s, task.glue, tokenizer, seq_len) for name, s in sets.items()}
     longest = max(int(s.lengths.max()) for s in sequences.values())
     train = sequences["train"]
-    to_pad = longest_of_batches(train.lengths, global_batch_size)
-    seq_lens = choose_seq_lens(np.append(to_pad, longest), data.num_seq_lens)
+    seq_lens = seq_lens_for_training(train.lengths, global_batch_size, data.num_seq_lens, longest)
 
     def batches(sequences: Sequences, seed: int, shuffle: bool) -> BucketedBatches:
         return BucketedBatches(
@@ -74,8 +76,7 @@ def load_classification(
     train_batches, valid_batches = batches(train, seed, True), batches(sequences["valid"], 0, False)
     progress(
         f"{task.glue.name}: {len(train):,} examples to train on, {len(sequences['valid']):,} to "
-        f"evaluate on; batches of {', '.join(map(str, seq_lens))} tokens a row, "
-        f"{train_batches.padding_share:.1%} of them padding"
+        f"evaluate on; {train_batches.description}"
     )
     held_out = tuple(
         held_out_set(sets[name], valid_batches if name == "valid" else batches(s, 0, False), task)
@@ -102,14 +103,17 @@ def load_new_sentences(
     *,
     seq_len: int,
     global_batch_size: int,
+    progress: Callable[[str], None],
 ) -> tuple[Classification, NewText]:
     """Text without labels, to be predicted.
 
     Args:
       path: a file with a sentence a line, two with a tab between, or a TSV file of the task.
-      model, task, tokenizer, seq_len, global_batch_size: as for training.
+      model, task, tokenizer, seq_len, global_batch_size, progress: as for training.
     """
     examples = read_new_text(path, task.glue)
+    for line in examples.report:
+        progress(f"{path}: {line}")
     sequences = _tokenise(examples, task.glue, tokenizer, seq_len)
     seq_lens = seq_lens_for_one_pass(sequences.lengths, global_batch_size)
     batches = BucketedBatches(
@@ -153,14 +157,18 @@ def write_predictions(path: pathlib.Path, ids: list[str], labels: list[str]) -> 
     os.replace(temporary, path)
 
 
-def _read_sets(data: FinetuningSpec, glue: GlueTask) -> dict[str, Examples]:
+def _read_sets(data: FinetuningSpec, task: ClassificationConfig) -> dict[str, Examples]:
     """ "train", "valid" and the test sets by their path."""
-    train = read_examples(data.source, data.path, glue)
+
+    def read(path: str) -> Examples:
+        return read_examples(data.source, path, task.glue, strict=task.strict)
+
+    train = read(data.path)
     if data.valid_path:
-        valid = read_examples(data.source, data.valid_path, glue)
+        valid = read(data.valid_path)
     else:
         out_N = np.array([is_held_out(list(t), data.valid_fraction) for t in zip(*train.texts)])
-        train, valid = train.subset(~out_N), train.subset(out_N)
+        train, valid = train.subset(~out_N), dataclasses.replace(train.subset(out_N), report=())
         if not train.ids or not valid.ids:
             raise DataError(
                 f"data.valid_fraction={data.valid_fraction} holds out {len(valid.ids)} of "
@@ -169,7 +177,7 @@ def _read_sets(data: FinetuningSpec, glue: GlueTask) -> dict[str, Examples]:
     for key, examples in (("path", train), ("valid_path", valid)):
         if examples.labels is None:
             raise DataError(f"data.{key} ({examples.name}) has no labels; name a labelled set")
-    tests = {f"test {path}": read_examples(data.source, path, glue) for path in data.test_paths}
+    tests = {f"test {path}": read(path) for path in data.test_paths}
     names = [valid.name, *(examples.name for examples in tests.values())]
     if twice := [name for name in names if names.count(name) > 1]:
         raise DataError(

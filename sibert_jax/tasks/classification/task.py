@@ -23,6 +23,7 @@ class ClassificationConfig:
 
     name: str  # "classification"
     dataset: str  # one of glue.TASKS
+    strict: bool  # stop at a broken row of a file, instead of leaving it out
     loss_scale: float  # > 0, multiplies the loss that is differentiated, not the one reported
 
     def __post_init__(self):

@@ -56,6 +56,10 @@ def score(
 ) -> dict:
     """The metrics of a file of predictions; questions without one are counted on stderr."""
     dataset = read_dataset(data)
+    for line in dataset.report:
+        print(f"{data}: {line}", file=sys.stderr)
+    if not dataset.is_labelled:
+        raise DataError(f"{data} has no answers to score against; name a labelled file")
     if na_probs and not dataset.unanswerable:
         raise DataError(f"--na_probs is for SQuAD 2.0, but every question of {data} has an answer")
     found = read_predictions(predictions, dataset)

@@ -4,10 +4,15 @@ import dataclasses
 import json
 import math
 import pathlib
+import re
 from collections.abc import Iterator
 
 from sibert_jax.data.errors import DataError
 from sibert_jax.data.text_files import read_lines
+
+# JSON can hold half of a surrogate pair, as in "\\ud83d": no character, and UTF-8 cannot write it.
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+REPLACEMENT = "\ufffd"  # one character for one, so that answer_start stays right
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Question:
     text: str
     context: int  # index into `Dataset.contexts`
     answers: tuple[Answer, ...]
+    is_impossible: bool = False  # the file says that there is no answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,37 +42,45 @@ class Dataset:
     contexts: tuple[str, ...]
     questions: tuple[Question, ...]
     unanswerable: bool  # SQuAD 2.0: some questions have no answer, or none is known
+    report: tuple[str, ...] = ()  # what had to be replaced, a line each
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether anything is known about the answers."""
+        return any(question.answers or question.is_impossible for question in self.questions)
 
     def gold_answers(self) -> dict[str, list[str]]:
         """The answer texts of each question id."""
         return {q.id: [answer.text for answer in q.answers] for q in self.questions}
 
 
-def read_dataset(path: str | pathlib.Path, *, labelled: bool = True) -> Dataset:
+def read_dataset(path: str | pathlib.Path, *, unique_ids: bool = True) -> Dataset:
     """Reads a file of the official layout, `.json`, `.json.gz` or `.json.xz`.
 
     Args:
       path: `{"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text",
-        "answer_start"}], "is_impossible" (2.0)}]}]}]}`; what else is there is not read.
-      labelled: whether `answers` must be there.
+        "answer_start"}], "is_impossible" (2.0)}]}]}]}`; what else is there is not read. An id may
+        be a whole number; a question without `answers` has none. Half of a surrogate pair becomes
+        U+FFFD, and is reported.
+      unique_ids: refuse an id that comes twice, as predictions are listed by it.
 
     Raises:
       DataError: the file cannot be read, is truncated or empty, has another layout, or an id twice.
     """
     path = pathlib.Path(path).expanduser()
-    contexts, questions, seen, unanswerable = [], [], set(), False
+    contexts, questions, seen, mended = [], [], set(), _Mended()
     for where, paragraph in _paragraphs(read_json(path), path):
-        contexts.append(_field(paragraph, "context", str, where))
+        contexts.append(mended(_field(paragraph, "context", str, where), where))
         for i, entry in enumerate(_field(paragraph, "qas", list, where)):
-            question = _question(entry, len(contexts) - 1, f"{where}.qas[{i}]", path, labelled)
-            if question.id in seen:
+            question = _question(entry, len(contexts) - 1, f"{where}.qas[{i}]", path, mended)
+            if unique_ids and question.id in seen:
                 raise DataError(f"{path} has the question id {question.id!r} twice")
             seen.add(question.id)
             questions.append(question)
-            unanswerable |= "is_impossible" in entry or not question.answers
     if not questions:
         raise DataError(f"{path} holds no question")
-    return Dataset(path.name, tuple(contexts), tuple(questions), unanswerable)
+    unanswerable = not all(question.answers for question in questions)
+    return Dataset(path.name, tuple(contexts), tuple(questions), unanswerable, mended.report())
 
 
 def read_new_questions(path: str | pathlib.Path) -> Dataset:
@@ -79,7 +93,7 @@ def read_new_questions(path: str | pathlib.Path) -> Dataset:
     """
     path = pathlib.Path(path).expanduser()
     if ".json" in path.suffixes:
-        return read_dataset(path, labelled=False)
+        return read_dataset(path)
     contexts, questions = [], []
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
@@ -104,7 +118,8 @@ def read_predictions(path: str | pathlib.Path, dataset: Dataset) -> dict[str, st
       DataError: as `read_dataset`; an id that the data set does not have; in SQuAD 2.0 a question
         without prediction (in 1.1 it may be missing, and scores 0).
     """
-    return _by_question(path, dataset, str, "a text", complete=dataset.unanswerable)
+    found = _by_question(path, dataset, str, "a text", complete=dataset.unanswerable)
+    return {key: LONE_SURROGATE.sub(REPLACEMENT, text) for key, text in found.items()}
 
 
 def read_na_probs(path: str | pathlib.Path, dataset: Dataset) -> dict[str, float]:
@@ -153,18 +168,45 @@ def _paragraphs(content, path: pathlib.Path) -> Iterator[tuple[str, dict]]:
             yield f"{where}.paragraphs[{j}]", paragraph
 
 
-def _question(entry, context: int, where: str, path: pathlib.Path, labelled: bool) -> Question:
+class _Mended:
+    """Puts U+FFFD in the place of each half of a surrogate pair, and counts them."""
+
+    def __init__(self):
+        self.count, self.first = 0, ""
+
+    def __call__(self, text: str, where: str) -> str:
+        mended, count = LONE_SURROGATE.subn(REPLACEMENT, text)
+        self.first = self.first or (where if count else "")
+        self.count += count
+        return mended
+
+    def report(self) -> tuple[str, ...]:
+        if not self.count:
+            return ()
+        return (
+            f"{self.count:,} unpaired surrogate{'s' if self.count > 1 else ''} replaced by U+FFFD, "
+            f"the first in {self.first}",
+        )
+
+
+def _question(entry, context: int, where: str, path: pathlib.Path, mended: _Mended) -> Question:
+    if isinstance(entry, dict) and type(entry.get("id")) is int:
+        entry = entry | {"id": str(entry["id"])}
     key = _field(entry, "id", str, where)
     where = f"{path}: question {key!r}"
-    text = _field(entry, "question", str, where)
-    golds = _field(entry, "answers", list, where) if labelled or "answers" in entry else []
+    text = mended(_field(entry, "question", str, where), where)
+    golds = [] if entry.get("answers") is None else _field(entry, "answers", list, where)
     answers = tuple(
-        Answer(_field(answer, "text", str, where), _field(answer, "answer_start", int, where))
+        Answer(
+            mended(_field(answer, "text", str, where), where),
+            _field(answer, "answer_start", int, where),
+        )
         for answer in golds
     )
-    if answers and entry.get("is_impossible") is True:
+    is_impossible = entry.get("is_impossible") is True
+    if answers and is_impossible:
         raise DataError(f"{where} has is_impossible=true and yet answers; one of them is wrong")
-    return Question(key, text, context, answers)
+    return Question(key, text, context, answers, is_impossible)
 
 
 def _field(entry, key: str, kind: type, where: str):

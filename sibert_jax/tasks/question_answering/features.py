@@ -16,7 +16,7 @@ from sibert_jax.data.cache import Cache, Entry
 from sibert_jax.data.errors import DataError
 from sibert_jax.data.tokenizer import Tokenizer
 from sibert_jax.tasks.question_answering.dataset import Dataset, read_dataset
-from sibert_jax.tasks.question_answering.gold_spans import locate_answers, misplaced_sentence
+from sibert_jax.tasks.question_answering.gold_spans import locate_answers
 from sibert_jax.tasks.question_answering.offsets import OffsetTokenizer, Pieces
 from sibert_jax.tasks.question_answering.windows import cut_windows
 
@@ -129,8 +129,8 @@ def load_features(
       tokenizer: gives the ids.
       sizes: of the windows.
       cache: keeps the arrays; another file, vocabulary or size is another entry.
-      for_training: look for the answers; a question whose answer is not in its context at the
-        place that the file says is left out, and counted.
+      for_training: look for the answers; a question whose answer cannot be found is left out, and
+        counted: see `gold_spans`.
       strict: raise instead of leaving it out.
       progress: called with a line of text now and then.
 
@@ -151,13 +151,13 @@ def load_features(
     )
 
     def build(directory: pathlib.Path) -> dict:
-        dataset = read_dataset(path)
+        dataset = read_dataset(path, unique_ids=not for_training)
         features, report = build_features(
             dataset, tokenizer, sizes, for_training=for_training, strict=strict, progress=progress
         )
         for name in _ARRAYS:
             np.save(directory / f"{name}.npy", getattr(features, name))
-        return {"source": str(path), "report": report}
+        return {"source": str(path), "report": [*dataset.report, *report]}
 
     entry = cache.load_or_build(f"squad-{key}", build)
     for line in entry.manifest["report"]:
@@ -188,7 +188,6 @@ def build_features(
         _encode(encoder, texts, f"questions of {dataset.name}", progress), sizes.max_query_len
     )
     context_offsets = _offsets(contexts.lengths)
-    _check_not_empty(dataset, contexts.lengths)
     context_of_Q = np.array([question.context for question in dataset.questions], np.int32)
     count = len(dataset.questions)
     answers = np.full((count, 2), -1, np.int32)
@@ -196,7 +195,9 @@ def build_features(
     if for_training:
         answers, kept, report = locate_answers(dataset, contexts, context_offsets, strict)
         if not kept.any():
-            raise DataError(misplaced_sentence(dataset, dataset.questions[0]))
+            locate_answers(dataset, contexts, context_offsets, strict=True)  # says what is wrong
+    else:
+        _check_not_empty(dataset, contexts.lengths)
     windows = []
     for i in np.flatnonzero(kept):
         room = sizes.seq_len - NUM_SPECIAL - int(questions.lengths[i])

@@ -4,15 +4,12 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
-import numpy as np
-
 from sibert_jax.data import (
     BucketedBatches,
     DataError,
     Tokenizer,
-    choose_seq_lens,
-    longest_of_batches,
     seq_lens_for_one_pass,
+    seq_lens_for_training,
 )
 from sibert_jax.data.cache import Cache
 from sibert_jax.data.fingerprint import digest
@@ -46,7 +43,7 @@ class QuestionAnsweringSpec:
       test_path: further files to answer once training is done, comma-separated; "": none.
       vocab: a vocabulary file; "": that of the run in `checkpoint.init_from`.
       cache_dir: where windows are kept; "~" is expanded.
-      num_seq_lens: how many lengths batches may be padded to, chosen so that the padding is least.
+      num_seq_lens: how many lengths batches may be padded to; small sets get fewer.
 
     Raises:
       DataError: if a field has a value outside its range.
@@ -109,21 +106,22 @@ def load_question_answering(
             progress=progress,
         )
         asked = features.window_question  # without the questions that were left out
-        if for_training and not task.unanswerable and (features.answer_first[asked] < 0).any():
-            raise _unanswerable(path)
+        has_none = features.answer_first[asked] < 0
+        if for_training and (has_none.all() or (has_none.any() and not task.unanswerable)):
+            _check_answers(read_dataset(path, unique_ids=False), path, task)
         return WindowRows(features, tokenizer, fingerprint)
 
     train = rows(data.path, for_training=True)
     paths = (data.valid_path, *split_paths(data.test_path))
     _check_names(paths)
     datasets = {path: _read(path, task) for path in paths}
+    _check_answers(datasets[data.valid_path], data.valid_path, task)
     held_out_rows = {path: rows(path, for_training=False) for path in paths}
     valid = held_out_rows[data.valid_path]
     features, is_labelled_W = with_answers(valid.features, datasets[data.valid_path])
     held_out_rows[data.valid_path] = WindowRows(features, tokenizer, valid.fingerprint)
     longest = max(int(windows.lengths.max()) for windows in (train, *held_out_rows.values()))
-    to_pad = longest_of_batches(train.lengths, global_batch_size)
-    seq_lens = choose_seq_lens(np.append(to_pad, longest), data.num_seq_lens)
+    seq_lens = seq_lens_for_training(train.lengths, global_batch_size, data.num_seq_lens, longest)
 
     def batches(windows: WindowRows, seed: int, shuffle: bool) -> BucketedBatches:
         return BucketedBatches(
@@ -131,10 +129,7 @@ def load_question_answering(
         )
 
     train_batches = batches(train, seed, True)
-    progress(
-        f"batches of {', '.join(map(str, seq_lens))} tokens a row, "
-        f"{train_batches.padding_share:.1%} of them padding"
-    )
+    progress(train_batches.description)
     held_out, answerers = [], []
     for path in paths:
         answerer = _answerer(datasets[path], held_out_rows[path].features, task)
@@ -162,21 +157,24 @@ def load_new_questions(
     *,
     seq_len: int,
     global_batch_size: int,
+    progress: Callable[[str], None],
 ) -> tuple[QuestionAnswering, NewText]:
     """Questions with contexts and without answers, to be answered.
 
     Args:
       path: a SQuAD file, or one with a question, a tab and its context a line.
-      model, task, tokenizer, seq_len, global_batch_size: as for training.
+      model, task, tokenizer, seq_len, global_batch_size, progress: as for training.
     """
     dataset = read_new_questions(path)
+    for line in dataset.report:
+        progress(f"{path}: {line}")
     features, _ = build_features(
         dataset,
         tokenizer,
         _sizes(task, seq_len),
         for_training=False,
         strict=task.strict,
-        progress=lambda line: None,
+        progress=progress,
     )
     windows = WindowRows(features, tokenizer, digest(path))
     seq_lens = seq_lens_for_one_pass(windows.lengths, global_batch_size)
@@ -203,9 +201,25 @@ def _sizes(task: QuestionAnsweringConfig, seq_len: int) -> WindowSizes:
 
 def _read(path: str, task: QuestionAnsweringConfig) -> Dataset:
     dataset = read_dataset(path)
-    if dataset.unanswerable and not task.unanswerable:
-        raise _unanswerable(path)
+    if dataset.is_labelled:  # else there is nothing to score, only to answer
+        _check_answers(dataset, path, task)
     return dataset
+
+
+def _check_answers(dataset: Dataset, path: str, task: QuestionAnsweringConfig) -> None:
+    """Refuses a file without answers, and one of SQuAD 2.0 where 1.1 is wanted."""
+    if not dataset.is_labelled:
+        raise DataError(
+            f"{path} has no answers; name a labelled file, and this one in data.test_path or "
+            "--predict"
+        )
+    if dataset.unanswerable and not task.unanswerable:
+        without = [question.id for question in dataset.questions if not question.answers]
+        raise DataError(
+            f"{path} has questions without answer, but task.unanswerable=False ({len(without):,} "
+            f"of {len(dataset.questions):,}, such as {without[0]!r}); set it to True, or name a "
+            "file of SQuAD 1.1"
+        )
 
 
 def _check_names(paths: tuple[str, ...]) -> None:
@@ -220,13 +234,6 @@ def _check_names(paths: tuple[str, ...]) -> None:
 
 def _name(file_name: str) -> str:
     return file_name.partition(".json")[0]
-
-
-def _unanswerable(path: str) -> DataError:
-    return DataError(
-        f"{path} has questions without answer, but task.unanswerable=False; set it to True, or "
-        "name a file of SQuAD 1.1"
-    )
 
 
 def _answerer(dataset: Dataset, features: Features, task: QuestionAnsweringConfig) -> Answerer:

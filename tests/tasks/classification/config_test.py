@@ -30,6 +30,16 @@ def test_every_task_builds_for_every_encoder_and_optimizer(get_config, task):
     assert names == {("sibert", "lamb"), ("bert", "adamw"), ("sibert", "scale_invariant_sgd")}
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_the_files_are_those_of_glues_own_archives(get_config, task):
+    data = get_config(f"task={task}").data
+    folder = TASKS[task].name
+    valid, test = ("dev_matched", "dev_mismatched") if task == "mnli" else ("dev", "")
+    assert data.path == f"glue/{folder}/train.tsv*"
+    assert data.valid_path == f"glue/{folder}/{valid}.tsv*"
+    assert data.test_path == (test and f"glue/{folder}/{test}.tsv*")
+
+
 @pytest.mark.parametrize(
     ("variant", "message"),
     [

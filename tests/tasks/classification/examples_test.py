@@ -3,6 +3,7 @@
 import gzip
 import lzma
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -33,18 +34,90 @@ def test_columns_are_found_by_name_and_missing_ids_are_the_places(write):
     assert examples.labels.tolist() == [1, 0]
 
 
-def test_the_columns_of_the_official_files_are_known(write):
-    qqp = write("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "7\t1\t2\tWho?\tWhat?\t1")
-    examples = read_examples("files", qqp, TASKS["qqp"])
-    assert (examples.ids, examples.texts) == (["7"], (["Who?"], ["What?"]))
-    mrpc = write("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "0\t8\t9\ta\tb")
-    assert read_examples("files", mrpc, TASKS["mrpc"]).labels.tolist() == [0]
-    stsb = write("index\tsentence1\tsentence2\tscore", "0\ta\tb\t4.750")
-    labels = read_examples("files", stsb, TASKS["stsb"]).labels
-    assert labels.dtype == np.float32
-    assert labels.tolist() == [4.75]
-    qnli = write("index\tquestion\tsentence", "0\ta\tb")
-    assert read_examples("files", qnli, TASKS["qnli"]).labels is None
+PARSES = "sentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse"
+MNLI = f"index\tpromptID\tpairID\tgenre\t{PARSES}\tsentence1\tsentence2"
+ROW = "6\t0\t1\tg\t(\t(\t(\t(\ta\tb"
+STSB = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2"
+MRPC = "#1 ID\t#2 ID\t#1 String\t#2 String"
+
+
+@pytest.mark.parametrize(
+    ("task", "lines", "ids", "texts", "labels"),
+    [
+        ("cola", ["gj04\t1\t\tBirds sing.", "bc01\t0\t*\tSing birds the."], ["0", "1"],
+         (["Birds sing.", "Sing birds the."],), [1, 0]),
+        ("cola", ["index\tsentence", "7\tBirds sing."], ["7"], (["Birds sing."],), None),
+        ("sst2", ["sentence\tlabel", "so \" good \t1"], ["0"], (['so " good '],), [1]),
+        ("sst2", ["index\tsentence", "4\ta"], ["4"], (["a"],), None),
+        ("mrpc", [f"\ufeffQuality\t{MRPC}", '0\t8\t9\ta "b\tc'], ["0"], (['a "b'], ["c"]), [0]),
+        ("mrpc", [f"index\t{MRPC}", "3\t8\t9\ta\tb"], ["3"], (["a"], ["b"]), None),
+        ("qqp", ["id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "7\t1\t2\ta\tb\t1"],
+         ["7"], (["a"], ["b"]), [1]),
+        ("qqp", ["id\tquestion1\tquestion2", "7\ta\tb"], ["7"], (["a"], ["b"]), None),
+        ("stsb", [f"{STSB}\tscore", "5\tg\tf\t2012\t1\tn\tn\ta\tb\t4.750"], ["5"], (["a"], ["b"]),
+         [4.75]),
+        ("stsb", [STSB, "5\tg\tf\t2012\t1\tn\tn\ta\tb"], ["5"], (["a"], ["b"]), None),
+        ("mnli", [f"{MNLI}\tlabel1\tgold_label", f"{ROW}\tneutral\tentailment"],
+         ["6"], (["a"], ["b"]), [0]),
+        ("mnli", [f"{MNLI}\t{chr(9).join(f'label{i}' for i in range(1, 6))}\tgold_label",
+                  f"{ROW}\tneutral\t\t\t\t\tcontradiction"],
+         ["6"], (["a"], ["b"]), [2]),
+        ("mnli", [MNLI, ROW], ["6"], (["a"], ["b"]), None),
+        ("mnli", ["index\tsentence1\tsentence2", "6\ta\tb"], ["6"], (["a"], ["b"]), None),
+        ("mnli", ["Lexical Semantics\tDomain\tPremise\tHypothesis\tLabel", "\tNews\ta\tb\tneutral"],
+         ["0"], (["a"], ["b"]), [1]),
+        ("qnli", ["index\tquestion\tsentence\tlabel", "1\ta\tb\tentailment"], ["1"], (["a"], ["b"]),
+         [0]),
+        ("qnli", ["index\tquestion\tsentence", "1\ta\tb"], ["1"], (["a"], ["b"]), None),
+        ("rte", ["index\tsentence1\tsentence2\tlabel", "1\ta\tb\tnot_entailment"], ["1"],
+         (["a"], ["b"]), [1]),
+        ("wnli", ["index\tsentence1\tsentence2\tlabel", "1\ta\tb\t0"], ["1"], (["a"], ["b"]), [0]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_the_official_files_of_every_task_are_read(
+    tmp_path, task, lines, ids, texts, labels, line_end
+):
+    path = tmp_path / "train.tsv"
+    path.write_bytes(line_end.join(lines).encode())  # the last line has no end
+    examples = read_examples("files", str(path), TASKS[task], strict=True)
+    assert (examples.ids, examples.texts, examples.report) == (ids, texts, ())
+    assert (None if examples.labels is None else examples.labels.tolist()) == labels
+    new = read_new_text(str(path), TASKS[task])
+    assert (new.texts, new.labels) == (texts, None)
+
+
+QQP = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"
+
+
+@pytest.mark.parametrize(
+    ("task", "lines", "ids", "count", "first"),
+    [
+        ("qqp", [QQP, "1\t2\t3\ta\tb\t0", '2\t4\t5\tWho?\t"', '"\tWas he?\t0', "3\t6\t7\tc\td\t1"],
+         ["1", "3"], "2 of 4", "train.tsv, line 3 has 5 fields"),
+        ("qqp", [QQP, "1\t2\t3\ta\tb\tc\t0", "3\t6\t7\tc\td\t1"], ["3"],
+         "1 of 2", "line 2 has 7 fields .* wanted 6: id, qid1"),
+        ("cola", ["gj04\t1\t\ta", "gj04\t1\ta"], ["0"], "1 of 2", "line 2 has 3 fields"),
+        ("mnli", ["sentence1\tsentence2\tgold_label", "a\tb\t-", "a\tb\tneutral"], ["0"],
+         "1 of 2", "line 2: the label '-' is unknown"),
+    ],
+)  # fmt: skip
+def test_broken_rows_are_left_out_and_counted_or_stop_a_strict_run(
+    write, task, lines, ids, count, first
+):
+    path = write(*lines)
+    examples = read_examples("files", path, TASKS[task])
+    assert examples.ids == ids
+    assert all(len(column) == len(ids) for column in (*examples.texts, examples.labels))
+    (line,) = examples.report
+    assert re.match(f"{count} rows left out, the first: .*{first}", line)
+    with pytest.raises(DataError, match=first):
+        read_examples("files", path, TASKS[task], strict=True)
+
+
+def test_empty_lines_are_no_rows(write):
+    examples = read_examples("files", write("sentence\tlabel", "", "a\t1", ""), TASKS["sst2"])
+    assert (examples.ids, examples.report) == (["0"], ())
 
 
 @pytest.mark.parametrize("opener", [gzip.open, lzma.open])
@@ -69,8 +142,8 @@ def test_a_glob_finds_the_compressed_file_and_a_truncated_one_is_named(write, op
         ("sst2", ["sentence\tlabel", "a\t1", "a\tgood"], "line 3: the label 'good' is unknown; "
          "SST-2 has 0, 1"),
         ("mnli", ["sentence1\tsentence2\tlabel", "a\tb\t-"], "line 2: the label '-' is unknown"),
-        ("sst2", ["sentence\tlabel", "a\t1", "b"], "line 3 has 1 fields .* wanted 2: sentence"),
-        ("sst2", ["sentence\tlabel", "a\tb\t1"], "line 2 has 3 fields"),
+        ("sst2", ["sentence\tlabel", "a\tb\t1"], "line 2 has 3 fields .* wanted 2: sentence"),
+        ("cola", ["gj04\tyes\t\tBirds sing."], r"columns \['gj04', .* its first line must name"),
         ("sst2", ["idx\tsentence\tlabel", "4\ta\t1", "5\tb\t1", "4\tc\t0"],
          "line 4: the id '4' was there before, in .*train.tsv, line 2"),
         ("stsb", ["sentence1\tsentence2\tscore", "a\tb\thigh"], "the score 'high' is no number"),

@@ -13,11 +13,12 @@ import pytest
 from sibert_jax.data import DataError
 from sibert_jax.report.figures_of_merit import figures_of_merit
 from sibert_jax.report.run import read_run
-from sibert_jax.train import build
+from sibert_jax.train import build, sharding
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.predict import predict
 from sibert_jax.train.session import Session
 from tests.tasks.classification.conftest import make_config, train_one
+from tests.train.bad_steps_test import NoCheckpoints
 
 LABELS = ("entailment", "not_entailment")
 
@@ -45,6 +46,14 @@ def stop_at(monkeypatch, number: int):
         return state, report
 
     monkeypatch.setattr(Session, "step", step)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _lengths_are_free():
+    """The batches are too few for two lengths to be worth compiling."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sibert_jax.data.sequences.PRICE_IN_BATCHES", 0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +94,22 @@ def test_the_report_counts_the_tokens_of_batches_as_they_were_padded(finished):
     assert len(set(shapes)) == 2
     tokens = sum(rows * length for rows, length in shapes)
     assert figures_of_merit(read_run(directory)).tokens == tokens
+
+
+def test_a_length_is_compiled_when_it_is_first_met(finished):
+    config, _, _ = finished
+    mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+    run = build.run_config(config)
+    session = Session(run, mesh, *build.load_task(run, progress=print))
+    first = session.batch(0)
+    batches = map(session.batch, range(1, 240))
+    other = next(b for b in batches if b["tokens"].shape != first["tokens"].shape)
+    with jax.numpy_dtype_promotion("standard"):
+        state = session.start(NoCheckpoints())
+    assert [session.is_compiled(batch) for batch in (first, other)] == [True, False]
+    with jax.numpy_dtype_promotion("standard"):
+        session.step(state, other)
+    assert session.is_compiled(other)
 
 
 def test_a_stopped_run_ends_as_the_straight_one(finished, tmp_path, monkeypatch):
@@ -251,6 +276,19 @@ def test_unlabelled_or_too_few_examples_are_refused(config, write_pairs, tmp_pat
     config.data.test_path = ""
     with pytest.raises(DataError, match="data.valid_fraction=0.0001 holds out 0 of 32 examples"):
         load(path=train, valid_path="", valid_fraction=1e-4)
+
+
+def test_broken_rows_are_told_and_stop_a_strict_run(config, write_pairs):
+    path = pathlib.Path(write_pairs("broken.tsv", LABELS))
+    path.write_text(path.read_text() + "w1 w2\n")
+    config.data.path, config.data.valid_path = str(path), write_pairs("valid.tsv", LABELS)
+    lines = []
+    build.load_task(build.run_config(config), progress=lines.append)
+    told = f"{path.parent.name}_broken: 1 of 33 rows left out, the first: {path}, line 34 has 1"
+    assert any(line.startswith(told) for line in lines)
+    config.task.strict = True
+    with pytest.raises(DataError, match="broken.tsv, line 34 has 1 fields"):
+        build.load_task(build.run_config(config), progress=print)
 
 
 def test_text_for_a_run_that_was_pretrained_is_refused(tmp_path):

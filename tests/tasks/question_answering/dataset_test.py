@@ -42,6 +42,63 @@ def test_both_versions_are_read_and_told_apart(write):
     assert not one.unanswerable
     two = squad(entry(is_impossible=False), entry("q2", answers=(), is_impossible=True))
     assert read_dataset(write("two.json", two)).unanswerable
+    habit = squad(entry(is_impossible=False), entry("q2", is_impossible=False))
+    assert not read_dataset(write("habit.json", habit)).unanswerable
+
+
+def without(content, *keys):
+    """The content with these keys left out of every object."""
+    if isinstance(content, list):
+        return [without(part, *keys) for part in content]
+    if not isinstance(content, dict):
+        return content
+    return {key: without(part, *keys) for key, part in content.items() if key not in keys}
+
+
+@pytest.mark.parametrize(
+    ("content", "golds"),
+    [
+        (without(squad(entry()), "version", "title"), {"q1": ["Ada"]}),
+        (squad(entry(extra=[1], plausible_answers=[])), {"q1": ["Ada"]}),
+        (squad(entry(key=17), entry(key=-3)), {"17": ["Ada"], "-3": ["Ada"]}),
+        (without(squad(entry()), "answers"), {"q1": []}),
+        (squad(entry() | {"answers": None}), {"q1": []}),
+        (squad(entry(answers=()), entry("q2")), {"q1": [], "q2": ["Ada"]}),
+        (without(squad(entry(is_impossible=True)), "answers"), {"q1": []}),
+        ({"data": [{"paragraphs": []}, *squad(entry())["data"]]}, {"q1": ["Ada"]}),
+        ({"data": [{"paragraphs": [{"context": "", "qas": []}]}, *squad(entry())["data"]]},
+         {"q1": ["Ada"]}),
+        ("\ufeff" + json.dumps(squad(entry())), {"q1": ["Ada"]}),
+    ],
+)  # fmt: skip
+def test_what_other_tools_write_is_read(write, content, golds):
+    assert read_dataset(write("tool.json", content)).gold_answers() == golds
+
+
+def test_an_id_may_come_twice_where_no_predictions_are_listed_by_it(write):
+    path = write("twice.json", squad(entry(), entry()))
+    assert len(read_dataset(path, unique_ids=False).questions) == 2
+
+
+HALF = "\ud83d"
+
+
+def test_half_a_surrogate_pair_becomes_one_character_and_is_reported(write):
+    content = squad(
+        entry(question=f"W{HALF}ho?", answers=[(f"{HALF}Ada", 1)]), entry("q2", "\ud83d\ude00?"),
+        context=f"a{HALF}Ada wr{HALF}ote {HALF}it.",
+    )  # fmt: skip
+    dataset = read_dataset(write("half.json", content))
+    assert dataset.contexts == ("a\ufffdAda wr\ufffdote \ufffdit.",)
+    first, second = dataset.questions
+    assert (first.text, first.answers[0].text) == ("W\ufffdho?", "\ufffdAda")
+    start, text = first.answers[0].start, first.answers[0].text
+    assert dataset.contexts[0][start : start + len(text)] == text
+    assert second.text == "\U0001f600?"
+    (line,) = dataset.report
+    assert line.startswith("5 unpaired surrogates replaced by U+FFFD, the first in ")
+    assert line.endswith("half.json: data[0].paragraphs[0]")
+    assert read_dataset(write("whole.json", squad(entry()))).report == ()
 
 
 def test_compressed_files_are_read(tmp_path):
@@ -56,6 +113,10 @@ def test_compressed_files_are_read(tmp_path):
         ("", "bad.json is empty; JSON is wanted"),
         ('{"data": [', "bad.json is not JSON: .* at line 1, column 11"),
         ([], r"bad.json is \[\], not an object with 'data'"),
+        (squad(entry(key=1.5)), "has 1.5 as 'id', a text is wanted"),
+        (squad(entry(key=True)), "has true as 'id', a text is wanted"),
+        (squad(entry() | {"answers": "Ada"}), "has \"Ada\" as 'answers', a list is wanted"),
+        (squad(entry(key=1), entry(key="1")), "has the question id '1' twice"),
         ({"questions": []}, "bad.json has no 'data'; the layout of SQuAD is wanted"),
         ({"data": []}, "bad.json holds no question"),
         ({"data": [{}]}, r"bad.json: data\[0\] has no 'paragraphs'"),
@@ -97,6 +158,8 @@ TWO = squad(entry(is_impossible=False), entry("q2", answers=(), is_impossible=Tr
         (TWO, {"q1": "", "q2": ""}, {"q1": 0.5, "q2": "x"}, "'q2' has \"x\", a number is wanted"),
         (TWO, {"q1": "", "q2": ""}, '{"q1": 0.5, "q2": NaN}', "'q2' has nan, a finite number"),
         (squad(entry()), {"q1": ""}, {"q1": 0.5}, "--na_probs is for SQuAD 2.0"),
+        (squad(entry(is_impossible=False)), {"q1": ""}, {"q1": 0.5}, "--na_probs is for SQuAD 2.0"),
+        (without(squad(entry()), "answers"), {"q1": ""}, None, "has no answers to score against"),
     ],
 )
 def test_bad_predictions_are_one_sentence_and_status_2(
@@ -118,8 +181,10 @@ def test_bad_predictions_are_one_sentence_and_status_2(
         raise DataError(err)
 
 
-def test_in_squad_1_a_missing_prediction_is_said_and_scores_0(write, capsys):
-    data = write("dev.json", squad(entry(), entry("q2")))
+@pytest.mark.parametrize("habit", [False, True])
+def test_in_squad_1_a_missing_prediction_is_said_and_scores_0(write, capsys, habit):
+    more = {"is_impossible": False} if habit else {}
+    data = write("dev.json", squad(entry(**more), entry("q2", **more)))
     assert main([f"--data={data}", f"--predictions={write('p.json', {'q1': 'Ada'})}"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {"exact": 50.0, "f1": 50.0, "total": 2}
@@ -155,8 +220,16 @@ def test_new_questions_are_read_from_lines_or_from_squad_files(write):
     ]
     unlabelled = squad({"id": "q1", "question": "Who?"})
     assert read_new_questions(write("new.json", unlabelled)).gold_answers() == {"q1": []}
-    with pytest.raises(DataError, match="question 'q1' has no 'answers'"):
-        read_dataset(write("new.json", unlabelled))
+    assert not read_dataset(write("new.json", unlabelled)).is_labelled
+
+
+def test_half_a_surrogate_pair_of_a_prediction_matches_that_of_the_answer(write, capsys):
+    data = write("dev.json", squad(entry(answers=[(f"A{HALF}", 0)]), context=f"A{HALF}da"))
+    predictions = write("p.json", {"q1": f"A{HALF}"})
+    assert main([f"--data={data}", f"--predictions={predictions}"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["exact"] == 100.0
+    assert "2 unpaired surrogates replaced by U+FFFD" in err
 
 
 @pytest.mark.parametrize(

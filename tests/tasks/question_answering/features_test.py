@@ -98,17 +98,30 @@ def test_a_long_question_is_cut_and_every_window_fits():
 
 
 @pytest.mark.parametrize(
-    ("answer", "start"), [("oil", 5), ("oil", -4), ("oil", 4000), (" ", 3), ("", 4)]
+    ("answer", "start", "reason", "sentence"),
+    [
+        ("oil", 5, "their answer is not in their context", "but its context has 'il ' at answer_s"),
+        ("oil", 3, "their answer is not in their context", "but its context has ' oi' at answer_s"),
+        ("oil", -4, "their answer is not in their context", "but its context has '' at answer_s"),
+        ("oil", 4000, "their answer is not in their context", "but its context has '' at answer_"),
+        (" ", 3, "no word piece stands for their answer", "' ' at answer_start=3, and no word pie"),
+        ("\ufffd", 79, "no word piece stands for their answer", "'\ufffd' at answer_start=79, and"),
+        ("\u200b", 80, "no word piece stands for their answer", "at answer_start=80, and no word"),
+        ("", 4, "their answer is the empty text", "the empty text as its answer; write"),
+        ("", -1, "their answer is the empty text", "the empty text as its answer; write"),
+    ],
 )
-def test_an_answer_that_is_not_there_is_left_out_or_stops_the_run(answer, start):
+def test_an_answer_that_cannot_be_found_is_left_out_or_stops_the_run(
+    answer, start, reason, sentence
+):
     good = Question("good", "who", 0, (Answer("crisis", 8),))
     bad = Question("bad", "who", 0, (Answer(answer, start),))
-    dataset = Dataset("train.json", (CONTEXT,), (bad, good), False)
+    dataset = Dataset("train.json", (f"{CONTEXT} x \ufffd\u200b",), (bad, good), False)
     features, report = build(dataset)
     assert set(features.window_question) == {1}
-    assert "1 of 2 questions left out" in report[-1]
+    assert report[-1].startswith(f"1 of 2 questions left out, as {reason}")
     assert "'bad'" in report[-1]
-    with pytest.raises(DataError, match=r"train.json: question 'bad' has the answer .*at answer_s"):
+    with pytest.raises(DataError, match=f"train.json: question 'bad' has .*{sentence}"):
         build(dataset, strict=True)
     for_prediction, report = build(dataset, for_training=False)
     assert set(for_prediction.window_question) == {0, 1}
@@ -129,7 +142,15 @@ def test_answers_that_are_no_whole_pieces_are_counted():
     assert report[1].startswith("0 of 1 answers")
 
 
-def test_a_context_without_a_word_is_refused_by_name():
+def test_a_context_without_a_word_is_left_out_of_training_and_refused_elsewhere():
+    questions = (Question("none", "who", 0, ()), Question("good", "who", 1, (Answer("oil", 4),)))
+    dataset = Dataset("d", ("\ufffd ", CONTEXT), questions, True)
+    features, report = build(dataset)
+    assert set(features.window_question) == {1}
+    assert report[-1] == ("1 of 2 questions left out, as their context has no word, such as 'none'")
+    for options in ({"strict": True}, {"for_training": False}):
+        with pytest.raises(DataError, match=r"d: the context of question 'none' has no word"):
+            build(dataset, **options)
     with pytest.raises(DataError, match=r"d: the context of question 'q' has no word"):
         build(one_question(" \t ", None, 0))
 

@@ -35,11 +35,11 @@ def content(*wrong):
 def load(tmp_path, write):
     """Loads a training file, with a development file of two further names."""
 
-    def load(train, progress=lambda line: None, dev=None, **settings):
+    def load(train, progress=lambda line: None, dev=None, test=None, **settings):
         spec = QuestionAnsweringSpec(
             path=str(write("train.json", train)),
             valid_path=str(write("dev.json", dev or content())),
-            test_path=str(write("test.json", content())),
+            test_path=str(write("test.json", test or content())),
             vocab="",
             cache_dir=str(tmp_path / "cache"),
             num_seq_lens=2,
@@ -135,12 +135,60 @@ def test_the_files_of_two_versions_are_not_mixed_up(load):
     assert task.task.unanswerable
 
 
+def without_answers():
+    unlabelled = content()
+    for question in unlabelled["data"][0]["paragraphs"][0]["qas"]:
+        del question["answers"]
+    return unlabelled
+
+
+@pytest.mark.parametrize("unanswerable", [False, True])
+def test_a_file_without_answers_is_for_testing_alone(load, tmp_path, unanswerable):
+    _, data = load(content(), test=without_answers(), unanswerable=unanswerable)
+    assert [held_out.name for held_out in data.held_out] == ["dev", "test"]
+    with pytest.raises(DataError, match=r"dev.json has no answers; name a labelled file"):
+        load(content(), dev=without_answers(), unanswerable=unanswerable)
+    with pytest.raises(DataError, match=r"train.json has no answers; name a labelled file"):
+        load(without_answers(), unanswerable=unanswerable)
+
+
+def test_is_impossible_false_everywhere_is_squad_1(load):
+    habit = content()
+    for question in habit["data"][0]["paragraphs"][0]["qas"]:
+        question["is_impossible"] = False
+    _, data = load(habit, dev=habit, test=habit)
+    assert data.steps_per_epoch == load(content())[1].steps_per_epoch
+
+
+def test_questions_without_answer_are_counted_and_the_first_is_named(load):
+    some = content()
+    some["data"][0]["paragraphs"][0]["qas"][2]["answers"] = []
+    for files in ({"train": some}, {"train": content(), "dev": some}):
+        with pytest.raises(DataError, match=r"json has questions .* \(1 of 5, such as 'q2'\)"):
+            load(**files)
+
+
+def test_half_a_surrogate_pair_is_replaced_and_said(load, write):
+    half = content()
+    half["data"][0]["paragraphs"][0]["context"] += " \ud83d"
+    lines = []
+    load(half, lines.append, dev=half)
+    told = "1 unpaired surrogate replaced by U+FFFD, the first in "
+    assert sum(told in line for line in lines) == 2
+    lines = []
+    load_new_questions(
+        MODEL, QuestionAnsweringConfig(**SETTINGS), str(write("new.json", half)), TOKENIZER,
+        seq_len=16, global_batch_size=4, progress=lines.append,
+    )  # fmt: skip
+    assert sum(told in line for line in lines) == 1
+
+
 def test_new_questions_are_answered_in_the_order_of_the_file_out_of_their_contexts(write):
     lines = [f"who {i}\tThe  Oil\u00a0crisis began in {1970 + i}." for i in range(6)]
     path = write("new.tsv", "".join(f"{line}\n" for line in lines))
     task, new = load_new_questions(
         MODEL, QuestionAnsweringConfig(**SETTINGS), str(path), TOKENIZER,
-        seq_len=16, global_batch_size=4,
+        seq_len=16, global_batch_size=4, progress=print,
     )  # fmt: skip
     assert len(new.batches) > len(task.seq_lens) == 1  # each length is compiled
     results = []
