@@ -11,6 +11,8 @@ import numpy as np
 
 from sibert_jax.model import ModelConfig
 
+SEGMENTS = "encoder/embed/segment"  # ours; a model may have no such table
+
 
 class Tensor(NamedTuple):
     """One tensor on both sides.
@@ -56,15 +58,26 @@ def _layer(cfg: ModelConfig) -> list[Tensor]:
     return rows + _norm(f"{ours}/ffn_norm", f"{theirs}.output.LayerNorm")
 
 
-def pretraining_table() -> list[Tensor]:
-    """The tied MLM head, the pooler and the next-sentence head."""
-    return [
-        *dense("head/transform", "cls.predictions.transform.dense"),
-        *_norm("head/transform_norm", "cls.predictions.transform.LayerNorm"),
-        _same("head/output_bias", "cls.predictions.bias"),
-        *dense("head/pooler", "bert.pooler.dense"),
-        *dense("head/nsp", "cls.seq_relationship"),
-    ]
+def head_table(head: str, tied: bool) -> list[Tensor]:
+    """The pooler and what belongs to the head of each kind.
+
+    Args:
+      head: "pretraining", "classification", "question_answering" or "": none.
+      tied: of pretraining, whether the output table is the token table.
+    """
+    rows = dense("head/pooler", "bert.pooler.dense")
+    if head == "pretraining":
+        rows += dense("head/transform", "cls.predictions.transform.dense")
+        rows += _norm("head/transform_norm", "cls.predictions.transform.LayerNorm")
+        rows.append(_same("head/output_bias", "cls.predictions.bias"))
+        if not tied:
+            rows.append(_same("head/output", "cls.predictions.decoder.weight"))
+        rows += dense("head/nsp", "cls.seq_relationship")
+    elif head == "classification":
+        rows += dense("head/classifier", "classifier")
+    elif head == "question_answering":
+        rows += dense("head/span", "qa_outputs")
+    return rows
 
 
 def dense(ours: str, theirs: str) -> list[Tensor]:
