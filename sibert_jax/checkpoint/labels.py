@@ -26,6 +26,7 @@ class Labels:
     def order(self) -> list[int] | None:
         """The place there of each label here; None if the labels are others.
 
+        [] leaves the outputs as they are: one run does not name them, or there is a single one.
         "LABEL_1" is the name that transformers gives to the label 1, and case does not count.
 
         Example:
@@ -33,7 +34,7 @@ class Labels:
           [1, 0]
         """
         if not self.theirs or not self.ours or len(self.theirs) == len(self.ours) == 1:
-            return list(range(len(self.ours)))
+            return []
         theirs, ours = ([_plain(name) for name in names] for names in (self.theirs, self.ours))
         if len(set(theirs)) < len(theirs) or sorted(theirs) != sorted(ours):
             return None
@@ -44,7 +45,7 @@ class Labels:
         names = f"{', '.join(self.theirs)} there, {', '.join(self.ours)} here"
         if self.order is None:
             return f"{CLASSIFIER} is not taken, as its labels are {names}"
-        if self.order != list(range(len(self.ours))):
+        if self.order not in ([], list(range(len(self.ours)))):
             return f"{CLASSIFIER} is put in order: {names}"
         return ""
 

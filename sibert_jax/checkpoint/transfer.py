@@ -126,7 +126,7 @@ def start_from(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
     )
     restored = named(restore_items(source.path, {"params": abstract}, partial=True)["params"])
-    if CLASSIFIER in taken and labels.order is not None:
+    if CLASSIFIER in taken and labels.order:
         for name in restored:
             if _module(name) == CLASSIFIER:
                 restored[name] = jnp.take(restored[name], jnp.array(labels.order), axis=-1)

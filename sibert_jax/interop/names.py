@@ -4,7 +4,7 @@ Letters as in model/config.py. PyTorch's `nn.Linear` keeps (out, in), Flax's `De
 our attention kernels split or join the heads: (D, H, K) and (H, K, D).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -30,20 +30,15 @@ class Tensor(NamedTuple):
     export: Callable[[np.ndarray], np.ndarray]
 
 
-def encoder_table(cfg: ModelConfig) -> list[Tensor]:
+def encoder_table(cfg: ModelConfig) -> Iterator[Tensor]:
     """Tables and norm of the stem, then layer 0, layer 1, ..."""
     tables = {"token": "word", "position": "position", "segment": "token_type"}
-    rows = [
-        _same(f"encoder/embed/{ours}", f"bert.embeddings.{theirs}_embeddings.weight")
-        for ours, theirs in tables.items()
-    ]
-    rows += _norm("encoder/embed_norm", "bert.embeddings.LayerNorm")
+    for ours, theirs in tables.items():
+        yield _same(f"encoder/embed/{ours}", f"bert.embeddings.{theirs}_embeddings.weight")
+    yield from _norm("encoder/embed_norm", "bert.embeddings.LayerNorm")
     for i in range(cfg.depth):
-        rows += [
-            tensor._replace(ours=tensor.ours.format(i=i), theirs=tensor.theirs.format(i=i))
-            for tensor in _layer(cfg)
-        ]
-    return rows
+        for tensor in _layer(cfg):
+            yield tensor._replace(ours=tensor.ours.format(i=i), theirs=tensor.theirs.format(i=i))
 
 
 def _layer(cfg: ModelConfig) -> list[Tensor]:
