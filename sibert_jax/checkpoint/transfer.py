@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from sibert_jax.checkpoint import processes
 from sibert_jax.checkpoint.compare import check_same_leaves
 from sibert_jax.checkpoint.directory import steps_in
 from sibert_jax.checkpoint.errors import CheckpointError
+from sibert_jax.checkpoint.labels import CLASSIFIER, Labels
 from sibert_jax.checkpoint.manifest import Manifest
 from sibert_jax.checkpoint.restore import manifest_of, restore_items
 from sibert_jax.checkpoint.verify import named, problem_of
@@ -81,12 +83,15 @@ def start_from(
 
     The encoder must be there whole. Of the head, each module (`head/NAME`) is taken that has the
     same leaves in both runs; the others stay fresh. One line says which, and where they come from.
+    The outputs of a classifier are put into the order of this run's labels; a classifier of other
+    labels is not taken.
 
     Args:
       directory: the other run's workdir or its `checkpoints`.
       fresh: {"encoder": ..., "head": ...}, this run's initial parameters.
       description: this run's, as given to `Checkpoints.save`: its "vocab_hash" must be that of the
-        source, and differences of "config.model" are told.
+        source, and differences of "config.model" are told; "labels" are those of a classifier, []
+        if there is none.
       say: takes the line.
 
     Raises:
@@ -105,6 +110,11 @@ def start_from(
     _check_vocabulary(source, description)
     modules = sorted({_module(name) for name in wanted.keys() - encoder.keys()})
     taken = [module for module in modules if _same(module, stored, wanted)]
+    labels, notes = Labels.of(source.manifest.run, description), []
+    if CLASSIFIER in taken and (note := labels.note()):
+        notes = [note]
+        if labels.order is None:
+            taken.remove(CLASSIFIER)
 
     def is_taken(name: str) -> bool:
         return name in encoder or _module(name) in taken
@@ -116,8 +126,13 @@ def start_from(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
     )
     restored = named(restore_items(source.path, {"params": abstract}, partial=True)["params"])
+    if CLASSIFIER in taken and labels.order:
+        for name in restored:
+            if _module(name) == CLASSIFIER:
+                restored[name] = jnp.take(restored[name], jnp.array(labels.order), axis=-1)
     if processes.is_first():
-        say(_sentence(source, description, taken, sorted(set(modules) - set(taken))))
+        fresh_modules = sorted(set(modules) - set(taken))
+        say("; ".join([_sentence(source, description, taken, fresh_modules), *notes]))
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: restored[_name(path)] if is_taken(_name(path)) else leaf, fresh
     )

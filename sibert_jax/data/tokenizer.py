@@ -1,5 +1,6 @@
-"""Uncased WordPiece: text to ids and back."""
+"""WordPiece: text to ids and back."""
 
+import dataclasses
 import hashlib
 import itertools
 import pathlib
@@ -9,16 +10,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from sibert_jax.data.errors import DataError
-from sibert_jax.data.text_files import read_lines
+from sibert_jax.data.vocabulary import (
+    CONTINUATION,
+    MAX_WORD_CHARS,
+    SPECIAL_PIECES,
+    UNCASED,
+    Cleaning,
+    Vocabulary,
+    read_vocabulary,
+    write_vocabulary,
+)
 
-SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-CONTINUATION = "##"
 MAX_CACHED_WORDS = 400_000
 _NEVER_IN_TEXT = re.compile(r"\[(PAD|UNK|CLS|SEP|MASK|unused\d+)\]")
 
 
 class Tokenizer:
-    """Lower-cases, strips accents, splits at spaces and punctuation, then greedy longest match.
+    """Cleans text, splits it at spaces and punctuation, then takes the longest match greedily.
 
     Words are encoded by Hugging Face `tokenizers` and remembered, since spaces always end a word:
     that is many times as fast as handing over whole texts and gives the same ids. A special piece
@@ -27,6 +35,7 @@ class Tokenizer:
     Args:
       pieces: the vocabulary in the order of its ids; must hold the five special pieces.
       name: what to call the vocabulary in an error.
+      cleaning: what happens to a text first; by default it is lower-cased and loses its accents.
 
     Raises:
       DataError: if special pieces are missing, or a piece is empty or there twice.
@@ -40,15 +49,20 @@ class Tokenizer:
       Wu et al., Google's Neural Machine Translation System, https://arxiv.org/abs/1609.08144, §4.1.
     """
 
-    def __init__(self, pieces: Sequence[str], name: str = "the vocabulary"):
-        self.pieces = tuple(pieces)
+    def __init__(
+        self,
+        pieces: Sequence[str],
+        name: str = "the vocabulary",
+        cleaning: Cleaning = UNCASED,
+    ):
+        self.pieces, self.cleaning = tuple(pieces), cleaning
         ids = _checked_ids(self.pieces, name)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             ids[piece] for piece in SPECIAL_PIECES
         )
         self.is_continuation = np.array([p.startswith(CONTINUATION) for p in self.pieces])
         self.is_special = np.array([bool(_NEVER_IN_TEXT.fullmatch(p)) for p in self.pieces])
-        self.hash = hashlib.sha256("\n".join(self.pieces).encode()).hexdigest()
+        self.hash = _hash(self.pieces, cleaning)
         self._ids = ids
         self._forget()
 
@@ -59,13 +73,26 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | pathlib.Path) -> "Tokenizer":
-        """Reads a vocabulary file: one piece a line, the line number less one its id."""
+        """Reads a vocabulary: see `read_vocabulary`.
+
+        Args:
+          path: a file with one piece a line, the line number less one its id, or a directory of
+            Hugging Face's. `tokenizer_config.json` beside the pieces says how text is cleaned.
+        """
         path = pathlib.Path(path).expanduser()
-        return cls(tuple(read_lines(path)), f"the vocabulary {path}")
+        pieces, cleaning = read_vocabulary(path)
+        return cls(pieces, f"the vocabulary {path}", cleaning)
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes the vocabulary file that `load` reads."""
-        pathlib.Path(path).write_text("".join(f"{p}\n" for p in self.pieces), encoding="utf-8")
+        """Writes the file that `load` reads, and `tokenizer_config.json` beside it."""
+        write_vocabulary(pathlib.Path(path), Vocabulary(self.pieces, self.cleaning))
+
+    def filled(self, vocab_size: int) -> "Tokenizer":
+        """A vocabulary with pieces that never occur in text behind it, up to `vocab_size`."""
+        names = (f"[unused{i}]" for i in itertools.count())
+        spare = (name for name in names if name not in self._ids)
+        fill = itertools.islice(spare, vocab_size - self.vocab_size)
+        return Tokenizer((*self.pieces, *fill), cleaning=self.cleaning)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns the ids of each text, (length,) int32, without [CLS] or [SEP]."""
@@ -102,7 +129,7 @@ class Tokenizer:
         if not unseen:
             return
         if self._model is None:
-            self._model = word_piece_model(self._ids)
+            self._model = word_piece_model(self._ids, self.cleaning)
         encodings = self._model.encode_batch_fast(list(unseen), add_special_tokens=False)
         ids = [encoding.ids for encoding in encodings]
         lengths = np.array([len(word_ids) for word_ids in ids], np.int64)
@@ -121,11 +148,15 @@ class Tokenizer:
         self._pool = np.zeros(0, np.int32)
 
 
-def bert_normalizer():
-    """Returns the text cleaning of uncased BERT (lower case, no accents, no control characters)."""
+def bert_normalizer(cleaning: Cleaning = UNCASED):
+    """Returns the text cleaning of BERT, which always drops control characters."""
     import tokenizers
 
-    return tokenizers.normalizers.BertNormalizer(lowercase=True)
+    return tokenizers.normalizers.BertNormalizer(
+        lowercase=cleaning.do_lower_case,
+        strip_accents=cleaning.strip_accents,
+        handle_chinese_chars=cleaning.tokenize_chinese_chars,
+    )
 
 
 def bert_pre_tokenizer():
@@ -135,16 +166,24 @@ def bert_pre_tokenizer():
     return tokenizers.pre_tokenizers.BertPreTokenizer()
 
 
-def word_piece_model(ids: dict[str, int]):
+def word_piece_model(ids: dict[str, int], cleaning: Cleaning = UNCASED):
     """Returns the Hugging Face tokenizer of a vocabulary, without any special handling."""
     import tokenizers
 
     model = tokenizers.Tokenizer(
-        tokenizers.models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100)
+        tokenizers.models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARS)
     )
-    model.normalizer = bert_normalizer()
+    model.normalizer = bert_normalizer(cleaning)
     model.pre_tokenizer = bert_pre_tokenizer()
     return model
+
+
+def _hash(pieces: tuple[str, ...], cleaning: Cleaning) -> str:
+    """Of everything that ids depend on; of an uncased vocabulary, the hash of its lines alone."""
+    lines = list(pieces)
+    if cleaning != UNCASED:
+        lines += [f"{key}={value}" for key, value in dataclasses.asdict(cleaning).items()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _checked_ids(pieces: tuple[str, ...], name: str) -> dict[str, int]:

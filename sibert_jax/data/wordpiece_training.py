@@ -10,16 +10,11 @@ import heapq
 import itertools
 
 from sibert_jax.data.errors import DataError
-from sibert_jax.data.tokenizer import (
-    CONTINUATION,
-    SPECIAL_PIECES,
-    bert_normalizer,
-    bert_pre_tokenizer,
-)
+from sibert_jax.data.tokenizer import bert_normalizer, bert_pre_tokenizer
+from sibert_jax.data.vocabulary import CONTINUATION, MAX_WORD_CHARS, SPECIAL_PIECES
 
 MAX_ALPHABET = 1000
 MIN_CHAR_SHARE = 1e-6  # of all characters; words with a rarer one become [UNK]
-MAX_WORD_CHARS = 100
 MIN_PAIR_COUNT = 2
 
 

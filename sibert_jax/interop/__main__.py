@@ -13,6 +13,7 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +22,18 @@ from sibert_jax.checkpoint import CheckpointError, Checkpoints, newest_verified,
 from sibert_jax.data import DataError, Tokenizer
 from sibert_jax.interop import exported, hugging_face
 from sibert_jax.interop.errors import InteropError
+from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.interop.layers import nest
 from sibert_jax.model import ModelConfig
 from sibert_jax.train.defaults import default_config
 from sibert_jax.train.workdir import write_json
+
+# Of an imported workdir: the directory's own files, which an export writes again.
+ORIGINAL = "original"
+ORIGINAL_FILES = (
+    *("vocab.txt", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,61 +55,93 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def import_weights(source: pathlib.Path, target: pathlib.Path) -> str:
     """Makes a workdir of foreign weights; returns what was read, in words."""
-    cfg, params, told = _read(source)
-    vocabulary = source / "vocab.txt"
-    if not vocabulary.is_file():
+    found = _read(source)
+    cfg, params = found.cfg, found.params
+    tokenizer = Tokenizer.load(source)
+    if tokenizer.vocab_size > cfg.vocab_size:
         raise InteropError(
-            f"{vocabulary} is missing; without the vocabulary the token table means nothing."
+            f"the vocabulary of {source} has {tokenizer.vocab_size} pieces and the token table "
+            f"{cfg.vocab_size} rows; they are of different models."
         )
-    tokenizer = Tokenizer.load(vocabulary)
-    if tokenizer.vocab_size != cfg.vocab_size:
-        raise InteropError(
-            f"{vocabulary} has {tokenizer.vocab_size} pieces and the token table {cfg.vocab_size} "
-            "rows; they are of different models."
-        )
+    told = [*found.told, *_cleaning_note(tokenizer)]
+    if num_spare := cfg.vocab_size - tokenizer.vocab_size:
+        told.append(f"{num_spare} rows of the token table have no piece; they are kept as unused")
+        tokenizer = tokenizer.filled(cfg.vocab_size)
     config = default_config()
     config.model.update(dataclasses.asdict(cfg))
     config.data.vocab = str(target / "vocab.txt")
     hugging_face.new_directory(target)
-    shutil.copyfile(vocabulary, target / "vocab.txt")
+    tokenizer.save(target / "vocab.txt")
+    _keep_original(source, found.config, target / ORIGINAL)
     write_json(target / "config.json", config.to_dict())
     run = {
         "source": str(source),
         "git_commit": None,
         "vocab_hash": tokenizer.hash,
+        "labels": list(found.labels),
         "config": config.to_dict(),
     }
     with Checkpoints(target / "checkpoints", keep=1) as checkpoints:
         params = jax.tree.map(jnp.asarray, params)
         checkpoints.save(0, params, {"step": jnp.zeros((), jnp.int32)}, run)
-    return f"{told}\n{target}: start from it with --config.checkpoint.init_from={target}"
+    told.append(f"{target}: start from it with --config.checkpoint.init_from={target}")
+    return "\n".join(told)
 
 
-def _read(source: pathlib.Path) -> tuple[ModelConfig, dict, str]:
-    try:
-        is_ours = "format" in json.loads((source / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        is_ours = False  # the reader below says what is wrong
-    if is_ours:
+class _Found(NamedTuple):
+    cfg: ModelConfig
+    params: dict
+    labels: tuple[str, ...]
+    config: dict | None  # config.json of Hugging Face's
+    told: list[str]
+
+
+def _read(source: pathlib.Path) -> _Found:
+    if "format" in read_json(source / "config.json"):
         cfg, params = exported.read(source)
-        return cfg, params, f"{source}: {cfg.arch}, {_size(params)}"
+        return _Found(cfg, params, (), None, [f"{source}: {cfg.arch}, {_size(params)}"])
     found = hugging_face.read(source)
-    kind = hugging_face.ARCHITECTURES[found.head]
-    told = f"{source}: {kind}, {_size(found.params)}"
+    told = [f"{source}: {found.config['architectures'][0]}, {_size(found.params)}", *found.notes]
+    if found.labels:
+        told.append(f"labels: {', '.join(found.labels)}")
     if found.unused:
-        told += f"\nnot used, as our model has no place for them: {', '.join(found.unused)}"
-    return found.cfg, found.params, told
+        told.append(f"not used, as our model has no place for them: {', '.join(found.unused)}")
+    return _Found(found.cfg, found.params, found.labels, found.config, told)
+
+
+def _cleaning_note(tokenizer: Tokenizer) -> list[str]:
+    """What is unusual about how text is cleaned."""
+    cleaning = tokenizer.cleaning
+    if not cleaning.do_lower_case:
+        return [
+            "cased: text keeps its capitals" + ("" if cleaning.strip_accents else " and accents")
+        ]
+    capitals = sum(
+        piece != piece.lower() for piece in tokenizer.pieces if not piece.startswith("[")
+    )
+    if not capitals:
+        return []
+    return [
+        f"{capitals} pieces have capitals, which no text will have: it is lower-cased, as "
+        'tokenizer_config.json does not say "do_lower_case": false'
+    ]
+
+
+def _keep_original(source: pathlib.Path, config: dict | None, target: pathlib.Path) -> None:
+    """Keeps the files of another program as they came, to be written again by an export."""
+    if config is None:
+        return
+    target.mkdir()
+    write_json(target / "config.json", config)
+    for name in ORIGINAL_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def export_weights(source: pathlib.Path, target: pathlib.Path) -> str:
     """Writes the newest checkpoint of a workdir as a directory; returns what it is, in words."""
-    try:
-        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InteropError(
-            f"{source / 'config.json'} cannot be read ({error}); name the workdir of a run."
-        ) from None
-    cfg = ModelConfig(**config["model"])
+    cfg = _model_of(source)
+    tokenizer = Tokenizer.load(source / "vocab.txt")
     manifest = newest_verified(source).manifest
     shapes = {
         name.removeprefix("params/"): jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"])
@@ -108,20 +149,34 @@ def export_weights(source: pathlib.Path, target: pathlib.Path) -> str:
         if name.startswith("params/")
     }
     params, step = restore_params(source, nest(shapes))
+    original = source / ORIGINAL
     if cfg.arch == "bert":
-        head = config["task"]["name"] if "head" in params else ""
-        hugging_face.write(target, cfg, params, head, _num_labels(params))
-        told = f"{target}: {hugging_face.ARCHITECTURES[head]}, {_size(params)}, step {step:,}"
+        head, config = hugging_face.head_of(params), None
+        if (original / "config.json").is_file():
+            config = read_json(original / "config.json")
+        labels = tuple(manifest.run["labels"]) if "labels" in manifest.run else ()
+        kind = hugging_face.write(
+            target, cfg, params, head, labels, pad_id=tokenizer.pad_id, config=config
+        )
     else:
+        kind = cfg.arch
         exported.write(target, cfg, params, f"step {step:,} of {source.name}")
-        told = f"{target}: {cfg.arch}, {_size(params)}, step {step:,}"
-    shutil.copyfile(source / "vocab.txt", target / "vocab.txt")
-    return told
+    kept = [name for name in ORIGINAL_FILES if (original / name).is_file()]
+    for name in kept:
+        shutil.copyfile(original / name, target / name)
+    if not kept:
+        tokenizer.save(target / "vocab.txt")
+    return f"{target}: {kind}, {_size(params)}, step {step:,}"
 
 
-def _num_labels(params: dict) -> int:
-    head = params.get("head", {})
-    return head["classifier"]["bias"].shape[0] if "classifier" in head else 2
+def _model_of(workdir: pathlib.Path) -> ModelConfig:
+    """The sizes in the `config.json` of a workdir."""
+    path = workdir / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return ModelConfig(**config["model"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InteropError(f"{path} cannot be read ({error}); name the workdir of a run.") from None
 
 
 def _size(params: dict) -> str:

@@ -14,8 +14,10 @@ from safetensors import numpy as safetensors
 
 import sibert_jax
 from sibert_jax.interop.errors import InteropError
-from sibert_jax.interop.hugging_face import new_directory, read_safetensors
+from sibert_jax.interop.hugging_face import new_directory
+from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.interop.layers import flatten, unflatten
+from sibert_jax.interop.tensor_files import read_safetensors
 from sibert_jax.model import ModelConfig
 
 MODELING = pathlib.Path(__file__).with_name("modeling_sibert.py")
@@ -28,7 +30,7 @@ Written by sibert_jax {version} from {source}.
 
 - `config.json`: sizes, as `ModelConfig` of sibert_jax has them
 - `model.safetensors`: float32 weights, one tensor a line below
-- `vocab.txt`: WordPiece vocabulary (uncased), if the run had one{modeling}
+- `vocab.txt`, `tokenizer_config.json`: WordPiece vocabulary, and how text is cleaned{modeling}
 
 Read it back into JAX, bit for bit:
 
@@ -105,19 +107,20 @@ def read(directory: str | pathlib.Path) -> tuple[ModelConfig, dict]:
 
 def read_config(path: pathlib.Path) -> ModelConfig:
     """The sizes of a directory that `write` made."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InteropError(f"{path} cannot be read: {error}.") from None
-    if not isinstance(values, dict) or "format" not in values or values["format"] != FORMAT:
+    values = read_json(path)
+    if "format" not in values or values["format"] != FORMAT:
         raise InteropError(f'{path} has no "format": "{FORMAT}", so it was not written here.')
     fields = {
-        field.name
+        field.name: field.type
         for field in dataclasses.fields(ModelConfig)
         if field.default is dataclasses.MISSING  # the others say how to compute, not what
     }
-    if absent := sorted(fields - set(values)):
+    if absent := sorted(set(fields) - set(values)):
         raise InteropError(f"{path} lacks the key {absent[0]!r}.")
+    for name, kind in fields.items():
+        value = values[name]
+        if type(value) is not kind and (kind is not float or type(value) is not int):
+            raise InteropError(f"{path}: {name} is {value!r}, wanted {kind.__name__}.")
     try:
         return ModelConfig(**{name: values[name] for name in fields})
     except ValueError as error:

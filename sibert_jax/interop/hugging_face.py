@@ -1,41 +1,42 @@
 """BERT from a Hugging Face directory into our `bert`, and back.
 
-The directory holds `config.json`, `model.safetensors` and `vocab.txt`, as `save_pretrained` writes
+The directory holds `config.json`, `model.safetensors` and a vocabulary, as `save_pretrained` writes
 them for `BertModel`, `BertForPreTraining`, `BertForMaskedLM` and the fine-tuned kinds.
 """
 
 import dataclasses
+import itertools
 import json
 import pathlib
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from sibert_jax.interop.errors import InteropError
+from sibert_jax.interop.hugging_face_config import (
+    HEADS,
+    TheirConfig,
+    architecture_of,
+    kept_config,
+    make_config,
+    read_config,
+)
 from sibert_jax.interop.layers import flatten, unflatten
-from sibert_jax.interop.names import Tensor, dense, encoder_table, pretraining_table
+from sibert_jax.interop.names import SEGMENTS, Tensor, encoder_table, head_table
+from sibert_jax.interop.tensor_files import as_float32, read_tensors
 from sibert_jax.model import ModelConfig
 
-# What must be so for our modules to compute the same function: key, wanted value.
-REQUIRED = (
-    ("model_type", "bert"),
-    ("hidden_act", "gelu"),
-    ("position_embedding_type", "absolute"),
-    ("is_decoder", False),
-)
-# Buffers, and copies of tied tensors that older files hold.
-REDUNDANT = {
-    "bert.embeddings.position_ids": None,
-    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-    "cls.predictions.decoder.bias": "cls.predictions.bias",
-}
-# The architecture of `config.json` that each of our heads is written as.
-ARCHITECTURES = {
-    "": "BertModel",
-    "pretraining": "BertForPreTraining",
-    "classification": "BertForSequenceClassification",
-    "question_answering": "BertForQuestionAnswering",
+WORDS = "bert.embeddings.word_embeddings.weight"
+OUTPUT, OUTPUT_BIAS = "cls.predictions.decoder.weight", "cls.predictions.bias"
+OUTPUT_BIAS_COPY = "cls.predictions.decoder.bias"
+# Without these modules a head is not there; the pooler and NSP may be missing.
+NEEDED = {
+    "": (),
+    "pretraining": ("transform", "transform_norm", "output_bias"),
+    "classification": ("classifier", "pooler"),
+    "question_answering": ("span",),
 }
 
 
@@ -45,15 +46,21 @@ class HuggingFaceBert:
 
     Attributes:
       cfg: sizes; `dropout` is theirs, `scan_layers` true.
-      params: {"encoder": ...} and, of a model with a head, "head"; float32.
+      params: {"encoder": ...} and, of a model with a pooler or a head, "head"; float32.
       head: "pretraining", "classification", "question_answering" or "": no head.
+      labels: what the outputs of a classifier mean, in order; () of other heads.
       unused: tensors of theirs that our model has no place for.
+      notes: what the user should know, a sentence each.
+      config: `config.json` as it came, for these parameters in float32.
     """
 
     cfg: ModelConfig
     params: dict
     head: str
+    labels: tuple[str, ...]
     unused: tuple[str, ...]
+    notes: tuple[str, ...]
+    config: dict[str, Any]
 
 
 def read(directory: str | pathlib.Path) -> HuggingFaceBert:
@@ -64,36 +71,68 @@ def read(directory: str | pathlib.Path) -> HuggingFaceBert:
         missing or of another shape.
     """
     directory = pathlib.Path(directory)
-    cfg = read_config(directory / "config.json")
-    tensors = read_safetensors(directory / "model.safetensors")
-    tensors = {_full_name(name): array for name, array in tensors.items()}
-    head = next((kind for kind, mark in _HEAD_MARKS.items() if mark in tensors), "")
-    table = encoder_table(cfg) + head_table(head)
-    flat, source = {}, directory / "model.safetensors"
-    for tensor in table:
+    theirs = read_config(directory / "config.json")
+    tensors = _full_names(read_tensors(directory, theirs.architecture or "BertModel"), directory)
+    dtypes = sorted({str(array.dtype) for array in tensors.values()} - {"float32", "int64"})
+    unused = _without_copies(tensors, theirs, directory)
+    head, note = _head(tensors, theirs)
+    flat = {}
+    for tensor in itertools.chain(encoder_table(theirs.cfg), head_table(head, theirs.tied)):
         if tensor.theirs in tensors:
-            flat[tensor.ours] = _imported(tensor, tensors[tensor.theirs], cfg, source)
+            array = tensors.pop(tensor.theirs)
+            flat[tensor.ours] = _imported(tensor, array, theirs, directory)
         elif tensor.ours.startswith("encoder/"):
             raise InteropError(
-                f"{source} has no tensor {tensor.theirs}, which BERT of model.depth={cfg.depth} "
-                "needs; it is of another architecture."
+                f"{directory} has no tensor {tensor.theirs}, which BERT of num_hidden_layers="
+                f"{theirs.cfg.depth} needs; config.json is of another model."
             )
-    used = {tensor.theirs for tensor in table} | _redundant(tensors, source)
-    params = unflatten(flat, scan_layers=cfg.scan_layers)
-    return HuggingFaceBert(cfg, params, head, tuple(sorted(set(tensors) - used)))
+    _check_head(flat, head, theirs, directory)
+    notes = [note] if note else []
+    if dtypes:
+        notes.append(f"weights of {', '.join(dtypes)} are kept and exported as float32")
+    if theirs.attention_dropout != theirs.cfg.dropout:
+        notes.append(
+            f"attention_probs_dropout_prob is {theirs.attention_dropout}; our models have one "
+            f"rate, model.dropout={theirs.cfg.dropout}"
+        )
+    return HuggingFaceBert(
+        cfg=theirs.cfg,
+        params=unflatten(flat, scan_layers=theirs.cfg.scan_layers),
+        head=head,
+        labels=theirs.labels if head == "classification" else (),
+        unused=tuple(sorted([*tensors, *unused])),
+        notes=tuple(notes),
+        config=kept_config(theirs, head, has_nsp="head/nsp/bias" in flat),
+    )
 
 
 def write(
-    directory: str | pathlib.Path, cfg: ModelConfig, params: dict, head: str, num_labels: int = 2
-) -> None:
+    directory: str | pathlib.Path,
+    cfg: ModelConfig,
+    params: dict,
+    head: str,
+    labels: tuple[str, ...] = (),
+    *,
+    pad_id: int = 0,
+    config: dict[str, Any] | None = None,
+) -> str:
     """Writes `config.json` and `model.safetensors` into a directory that is new or empty.
+
+    A model without segments gets a table of two zero rows, since transformers draws a missing one
+    at random.
 
     Args:
       directory: made if need be.
       cfg: of the model; `arch` must be "bert".
       params: its parameters.
-      head: as `HuggingFaceBert.head`; of "pretraining" the output table must be tied.
-      num_labels: of a classifier.
+      head: as `HuggingFaceBert.head`.
+      labels: of a classifier; (): "LABEL_0", ...
+      pad_id: of the vocabulary.
+      config: `config.json` of the directory that the parameters came from, to be written again;
+        None: made from the sizes.
+
+    Returns:
+      The class of transformers that loads it.
 
     Raises:
       InteropError: the directory is not empty, or a parameter has no place in Hugging Face's BERT.
@@ -104,70 +143,44 @@ def write(
             "of its own for it."
         )
     flat = flatten(params, scan_layers=cfg.scan_layers)
-    table = {tensor.ours: tensor for tensor in encoder_table(cfg) + head_table(head)}
+    tied = "head/output" not in flat
+    if config is None:
+        architecture = architecture_of(head, has_nsp="head/nsp/bias" in flat)
+        if head == "classification" and not labels:
+            labels = tuple(f"LABEL_{i}" for i in range(len(flat["head/classifier/bias"])))
+        config = make_config(cfg, architecture, labels, tied, pad_id)
+    architecture = config["architectures"][0]
+    if cfg.num_segments == 1:
+        flat[SEGMENTS] = np.zeros((2, cfg.width), np.float32)
+    elif "type_vocab_size" in config and config["type_vocab_size"] == 1:  # read as two equal rows
+        flat[SEGMENTS] = flat[SEGMENTS][:1]
+    table = {t.ours: t for t in itertools.chain(encoder_table(cfg), head_table(head, tied))}
     if extra := sorted(set(flat) - set(table)):
-        raise InteropError(f"parameter {extra[0]} has no place in {ARCHITECTURES[head]}.")
+        raise InteropError(f"parameter {extra[0]} has no place in {architecture}.")
+    modules = _needed(head, tied)
+    if lacking := [n for n in table if n.split("/")[1] in modules and n not in flat]:
+        raise InteropError(
+            f"the head has no {lacking[0]}, which {architecture} needs; Hugging Face's BERT has no "
+            "place for it."
+        )
     tensors = {
         table[name].theirs: np.ascontiguousarray(table[name].export(array))
         for name, array in flat.items()
     }
+    if not tied:
+        tensors[OUTPUT_BIAS_COPY] = tensors[OUTPUT_BIAS].copy()
     if not head:
         tensors = {name.removeprefix("bert."): array for name, array in tensors.items()}
     directory = new_directory(directory)
-    config = _their_config(cfg, head, num_labels)
-    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     safetensors.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    return architecture
 
 
-def read_config(path: pathlib.Path) -> ModelConfig:
-    """Our sizes from their `config.json`."""
-    try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InteropError(
-            f"{path} is missing; name a directory with config.json and model.safetensors."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InteropError(f"{path} cannot be read as JSON: {error}.") from None
-    for key, wanted in REQUIRED:
-        if key in theirs and theirs[key] != wanted:
-            raise InteropError(
-                f"{path}: {key} is {theirs[key]!r}, and only {wanted!r} can be read."
-            )
-    try:
-        return ModelConfig(
-            arch="bert",
-            vocab_size=theirs["vocab_size"],
-            max_len=theirs["max_position_embeddings"],
-            num_segments=theirs["type_vocab_size"],
-            width=theirs["hidden_size"],
-            depth=theirs["num_hidden_layers"],
-            num_heads=theirs["num_attention_heads"],
-            ffn_width=theirs["intermediate_size"],
-            qkv_bias=True,
-            branch_scaling="none",
-            norm_eps=theirs["layer_norm_eps"],
-            dropout=theirs["hidden_dropout_prob"],
-            init_std=theirs["initializer_range"],
-            dtype="float32",
-            scan_layers=True,
-            remat=False,
-            attention_impl="auto",
-        )
-    except KeyError as error:
-        raise InteropError(f"{path} has no key {error}, so it is no BERT's.") from None
-    except ValueError as error:  # from ModelConfig: sizes that do not fit together
-        raise InteropError(f"{path}: {error}") from None
-
-
-def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All tensors of a file, by name."""
-    try:
-        return safetensors.load_file(path)
-    except FileNotFoundError:
-        raise InteropError(f"{path} is missing.") from None
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InteropError(f"{path} is truncated or no safetensors file: {error}.") from None
+def head_of(params: dict) -> str:
+    """Which head parameters are of, as `HuggingFaceBert.head`."""
+    modules = params.get("head", {})
+    return next((kind for kind, needed in NEEDED.items() if needed and needed[0] in modules), "")
 
 
 def new_directory(directory: str | pathlib.Path) -> pathlib.Path:
@@ -182,63 +195,122 @@ def new_directory(directory: str | pathlib.Path) -> pathlib.Path:
     return directory
 
 
-def head_table(head: str) -> list[Tensor]:
-    """The tensors after the encoder, of each kind of model."""
-    pooler = dense("head/pooler", "bert.pooler.dense")
-    match head:
-        case "pretraining":
-            return pretraining_table()
-        case "classification":
-            return pooler + dense("head/classifier", "classifier")
-        case "question_answering":
-            return dense("head/span", "qa_outputs")
-        case "":
-            return pooler
-    raise InteropError(f"head {head!r} is unknown; there are {list(ARCHITECTURES)}.")
+def _full_names(tensors: dict[str, np.ndarray], directory: pathlib.Path) -> dict[str, np.ndarray]:
+    """Tensors by the names of today, with the "bert." that `BertModel` alone leaves out."""
+    named: dict[str, np.ndarray] = {}
+    for name, array in tensors.items():
+        full = name.replace("LayerNorm.gamma", "LayerNorm.weight")
+        full = full.replace("LayerNorm.beta", "LayerNorm.bias")
+        if full.startswith(("embeddings.", "encoder.", "pooler.")):
+            full = f"bert.{full}"
+        if full in named:
+            raise InteropError(f"{directory} has {full} twice, under different names.")
+        named[full] = array
+    return named
 
 
-_HEAD_MARKS = {
-    "pretraining": "cls.predictions.bias",
-    "classification": "classifier.weight",
-    "question_answering": "qa_outputs.weight",
-}
+def _without_copies(
+    tensors: dict[str, np.ndarray], theirs: TheirConfig, directory: pathlib.Path
+) -> list[str]:
+    """Drops what carries nothing of its own; returns what transformers would not read either."""
+    tensors.pop("bert.embeddings.position_ids", None)
+    unused = []
+    if OUTPUT_BIAS_COPY in tensors:
+        copy = tensors.pop(OUTPUT_BIAS_COPY)
+        if OUTPUT_BIAS not in tensors or (
+            not theirs.tied and not np.array_equal(copy, tensors[OUTPUT_BIAS])
+        ):
+            unused = [OUTPUT_BIAS] if OUTPUT_BIAS in tensors else []
+            tensors[OUTPUT_BIAS] = copy
+        elif not np.array_equal(copy, tensors[OUTPUT_BIAS]):
+            raise InteropError(
+                f"{directory}: {OUTPUT_BIAS_COPY} differs from {OUTPUT_BIAS}, and "
+                "tie_word_embeddings says that they are the same; remove the wrong one."
+            )
+    copy = tensors.pop(OUTPUT, None) if theirs.tied else None
+    if copy is not None and WORDS in tensors and not np.array_equal(copy, tensors[WORDS]):
+        raise InteropError(
+            f"{directory}: {OUTPUT} differs from {WORDS}, and tie_word_embeddings says that "
+            'they are the same; set "tie_word_embeddings": false in config.json to use both.'
+        )
+    return unused
 
 
-def _full_name(name: str) -> str:
-    """The name with "bert." before it, which `BertModel` alone leaves out; TF's norm names."""
-    name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
-    name = name.replace("LayerNorm.beta", "LayerNorm.bias")
-    starts = ("embeddings.", "encoder.", "pooler.")
-    return f"bert.{name}" if name.startswith(starts) else name
+def _head(tensors: Iterable[str], theirs: TheirConfig) -> tuple[str, str]:
+    """The head to read, and a sentence if it is not the one that is there."""
+    marks = {
+        "pretraining": "cls.predictions.transform.dense.weight",
+        "classification": "classifier.weight",
+        "question_answering": "qa_outputs.weight",
+    }
+    name = theirs.architecture
+    if name is None:
+        found = [head for head, mark in marks.items() if mark in tensors]
+        if "classification" in found:
+            return "", (
+                "config.json names no architecture, so the classifier may be of sentences or of "
+                'tokens and is not read; add "architectures": ["BertForSequenceClassification"] '
+                "if it is of sentences"
+            )
+        return (found[0] if found else ""), ""
+    if name not in HEADS:
+        return "", f"the head of {name} has no place here: the encoder alone is read, as BertModel"
+    head = HEADS[name]
+    if head and marks[head] not in tensors:
+        return "", f"config.json names {name}, but there is no {marks[head]}: read as BertModel"
+    return head, ""
+
+
+def _check_head(
+    flat: dict[str, np.ndarray], head: str, theirs: TheirConfig, directory: pathlib.Path
+) -> None:
+    """Refuses a head of which a part is missing."""
+    rows = [t for t in head_table(head, theirs.tied) if t.ours not in flat]
+    there = {name.split("/")[1] for name in flat if name.startswith("head/")}
+    needed = _needed(head, theirs.tied)
+    for tensor in rows:
+        module = tensor.ours.split("/")[1]
+        if module in needed or module in there:
+            raise InteropError(
+                f"{directory} has no tensor {tensor.theirs}, which "
+                f"{theirs.architecture or architecture_of(head, has_nsp=True)} needs."
+            )
+
+
+def _needed(head: str, tied: bool) -> tuple[str, ...]:
+    """The modules of a head that must be there."""
+    return NEEDED[head] if tied or head != "pretraining" else (*NEEDED[head], "output")
 
 
 def _imported(
-    tensor: Tensor, array: np.ndarray, cfg: ModelConfig, path: pathlib.Path
+    tensor: Tensor, array: np.ndarray, theirs: TheirConfig, directory: pathlib.Path
 ) -> np.ndarray:
-    wanted = _their_shape(tensor, cfg)
-    if wanted is not None and array.shape != wanted:
+    wanted = _their_shape(tensor, theirs)
+    if array.shape != wanted:
         raise InteropError(
-            f"{path}: {tensor.theirs} is {array.shape}, and the sizes in config.json ask for "
-            f"{wanted}."
+            f"{directory}: {tensor.theirs} is {array.shape}, and the sizes in config.json ask for "
+            f"{wanted}{' (a row a label)' if tensor.theirs.startswith('classifier.') else ''}."
         )
-    if not np.issubdtype(array.dtype, np.floating):
-        raise InteropError(f"{path}: {tensor.theirs} is {array.dtype}, wanted a float type.")
-    return np.ascontiguousarray(tensor.import_(array.astype(np.float32)))
+    array = as_float32(array, tensor.theirs, directory)
+    if tensor.ours == SEGMENTS and len(array) == 1:
+        array = np.repeat(array, 2, axis=0)
+    return np.ascontiguousarray(tensor.import_(array))
 
 
-def _their_shape(tensor: Tensor, cfg: ModelConfig) -> tuple[int, ...] | None:
-    """By the sizes of the model; None for a classifier, whose labels no size tells."""
-    width, name = cfg.width, tensor.theirs
-    tables = {"word": cfg.vocab_size, "position": cfg.max_len, "token_type": cfg.num_segments}
+def _their_shape(tensor: Tensor, theirs: TheirConfig) -> tuple[int, ...]:
+    cfg, width, name = theirs.cfg, theirs.cfg.width, tensor.theirs
+    if name == OUTPUT:
+        return cfg.vocab_size, width
+    tables = {"word": cfg.vocab_size, "position": cfg.max_len, "token_type": theirs.num_types}
     for kind, rows in tables.items():
         if f".{kind}_embeddings." in name:
             return rows, width
-    if name == "cls.predictions.bias":
-        return (cfg.vocab_size,)
-    if name.startswith("classifier."):
-        return None
     rows = width
-    if ".intermediate.dense." in name:
+    if name == OUTPUT_BIAS:
+        rows = cfg.vocab_size
+    elif name.startswith("classifier."):
+        rows = len(theirs.labels)
+    elif ".intermediate.dense." in name:
         rows = cfg.ffn_width
     elif name.startswith(("qa_outputs.", "cls.seq_relationship.")):
         rows = 2
@@ -246,41 +318,3 @@ def _their_shape(tensor: Tensor, cfg: ModelConfig) -> tuple[int, ...] | None:
         return (rows,)
     is_down = ".output.dense." in name and ".attention." not in name
     return rows, cfg.ffn_width if is_down else width
-
-
-def _redundant(tensors: dict[str, np.ndarray], path: pathlib.Path) -> set[str]:
-    """Names that carry nothing of their own; a copy that differs from its original is refused."""
-    found = set(REDUNDANT) & set(tensors)
-    for name in found:
-        original = REDUNDANT[name]
-        if original is not None and not np.array_equal(tensors[name], tensors[original]):
-            raise InteropError(
-                f"{path}: {name} differs from {original}; an untied output cannot be read."
-            )
-    return found
-
-
-def _their_config(cfg: ModelConfig, head: str, num_labels: int) -> dict:
-    config = {
-        "architectures": [ARCHITECTURES[head]],
-        "model_type": "bert",
-        "vocab_size": cfg.vocab_size,
-        "max_position_embeddings": cfg.max_len,
-        "type_vocab_size": cfg.num_segments,
-        "hidden_size": cfg.width,
-        "num_hidden_layers": cfg.depth,
-        "num_attention_heads": cfg.num_heads,
-        "intermediate_size": cfg.ffn_width,
-        "hidden_act": "gelu",
-        "layer_norm_eps": cfg.norm_eps,
-        "hidden_dropout_prob": cfg.dropout,
-        "attention_probs_dropout_prob": cfg.dropout,
-        "initializer_range": cfg.init_std,
-        "position_embedding_type": "absolute",
-        "pad_token_id": 0,
-        "torch_dtype": "float32",
-    }
-    if head == "classification":
-        config["id2label"] = {str(i): f"LABEL_{i}" for i in range(num_labels)}
-        config["label2id"] = {f"LABEL_{i}": i for i in range(num_labels)}
-    return config

@@ -41,7 +41,7 @@ class Sibert:
 
         Args:
           tokens: (B, L) ids.
-          segments: (B, L), 0 or 1; None: all 0.
+          segments: (B, L), 0 to num_segments − 1; None: all 0.
           valid: (B, L) bool, False on padding; None: all True.
 
         Returns:
@@ -51,7 +51,7 @@ class Sibert:
         segments = torch.zeros_like(tokens) if segments is None else segments
         valid = torch.ones_like(tokens, dtype=torch.bool) if valid is None else valid
         x = w["encoder/embed/token"][tokens] + w["encoder/embed/position"][: tokens.shape[1]]
-        if c["num_segments"] == 2:
+        if c["num_segments"] > 1:
             x = x + w["encoder/embed/segment"][segments]
         x = self._norm(x) * w["encoder/embed_norm/scale"] + w["encoder/embed_norm/bias"]
         x = x @ w["encoder/stem/kernel"]

@@ -4,12 +4,14 @@ Letters as in model/config.py. PyTorch's `nn.Linear` keeps (out, in), Flax's `De
 our attention kernels split or join the heads: (D, H, K) and (H, K, D).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from sibert_jax.model import ModelConfig
+
+SEGMENTS = "encoder/embed/segment"  # ours; a model may have no such table
 
 
 class Tensor(NamedTuple):
@@ -28,20 +30,15 @@ class Tensor(NamedTuple):
     export: Callable[[np.ndarray], np.ndarray]
 
 
-def encoder_table(cfg: ModelConfig) -> list[Tensor]:
+def encoder_table(cfg: ModelConfig) -> Iterator[Tensor]:
     """Tables and norm of the stem, then layer 0, layer 1, ..."""
     tables = {"token": "word", "position": "position", "segment": "token_type"}
-    rows = [
-        _same(f"encoder/embed/{ours}", f"bert.embeddings.{theirs}_embeddings.weight")
-        for ours, theirs in tables.items()
-    ]
-    rows += _norm("encoder/embed_norm", "bert.embeddings.LayerNorm")
+    for ours, theirs in tables.items():
+        yield _same(f"encoder/embed/{ours}", f"bert.embeddings.{theirs}_embeddings.weight")
+    yield from _norm("encoder/embed_norm", "bert.embeddings.LayerNorm")
     for i in range(cfg.depth):
-        rows += [
-            tensor._replace(ours=tensor.ours.format(i=i), theirs=tensor.theirs.format(i=i))
-            for tensor in _layer(cfg)
-        ]
-    return rows
+        for tensor in _layer(cfg):
+            yield tensor._replace(ours=tensor.ours.format(i=i), theirs=tensor.theirs.format(i=i))
 
 
 def _layer(cfg: ModelConfig) -> list[Tensor]:
@@ -56,15 +53,26 @@ def _layer(cfg: ModelConfig) -> list[Tensor]:
     return rows + _norm(f"{ours}/ffn_norm", f"{theirs}.output.LayerNorm")
 
 
-def pretraining_table() -> list[Tensor]:
-    """The tied MLM head, the pooler and the next-sentence head."""
-    return [
-        *dense("head/transform", "cls.predictions.transform.dense"),
-        *_norm("head/transform_norm", "cls.predictions.transform.LayerNorm"),
-        _same("head/output_bias", "cls.predictions.bias"),
-        *dense("head/pooler", "bert.pooler.dense"),
-        *dense("head/nsp", "cls.seq_relationship"),
-    ]
+def head_table(head: str, tied: bool) -> list[Tensor]:
+    """The pooler and what belongs to the head of each kind.
+
+    Args:
+      head: "pretraining", "classification", "question_answering" or "": none.
+      tied: of pretraining, whether the output table is the token table.
+    """
+    rows = dense("head/pooler", "bert.pooler.dense")
+    if head == "pretraining":
+        rows += dense("head/transform", "cls.predictions.transform.dense")
+        rows += _norm("head/transform_norm", "cls.predictions.transform.LayerNorm")
+        rows.append(_same("head/output_bias", "cls.predictions.bias"))
+        if not tied:
+            rows.append(_same("head/output", "cls.predictions.decoder.weight"))
+        rows += dense("head/nsp", "cls.seq_relationship")
+    elif head == "classification":
+        rows += dense("head/classifier", "classifier")
+    elif head == "question_answering":
+        rows += dense("head/span", "qa_outputs")
+    return rows
 
 
 def dense(ours: str, theirs: str) -> list[Tensor]:

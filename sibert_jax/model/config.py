@@ -28,7 +28,7 @@ class ModelConfig:
     arch: str  # one of ARCHS
     vocab_size: int  # V
     max_len: int  # longest sequence, the rows of the position table
-    num_segments: int  # 2: a segment table, for sentence pairs; 1: none
+    num_segments: int  # 2: a segment table, for sentence pairs; 1: none; more: of imported models
     width: int  # D
     depth: int  # N
     num_heads: int  # H, divides D
@@ -47,11 +47,10 @@ class ModelConfig:
     def __post_init__(self):
         if self.arch not in ARCHS:
             raise ValueError(f"model.arch={self.arch!r} is unknown; choose one of {list(ARCHS)}.")
-        for name in ("vocab_size", "max_len", "width", "depth", "num_heads", "ffn_width"):
+        sizes = ("vocab_size", "max_len", "width", "depth", "num_heads", "ffn_width")
+        for name in (*sizes, "num_segments"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name}={getattr(self, name)} must be at least 1.")
-        if self.num_segments not in (1, 2):
-            raise ValueError(f"model.num_segments={self.num_segments} must be 1 or 2.")
         if self.width % self.num_heads:
             raise ValueError(
                 f"model.width={self.width} does not divide by model.num_heads={self.num_heads}; "

@@ -18,7 +18,7 @@ from sibert_jax.model.placement import place
 
 
 class Embedding(nn.Module):
-    """Token + position (+ segment) tables, summed: degree 1; float32, (V | max_len | 2, D)."""
+    """Token + position (+ segment) tables, summed: degree 1; float32, (rows, D)."""
 
     cfg: ModelConfig
 
@@ -26,8 +26,8 @@ class Embedding(nn.Module):
         init, c = nn.initializers.truncated_normal(self.cfg.init_std), self.cfg
         self.token = self.param("token", init, (c.vocab_size, c.width), jnp.float32)
         self.position = self.param("position", init, (c.max_len, c.width), jnp.float32)
-        if c.num_segments == 2:
-            self.segment = self.param("segment", init, (2, c.width), jnp.float32)
+        if c.num_segments > 1:
+            self.segment = self.param("segment", init, (c.num_segments, c.width), jnp.float32)
 
     def __call__(self, tokens_BL: jax.Array, segments_BL: jax.Array) -> jax.Array:
         seq_len = tokens_BL.shape[1]
@@ -41,6 +41,8 @@ class Embedding(nn.Module):
         x_BLD += self.position.astype(dtype)[None, :seq_len]
         if self.cfg.num_segments == 1:
             return x_BLD
+        if self.cfg.num_segments > 2:
+            return x_BLD + self.segment.astype(dtype)[segments_BL]
         # Two rows: a select is cheaper than a gather, and so is its gradient.
         segment = self.segment.astype(dtype)[:, None, None, :]
         return x_BLD + jnp.where(segments_BL[..., None] == 1, segment[1], segment[0])
@@ -94,7 +96,7 @@ class Encoder(nn.Module):
 
         Args:
           tokens_BL: int, ids in [0, vocab_size).
-          segments_BL: int, 0 or 1.
+          segments_BL: int, ids in [0, num_segments); a model of 1 has no table and ignores them.
           valid_BL: bool, False on padding.
           deterministic: no dropout; otherwise the "dropout" rng is needed.
 

@@ -20,6 +20,7 @@ class Task(Protocol):
     """
 
     loss_names: tuple[str, ...]  # metrics whose sum is the loss
+    labels: tuple[str, ...]  # what the outputs of head/classifier mean, in order; () without one
     loss_scale: float  # > 0, multiplies the loss that is differentiated
     seq_lens: tuple[int, ...]  # lengths that a batch may have, ascending; each is compiled once
 

@@ -219,7 +219,7 @@ class RunConfig:
                 f"task.head={task.head!r} with optim.head.name={self.optim.head.name!r}: the "
                 'normalized head is scale invariant and goes with "recipe", the others do not.'
             )
-        if task.nsp and self.model.num_segments != 2:
+        if task.nsp and self.model.num_segments < 2:
             raise ConfigError(
                 f"task.nsp=True needs model.num_segments=2, found {self.model.num_segments}: the "
                 "two sentences are told apart by the segment table."

@@ -187,6 +187,7 @@ class Session:
             "git_commit": workdir.git_commit(),
             "mesh": dict(self.mesh.shape),
             "vocab_hash": self.data.tokenizer.hash,
+            "labels": list(self.task.labels),
             "config": dataclasses.asdict(self.run),
         }
 

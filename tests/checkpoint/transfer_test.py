@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sibert_jax.checkpoint import CheckpointError, start_from
+from sibert_jax.checkpoint import CheckpointError, Checkpoints, start_from
 from tests.checkpoint.conftest import DESCRIPTION, make_state
 
 
@@ -57,3 +57,51 @@ def test_another_encoder_is_refused_with_the_key(two, fresh):
     del fresh["encoder"]["embed"]
     with pytest.raises(CheckpointError, match="has the leaf encoder/embed/token"):
         start_from(two, fresh, DESCRIPTION)
+
+
+MNLI = ["entailment", "neutral", "contradiction"]
+KERNEL = jnp.arange(12.0).reshape(4, 3)
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """Makes the workdir of a classifier whose outputs have these labels; None: it does not say."""
+
+    def make(labels):
+        params, rest = make_state(1)
+        params["head"] = {"classifier": {"kernel": KERNEL, "bias": jnp.arange(3.0)}}
+        run = DESCRIPTION if labels is None else DESCRIPTION | {"labels": labels}
+        with Checkpoints(tmp_path / "checkpoints", 1) as checkpoints:
+            checkpoints.save(1, params, rest, run)
+        return tmp_path, jax.tree.map(jnp.zeros_like, params)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "order", "said"),
+    [
+        (MNLI, MNLI, [0, 1, 2], None),
+        (None, MNLI, [0, 1, 2], None),
+        (MNLI, None, [0, 1, 2], None),
+        (
+            ["CONTRADICTION", "Entailment", "neutral"],
+            MNLI,
+            [1, 2, 0],
+            "put in order: CONTRADICTION, Entailment, neutral there, entailment, neutral, con",
+        ),
+        (["LABEL_2", "LABEL_0", "LABEL_1"], ["0", "1", "2"], [1, 2, 0], "put in order: LABEL_2"),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], MNLI, None, "not taken, as its labels are LABEL_0, "),
+        (["a", "a", "b"], ["a", "b", "a"], None, "not taken, as its labels are a, a, b there"),
+    ],
+)
+def test_a_classifier_is_put_into_the_order_of_the_labels(classifier, theirs, ours, order, said):
+    source, fresh = classifier(theirs)
+    description = DESCRIPTION if ours is None else DESCRIPTION | {"labels": ours}
+    lines = []
+    found = start_from(source, fresh, description, lines.append)["head"]["classifier"]
+    wanted = jnp.zeros((4, 3)) if order is None else KERNEL[:, jnp.array(order)]
+    np.testing.assert_array_equal(found["kernel"], wanted)
+    np.testing.assert_array_equal(found["bias"], jnp.zeros(3) if order is None else order)
+    assert (said or "") in lines[0]
+    assert ("labels" in lines[0] or "order" in lines[0]) == (said is not None)

@@ -7,7 +7,7 @@ import pytest
 from sibert_jax.model import Encoder, ModelConfig
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cfg() -> ModelConfig:
     return ModelConfig(
         arch="bert",
@@ -30,7 +30,7 @@ def cfg() -> ModelConfig:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def encoder_params():
     """Random parameters of an encoder, biases and gains too."""
 

@@ -71,11 +71,21 @@ def test_the_blocks_of_its_readme_run(cfg, encoder_params, tmp_path, monkeypatch
     assert namespace["features"].shape == (1, 4, 12)
 
 
+def edit(directory, old, new):
+    path = directory / "config.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda d: (d / "config.json").unlink(), "config.json cannot be read"),
-        (lambda d: (d / "config.json").write_text("[]"), "was not written here"),
+        (lambda d: (d / "config.json").unlink(), "config.json is missing"),
+        (lambda d: (d / "config.json").write_text("{"), "config.json cannot be read"),
+        (lambda d: (d / "config.json").write_text("[]"), "holds a list, wanted an object"),
+        (lambda d: (d / "config.json").write_text("{}"), "was not written here"),
+        (lambda d: edit(d, '"width": 12', '"width": "12"'), "width is '12', wanted int"),
+        (lambda d: edit(d, '"remat": false', '"remat": 0'), "remat is 0, wanted bool"),
         (lambda d: (d / "config.json").write_text('{"format": "sibert_jax"}'), "lacks the key"),
         (lambda d: (d / "model.safetensors").write_bytes(b"no"), "no safetensors file"),
     ],

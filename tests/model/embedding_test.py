@@ -4,6 +4,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import pytest
 
 from sibert_jax.model.encoder import Embedding
 
@@ -23,3 +25,18 @@ def test_the_gradient_of_a_frequent_token_is_summed_in_float32(cfg):
     sums = [eqn.outvars[0].aval for eqn in jaxpr.eqns if eqn.primitive.name == "scatter-add"]
     assert [(aval.shape, aval.dtype) for aval in sums] == [((60, 32), jnp.float32)]
     assert (jax.grad(total)(params)["params"]["token"][0] == 64 * 16).all()
+
+
+@pytest.mark.parametrize("num_segments", [1, 2, 3])
+def test_a_token_has_the_row_of_its_segment(cfg, num_segments):
+    embedding = Embedding(dataclasses.replace(cfg, num_segments=num_segments))
+    tokens_BL = jnp.array([[4, 5, 6]])
+    segments_BL = jnp.arange(3)[None] % num_segments
+    params = embedding.init(jax.random.key(0), tokens_BL, segments_BL)
+    tables = params["params"]
+    wanted = tables["token"][tokens_BL] + tables["position"][None, :3]
+    assert ("segment" in tables) == (num_segments > 1)
+    if num_segments > 1:
+        wanted += tables["segment"][segments_BL]
+    found = embedding.apply(params, tokens_BL, segments_BL)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)

@@ -93,7 +93,8 @@ class Classification:
     def __init__(self, model: ModelConfig, task: ClassificationConfig, seq_lens: tuple[int, ...]):
         self.cfg, self.glue = model, task.glue
         self.seq_lens, self.loss_scale = seq_lens, task.loss_scale
-        self.model = ClassificationModel(model, max(1, len(self.glue.labels)))
+        self.labels = self.glue.labels or ("score",)
+        self.model = ClassificationModel(model, len(self.labels))
 
     def abstract_batch(self, num_rows: int, seq_len: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of what `BucketedBatches` makes."""

@@ -91,6 +91,8 @@ class Pretraining:
       unigram_counts: (V,), how often each piece occurs in the training text; None: all alike.
     """
 
+    labels = ()
+
     def __init__(
         self,
         model: ModelConfig,

@@ -40,7 +40,9 @@ class OffsetTokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer):
-        self._model = word_piece_model({piece: i for i, piece in enumerate(tokenizer.pieces)})
+        ids = {piece: i for i, piece in enumerate(tokenizer.pieces)}
+        self._model = word_piece_model(ids, tokenizer.cleaning)
+        self._drops_marks = tokenizer.cleaning.strip_accents
 
     def encode(self, texts: Sequence[str]) -> Pieces:
         """Returns the pieces of all texts."""
@@ -71,9 +73,10 @@ class OffsetTokenizer:
         encodings = self._model.encode_batch(words, add_special_tokens=False)
         lengths = np.array([len(encoding.ids) for encoding in encodings], np.int64)
         ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
-        offsets = itertools.chain.from_iterable(
-            _with_trailing_marks(word, encoding.offsets) for word, encoding in zip(words, encodings)
-        )
+        places = [encoding.offsets for encoding in encodings]
+        if self._drops_marks:
+            places = map(_with_trailing_marks, words, places)
+        offsets = itertools.chain.from_iterable(places)
         total = int(lengths.sum())
         flat = np.fromiter(itertools.chain.from_iterable(offsets), np.int32, 2 * total)
         return Pieces(np.fromiter(ids, np.int32, total), flat[::2], flat[1::2], lengths)

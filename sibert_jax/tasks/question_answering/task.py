@@ -83,6 +83,7 @@ class QuestionAnswering:
     """
 
     loss_names = ("span_loss",)
+    labels = ()
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sibert_jax.data.vocabulary import Cleaning
 from sibert_jax.tasks.question_answering.offsets import OffsetTokenizer
 
 from .conftest import PIECES, Tokenizer
@@ -44,6 +45,24 @@ def cut(text):
 )
 def test_pieces_are_cut_out_of_the_text_as_it_was_written(text, wanted):
     assert cut(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("The Café", [("The", "The"), ("Café", "Café")]),
+        ("cafe\u0301s", [("cafe\u0301", "cafe\u0301"), ("##s", "s")]),
+        ("the\u200b 中oil", [("the", "the"), ("中", "中"), ("oil", "oil")]),
+        ("oil\u0301 in", [("oil", "oil"), ("##\u0301", "\u0301"), ("in", "in")]),
+    ],
+)
+def test_a_cased_vocabulary_has_its_own_places(text, wanted):
+    words = ("The", "Café", "cafe\u0301", "##\u0301", "中")
+    cleaning = Cleaning(do_lower_case=False, strip_accents=False)
+    tokenizer = Tokenizer((*PIECES, *words), cleaning=cleaning)
+    ids, starts, ends, _ = OffsetTokenizer(tokenizer).encode([text])
+    assert ids.tolist() == tokenizer.encode_batch([text])[0].tolist()
+    assert [(tokenizer.pieces[i], text[a:b]) for i, a, b in zip(ids, starts, ends)] == wanted
 
 
 def letter_by_letter(text):

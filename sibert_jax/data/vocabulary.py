@@ -1,0 +1,217 @@
+"""Vocabulary files: the pieces, and how a text is cleaned before it is cut into them.
+
+The files are Hugging Face's: `vocab.txt`, `tokenizer_config.json` beside it, and `tokenizer.json`
+where a directory has no `vocab.txt`.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from sibert_jax.data.errors import DataError
+from sibert_jax.data.text_files import read_lines
+
+SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CONTINUATION = "##"
+MAX_WORD_CHARS = 100  # a longer word is [UNK]
+SETTINGS, LIBRARY = "tokenizer_config.json", "tokenizer.json"
+
+# Classes of `transformers` that clean, split and cut a text as BERT does.
+BERT_CLASSES = (
+    *("BertTokenizer", "BertTokenizerFast"),
+    *("DistilBertTokenizer", "DistilBertTokenizerFast"),
+    *("ElectraTokenizer", "ElectraTokenizerFast"),
+)
+# Classes that do whatever `tokenizer.json` says.
+LIBRARY_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cleaning:
+    """What happens to a text before it is split into words; the default is that of uncased BERT.
+
+    Args:
+      do_lower_case: to lower case.
+      strip_accents: accents are taken off their letters.
+      tokenize_chinese_chars: every Chinese character is a word.
+    """
+
+    do_lower_case: bool = True
+    strip_accents: bool = True
+    tokenize_chinese_chars: bool = True
+
+
+UNCASED = Cleaning()
+
+
+class Vocabulary(NamedTuple):
+    """Pieces in the order of their ids, and the cleaning they were learnt with."""
+
+    pieces: tuple[str, ...]
+    cleaning: Cleaning
+
+
+def read_vocabulary(path: pathlib.Path) -> Vocabulary:
+    """Reads a file with a piece a line, or the vocabulary of a directory of Hugging Face's.
+
+    `tokenizer_config.json` beside the pieces says how text is cleaned; without it, as uncased BERT
+    does. In a directory, `tokenizer.json` says what `tokenizer_config.json` does not, and holds the
+    pieces if there is no `vocab.txt`.
+
+    Raises:
+      DataError: a file is missing or broken, or asks for what BERT's tokenizer does not do.
+    """
+    if not path.is_dir():
+        pieces = tuple(read_lines(path))
+        settings = _settings(path.parent)
+        if settings.tokenizer_class in LIBRARY_CLASSES:
+            raise DataError(
+                f"{settings.path}: a {settings.tokenizer_class} is described by {LIBRARY}; name "
+                f"the directory {path.parent} instead of {path.name}"
+            )
+        return Vocabulary(pieces, settings.cleaning(UNCASED))
+    settings, lines, library = _settings(path), path / "vocab.txt", path / LIBRARY
+    if library.is_file():
+        pieces, added, cleaning = _read_library(library)
+        if lines.is_file() and (found := tuple(read_lines(lines))) != pieces:
+            raise DataError(
+                f"{lines} and {library} hold different vocabularies ({len(found)} and "
+                f"{len(pieces)} pieces); remove the one that is not the model's"
+            )
+    elif lines.is_file() and settings.tokenizer_class not in LIBRARY_CLASSES:
+        pieces, added, cleaning = tuple(read_lines(lines)), [], UNCASED
+    else:
+        missing = library if lines.is_file() else lines
+        raise DataError(f"{missing} is missing, without which the ids of tokens mean nothing")
+    pieces = _with_added(pieces, [*added, *settings.added_tokens()], path)
+    return Vocabulary(pieces, settings.cleaning(cleaning))
+
+
+def write_vocabulary(path: pathlib.Path, vocabulary: Vocabulary) -> None:
+    """Writes the files that `read_vocabulary` reads: the pieces, and their cleaning beside them."""
+    settings = {"tokenizer_class": "BertTokenizer"} | dataclasses.asdict(vocabulary.cleaning)
+    path.with_name(SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    path.write_text("".join(f"{piece}\n" for piece in vocabulary.pieces), encoding="utf-8")
+
+
+class _Settings:
+    """What `tokenizer_config.json` says, every key checked."""
+
+    def __init__(self, path: pathlib.Path, values: dict[str, Any]):
+        self.path, self._values = path, values
+        self.tokenizer_class = self._value("tokenizer_class", (str,), BERT_CLASSES[0])
+        if self.tokenizer_class not in (*BERT_CLASSES, *LIBRARY_CLASSES):
+            raise DataError(
+                f"{path}: tokenizer_class is {self.tokenizer_class!r}, and only BERT's WordPiece "
+                "can be read"
+            )
+        for piece in SPECIAL_PIECES:
+            key = f"{piece[1:-1].lower()}_token"
+            found = self._value(key, (str, dict), piece)
+            found = found["content"] if isinstance(found, dict) and "content" in found else found
+            if found != piece:
+                raise DataError(f"{path}: {key} is {found!r}, and only {piece!r} can be used")
+        if not self._value("do_basic_tokenize", (bool,), True):
+            raise DataError(f"{path}: do_basic_tokenize is false; text is always split into words")
+        kept = self._value("never_split", (list,), [])
+        if unusual := [word for word in kept if word not in SPECIAL_PIECES]:
+            raise DataError(
+                f"{path}: never_split holds {unusual[0]!r}; text is split at all punctuation"
+            )
+
+    def cleaning(self, default: Cleaning) -> Cleaning:
+        """The cleaning; keys that are not there are the default's."""
+        lower = self._value("do_lower_case", (bool,), default.do_lower_case)
+        # Unless it is set, BERT strips accents where it lower-cases.
+        says_nothing = "do_lower_case" not in self._values
+        accents = default.strip_accents if says_nothing else lower
+        chinese = default.tokenize_chinese_chars
+        return Cleaning(
+            lower,
+            self._value("strip_accents", (bool,), accents),
+            self._value("tokenize_chinese_chars", (bool,), chinese),
+        )
+
+    def added_tokens(self) -> list[tuple[int, str, bool]]:
+        """Id, text and whether it is special, of tokens that are not WordPiece's."""
+        tokens = self._value("added_tokens_decoder", (dict,), {})
+        try:
+            return [_added_token(int(i), token) for i, token in tokens.items()]
+        except (KeyError, TypeError, ValueError):
+            raise DataError(f"{self.path}: added_tokens_decoder cannot be understood") from None
+
+    def _value(self, key: str, types: tuple[type, ...], default: Any) -> Any:
+        value = self._values.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, types):
+            wanted = " or ".join(kind.__name__ for kind in types)
+            raise DataError(f"{self.path}: {key} is {value!r}, wanted {wanted}")
+        return value
+
+
+def _settings(directory: pathlib.Path) -> _Settings:
+    path = directory / SETTINGS
+    return _Settings(path, _read_object(path) if path.is_file() else {})
+
+
+def _read_library(path: pathlib.Path) -> tuple[tuple[str, ...], list, Cleaning]:
+    """Pieces, added tokens and cleaning of a `tokenizer.json`."""
+    values = _read_object(path)
+    try:
+        model, normalizer = values["model"], values["normalizer"]
+        found = (
+            ("model.type", model.get("type", "WordPiece"), "WordPiece"),
+            ("model.unk_token", model["unk_token"], SPECIAL_PIECES[1]),
+            ("model.continuing_subword_prefix", model["continuing_subword_prefix"], CONTINUATION),
+            ("model.max_input_chars_per_word", model["max_input_chars_per_word"], MAX_WORD_CHARS),
+            ("normalizer.type", normalizer["type"], "BertNormalizer"),
+            ("normalizer.clean_text", normalizer["clean_text"], True),
+            ("pre_tokenizer.type", values["pre_tokenizer"]["type"], "BertPreTokenizer"),
+        )
+        for key, value, wanted in found:
+            if value != wanted:
+                raise DataError(f"{path}: {key} is {value!r}, and only {wanted!r} can be used")
+        pieces = tuple(sorted(model["vocab"], key=model["vocab"].__getitem__))
+        if [model["vocab"][piece] for piece in pieces] != list(range(len(pieces))):
+            raise DataError(f"{path}: the ids of model.vocab are not 0, 1, 2, ...")
+        lower, accents = normalizer["lowercase"], normalizer["strip_accents"]
+        chinese = normalizer["handle_chinese_chars"]
+        cleaning = Cleaning(lower, lower if accents is None else accents, chinese)
+        return pieces, [_added_token(t["id"], t) for t in values["added_tokens"]], cleaning
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no WordPiece tokenizer's (looking for {error})") from None
+
+
+def _added_token(i: int, token: dict) -> tuple[int, str, bool]:
+    return i, token["content"], token["special"]
+
+
+def _with_added(pieces: tuple[str, ...], added: list, path: pathlib.Path) -> tuple[str, ...]:
+    """The pieces with special tokens that other files add behind them."""
+    result = list(pieces)
+    for i, text, special in sorted(set(added)):
+        if i == len(result) and text not in result:
+            result.append(text)
+        elif i >= len(result) or result[i] != text:
+            raise DataError(
+                f"{path} adds the token {text!r} with the id {i}, which is not its place"
+            )
+        if not special and text not in SPECIAL_PIECES:
+            raise DataError(
+                f"{path} adds the word {text!r}, to be found anywhere in a text before WordPiece "
+                "sees it, which is not supported; take it out of the tokenizer's files if no text "
+                "needs it"
+            )
+    return tuple(result)
+
+
+def _read_object(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds {type(values).__name__}, wanted an object of settings")
+    return values

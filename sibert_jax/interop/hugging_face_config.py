@@ -1,0 +1,230 @@
+"""`config.json` of Hugging Face's BERT: their keys and defaults, our sizes, heads and labels."""
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sibert_jax.interop.errors import InteropError
+from sibert_jax.model import ModelConfig
+
+# Our head behind each class of theirs. Other classes of BERT have a head that we have no place for.
+HEADS = {
+    "BertModel": "",
+    "BertForPreTraining": "pretraining",
+    "BertForMaskedLM": "pretraining",
+    "BertForSequenceClassification": "classification",
+    "BertForQuestionAnswering": "question_answering",
+}
+# What must be so for our modules to compute the same function: key, accepted values; the first is
+# the default of transformers.
+REQUIRED = (
+    ("model_type", ("bert",)),
+    ("hidden_act", ("gelu", "gelu_python")),
+    ("position_embedding_type", ("absolute",)),
+    ("is_decoder", (False,)),
+    ("add_cross_attention", (False,)),
+)
+# Keys that say how the weights are stored, not what they are.
+DTYPE_KEYS = ("dtype", "torch_dtype")
+
+
+class Kind(NamedTuple):
+    """Which values a key may have."""
+
+    wanted: str
+    accepts: Callable[[Any], bool]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+SIZE = Kind("a whole number from 1", lambda x: type(x) is int and x >= 1)
+RATE = Kind("a number from 0, less than 1", lambda x: _is_number(x) and 0 <= x < 1)
+SMALL = Kind("a number from 0", lambda x: _is_number(x) and x >= 0)
+POSITIVE = Kind("a number above 0", lambda x: _is_number(x) and x > 0)
+SWITCH = Kind("true or false", lambda x: isinstance(x, bool))
+
+# Our field, their key, its kind and the default that transformers' BertConfig has; a size without
+# default must be there, since transformers would silently take that of BERT-base.
+KEYS = (
+    ("vocab_size", "vocab_size", SIZE, None),
+    ("max_len", "max_position_embeddings", SIZE, None),
+    ("num_segments", "type_vocab_size", SIZE, 2),
+    ("width", "hidden_size", SIZE, None),
+    ("depth", "num_hidden_layers", SIZE, None),
+    ("num_heads", "num_attention_heads", SIZE, None),
+    ("ffn_width", "intermediate_size", SIZE, None),
+    ("norm_eps", "layer_norm_eps", SMALL, 1e-12),
+    ("dropout", "hidden_dropout_prob", RATE, 0.1),
+    ("init_std", "initializer_range", POSITIVE, 0.02),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TheirConfig:
+    """A `config.json` that was checked.
+
+    Attributes:
+      cfg: our sizes; of a single token type, two segments that are to be equal.
+      num_types: `type_vocab_size`, rows of their table.
+      attention_dropout: their rate on the attention weights; ours is `cfg.dropout` everywhere.
+      architecture: the first of `architectures`; None: not named.
+      labels: what the outputs of a classifier mean, in order.
+      tied: whether the output table is the token table.
+      values: everything, as it came.
+    """
+
+    cfg: ModelConfig
+    num_types: int
+    attention_dropout: float
+    architecture: str | None
+    labels: tuple[str, ...]
+    tied: bool
+    values: dict[str, Any]
+
+
+def read_config(path: pathlib.Path) -> TheirConfig:
+    """Reads and checks the sizes of a directory; a key that is null counts as absent.
+
+    Raises:
+      InteropError: the file is missing or broken, or of a model that we cannot compute.
+    """
+    theirs = read_json(path)
+    for key, accepted in REQUIRED:
+        found = _value(theirs, key, accepted[0])
+        if not any(found == value and type(found) is type(value) for value in accepted):
+            raise InteropError(f"{path}: {key} is {found!r}, and only {accepted[0]!r} can be read.")
+    architecture = _architecture(path, theirs)
+    sizes = {ours: _checked(path, theirs, key, kind, d) for ours, key, kind, d in KEYS}
+    if sizes["width"] % sizes["num_heads"]:
+        raise InteropError(
+            f"{path}: hidden_size {sizes['width']} does not divide by num_attention_heads "
+            f"{sizes['num_heads']}."
+        )
+    num_types = sizes["num_segments"]
+    sizes["num_segments"] = max(2, num_types)
+    cfg = ModelConfig(
+        arch="bert",
+        **sizes,
+        qkv_bias=True,
+        branch_scaling="none",
+        dtype="float32",
+        scan_layers=True,
+        remat=False,
+        attention_impl="auto",
+    )
+    tied = _checked(path, theirs, "tie_word_embeddings", SWITCH, True)
+    attention_dropout = _checked(path, theirs, "attention_probs_dropout_prob", RATE, 0.1)
+    labels = _labels(path, theirs)
+    return TheirConfig(cfg, num_types, attention_dropout, architecture, labels, tied, theirs)
+
+
+def make_config(
+    cfg: ModelConfig, architecture: str, labels: tuple[str, ...], tied: bool, pad_id: int
+) -> dict[str, Any]:
+    """The `config.json` of a model of ours, as transformers reads it."""
+    sizes = dataclasses.asdict(cfg) | {"num_segments": max(2, cfg.num_segments)}
+    config = {"architectures": [architecture], "model_type": "bert"}
+    config |= {key: sizes[ours] for ours, key, _, _ in KEYS}
+    config |= {
+        "hidden_act": "gelu",
+        "attention_probs_dropout_prob": cfg.dropout,
+        "position_embedding_type": "absolute",
+        "tie_word_embeddings": tied,
+        "pad_token_id": pad_id,
+        "torch_dtype": "float32",
+    }
+    if HEADS[architecture] == "classification":
+        config["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        config["label2id"] = {label: i for i, label in enumerate(labels)}
+        one_label = len(labels) == 1
+        config["problem_type"] = "regression" if one_label else "single_label_classification"
+    return config
+
+
+def kept_config(theirs: TheirConfig, head: str, *, has_nsp: bool) -> dict[str, Any]:
+    """A `config.json` as it came, but for float32 weights of a model with this head.
+
+    Args:
+      theirs: as it was read.
+      head: the one whose weights were read; "": none.
+      has_nsp: whether there is a next-sentence head.
+    """
+    kept = theirs.values | {key: "float32" for key in DTYPE_KEYS if key in theirs.values}
+    if theirs.architecture in HEADS and HEADS[theirs.architecture] == head:
+        return kept
+    if not head:
+        of_heads = ("id2label", "label2id", "num_labels", "problem_type")
+        kept = {key: value for key, value in kept.items() if key not in of_heads}
+    return kept | {"architectures": [architecture_of(head, has_nsp=has_nsp)]}
+
+
+def architecture_of(head: str, *, has_nsp: bool) -> str:
+    """The class of transformers for a head of ours."""
+    if head == "pretraining" and not has_nsp:
+        return "BertForMaskedLM"
+    return next(name for name, kind in HEADS.items() if kind == head)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The object that a file of JSON holds."""
+    if not path.parent.is_dir():
+        what = "is a file" if path.parent.exists() else "does not exist"
+        raise InteropError(
+            f"{path.parent} {what}; name a directory on this machine that holds config.json and "
+            "model.safetensors (`hf download NAME --local-dir DIR` fetches one)."
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InteropError(
+            f"{path} is missing; name a directory with config.json and model.safetensors."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InteropError(f"{path} cannot be read as JSON: {error}.") from None
+    if not isinstance(values, dict):
+        raise InteropError(f"{path} holds a {type(values).__name__}, wanted an object of settings.")
+    return values
+
+
+def _value(theirs: dict[str, Any], key: str, default: Any) -> Any:
+    value = theirs.get(key)
+    return default if value is None else value
+
+
+def _checked(path: pathlib.Path, theirs: dict[str, Any], key: str, kind: Kind, default: Any) -> Any:
+    value = _value(theirs, key, default)
+    if value is None:
+        raise InteropError(f"{path} has no key {key!r}, which BERT's sizes need.")
+    if not kind.accepts(value):
+        raise InteropError(f"{path}: {key} is {value!r}, wanted {kind.wanted}.")
+    return value
+
+
+def _architecture(path: pathlib.Path, theirs: dict[str, Any]) -> str | None:
+    names = _value(theirs, "architectures", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InteropError(f"{path}: architectures is {names!r}, wanted a list of class names.")
+    if names and _value(theirs, "model_type", None) is None and "Bert" not in names[0][:4]:
+        raise InteropError(f"{path}: architectures names {names[0]}, and only BERT can be read.")
+    return names[0] if names else None
+
+
+def _labels(path: pathlib.Path, theirs: dict[str, Any]) -> tuple[str, ...]:
+    count = _checked(path, theirs, "num_labels", SIZE, 2)
+    names = _value(theirs, "id2label", {str(i): f"LABEL_{i}" for i in range(count)})
+    try:
+        by_id = {int(i): name for i, name in names.items()}
+    except (AttributeError, ValueError):
+        by_id = {}
+    if (
+        sorted(by_id) != list(range(len(by_id)))
+        or not by_id
+        or not all(isinstance(name, str) for name in by_id.values())
+    ):
+        raise InteropError(f"{path}: id2label is {names!r}, wanted a name for each of 0, 1, 2, ...")
+    return tuple(by_id[i] for i in range(len(by_id)))

@@ -1,0 +1,92 @@
+"""safetensors files: one, or several with an index."""
+
+import pathlib
+
+import jax.numpy as jnp  # registers bfloat16 with numpy
+import numpy as np
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors
+
+from sibert_jax.interop.errors import InteropError
+from sibert_jax.interop.hugging_face_config import read_json
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+# What holds weights too, but only another program can read.
+OTHER_FORMATS = (
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "tf_model.h5",
+    "flax_model.msgpack",
+    "bert_model.ckpt.index",
+)
+
+
+def read_tensors(directory: pathlib.Path, architecture: str) -> dict[str, np.ndarray]:
+    """All tensors of a directory, by name.
+
+    Args:
+      directory: holds `model.safetensors`, or its parts and `model.safetensors.index.json`.
+      architecture: the class of transformers that loads it, for the sentence that says how to
+        convert other files.
+
+    Raises:
+      InteropError: a file is missing, truncated or of another format.
+    """
+    if (directory / SINGLE).exists():
+        return read_safetensors(directory / SINGLE)
+    if (directory / INDEX).exists():
+        return _read_parts(directory / INDEX)
+    for name in OTHER_FORMATS:
+        if (directory / name).exists():
+            raise InteropError(
+                f"{directory} has {name} and no {SINGLE}; convert it where PyTorch and "
+                "transformers are installed: "
+                f'python -c "from transformers import {architecture} as M; '
+                f"M.from_pretrained('{directory}').save_pretrained('NEW')\" "
+                "(and copy the files of the tokenizer)."
+            )
+    raise InteropError(f"{directory / SINGLE} is missing.")
+
+
+def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """All tensors of one file, by name."""
+    try:
+        return safetensors.load_file(path)
+    except FileNotFoundError:
+        raise InteropError(f"{path} is missing.") from None
+    except (AttributeError, TypeError) as error:  # a type that numpy lacks, such as float8
+        raise InteropError(f"{path} holds a type of number that cannot be read: {error}.") from None
+    except (OSError, SafetensorError, ValueError) as error:
+        if path.is_file() and path.stat().st_size < 1000 and b"git-lfs" in path.read_bytes():
+            raise InteropError(f"{path} is a pointer of Git LFS; run `git lfs pull`.") from None
+        raise InteropError(f"{path} is truncated or no safetensors file: {error}.") from None
+
+
+def as_float32(array: np.ndarray, name: str, path: pathlib.Path) -> np.ndarray:
+    """float32 of any float type."""
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise InteropError(f"{path}: {name} is {array.dtype}, wanted a float type.")
+    return array.astype(np.float32)
+
+
+def _read_parts(index: pathlib.Path) -> dict[str, np.ndarray]:
+    values = read_json(index)
+    places = values.get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
+        raise InteropError(f"{index} has no weight_map from names of tensors to files.")
+    tensors: dict[str, np.ndarray] = {}
+    for name in sorted(set(places.values())):
+        path = index.parent / name
+        if path.parent != index.parent:
+            raise InteropError(f"{index} names {name!r}, which is not beside it.")
+        if not path.exists():
+            raise InteropError(
+                f"{path} is missing, of the {len(set(places.values()))} files that {index.name} "
+                "names; fetch it too."
+            )
+        part = read_safetensors(path)
+        wanted = [tensor for tensor, place in places.items() if place == name]
+        if absent := [tensor for tensor in wanted if tensor not in part]:
+            raise InteropError(f"{path} has no tensor {absent[0]}, which {index.name} puts there.")
+        tensors |= {tensor: part[tensor] for tensor in wanted}
+    return tensors

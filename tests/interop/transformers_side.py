@@ -1,0 +1,185 @@
+"""What `transformers` makes and loads, for transformers_test.py; runs where torch is installed.
+
+python transformers_side.py make DIR: models of every kind in DIR/CASE/theirs, their outputs and
+    their weights in float32; tokenizers in DIR/tokenizers/NAME.
+python transformers_side.py load DIR: loads DIR/CASE/exported and writes the same two of it.
+"""
+
+import itertools
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+try:
+    import torch
+    import transformers
+    from safetensors.torch import load_file, save_file
+except ImportError:  # the test needs the names of the cases only
+    pass
+
+LENGTH, VOCAB = 16, 50
+SIZES = {
+    "vocab_size": VOCAB,
+    "max_position_embeddings": LENGTH,
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+}
+# Class, and what its config says besides the sizes.
+KINDS = {
+    "model": ("BertModel", {}),
+    "model-no-pooler": ("BertModel", {}),
+    "pretraining": ("BertForPreTraining", {}),
+    "masked-lm": ("BertForMaskedLM", {}),
+    "regression": ("BertForSequenceClassification", {"num_labels": 1}),
+    "two": ("BertForSequenceClassification", {}),
+    "named": (
+        "BertForSequenceClassification",
+        {
+            "id2label": {0: "contradiction", 1: "entailment", 2: "neutral"},
+            "label2id": {"contradiction": 0, "entailment": 1, "neutral": 2},
+            "finetuning_task": "mnli",
+        },
+    ),
+    "multi-label": (
+        "BertForSequenceClassification",
+        {"num_labels": 5, "problem_type": "multi_label_classification"},
+    ),
+    "question-answering": ("BertForQuestionAnswering", {}),
+}
+VARIANTS = {
+    "plain": {},
+    "one-type": {"type_vocab_size": 1},
+    "four-types": {"type_vocab_size": 4},
+    "padded": {"vocab_size": 64},
+    "other-values": {"layer_norm_eps": 1e-5, "hidden_act": "gelu_python", "initializer_range": 0.1},
+    "untied": {"tie_word_embeddings": False},
+    "keys-absent": {},
+    "sharded": {},
+    "old-names": {},
+    "prefix": {},
+}
+DTYPES = ("float32", "float16", "bfloat16")
+ABSENT = (
+    *("layer_norm_eps", "hidden_dropout_prob", "attention_probs_dropout_prob", "type_vocab_size"),
+    *("initializer_range", "pad_token_id", "use_cache", "dtype", "transformers_version"),
+)
+
+
+def cases() -> dict[str, tuple[str, str, str]]:
+    """Name of a case: kind, variant, dtype."""
+    product = itertools.product(KINDS, VARIANTS, DTYPES)
+    return {"-".join(case): case for case in product if makes_sense(*case)}
+
+
+def makes_sense(kind: str, variant: str, dtype: str) -> bool:
+    del dtype
+    if variant == "untied":
+        return kind in ("pretraining", "masked-lm")
+    return variant != "prefix" or kind.startswith("model")
+
+
+def make(directory: pathlib.Path) -> None:
+    for name, (kind, variant, dtype) in cases().items():
+        here = directory / name
+        class_name, settings = KINDS[kind]
+        config = transformers.BertConfig(**SIZES | settings | VARIANTS[variant])
+        torch.manual_seed(0)
+        arguments = {"add_pooling_layer": False} if kind == "model-no-pooler" else {}
+        model = getattr(transformers, class_name)(config, **arguments).eval()
+        with torch.no_grad():  # biases start at 0 and gains at 1: make every tensor its own
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        model.to(getattr(torch, dtype))
+        limit = {"max_shard_size": "2KB"} if variant == "sharded" else {}
+        model.save_pretrained(here / "theirs", **limit)
+        pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(45))]
+        (here / "theirs/vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
+        spoil(here / "theirs", variant)
+        describe(model.float(), here / "wanted")
+
+
+def spoil(directory: pathlib.Path, variant: str) -> None:
+    """Writes the same model as other versions and programs do."""
+    weights, config = directory / "model.safetensors", directory / "config.json"
+    if variant == "keys-absent":
+        values = json.loads(config.read_text())
+        config.write_text(json.dumps({k: v for k, v in values.items() if k not in ABSENT}))
+    elif variant == "old-names":
+        old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+        rename(
+            weights,
+            lambda name: next((name.replace(*x) for x in old.items() if x[0] in name), name),
+        )
+    elif variant == "prefix":
+        rename(weights, lambda name: f"bert.{name}")
+
+
+def rename(path: pathlib.Path, new_name) -> None:
+    tensors = {new_name(name): tensor for name, tensor in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def load(directory: pathlib.Path) -> None:
+    for path in sorted(directory.glob("*/exported")):
+        config = json.loads((path / "config.json").read_text())
+        kind = getattr(transformers, config["architectures"][0])
+        has_pooler = any("pooler" in name for name in load_file(path / "model.safetensors"))
+        bare = (
+            {"add_pooling_layer": False} if kind.__name__ == "BertModel" and not has_pooler else {}
+        )
+        model, report = kind.from_pretrained(
+            path, dtype=torch.float32, output_loading_info=True, **bare
+        )
+        found = path.parent / "found"
+        describe(model.eval(), found)
+        problems = {key: sorted(map(str, names)) for key, names in report.items() if names}
+        (found / "problems.json").write_text(json.dumps(problems))
+
+
+def describe(model, directory: pathlib.Path) -> None:
+    """Weights, labels and outputs of a model."""
+    directory.mkdir()
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, VOCAB, (3, LENGTH))
+    mask = np.ones_like(tokens)
+    mask[1, 9:] = mask[2, 5:] = 0
+    inputs = {
+        "input_ids": tokens,
+        "token_type_ids": tokens % model.config.type_vocab_size,
+        "attention_mask": mask,
+    }
+    with torch.no_grad():
+        outputs = model(**{name: torch.tensor(array) for name, array in inputs.items()})
+    arrays = {name: value.numpy() for name, value in outputs.items() if value is not None}
+    np.savez(directory / "outputs.npz", **arrays)
+    np.savez(directory / "inputs.npz", **inputs)
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    np.savez(directory / "weights.npz", **state)
+    config = model.config
+    labels = {"id2label": config.id2label, "label2id": config.label2id}
+    labels |= {"class": type(model).__name__, "problem_type": config.problem_type}
+    (directory / "config.json").write_text(json.dumps(labels))
+
+
+def make_tokenizers(directory: pathlib.Path) -> None:
+    """For every directory, the ids and places of the pieces of every text."""
+    texts = json.loads((directory / "texts.json").read_text())
+    for path in sorted(directory.glob("*/")):
+        tokenizer = transformers.BertTokenizer.from_pretrained(path)
+        # Text that names a special piece is text to us: nobody's data may end a sentence.
+        encoded = tokenizer(
+            texts, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True
+        )
+        found = {"ids": encoded["input_ids"], "places": encoded["offset_mapping"]}
+        (path / "found.json").write_text(json.dumps(found))
+        tokenizer.save_pretrained(path / "saved")  # tokenizer.json instead of vocab.txt
+
+
+if __name__ == "__main__":
+    transformers.logging.set_verbosity_error()
+    action, where = sys.argv[1], pathlib.Path(sys.argv[2])
+    {"make": make, "load": load, "tokenizers": make_tokenizers}[action](where)

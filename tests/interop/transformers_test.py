@@ -1,0 +1,306 @@
+"""Equal to Hugging Face's `transformers`: outputs to 1e-5, weights to the bit, tokens and places.
+
+HF_PY=PYTHON python -m pytest -m slow tests/interop/transformers_test.py, where PYTHON has torch and
+transformers; without HF_PY they are looked for beside us.
+"""
+
+import functools
+import importlib.util
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import unicodedata
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sibert_jax.data import Tokenizer
+from sibert_jax.data.vocabulary import SPECIAL_PIECES
+from sibert_jax.interop import hugging_face
+from sibert_jax.interop.__main__ import main
+from sibert_jax.model import Encoder, ModelConfig
+from sibert_jax.tasks.classification.task import ClassificationModel
+from sibert_jax.tasks.pretraining.heads import Readout
+from sibert_jax.tasks.pretraining.task import PretrainingConfig, PretrainingModel
+from sibert_jax.tasks.question_answering.offsets import OffsetTokenizer
+from sibert_jax.tasks.question_answering.task import QuestionAnsweringModel
+
+from .transformers_side import cases
+
+pytestmark = pytest.mark.slow
+SIDE = pathlib.Path(__file__).with_name("transformers_side.py")
+
+
+def on_their_side(action: str, directory: pathlib.Path) -> None:
+    python = os.environ.get("HF_PY")
+    if python is None:
+        if importlib.util.find_spec("torch") is None or not importlib.util.find_spec(
+            "transformers"
+        ):
+            pytest.skip("needs torch and transformers; name a Python that has them in HF_PY")
+        python = sys.executable
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, SIDE, action, directory], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """DIR/CASE: theirs, what it computes (wanted), imported, exported, and what that computes."""
+    directory = tmp_path_factory.mktemp("models")
+    on_their_side("make", directory)
+    for case in cases():
+        here = directory / case
+        if main(["import", str(here / "theirs"), str(here / "imported")]) == 0:
+            main(["export", str(here / "imported"), str(here / "exported")])
+    for name, (cfg, params, head, labels) in ours().items():
+        hugging_face.write(directory / name / "exported", cfg, params, head, labels)
+    on_their_side("load", directory)
+    return directory
+
+
+INPUTS = {
+    name: np.ones((1, 16), np.int64) for name in ("input_ids", "token_type_ids", "attention_mask")
+}
+# Our outputs by their names, in the order in which our models return them.
+OUTPUTS = {
+    "": ("last_hidden_state",),
+    "pretraining": ("prediction_logits", "seq_relationship_logits"),
+    "classification": ("logits",),
+    "question_answering": ("start_logits", "end_logits"),
+}
+
+
+@pytest.mark.parametrize("case", cases())
+def test_ours_computes_what_theirs_does(models, case):
+    found = hugging_face.read(models / case / "theirs")
+    wanted = dict(np.load(models / case / "wanted/outputs.npz"))
+    if "logits" in wanted and found.head == "pretraining":  # of BertForMaskedLM
+        wanted["prediction_logits"] = wanted.pop("logits")
+    assert_same(found.cfg, found.params, found.head, models / case / "wanted", wanted)
+
+
+@pytest.mark.parametrize("case", cases())
+def test_what_came_in_goes_out(models, case):
+    wanted, found = models / case / "wanted", models / case / "found"
+    assert json.loads((found / "problems.json").read_text()) == {}
+    assert (found / "config.json").read_text() == (wanted / "config.json").read_text()
+    before, after = np.load(wanted / "weights.npz"), np.load(found / "weights.npz")
+    assert sorted(before) == sorted(after)
+    for key in before:
+        # Of an untied output, transformers adds the decoder's bias alone and keeps another.
+        if "untied" not in case or key != "cls.predictions.bias":
+            np.testing.assert_array_equal(after[key], before[key], err_msg=key)
+    before, after = np.load(wanted / "outputs.npz"), np.load(found / "outputs.npz")
+    for key in before:  # PyTorch's sums depend on where an array lies
+        np.testing.assert_allclose(after[key], before[key], rtol=0, atol=1e-6, err_msg=key)
+    vocabularies = [(models / case / d / "vocab.txt").read_bytes() for d in ("theirs", "exported")]
+    assert vocabularies[0] == vocabularies[1]
+
+
+def bert(num_segments: int) -> ModelConfig:
+    return ModelConfig(
+        arch="bert",
+        vocab_size=50,
+        max_len=16,
+        num_segments=num_segments,
+        width=12,
+        depth=2,
+        num_heads=3,
+        ffn_width=20,
+        qkv_bias=True,
+        branch_scaling="none",
+        norm_eps=1e-12,
+        dropout=0.1,
+        init_std=0.5,
+        dtype="float32",
+        scan_layers=True,
+        remat=False,
+    )
+
+
+@functools.cache
+def ours() -> dict:
+    """Runs of ours: sizes, parameters, head, labels."""
+    runs = {}
+    for num_segments, (head, modules, labels) in itertools.product(
+        (1, 2),
+        (
+            ("", (), ()),
+            ("pretraining", ("nsp",), ()),
+            ("pretraining", (), ()),
+            ("pretraining", ("output",), ()),
+            ("classification", (), ("entailment", "neutral", "contradiction")),
+            ("classification", (), ("score",)),
+            ("question_answering", (), ()),
+        ),
+    ):
+        cfg = bert(num_segments)
+        model = our_model(cfg, head, modules, len(labels))
+        shapes = jax.eval_shape(model.init, jax.random.key(0), *our_arguments(INPUTS, head))[
+            "params"
+        ]
+        params = jax.tree.map(functools.partial(random_leaf, np.random.default_rng(0)), shapes)
+        name = "-".join(["our", str(num_segments), head or "model", *modules, *labels[:1]])
+        runs[name] = (cfg, {"encoder": params} if not head else params, head, labels)
+    return runs
+
+
+def random_leaf(rng: np.random.Generator, leaf) -> np.ndarray:
+    return rng.normal(size=leaf.shape).astype(np.float32) * np.float32(0.3)
+
+
+def our_model(cfg: ModelConfig, head: str, modules: tuple[str, ...], num_labels: int) -> nn.Module:
+    match head:
+        case "":
+            return Encoder(cfg)
+        case "classification":
+            return ClassificationModel(cfg, num_labels)
+        case "question_answering":
+            return QuestionAnsweringModel(cfg)
+    settings = PretrainingConfig(
+        name="pretraining",
+        head="untied" if "output" in modules else "tied",
+        unigram_prior=False,
+        nsp="nsp" in modules,
+        mask_rate=0.15,
+        whole_word=False,
+        loss_blocks=1,
+        loss_scale=1.0,
+    )
+    return PretrainingModel(cfg, settings, ())
+
+
+def our_arguments(inputs, head: str) -> tuple:
+    tokens, segments = (jnp.asarray(inputs[k], jnp.int32) for k in ("input_ids", "token_type_ids"))
+    valid = jnp.asarray(inputs["attention_mask"] == 1)
+    if not head:
+        return tokens, segments, valid
+    everywhere = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
+    batch = {"tokens": tokens, "segments": segments, "valid": valid}
+    return (batch | {"masked_positions": everywhere},)
+
+
+@functools.cache
+def compiled(*model):
+    return jax.jit(our_model(*model).apply)
+
+
+def assert_same(cfg, params, head, directory, wanted) -> None:
+    """Compares all of our outputs with theirs, where there is no padding."""
+    inputs = np.load(directory / "inputs.npz")
+    modules = tuple(sorted(params.get("head", {})))
+    num_labels = len(params["head"]["classifier"]["bias"]) if "classifier" in modules else 0
+    apply = compiled(cfg, head, modules, num_labels)
+    variables = {"params": params if head else params["encoder"]}
+    *outputs, _ = apply(variables, *our_arguments(inputs, head))
+    valid = inputs["attention_mask"] == 1
+    names = [name for name in OUTPUTS[head] if name in wanted]
+    assert names
+    for name, output in zip(names, outputs):
+        found = np.asarray(output.logits() if isinstance(output, Readout) else output)
+        expected = wanted[name]
+        if expected.shape[:2] == valid.shape:  # a value a token: padding says nothing
+            found, expected = found[valid], expected[valid]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("case", ours())
+def test_theirs_computes_what_ours_does(models, case):
+    cfg, params, head, labels = ours()[case]
+    found = models / case / "found"
+    assert json.loads((found / "problems.json").read_text()) == {}
+    outputs = dict(np.load(found / "outputs.npz"))
+    if "logits" in outputs and head == "pretraining":
+        outputs["prediction_logits"] = outputs.pop("logits")
+    assert_same(cfg, params, head, found, outputs)
+    if labels:
+        config = json.loads((found / "config.json").read_text())
+        assert list(config["id2label"].values()) == list(labels)
+        assert config["label2id"] == {label: i for i, label in enumerate(labels)}
+
+
+# Capitals, accents before and behind, Chinese, what is dropped, emoji, special pieces, odd spaces.
+TEXTS = [
+    "The café's Straße: ÉCOLE, naïve İstanbul ẞ ŉ ǅ",
+    "cafe\u0301s e\u0301\u0327! \u0301x a\u0301b \u0915\u093f 한국 \u1112\u1161\u11ab",
+    "中国 x中y 㐀 豈 ｶﾞ Ａｂｃ 日本語テスト 𠀀",
+    "a\u200bb c\u0000d e\ufffdf g\u00adh\u2028i \ufeffj \x85k\tl\r\nm\x1cn",
+    "😀 👩\u200d👩\u200d👧 🇫🇷 ❤\ufe0f the",
+    "[MASK] the [SEP] [mask] [CLS]x [PAD][UNK] [unused1] ##ing",
+    "don't (re)start -- 3.14 $5 5€ «quoted» “so” …",
+    "w" * 100 + " " + "w" * 101,
+    "  \u00a0 \u3000 ",
+    "",
+    "Σίσυφος ΣΑΣ ς ﬁ ½ ² Ⅳ ㎏",
+]
+
+
+def cleanings() -> list[dict]:
+    choices = itertools.product((True, False), (None, True, False), (True, False))
+    keys = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
+    return [dict(zip(keys, choice)) for choice in choices]
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tokenizers")
+    letters = sorted(
+        {
+            c
+            for text in TEXTS
+            for c in text + text.lower() + unicodedata.normalize("NFD", text)
+            if c.isprintable() and c != " "
+        }
+    )
+    words = [
+        "the",
+        "The",
+        "caf",
+        "##é",
+        "##e",
+        "Stra",
+        "istanbul",
+        "école",
+        "ÉCOLE",
+        "中国",
+        "##ing",
+    ]
+    pieces = [*SPECIAL_PIECES, *dict.fromkeys([*letters, *(f"##{c}" for c in letters), *words])]
+    (directory / "texts.json").write_text(json.dumps(TEXTS))
+    for i, cleaning in enumerate(cleanings()):
+        (directory / str(i)).mkdir()
+        (directory / str(i) / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces))
+        (directory / str(i) / "tokenizer_config.json").write_text(json.dumps(cleaning))
+    on_their_side("tokenizers", directory)
+    return directory
+
+
+@pytest.mark.parametrize("saved", ["", "saved"])
+@pytest.mark.parametrize(
+    "i", range(len(cleanings())), ids=[str([*c.values()]) for c in cleanings()]
+)
+def test_tokens_and_their_places_are_theirs(tokenizers, i, saved):
+    theirs = json.loads((tokenizers / str(i) / "found.json").read_text())
+    tokenizer = Tokenizer.load(tokenizers / str(i) / saved)
+    assert [ids.tolist() for ids in tokenizer.encode_batch(TEXTS)] == theirs["ids"]
+    offsets = OffsetTokenizer(tokenizer)
+    for text, ids, places in zip(TEXTS, theirs["ids"], theirs["places"]):
+        found = offsets.encode([text])
+        assert found.ids_T.tolist() == ids
+        for start, end, (their_start, their_end) in zip(found.starts_T, found.ends_T, places):
+            # Where accents are dropped, those behind a letter are its piece's, not nobody's.
+            marks = text[their_end:end]
+            assert (start, end) == (their_start, their_end) or (
+                start == their_start
+                and tokenizer.cleaning.strip_accents
+                and all(unicodedata.category(c) == "Mn" for c in marks)
+            )
