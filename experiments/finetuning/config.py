@@ -24,6 +24,7 @@ def get_config(variant: str = "task=sst2,arch=sibert"):
         config = glue.get_config(f"task={task},{rest}")
         config.data.seq_len = 96
         config.data.test_path = ""
+    config.model.num_segments = 1  # as configs/mini.py, also where the encoder starts fresh
     if task == "mnli":
         config.data.valid_path = "parts/MNLI/dev_matched.tsv.xz"
     config.data.num_seq_lens = 3  # fewer to compile
