@@ -45,7 +45,7 @@ MAY_CHANGE = (
     "task.strict",
 )
 LOCK = "lock"  # names the process that is at work in the directory
-MADE_BEFORE_THE_FIRST_STEP = (LOCK, "goodput.json", "checkpoints")
+MADE_BEFORE_A_STEP = ("goodput.json", "checkpoints")  # by a run in its workdir
 
 
 class Claim:
@@ -67,12 +67,14 @@ class Claim:
         self._directory, self._config, self._begun = directory, config, False
         check_free(directory, config)
         self._made = [path for path in (directory, *directory.parents) if not path.exists()]
-        self._found = {name for name in MADE_BEFORE_THE_FIRST_STEP if (directory / name).exists()}
         try:
-            self._lock = _lock(directory)
+            self._lock, is_new = _lock(directory)
         except OSError as error:
             self._remove_directories()
             raise ConfigError(f"--workdir={directory} cannot be written: {error}.") from None
+        self._to_make = [name for name in MADE_BEFORE_A_STEP if not (directory / name).exists()]
+        if is_new:
+            self._to_make.append(LOCK)
         try:
             check_free(directory, config)  # the run that has just ended may have changed it
         except ConfigError:
@@ -98,7 +100,7 @@ class Claim:
     def close(self) -> None:
         """Frees the directory."""
         if not self._begun:
-            for name in set(MADE_BEFORE_THE_FIRST_STEP) - self._found:
+            for name in self._to_make:
                 _remove(self._directory / name)
             self._remove_directories()
         self._lock.close()
@@ -119,16 +121,14 @@ def check_free(directory: pathlib.Path, config: ml_collections.ConfigDict) -> No
 
     Without a checkpoint, the directory of a run is free, whatever that run was.
     """
-    if not directory.exists():
-        return
-    if not directory.is_dir():
+    if directory.exists() and not directory.is_dir():
         raise ConfigError(f"--workdir={directory} is a file; name a directory.")
     path, steps = directory / "config.json", steps_in(directory / "checkpoints")
     if steps:
         old, new = flatten(read_settings(path)), flatten(config.to_dict())
         _check_same(directory, {k: v for k, v in ADDED.items() if k in new} | old, new)
         length.check(directory, old, new, steps[-1])
-    elif any(directory.iterdir()) and not _is_run(directory):
+    elif _holds_something(directory) and not _is_run(directory):
         raise ConfigError(
             f"{directory} is not empty and has no config.json of a run, so it is no run of this "
             "program; choose another --workdir. Nothing was changed."
@@ -148,10 +148,17 @@ def _check_same(directory: pathlib.Path, old: dict, new: dict) -> None:
         )
 
 
+def _holds_something(directory: pathlib.Path) -> bool:
+    try:
+        return any(directory.iterdir())
+    except FileNotFoundError:
+        return False
+
+
 def _is_run(directory: pathlib.Path) -> bool:
     """Whether a start of this program has been here: its lock, or a config of ours."""
     with contextlib.suppress(OSError, ValueError):
-        if (directory / LOCK).read_text().startswith("pid "):
+        if (directory / LOCK).read_text()[:4] in ("pid ", ""):  # "": it starts at this moment
             return True
     with contextlib.suppress(OSError, ValueError, AttributeError):
         settings = json.loads((directory / "config.json").read_text())
@@ -159,11 +166,15 @@ def _is_run(directory: pathlib.Path) -> bool:
     return False
 
 
-def _lock(directory: pathlib.Path) -> TextIO:
+def _lock(directory: pathlib.Path) -> tuple[TextIO, bool]:
+    """The locked file, and whether no run has held it before."""
     path = directory / LOCK
     while True:
         directory.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        try:
+            file = path.open("a+")
+        except FileNotFoundError:  # a start that failed has removed the directory meanwhile
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -179,11 +190,13 @@ def _lock(directory: pathlib.Path) -> TextIO:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 break
-        file.close()  # a start that failed has removed it meanwhile
+        file.close()  # or this file
+    file.seek(0)
+    is_new = file.read() == ""
     file.truncate(0)
     file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
     file.flush()
-    return file
+    return file, is_new
 
 
 def _pass_over(directory: pathlib.Path, say: Callable[[str], None]) -> None:

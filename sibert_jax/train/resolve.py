@@ -137,15 +137,16 @@ def _check_keys(config: ConfigDict) -> None:
 def _source(init_from: str) -> Origin:
     checkpoints = checkpoints_in(init_from)
     if not checkpoints.is_dir():
+        raise ConfigError(f"checkpoint.init_from={init_from}: there is no such directory.")
+    if not steps_in(checkpoints):
         raise ConfigError(
-            f"checkpoint.init_from={init_from} is not a directory; name the workdir of a run."
+            f"checkpoint.init_from={init_from} holds no checkpoint to start from; name the workdir "
+            "of a run."
         )
     try:
         origin = Origin.read(checkpoints.parent)
     except ConfigError as error:
         raise ConfigError(f"checkpoint.init_from={init_from}: {error}") from None
-    if not steps_in(checkpoints):
-        raise ConfigError(f"checkpoint.init_from={init_from} holds no checkpoint to start from.")
     if not origin.vocab.is_file():
         raise ConfigError(
             f"checkpoint.init_from={init_from} has no vocab.txt, without which its token table "
