@@ -1,4 +1,4 @@
-"""A mini encoder (2 layers × 128, configs/mini.py) fine-tuned on a task of GLUE.
+"""An encoder of any size fine-tuned on a task of GLUE; without `init_from` a fresh mini one.
 
 Command:  python -m sibert_jax.main --config=configs/glue.py:task=sst2 --workdir=runs/sst2 \
               --config.checkpoint.init_from=runs/mini
@@ -47,7 +47,6 @@ def get_config(variant: str = "task=sst2"):
     config.task.dataset = choice["task"]
     paths = [f"glue/{name}.tsv*" if name else "" for name in FILES[choice["task"]]]
     config.data.path, config.data.valid_path, config.data.test_path = paths
-    config.model.num_segments = 1  # as configs/mini.py
     if choice["arch"] == "bert":
         use_bert(config)
     if choice["optim"] == "recipe":
@@ -57,7 +56,6 @@ def get_config(variant: str = "task=sst2"):
 
 def use_bert(config):
     config.model.arch = "bert"
-    config.model.norm_eps = 1e-12
     config.optim.name = "adamw"
     config.optim.learning_rate = 3e-4
 

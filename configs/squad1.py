@@ -3,7 +3,8 @@
 Command:  python -m sibert_jax.main --config=configs/squad1.py --workdir=runs/squad1 \
               --config.checkpoint.init_from=runs/sibert_base
 Variants: squad1.py:size=S,arch=A,optim=O
-          S: base (the default) · mini (the encoders of configs/mini.py: 2 layers × 128)
+          S: base (the default) · mini (an encoder of any size in `init_from`; windows for one
+             of 128 tokens, as those of configs/mini.py)
           A: sibert (the default) · bert
           O: paper (the default: LAMB on all of SIBERT, AdamW on BERT) ·
              recipe (SIBERT only: SGD on the encoder, LAMB on the head)
@@ -57,7 +58,5 @@ def parse(variant: str) -> dict[str, str]:
 
 
 def use_mini(config):
-    config.model.num_segments = 1  # as configs/mini.py
     config.task.max_query_len = 32
     config.task.doc_stride = 64
-    config.data.seq_len = 128

@@ -97,7 +97,7 @@ def _train(given: argparse.Namespace, overrides: list[str], stop) -> None:
             print(markdown(compile_only(config, described_devices(given.compile_only))))
             return
         profile = None if given.profile is None else ProfiledSteps.parse(given.profile)
-        with launch.join(build.run_config(config).distributed) as hosts:
+        with launch.join(build.distributed_config(config)) as hosts:
             train(config, given.workdir, stop=stop, hosts=hosts, started=STARTED, profile=profile)
     except launch.EXPECTED as error:
         command.fail(str(error), launch.exit_status(error))

@@ -24,6 +24,7 @@ def get_config(variant: str = "task=sst2,arch=sibert"):
         config = glue.get_config(f"task={task},{rest}")
         config.data.seq_len = 96
         config.data.test_path = ""
+    config.model.num_segments = 1  # as configs/mini.py, also where the encoder starts fresh
     if task == "mrpc":  # with the labelled test set of the original corpus
         config.data.valid_path = "glue/MRPC/test.tsv*"
     if task == "mnli":  # a part of the training set, and every 4th pair of the other

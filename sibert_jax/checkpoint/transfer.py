@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -78,6 +78,7 @@ def start_from(
     fresh: dict[str, Any],
     description: dict,
     say: Callable[[str], None] = _tell,
+    keys: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Fresh parameters with those of another run in their place, as far as they are the same.
 
@@ -93,6 +94,7 @@ def start_from(
         source, and differences of "config.model" are told; "labels" are those of a classifier, []
         if there is none.
       say: takes the line.
+      keys: of "config.model" whose differences matter; None: all of them.
 
     Raises:
       CheckpointError: no checkpoint verifies, the encoder differs, or the vocabulary does.
@@ -132,7 +134,7 @@ def start_from(
                 restored[name] = jnp.take(restored[name], jnp.array(labels.order), axis=-1)
     if processes.is_first():
         fresh_modules = sorted(set(modules) - set(taken))
-        say("; ".join([_sentence(source, description, taken, fresh_modules), *notes]))
+        say("; ".join([_sentence(source, description, taken, fresh_modules, keys), *notes]))
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: restored[_name(path)] if is_taken(_name(path)) else leaf, fresh
     )
@@ -148,13 +150,19 @@ def _check_vocabulary(source: Source, description: dict) -> None:
         )
 
 
-def _sentence(source: Source, description: dict, taken: list[str], fresh: list[str]) -> str:
+def _sentence(
+    source: Source,
+    description: dict,
+    taken: list[str],
+    fresh: list[str],
+    keys: Collection[str] | None,
+) -> str:
     manifest, run = source.manifest, source.manifest.run
     theirs, ours = run["config"]["model"], description["config"]["model"]
     changed = [
         f"model.{key} {theirs[key]} there, {ours[key]} here"
         for key in sorted(theirs.keys() & ours.keys())
-        if theirs[key] != ours[key]
+        if theirs[key] != ours[key] and (keys is None or key in keys)
     ]
     return (
         f"parameters from {source.path} (step {manifest.step:,}, commit "

@@ -16,6 +16,24 @@ ARCHS = ("sibert", "sibert_qk_norm", "sibert_sandwich", "bert", "reparametrized"
 REMAT_POLICIES = ("nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable")
 RELU_ARCHS = ("sibert", "sibert_sandwich")  # the others have softmax
 
+# What an encoder shares with the one that it starts from. SHAPE_KEYS must agree, as the shapes of
+# the parameters follow from them; FUNCTION_KEYS change only what is computed from these. The other
+# keys say how to initialize and how to compute. An architecture has no use for its UNUSED_KEYS.
+SHAPE_KEYS = (
+    "arch", "vocab_size", "max_len", "num_segments", "width", "depth", "num_heads", "ffn_width",
+    "qkv_bias", "scan_layers",
+)  # fmt: skip
+FUNCTION_KEYS = ("branch_scaling", "norm_eps", "dropout")
+# What is taken from there where it is not given: dropout is a choice of the training.
+INHERITED_KEYS = (*SHAPE_KEYS, "branch_scaling", "norm_eps")
+UNUSED_KEYS = {
+    "sibert": (),
+    "sibert_qk_norm": (),
+    "sibert_sandwich": ("branch_scaling",),
+    "bert": ("branch_scaling", "qkv_bias"),
+    "reparametrized": ("branch_scaling", "qkv_bias"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -113,4 +131,14 @@ class ModelConfig:
     @property
     def is_scale_invariant(self) -> bool:
         """Whether f(c·encoder parameters) = f(encoder parameters) for every c > 0."""
-        return self.arch != "bert"
+        return is_scale_invariant(self.arch)
+
+    @property
+    def function_keys(self) -> tuple[str, ...]:
+        """Those of FUNCTION_KEYS that this architecture has a use for."""
+        return tuple(key for key in FUNCTION_KEYS if key not in UNUSED_KEYS[self.arch])
+
+
+def is_scale_invariant(arch: str) -> bool:
+    """Whether an architecture's encoder is invariant to the scale of all its parameters."""
+    return arch != "bert"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,6 +27,7 @@ from sibert_jax.tasks.question_answering.load import (
 from sibert_jax.tasks.question_answering.task import QuestionAnswering, QuestionAnsweringConfig
 from sibert_jax.tasks.task import NewText, Task, TaskData
 from sibert_jax.train.errors import ConfigError
+from sibert_jax.train.resolve import is_open, resolve
 from sibert_jax.train.run_config import (
     CheckpointConfig,
     DistributedConfig,
@@ -47,8 +47,14 @@ TASKS = {
 
 
 def run_config(config: ml_collections.ConfigDict) -> RunConfig:
-    """Checks every key and every combination of keys; raises ConfigError with one sentence."""
+    """Checks every key and every combination of keys; raises ConfigError with one sentence.
+
+    Args:
+      config: as `resolve` returns it, or with keys still open.
+    """
     _check_keys("config", config, RunConfig, extra=(), missing=("seq_len",))
+    if is_open(config):
+        config = resolve(config)
     if config.task.name not in TASKS:
         raise ConfigError(
             f"task.name={config.task.name!r} is unknown; choose one of {list(TASKS)}."
@@ -83,12 +89,18 @@ def run_config(config: ml_collections.ConfigDict) -> RunConfig:
     return run
 
 
+def distributed_config(config: ml_collections.ConfigDict) -> DistributedConfig:
+    """The keys that say how processes find each other, checked before the others can be."""
+    _check_keys("config", config, RunConfig, extra=(), missing=("seq_len",))
+    return _dataclass("distributed", DistributedConfig, config.distributed.to_dict())
+
+
 def check_schedules(run: RunConfig) -> None:
     """Refuses schedules that do not fit `train.num_steps`, once that is known."""
     num_steps = run.train.num_steps
     for section, values in (("optim", run.optim), ("optim.head", run.optim.head)):
         try:
-            _schedule(values, 1.0, num_steps)
+            make_schedule(values, 1.0, num_steps)
         except ValueError as error:
             raise ConfigError(
                 f"{section}.schedule={values.schedule!r}, {section}.warmup_steps="
@@ -175,26 +187,17 @@ def load_new_text(
 
 
 def finetuning_tokenizer(run: RunConfig) -> Tokenizer:
-    """The vocabulary named by `data.vocab`, or that of the run to start from; both must agree."""
-    named = Tokenizer.load(run.data.vocab) if run.data.vocab else None
-    source = run.checkpoint.init_from
-    kept = Tokenizer.load(pathlib.Path(source) / "vocab.txt") if source else None
-    if named and kept and named.hash != kept.hash:
-        raise ConfigError(
-            f"data.vocab={run.data.vocab} is not the vocabulary of checkpoint.init_from={source} "
-            f"({named.vocab_size} and {kept.vocab_size} pieces); leave data.vocab empty to use the "
-            "one that the checkpoint was trained with."
-        )
-    tokenizer = named or kept
-    if tokenizer is None:
+    """The vocabulary of a fine-tuning run."""
+    if not run.data.vocab:
         raise ConfigError(
             "data.vocab and checkpoint.init_from are both empty, so there is no vocabulary; name a "
             "vocabulary file, or a workdir to start from."
         )
+    tokenizer = Tokenizer.load(run.data.vocab)
     if tokenizer.vocab_size != run.model.vocab_size:
         raise ConfigError(
-            f"the vocabulary {run.data.vocab or f'{source}/vocab.txt'} has {tokenizer.vocab_size} "
-            f"pieces but model.vocab_size={run.model.vocab_size}; set them alike."
+            f"the vocabulary {run.data.vocab} has {tokenizer.vocab_size} pieces but "
+            f"model.vocab_size={run.model.vocab_size}; leave the latter out, or set them alike."
         )
     return tokenizer
 
@@ -242,7 +245,7 @@ def build_recipe(run: RunConfig, learning_rate: float, weight_decay: float, mask
       mask: True on scale-invariant leaves; a tree like the parameters.
     """
     c, num_steps = run.optim, run.train.num_steps
-    schedule = _schedule(c, learning_rate, num_steps)
+    schedule = make_schedule(c, learning_rate, num_steps)
     if c.name in ("adamw", "lamb"):
         make = optax.adamw if c.name == "adamw" else optax.lamb
         adaptive = make(schedule, c.b1, c.b2, c.eps, weight_decay=weight_decay, mask=_decayed)
@@ -261,14 +264,17 @@ def build_recipe(run: RunConfig, learning_rate: float, weight_decay: float, mask
 
 
 def _head_tx(c: HeadOptimConfig, num_steps: int) -> optax.GradientTransformation:
-    schedule = _schedule(c, c.learning_rate, num_steps)
+    schedule = make_schedule(c, c.learning_rate, num_steps)
     if c.name == "sgd":
         return optax.chain(optax.add_decayed_weights(c.weight_decay, _decayed), optax.sgd(schedule))
     make = optax.lamb if c.name == "lamb" else optax.adamw
     return make(schedule, c.b1, c.b2, c.eps, weight_decay=c.weight_decay, mask=_decayed)
 
 
-def _schedule(c: OptimConfig | HeadOptimConfig, peak_value: float, num_steps: int):
+def make_schedule(
+    c: OptimConfig | HeadOptimConfig, peak_value: float, num_steps: int
+) -> optax.Schedule:
+    """η_t of the encoder or of the head, by the keys of its section."""
     return optim.make_schedule(
         c.schedule, peak_value=peak_value, num_steps=num_steps, warmup_steps=c.warmup_steps
     )

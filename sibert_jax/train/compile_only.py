@@ -13,6 +13,7 @@ from sibert_jax.train import build, sharding
 from sibert_jax.train.collectives import Collective, collectives
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.hosts import one_line
+from sibert_jax.train.resolve import resolve
 from sibert_jax.train.session import Session, check_divisible, check_kernels
 
 MAX_DEVICES = 256
@@ -64,7 +65,7 @@ def compile_only(config: ml_collections.ConfigDict, devices: Sequence[jax.Device
     Raises:
       ConfigError: the config is wrong, or mesh and devices, batch or parameters do not fit.
     """
-    run = build.run_config(config)
+    run = build.run_config(resolve(config))
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
     check_divisible(run, mesh)
     check_kernels(run, mesh)

@@ -1,8 +1,12 @@
 """Every key of a run, with its unit and range. A config file starts from here and changes some."""
 
 import ml_collections
+from ml_collections.config_dict import placeholder
 
 ConfigDict = ml_collections.ConfigDict
+
+# Tokens of an example at most where `data.seq_len` is None, if the position table has as many rows.
+SEQ_LENS = {"pretraining": 128, "classification": 128, "question_answering": 384}
 
 
 def default_config() -> ConfigDict:
@@ -25,21 +29,30 @@ def default_config() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 1000  # steps between checkpoints; the last step has one too
     config.checkpoint.keep = 3  # newest checkpoints kept
-    config.checkpoint.init_from = ""  # workdir to start the parameters from; "": fresh
+    # Workdir to start the parameters from, with its encoder and vocabulary; "": fresh.
+    config.checkpoint.init_from = ""
     return config
 
 
 def finetuning_config(task_name: str) -> ConfigDict:
-    """A mini SIBERT fine-tuned on labelled examples, as the paper does: LAMB on everything.
+    """An encoder fine-tuned on labelled examples, as the paper does SIBERT: LAMB on everything.
 
-    It counts epochs where `default_config` counts steps.
+    It counts epochs where `default_config` counts steps. The sizes under `model` are None: the
+    encoder is that of `checkpoint.init_from`, or a fresh mini SIBERT. A size that is given must be
+    that encoder's, too. See `resolve`.
 
     Args:
       task_name: "classification" or "question_answering".
     """
+    from sibert_jax.model.config import INHERITED_KEYS  # loads JAX, which a config need not
+
     config = default_config()
     make_task, make_data = _FINETUNING_TASKS[task_name]
     config.task, config.data = make_task(), make_data()
+    for key in INHERITED_KEYS:
+        kind = type(config.model[key])
+        del config.model[key]
+        config.model[key] = placeholder(kind)
     config.optim.name = "lamb"
     config.optim.eta_lambda = 0.0
     config.optim.learning_rate = 1e-2  # experiments/finetuning_rates
@@ -52,6 +65,15 @@ def finetuning_config(task_name: str) -> ConfigDict:
     config.train.num_epochs = 3.0  # passes over the training examples, > 0
     config.train.eval_batches = 0
     return config
+
+
+def fresh_encoder(arch: str) -> ConfigDict:
+    """The keys of `model` for an encoder that starts from nothing, where they are not given."""
+    model = _model()
+    model.arch = arch
+    if arch == "bert":
+        model.norm_eps = 1e-12
+    return model
 
 
 def _classification() -> ConfigDict:
@@ -71,7 +93,8 @@ def _finetuning_data() -> ConfigDict:
     data.valid_fraction = 0.1  # in (0, 1)
     data.test_path = ""  # further sets to predict after the last step, comma-separated
     data.vocab = ""  # WordPiece vocabulary file; "": that of checkpoint.init_from
-    data.seq_len = 128  # tokens of an example at most; longer ones are cut
+    # Tokens of an example at most, longer ones are cut; None: 128, or model.max_len if less.
+    data.seq_len = placeholder(int)
     data.num_seq_lens = 12  # most lengths that batches are padded to; small sets get fewer
     return data
 
@@ -97,7 +120,8 @@ def _question_answering_data() -> ConfigDict:
     data.test_path = ""  # further files to answer after the last step, comma-separated
     data.vocab = ""  # WordPiece vocabulary file; "": that of checkpoint.init_from
     data.cache_dir = "~/.cache/sibert_jax"  # windows of tokens
-    data.seq_len = 384  # tokens of a window at most, question included
+    # Tokens of a window at most, question included; None: 384, or model.max_len if less.
+    data.seq_len = placeholder(int)
     data.num_seq_lens = 8  # most lengths that batches are padded to; small sets get fewer
     return data
 
@@ -156,10 +180,12 @@ def _data() -> ConfigDict:
     data.valid_fraction = 0.02  # in (0, 1)
     data.tfds_split = "train"
     data.tfds_feature = "text"
-    data.vocab = ""  # WordPiece vocabulary file; "": train model.vocab_size pieces once
+    # WordPiece vocabulary file; "": that of checkpoint.init_from, else model.vocab_size pieces are
+    # learnt once.
+    data.vocab = ""
     data.vocab_train_bytes = 20_000_000  # text that a trained vocabulary sees
     data.cache_dir = "~/.cache/sibert_jax"  # tokens and trained vocabularies
-    data.seq_len = 128  # tokens of an example
+    data.seq_len = SEQ_LENS["pretraining"]  # tokens of an example
     return data
 
 
@@ -191,6 +217,7 @@ def _optim() -> ConfigDict:
 def _train() -> ConfigDict:
     train = ConfigDict()
     train.num_steps = 1000  # updates
+    train.extend = False  # a run may go on with another length, its schedules computed anew
     train.global_batch_size = 32  # examples of one update, over all devices
     train.microbatches = 1  # parts of a batch whose gradients are summed; divides the batch
     train.log_every_steps = 20  # window of the logged means

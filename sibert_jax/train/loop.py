@@ -12,6 +12,7 @@ from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.data import prefetch
 from sibert_jax.tasks.task import Batch
 from sibert_jax.train import build, metrics, results, sharding, workdir, writers
+from sibert_jax.train.claim import Claim
 from sibert_jax.train.errors import ConfigError, TrainingError
 from sibert_jax.train.goodput import Goodput
 from sibert_jax.train.health import BadStepError, Health, with_counts
@@ -19,6 +20,7 @@ from sibert_jax.train.hosts import ALONE, Hosts
 from sibert_jax.train.peak_flops import peak_flops
 from sibert_jax.train.profiling import ProfiledSteps, Profiler, marked
 from sibert_jax.train.replay import step_twice
+from sibert_jax.train.resolve import resolve
 from sibert_jax.train.session import Session, check_divisible, check_kernels
 from sibert_jax.train.signals import StopRequest
 from sibert_jax.train.speed import Speed, Stretch, speed_row
@@ -57,8 +59,9 @@ def train(
     started = time.monotonic() if started is None else started
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest()) if stop is None else stop
-        run = build.run_config(config)
         directory = pathlib.Path(directory)
+        config = resolve(config, directory, hosts.say)
+        run = build.run_config(config)
         if hosts.count > 1:
             hosts.agree("settings", workdir.shared_facts(directory, config))
         mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
@@ -69,7 +72,7 @@ def train(
             profile.check(run.train.num_steps)
         watchdog = stack.enter_context(Watchdog(run.train.watchdog_secs))
         if hosts.is_first:
-            stack.enter_context(workdir.claim(directory, config))
+            claim = stack.enter_context(Claim(directory, config))
         else:
             watchdog.expect(WAITING)  # for process 0 to tokenise, as long as it lives: see hosts.py
         hosts.check_shared(directory)
@@ -94,10 +97,11 @@ def train(
         checkpoints = stack.enter_context(
             Checkpoints(directory / "checkpoints", run.checkpoint.keep, metrics.say)
         )
-        state = session.start(checkpoints, goodput.phase)
+        state = session.start(checkpoints, goodput.phase, hosts.say)
         goodput.write()
         stop.defer()
         if hosts.is_first:
+            claim.begin(int(state.step), hosts.say)
             described = workdir.describe_run(mesh, state.params, session.description())
             workdir.write_json(directory / "run.json", described)
             hosts.say("\n".join(described["parameters"]))

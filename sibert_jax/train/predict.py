@@ -44,11 +44,12 @@ def predict(
             f"--workdir={directory} has no config.json that can be read ({error}); name the "
             "workdir of a fine-tuned run."
         ) from None
-    if "model" in settings:
-        for key, value in ADDED.items():
-            section, name = key.split(".")
-            if section == "model":
-                settings["model"].setdefault(name, value)
+    for key, value in ADDED.items():
+        section, name = key.split(".")
+        if section in settings and section != "task":  # those are of pretraining
+            settings[section].setdefault(name, value)
+    if "checkpoint" in settings:
+        settings["checkpoint"]["init_from"] = ""  # the settings are complete without it
     run = build.run_config(ml_collections.ConfigDict(settings))
     if (
         run.model.attention_impl == "pallas"

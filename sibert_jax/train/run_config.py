@@ -92,6 +92,7 @@ class TrainConfig:
 
     num_steps: int  # 0 where num_epochs says it, until `with_num_steps` knows the data
     num_epochs: float
+    extend: bool
     global_batch_size: int
     microbatches: int
     log_every_steps: int

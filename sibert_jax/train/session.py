@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from sibert_jax import homogeneity, optim
 from sibert_jax.checkpoint import Checkpoints, start_from
 from sibert_jax.tasks.task import Batch, Batches, Task, TaskData
-from sibert_jax.train import build, sharding, workdir
+from sibert_jax.train import build, length, sharding, workdir
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.evaluate import Evaluator, abstract_batch
 from sibert_jax.train.health import BadSteps
@@ -79,13 +79,17 @@ class Session:
         return sharding.load_batch(self.data.train, index, self.mesh, self.batch_size)
 
     def start(
-        self, checkpoints: Checkpoints, phase: Callable[[str], ContextManager] = uncounted
+        self,
+        checkpoints: Checkpoints,
+        phase: Callable[[str], ContextManager] = uncounted,
+        say: Callable[[str], None] = lambda text: None,
     ) -> TrainState:
         """Restores the newest checkpoint or initialises, and compiles the next step.
 
         Args:
           checkpoints: of this run.
           phase: called with "restore" and "compile" for a context that counts the time.
+          say: takes a line about a length that has changed.
         """
         newest = checkpoints.latest_step()
         if newest is None:
@@ -93,6 +97,7 @@ class Session:
                 params = self._fresh_params()
                 peak = self._peak_rates(params)
         else:
+            length.check_steps(self.run, newest)
             description = checkpoints.description(newest)
             self._check_data(description)
             params, peak = None, (description["learning_rate"], description["weight_decay"])
@@ -102,6 +107,9 @@ class Session:
         else:
             with phase("restore"):
                 state = self.restore(checkpoints, newest)
+            updates = newest - int(state.health.skipped)
+            if line := length.told(self.run, description["config"], peak[0], newest, updates):
+                say(line)
         self._jitted, self._steps = self._jit(step), {}
         if (done := int(state.step)) < self.run.train.num_steps:
             with phase("compile"):
@@ -111,9 +119,15 @@ class Session:
 
     def restore(self, checkpoints: Checkpoints, step: int) -> TrainState:
         """The state of a checkpoint, on this mesh; after `start`."""
-        like = self.abstract_state
+        like, before = self.abstract_state, checkpoints.description(step)["config"]
         params, rest = checkpoints.restore(step, like.params, _rest(like))
-        return TrainState(params=params, **rest)
+        state = TrainState(params=params, **rest)
+        if before["train"]["log_every_steps"] == self.run.train.log_every_steps:
+            return state
+        if not length.is_logged(before, step):
+            return state  # the row to come is of all steps since the last one
+        empty = jax.jit(_zeros, out_shardings=self._shardings.window)(state.window)
+        return state.replace(window=empty)
 
     def lower(self) -> jax.stages.Lowered:
         """The step on the longest sequences, without data and before any state exists."""
@@ -216,7 +230,9 @@ class Session:
         }
         params = jax.jit(self._init_params, out_shardings=self.param_shardings)(zeros)
         source = self.run.checkpoint.init_from
-        return start_from(source, params, self.provenance()) if source else params
+        if not source:
+            return params
+        return start_from(source, params, self.provenance(), keys=self.run.model.function_keys)
 
     def _peak_rates(self, params) -> tuple[float, float]:
         """η and λ of the config, or those with which the first step turns by √(2ηλ)."""
@@ -250,6 +266,10 @@ class Session:
                 f"the data has changed since the checkpoint was written (fingerprint {stored}, now "
                 f"{found}); put the same files and vocabulary back, or start a new --workdir."
             )
+
+
+def _zeros(tree):
+    return jax.tree.map(jnp.zeros_like, tree)
 
 
 def _rest(state: TrainState) -> dict:

@@ -1,14 +1,11 @@
-"""What a run's directory holds besides metrics and checkpoints, and whether it may be resumed."""
+"""What a run's directory holds besides metrics and checkpoints."""
 
-import fcntl
 import functools
 import json
 import os
 import pathlib
 import platform
-import socket
 import subprocess
-from typing import TextIO
 
 import jax
 import ml_collections
@@ -16,40 +13,14 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 
 import sibert_jax
-from sibert_jax.train.errors import ConfigError
-
-# Keys that may change when a run is resumed: they say where and how long, not what is computed,
-# or what to do about a bad step, which is decided when one has stopped the run.
-MAY_CHANGE = (
-    "model.attention_impl",  # changes rounding only, as does what is recomputed
-    "model.remat",
-    "mesh.",
-    "distributed.",
-    "checkpoint.",
-    "train.compilation_cache_dir",
-    "train.eval_",
-    "train.on_bad_step",
-    "train.spike_factor",
-    "train.max_skips_in_a_row",
-    "train.max_rollbacks",
-    "train.replay_every_steps",
-    "train.watchdog_secs",
-    "data.cache_dir",
-    "data.test_path",
-    "task.max_answer_len",
-    "task.n_best",
-    "task.null_threshold",
-    "task.strict",
-)
 
 # Keys that runs of earlier versions lack, with the value that does what those did.
 ADDED = {
     "model.attention_impl": "auto",
     "model.remat_policy": "nothing_saveable",
     "task.loss_blocks": 1,
+    "train.extend": False,
 }
-
-LOCK = "lock"  # names the process that is at work in the directory
 
 
 def flatten(config: dict, prefix: str = "") -> dict[str, object]:
@@ -79,80 +50,15 @@ def shared_facts(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> di
     return flatten(code) | {k: v for k, v in settings.items() if not k.startswith(MAY_DIFFER)}
 
 
-def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> TextIO:
-    """Takes a directory for this run alone, and writes `config.json` or compares it.
-
-    Returns:
-      A file to close when the run ends. It holds a lock, which the kernel gives up with the
-      process, however that ends.
-
-    Raises:
-      ConfigError: another run is at work in the directory, or it belongs to another
-        configuration; nothing is changed then.
-    """
-    path = workdir / "config.json"
-    _check_same(path, config)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / LOCK).open("a+")
-        try:
-            _lock(lock, workdir)
-            _check_same(path, config)  # the run that has just ended may have written it meanwhile
-            write_json(path, config.to_dict())
-        except BaseException:
-            lock.close()
-            raise
-    except OSError as error:
-        raise ConfigError(f"--workdir={workdir} cannot be written: {error}.") from None
-    return lock
-
-
-def _lock(file: TextIO, workdir: pathlib.Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        raise ConfigError(
-            f"{workdir} is in use by another run ({file.read().strip() or 'just started'}); wait "
-            "for it, end it, or choose another --workdir. Nothing was changed."
-        ) from None
-    except OSError:  # a file system without locks, as some Lustre mounts
-        return
-    file.truncate(0)
-    file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-
-
-def _check_same(path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    workdir, new = path.parent, flatten(config.to_dict())
-    if path.exists():
-        try:
-            old = flatten(json.loads(path.read_text()))
-        except ValueError as error:
-            raise ConfigError(f"{path} is not JSON ({error}); choose another --workdir.") from None
-        old = {key: value for key, value in ADDED.items() if key in new} | old
-        changed = [
-            f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and not key.startswith(MAY_CHANGE)
-        ]
-        if changed:
-            raise ConfigError(
-                f"{workdir} holds a run of another configuration ({'; '.join(changed)}); give the "
-                "same settings to resume it, or another --workdir. Nothing was changed."
-            )
-    elif workdir.exists() and {found.name for found in workdir.iterdir()} - {LOCK}:
-        raise ConfigError(
-            f"{workdir} is not empty and has no config.json, so it is no run of this program; "
-            "choose another --workdir. Nothing was changed."
-        )
-
-
 def write_json(path: pathlib.Path, value: dict) -> None:
-    """Replaces a file whole or not at all."""
+    """Replaces a file atomically."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError:  # such as a full disk
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def describe_code() -> dict:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from sibert_jax.train import build, goodput, replay, sharding, workdir, writers
-from sibert_jax.train.errors import ConfigError, FaultError
+from sibert_jax.train import build, goodput, replay, sharding, writers
+from sibert_jax.train.errors import FaultError
 from sibert_jax.train.goodput import Goodput
 from sibert_jax.train.session import Session
 from sibert_jax.train.step import Step
@@ -99,26 +99,6 @@ def test_tensorboard_reads_the_events(tmp_path):
     assert events[1].session_log.status == 1  # START: what came after step 4 is forgotten
     found = {value.tag: value.simple_value for value in events[2].summary.value}
     assert found == {"train/loss": 1.5, "eval/mlm_loss": 2.5}
-
-
-def test_a_workdir_in_use_is_refused_and_free_again_afterwards(config, tmp_path):
-    directory = tmp_path / "run"
-    with workdir.claim(directory, config):
-        before = (directory / "config.json").read_text()
-        config.checkpoint.keep = 7
-        with pytest.raises(ConfigError, match=rf"in use by another run \(pid {os.getpid()} on "):
-            workdir.claim(directory, config)
-        assert (directory / "config.json").read_text() == before
-    workdir.claim(directory, config).close()
-
-
-def test_a_refused_config_leaves_the_workdir_free(config, tmp_path):
-    workdir.claim(tmp_path, config).close()
-    config.seed = 1
-    with pytest.raises(ConfigError, match="seed: 0 -> 1"):
-        workdir.claim(tmp_path, config)
-    config.seed = 0
-    workdir.claim(tmp_path, config).close()
 
 
 @pytest.fixture

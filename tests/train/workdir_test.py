@@ -5,6 +5,7 @@ import json
 import pytest
 
 from sibert_jax.train import workdir
+from sibert_jax.train.claim import Claim
 from sibert_jax.train.errors import ConfigError
 
 
@@ -16,12 +17,11 @@ def test_a_run_of_an_earlier_version_resumes_with_what_it_did_and_with_nothing_e
         section, name = key.split(".")
         del settings[section][name]
     (tmp_path / "config.json").write_text(json.dumps(settings))
-    workdir.claim(tmp_path, config).close()
-
-    (tmp_path / "config.json").write_text(json.dumps(settings))
+    (tmp_path / "checkpoints/5").mkdir(parents=True)
+    Claim(tmp_path, config).close()
     config.task.loss_blocks = 2
     with pytest.raises(ConfigError, match=r"task.loss_blocks: 1 -> 2"):
-        workdir.claim(tmp_path, config)
+        Claim(tmp_path, config)
 
 
 def test_every_added_key_has_the_value_of_the_default_config(config):

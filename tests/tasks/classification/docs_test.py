@@ -18,16 +18,16 @@ PAGE = (ROOT / "docs/finetuning.md").read_text(encoding="utf-8")
 SECTION = re.search(r"^## Sentences and pairs.*?(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)[0]
 
 TINY = {
-    "model.vocab_size": 512,
-    "model.max_len": 32,
-    "model.width": 16,
-    "model.ffn_width": 32,
-    "data.seq_len": 32,
     "train.global_batch_size": 8,
     "train.eval_batches": 1,
     "train.compilation_cache_dir": "",
 }
 PRETRAINING = {
+    "model.vocab_size": 512,
+    "model.max_len": 32,
+    "model.width": 16,
+    "model.ffn_width": 32,
+    "data.seq_len": 32,
     "data.cache_dir": "cache",
     "train.num_steps": 4,
     "train.eval_every_steps": 0,
@@ -65,6 +65,17 @@ def test_the_page_on_data_names_the_files_that_the_config_wants():
         assert [f"{path}*" for path in paths] == wanted
 
 
+def run(words: list[str], folder: pathlib.Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *words[1:]],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "8"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.slow
 def test_the_commands_run_one_after_another(tmp_path):
     topics = sorted(pydoc_data.topics.topics.values())[:60]
@@ -86,17 +97,14 @@ def test_the_commands_run_one_after_another(tmp_path):
             words += [f"--config.{key}={value}" for key, value in (TINY | PRETRAINING).items()]
         elif "--config" in command:
             words += [f"--config.{key}={value}" for key, value in (TINY | FINETUNING).items()]
-        done = subprocess.run(
-            [sys.executable, *words[1:]],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "8"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run(words, tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
-        if "init_from" in command:
-            assert "encoder" in done.stderr
+        if "init_from" in command:  # the command says nothing of its size
+            assert "model.width=16, model.ffn_width=32, data.seq_len=32" in done.stderr
+            assert "encoder taken; head/classifier, head/pooler fresh" in done.stderr
+            (tmp_path / "runs/mini").rename(tmp_path / "runs/moved")  # which is missed no more
+            again = run(words, tmp_path)
+            assert "resuming at step 2 of 2" in again.stderr, again.stderr[-3000:]
     header, *lines = done.stdout.splitlines()
     assert header == "prediction\tsentence"
     assert [line.split("\t")[1] for line in lines] == ["a fine object", "another type"]

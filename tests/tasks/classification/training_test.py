@@ -1,5 +1,6 @@
 """Fine-tuning runs from their config to their predictions."""
 
+import copy
 import json
 import os
 import pathlib
@@ -124,6 +125,28 @@ def test_a_stopped_run_ends_as_the_straight_one(finished, tmp_path, monkeypatch)
         assert (tmp_path / "predictions" / path.name).read_text() == path.read_text()
 
 
+def test_a_finished_run_goes_on_for_more_epochs(finished, tmp_path, capfd):
+    config, directory, _ = finished
+    shutil.copytree(directory, tmp_path / "run")
+    longer = copy.deepcopy(config)
+    longer.train.num_epochs = 61.0
+    sentence = "train.num_epochs=60.0, now it is 61.0, .*optim.schedule='linear'.*extend=True"
+    with pytest.raises(ConfigError, match=sentence):
+        train_one(longer, tmp_path / "run")
+    longer.train.extend = True
+    assert int(train_one(longer, tmp_path / "run").step) == 244
+    assert "the run of 240 steps becomes one of 244: η at step 240 goes from 0 to 0.000364" in (
+        capfd.readouterr().err
+    )
+    results = loaded(tmp_path / "run/results.json")
+    assert results["step"] == results["last"]["step"] == 244
+    assert results["best"] == loaded(directory / "results.json")["best"]
+    longer.train.num_epochs = 10.0
+    with pytest.raises(ConfigError, match="train.num_epochs says 40 steps, and the newest check"):
+        train_one(longer, tmp_path / "run")
+    assert loaded(tmp_path / "run/config.json")["train"]["num_epochs"] == 61.0
+
+
 def test_the_run_says_of_new_text_what_it_has_learnt(finished, capsys):
     config, directory, _ = finished
     header, *rows = predict(directory, config.data.path, print, jax.devices()[:1])
@@ -241,20 +264,11 @@ def test_a_head_of_the_recipe_is_refused(config):
         build.run_config(config)
 
 
-def test_the_vocabulary_is_that_of_the_run_to_start_from(config, vocab, tmp_path):
-    source = tmp_path / "pretrained"
-    source.mkdir()
-    (source / "vocab.txt").write_text(vocab.read_text())
-    config.checkpoint.init_from = str(source)
+def test_a_fresh_encoder_needs_a_vocabulary_of_its_size(config, vocab):
+    config.model.vocab_size = None
     assert build.finetuning_tokenizer(build.run_config(config)).vocab_size == 48
-    config.data.vocab = ""
-    assert build.finetuning_tokenizer(build.run_config(config)).vocab_size == 48
-    config.data.vocab = str(vocab)
-    (source / "vocab.txt").write_text(vocab.read_text().replace("w7\n", "other\n"))
-    with pytest.raises(ConfigError, match="is not the vocabulary of checkpoint.init_from"):
-        build.finetuning_tokenizer(build.run_config(config))
-    config.checkpoint.init_from, config.model.vocab_size = "", 50
-    with pytest.raises(ConfigError, match="has 48 pieces but model.vocab_size=50"):
+    config.model.vocab_size = 50
+    with pytest.raises(ConfigError, match="has 48 pieces but model.vocab_size=50; leave the"):
         build.finetuning_tokenizer(build.run_config(config))
     config.data.vocab = ""
     with pytest.raises(ConfigError, match="both empty, so there is no vocabulary"):

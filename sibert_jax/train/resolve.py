@@ -1,0 +1,231 @@
+"""Gives every key of a config a value: that of the encoder to start from, or the default."""
+
+import copy
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+
+import ml_collections
+
+from sibert_jax.checkpoint.directory import steps_in
+from sibert_jax.checkpoint.transfer import checkpoints_in
+from sibert_jax.data import Tokenizer
+from sibert_jax.model import is_scale_invariant
+from sibert_jax.model.config import ARCHS, INHERITED_KEYS, SHAPE_KEYS, UNUSED_KEYS
+from sibert_jax.train.defaults import SEQ_LENS, default_config, fresh_encoder
+from sibert_jax.train.errors import ConfigError
+
+ConfigDict = ml_collections.ConfigDict
+
+# What this file reads of a config.
+_READ = {
+    "task": ("name",),
+    "model": INHERITED_KEYS,
+    "data": ("seq_len", "vocab"),
+    "checkpoint": ("init_from",),
+}
+
+
+def resolve(
+    config: ConfigDict,
+    directory: pathlib.Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> ConfigDict:
+    """A copy of a config in which every key has a value.
+
+    Open are the keys of `model` in INHERITED_KEYS, `data.seq_len` and `data.vocab` where they are
+    None or "", as in fine-tuning configs. A pretraining config has a value for each key of `model`:
+    with `checkpoint.init_from`, one that is the default is open too, but for `model.arch`. They are
+    filled from
+
+    - the run in `directory`, if that has a checkpoint: a run goes on as it began;
+    - else the run in `checkpoint.init_from`;
+    - else `fresh_encoder`, and `model.vocab_size` from the vocabulary file.
+
+    An open `model.arch` stands for any SIBERT, as the optimizer was chosen for one.
+
+    Args:
+      config: every key of `default_config()` or `finetuning_config()`.
+      directory: the workdir of the run; None: it is new.
+      say: takes a line about what is taken from `checkpoint.init_from` and is not the default.
+
+    Raises:
+      ConfigError: a key is missing; `checkpoint.init_from` is no run, or its encoder or vocabulary
+        differs from what is given, in which case all differences are named.
+      DataError: a vocabulary cannot be read.
+    """
+    _check_keys(config)
+    if config.task.name not in SEQ_LENS:
+        return config  # `run_config` says so
+    config = copy.deepcopy(config)
+    if directory is not None and steps_in(directory / "checkpoints"):
+        origin = Origin.read(directory)
+        _fill(config, origin, _open_keys(config), origin.seq_len)
+    elif config.checkpoint.init_from:
+        origin = _source(config.checkpoint.init_from)
+        keys = _open_keys(config)
+        _check_same(config, origin, keys)
+        _fill(config, origin, keys, SEQ_LENS[config.task.name])
+        if taken := _unusual(config, keys):
+            say(f"from {origin.directory}: {', '.join(taken)}")
+    else:
+        _fill_fresh(config)
+    return config
+
+
+def is_open(config: ConfigDict) -> bool:
+    """Whether a key is left to `resolve`."""
+    _check_keys(config)
+    return None in (config.data.seq_len, *(config.model[key] for key in INHERITED_KEYS)) or (
+        config.data.vocab == "" and config.checkpoint.init_from != ""
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """The run that open keys are filled from."""
+
+    directory: pathlib.Path
+    model: dict
+    seq_len: int
+
+    @classmethod
+    def read(cls, directory: pathlib.Path) -> "Origin":
+        """From its `config.json`."""
+        path = directory / "config.json"
+        settings = read_settings(path)
+        try:
+            model = {key: settings["model"][key] for key in (*INHERITED_KEYS, "dropout")}
+            seq_len = settings["data"]["seq_len"]
+        except (KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{path} lacks {error}, so {directory} is no run of this program."
+            ) from None
+        if model["arch"] not in ARCHS:
+            raise ConfigError(f"{path}: model.arch={model['arch']!r} is unknown to this version.")
+        return cls(directory, model, seq_len)
+
+    @property
+    def vocab(self) -> pathlib.Path:
+        """The vocabulary file."""
+        return self.directory / "vocab.txt"
+
+
+def read_settings(path: pathlib.Path) -> dict:
+    """The `config.json` of a workdir; raises ConfigError with one sentence."""
+    try:
+        settings = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} is missing, so {path.parent} is no run of this program."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}).") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} holds no object, so {path.parent} is no run of this program.")
+    return settings
+
+
+def _check_keys(config: ConfigDict) -> None:
+    for section, names in _READ.items():
+        for name in names:
+            if section not in config or name not in config[section]:
+                raise ConfigError(f"{section}.{name} is missing; start from default_config().")
+
+
+def _source(init_from: str) -> Origin:
+    checkpoints = checkpoints_in(init_from)
+    if not checkpoints.is_dir():
+        raise ConfigError(f"checkpoint.init_from={init_from}: there is no such directory.")
+    if not steps_in(checkpoints):
+        raise ConfigError(
+            f"checkpoint.init_from={init_from} holds no checkpoint to start from; name the workdir "
+            "of a run."
+        )
+    try:
+        origin = Origin.read(checkpoints.parent)
+    except ConfigError as error:
+        raise ConfigError(f"checkpoint.init_from={init_from}: {error}") from None
+    if not origin.vocab.is_file():
+        raise ConfigError(
+            f"checkpoint.init_from={init_from} has no vocab.txt, without which its token table "
+            "means nothing."
+        )
+    return origin
+
+
+def _open_keys(config: ConfigDict) -> set[str]:
+    """The open keys of `model`, and "seq_len" for that of `data`."""
+    defaults = {**default_config().model, "seq_len": SEQ_LENS[config.task.name]}
+    given = {key: config.model[key] for key in INHERITED_KEYS} | {"seq_len": config.data.seq_len}
+    keeps = config.task.name == "pretraining" and config.checkpoint.init_from != ""
+    return {
+        key
+        for key, value in given.items()
+        if value is None or (keeps and key != "arch" and value == defaults[key])
+    }
+
+
+def _check_same(config: ConfigDict, origin: Origin, open_keys: set[str]) -> None:
+    """Refuses an encoder or a vocabulary other than the config asks for, with all differences."""
+    arch = origin.model["arch"]
+    differences = [
+        f"model.{key} is {origin.model[key]!r} there, {config.model[key]!r} here"
+        for key in SHAPE_KEYS
+        if key not in open_keys
+        and key not in UNUSED_KEYS[arch]
+        and config.model[key] != origin.model[key]
+    ]
+    if "arch" in open_keys and not is_scale_invariant(arch):
+        differences.insert(
+            0, f"model.arch is {arch!r} there, and this config trains SIBERT (arch={arch} in it?)"
+        )
+    if config.data.vocab:
+        named, kept = Tokenizer.load(config.data.vocab), Tokenizer.load(origin.vocab)
+        if named.hash != kept.hash:
+            differences.append(
+                f"data.vocab={config.data.vocab} ({named.vocab_size} pieces) is not the vocabulary "
+                f"there ({kept.vocab_size} pieces)"
+            )
+    if differences:
+        raise ConfigError(
+            f"checkpoint.init_from={config.checkpoint.init_from} is not what this config asks for: "
+            f"{'; '.join(differences)}. Leave these keys out, or give them the values there."
+        )
+
+
+def _fill(config: ConfigDict, origin: Origin, open_keys: set[str], seq_len: int) -> None:
+    for key in open_keys - {"seq_len"}:
+        config.model[key] = origin.model[key]
+    if "seq_len" in open_keys:
+        config.data.seq_len = min(seq_len, config.model.max_len)
+    if config.data.vocab == "" and (
+        config.checkpoint.init_from or config.task.name != "pretraining"
+    ):
+        config.data.vocab = str(origin.vocab)
+
+
+def _fill_fresh(config: ConfigDict) -> None:
+    model, open_keys = config.model, _open_keys(config)
+    if "vocab_size" in open_keys and config.data.vocab:
+        model.vocab_size = Tokenizer.load(config.data.vocab).vocab_size
+    for key, value in fresh_encoder(model.arch or "sibert").items():
+        if model[key] is None:
+            model[key] = value
+    if "seq_len" in open_keys:
+        config.data.seq_len = min(SEQ_LENS[config.task.name], model.max_len)
+
+
+def _unusual(config: ConfigDict, open_keys: set[str]) -> list[str]:
+    """What was filled in and is not what a fresh encoder has."""
+    fresh = fresh_encoder(config.model.arch)
+    unused = UNUSED_KEYS[config.model.arch]
+    told = [
+        f"model.{key}={config.model[key]}"
+        for key in INHERITED_KEYS
+        if key in open_keys and key not in unused and config.model[key] != fresh[key]
+    ]
+    if "seq_len" in open_keys and config.data.seq_len != SEQ_LENS[config.task.name]:
+        told.append(f"data.seq_len={config.data.seq_len}")
+    return told
