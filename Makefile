@@ -17,10 +17,10 @@ $(VENV)/installed: setup.py
 	touch $@
 
 demo: $(VENV)/installed
-	$(RUN) -m sibert_jax.main --config=configs/demo.py --workdir=$(WORKDIR)
+	$(RUN) -m sibert_jax.main --config=demo --workdir=$(WORKDIR)
 	$(RUN) -m sibert_jax.report $(WORKDIR) --out=$(WORKDIR)/report
 	@echo "picture: $(WORKDIR)/report/report.png"
-	@echo "resume:  $(RUN) -m sibert_jax.main --config=configs/demo.py --workdir=$(WORKDIR)   (kill it at any time; the same command goes on)"
+	@echo "resume:  $(RUN) -m sibert_jax.main --config=demo --workdir=$(WORKDIR)   (kill it at any time; the same command goes on)"
 
 test: $(VENV)/installed
 	$(RUN) -m ruff check .

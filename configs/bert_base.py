@@ -1,6 +1,6 @@
 """BERT-base + AdamW, the baseline: Devlin et al. 2019, https://arxiv.org/abs/1810.04805, A.2.
 
-Command:  python -m sibert_jax.main --config=configs/bert_base.py --workdir=runs/bert_base \
+Command:  python -m sibert_jax.main --config=bert_base --workdir=runs/bert_base \
               --config.data.path='text/*.txt.xz' --config.data.vocab=vocab.txt
 Stated by Li et al. 2022: pretraining loss 1.479.
 """

@@ -1,8 +1,8 @@
 """An encoder of any size fine-tuned on a task of GLUE; without `init_from` a fresh mini one.
 
-Command:  python -m sibert_jax.main --config=configs/glue.py:task=sst2 --workdir=runs/sst2 \
+Command:  python -m sibert_jax.main --config=glue:task=sst2 --workdir=runs/sst2 \
               --config.checkpoint.init_from=runs/mini
-Variants: glue.py:task=T,arch=A,optim=O
+Variants: glue:task=T,arch=A,optim=O
           T: cola · sst2 (the default) · mrpc · qqp · stsb · mnli · qnli · rte · wnli
           A: sibert (the default) · bert
           O: paper (the default: LAMB on all of SIBERT, AdamW on BERT) ·

@@ -1,8 +1,8 @@
 """Mini encoders (2 layers × 128) on text files: SIBERT by the recipe, or BERT + AdamW.
 
-Command:  python -m sibert_jax.main --config=configs/mini.py:sibert --workdir=runs/mini \
+Command:  python -m sibert_jax.main --config=mini:sibert --workdir=runs/mini \
               --config.data.path='text/*.txt'
-Variants: mini.py:sibert (the default) · mini.py:bert
+Variants: mini:sibert (the default) · mini:bert
 Results:  experiments/mini
 """
 

@@ -1,6 +1,6 @@
 """SIBERT-base fine-tuned on MNLI as in the paper: Li et al., ICML 2022, table 1.
 
-Command:  python -m sibert_jax.main --config=configs/mnli.py --workdir=runs/mnli \
+Command:  python -m sibert_jax.main --config=mnli --workdir=runs/mnli \
               --config.checkpoint.init_from=runs/sibert_base
 Stated there: LAMB on the whole model; accuracy 81.1 (82.6 with the clip), BERT + Adam 84.4.
 Not stated there, and set here as in BERT (Devlin et al. 2019, A.3): batch 32, three epochs, 10 % of

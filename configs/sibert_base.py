@@ -1,6 +1,6 @@
 """SIBERT-base as in the paper: Li et al., ICML 2022, https://arxiv.org/abs/2202.00980.
 
-Command:  python -m sibert_jax.main --config=configs/sibert_base.py --workdir=runs/sibert_base \
+Command:  python -m sibert_jax.main --config=sibert_base --workdir=runs/sibert_base \
               --config.data.path='text/*.txt.xz' --config.data.vocab=vocab.txt
 Stated there: SGD without momentum or warm-up, η = 8e-4 divided by 10 at 600k and 900k of 1M steps,
           λ = 1e-2, C = 4; head under LAMB, peak 8e-4, 10k steps of warm-up, linear decay; truncated

@@ -1,6 +1,6 @@
 """SIBERT-large as in the paper; everything else as in configs/sibert_base.py.
 
-Command:  python -m sibert_jax.main --config=configs/sibert_large.py --workdir=runs/sibert_large \
+Command:  python -m sibert_jax.main --config=sibert_large --workdir=runs/sibert_large \
               --config.data.path='text/*.txt.xz' --config.data.vocab=vocab.txt --config.mesh.fsdp=8
 Stated there: pretraining loss 1.322 (1.404 without the clip, BERT + Adam 1.181).
 """

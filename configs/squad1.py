@@ -1,8 +1,8 @@
 """SIBERT-base fine-tuned on SQuAD 1.1 as in the paper: Li et al., ICML 2022, table 1.
 
-Command:  python -m sibert_jax.main --config=configs/squad1.py --workdir=runs/squad1 \
+Command:  python -m sibert_jax.main --config=squad1 --workdir=runs/squad1 \
               --config.checkpoint.init_from=runs/sibert_base
-Variants: squad1.py:size=S,arch=A,optim=O
+Variants: squad1:size=S,arch=A,optim=O
           S: base (the default) · mini (an encoder of any size in `init_from`; windows for one
              of 128 tokens, as those of configs/mini.py)
           A: sibert (the default) · bert

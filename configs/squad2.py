@@ -1,6 +1,6 @@
 """SIBERT-base fine-tuned on SQuAD 2.0 as in the paper: Li et al., ICML 2022, table 1.
 
-Command:  python -m sibert_jax.main --config=configs/squad2.py --workdir=runs/squad2 \
+Command:  python -m sibert_jax.main --config=squad2 --workdir=runs/squad2 \
               --config.checkpoint.init_from=runs/sibert_base
 Variants: as configs/squad1.py
 Stated there: BERT with Adam, SIBERT with LAMB. F1 at base size: BERT 78.8, SIBERT

@@ -3,7 +3,7 @@
 set -eu
 python=${PYTHON:-.venv/bin/python}
 for arch in sibert bert; do
-  $python -m sibert_jax.main --config=configs/mini.py:$arch --workdir=runs/mini_$arch \
+  $python -m sibert_jax.main --config=mini:$arch --workdir=runs/mini_$arch \
     --config.data.path="$1/wiki_train.txt.xz,$1/books_train.txt.xz" \
     --config.data.valid_path="$1/wiki_valid.txt.xz,$1/books_valid.txt.xz"
 done

@@ -17,6 +17,7 @@ from sibert_jax.data import (
     seq_lens_for_one_pass,
     seq_lens_for_training,
 )
+from sibert_jax.data.errors import named_by
 from sibert_jax.data.fingerprint import digest
 from sibert_jax.data.held_out import is_held_out
 from sibert_jax.model import ModelConfig
@@ -160,12 +161,13 @@ def write_predictions(path: pathlib.Path, ids: list[str], labels: list[str]) -> 
 def _read_sets(data: FinetuningSpec, task: ClassificationConfig) -> dict[str, Examples]:
     """ "train", "valid" and the test sets by their path."""
 
-    def read(path: str) -> Examples:
-        return read_examples(data.source, path, task.glue, strict=task.strict)
+    def read(key: str, path: str) -> Examples:
+        with named_by(f"data.{key}"):
+            return read_examples(data.source, path, task.glue, strict=task.strict)
 
-    train = read(data.path)
+    train = read("path", data.path)
     if data.valid_path:
-        valid = read(data.valid_path)
+        valid = read("valid_path", data.valid_path)
     else:
         out_N = np.array([is_held_out(list(t), data.valid_fraction) for t in zip(*train.texts)])
         train, valid = train.subset(~out_N), dataclasses.replace(train.subset(out_N), report=())
@@ -177,7 +179,7 @@ def _read_sets(data: FinetuningSpec, task: ClassificationConfig) -> dict[str, Ex
     for key, examples in (("path", train), ("valid_path", valid)):
         if examples.labels is None:
             raise DataError(f"data.{key} ({examples.name}) has no labels; name a labelled set")
-    tests = {f"test {path}": read(path) for path in data.test_paths}
+    tests = {f"test {path}": read("test_path", path) for path in data.test_paths}
     names = [valid.name, *(examples.name for examples in tests.values())]
     if twice := [name for name in names if names.count(name) > 1]:
         raise DataError(

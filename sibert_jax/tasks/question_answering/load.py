@@ -12,6 +12,7 @@ from sibert_jax.data import (
     seq_lens_for_training,
 )
 from sibert_jax.data.cache import Cache
+from sibert_jax.data.errors import named_by
 from sibert_jax.data.fingerprint import digest
 from sibert_jax.data.spec import split_paths
 from sibert_jax.model import ModelConfig
@@ -111,11 +112,16 @@ def load_question_answering(
             _check_answers(read_dataset(path, unique_ids=False), path, task)
         return WindowRows(features, tokenizer, fingerprint)
 
-    train = rows(data.path, for_training=True)
-    paths = (data.valid_path, *split_paths(data.test_path))
+    with named_by("data.path"):
+        train = rows(data.path, for_training=True)
+    test_paths = split_paths(data.test_path)
+    paths = (data.valid_path, *test_paths)
     _check_names(paths)
-    datasets = {path: _read(path, task) for path in paths}
-    _check_answers(datasets[data.valid_path], data.valid_path, task)
+    with named_by("data.test_path"):
+        datasets = {path: _read(path, task) for path in test_paths}
+    with named_by("data.valid_path"):
+        datasets[data.valid_path] = _read(data.valid_path, task)
+        _check_answers(datasets[data.valid_path], data.valid_path, task)
     held_out_rows = {path: rows(path, for_training=False) for path in paths}
     valid = held_out_rows[data.valid_path]
     features, is_labelled_W = with_answers(valid.features, datasets[data.valid_path])

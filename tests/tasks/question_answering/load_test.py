@@ -210,3 +210,11 @@ def test_new_questions_are_answered_in_the_order_of_the_file_out_of_their_contex
         )
     answers = [f"Oil crisis\twho {i}" for i in range(6)]
     assert new.lines(results) == ["prediction\tquestion", *answers]
+
+
+@pytest.mark.parametrize("key", ["path", "valid_path", "test_path"])
+def test_a_file_that_cannot_be_used_is_named_with_its_key(load, key):
+    sets = {"path": "train", "valid_path": "dev", "test_path": "test"}
+    wrong = {sets[key]: {"version": "1.1", "data": []}}
+    with pytest.raises(DataError, match=rf"^data\.{key}: .*holds no question"):
+        load(**({"train": content()} | wrong))
