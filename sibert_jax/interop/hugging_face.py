@@ -212,26 +212,26 @@ def _full_names(tensors: dict[str, np.ndarray], directory: pathlib.Path) -> dict
 def _without_copies(
     tensors: dict[str, np.ndarray], theirs: TheirConfig, directory: pathlib.Path
 ) -> list[str]:
-    """Drops what carries nothing of its own; returns what transformers would not read either."""
+    """Drops what carries nothing of its own; returns what transformers would not use either."""
     tensors.pop("bert.embeddings.position_ids", None)
     unused = []
     if OUTPUT_BIAS_COPY in tensors:
-        copy = tensors.pop(OUTPUT_BIAS_COPY)
-        if OUTPUT_BIAS not in tensors or (
-            not theirs.tied and not np.array_equal(copy, tensors[OUTPUT_BIAS])
-        ):
-            unused = [OUTPUT_BIAS] if OUTPUT_BIAS in tensors else []
-            tensors[OUTPUT_BIAS] = copy
-        elif not np.array_equal(copy, tensors[OUTPUT_BIAS]):
-            raise InteropError(
-                f"{directory}: {OUTPUT_BIAS_COPY} differs from {OUTPUT_BIAS}, and "
-                "tie_word_embeddings says that they are the same; remove the wrong one."
-            )
+        # The bias that is added; of an untied output the other one has no use.
+        added = tensors.pop(OUTPUT_BIAS_COPY)
+        other = tensors.get(OUTPUT_BIAS, added)
+        tensors[OUTPUT_BIAS] = added
+        if not np.array_equal(added, other):
+            if theirs.tied:
+                raise InteropError(
+                    f"{directory}: {OUTPUT_BIAS_COPY} differs from {OUTPUT_BIAS}, and "
+                    "tie_word_embeddings says that they are the same; remove the wrong one."
+                )
+            unused = [OUTPUT_BIAS]
     copy = tensors.pop(OUTPUT, None) if theirs.tied else None
     if copy is not None and WORDS in tensors and not np.array_equal(copy, tensors[WORDS]):
         raise InteropError(
-            f"{directory}: {OUTPUT} differs from {WORDS}, and tie_word_embeddings says that "
-            'they are the same; set "tie_word_embeddings": false in config.json to use both.'
+            f"{directory}: {OUTPUT} differs from {WORDS}, and tie_word_embeddings says that they "
+            'are the same; set "tie_word_embeddings": false in config.json to use both.'
         )
     return unused
 
