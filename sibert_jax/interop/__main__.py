@@ -22,6 +22,7 @@ from sibert_jax.checkpoint import CheckpointError, Checkpoints, newest_verified,
 from sibert_jax.data import DataError, Tokenizer
 from sibert_jax.interop import exported, hugging_face
 from sibert_jax.interop.errors import InteropError
+from sibert_jax.interop.heads import head_of
 from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.interop.layers import nest
 from sibert_jax.model import ModelConfig
@@ -151,7 +152,7 @@ def export_weights(source: pathlib.Path, target: pathlib.Path) -> str:
     params, step = restore_params(source, nest(shapes))
     original = source / ORIGINAL
     if cfg.arch == "bert":
-        head, config = hugging_face.head_of(params), None
+        head, config = head_of(params), None
         if (original / "config.json").is_file():
             config = read_json(original / "config.json")
         labels = tuple(manifest.run["labels"]) if "labels" in manifest.run else ()

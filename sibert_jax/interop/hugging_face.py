@@ -8,15 +8,14 @@ import dataclasses
 import itertools
 import json
 import pathlib
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from safetensors import numpy as safetensors
 
 from sibert_jax.interop.errors import InteropError
+from sibert_jax.interop.heads import check_head, choose_head, needed_modules
 from sibert_jax.interop.hugging_face_config import (
-    HEADS,
     TheirConfig,
     architecture_of,
     kept_config,
@@ -31,13 +30,6 @@ from sibert_jax.model import ModelConfig
 WORDS = "bert.embeddings.word_embeddings.weight"
 OUTPUT, OUTPUT_BIAS = "cls.predictions.decoder.weight", "cls.predictions.bias"
 OUTPUT_BIAS_COPY = "cls.predictions.decoder.bias"
-# Without these modules a head is not there; the pooler and NSP may be missing.
-NEEDED = {
-    "": (),
-    "pretraining": ("transform", "transform_norm", "output_bias"),
-    "classification": ("classifier", "pooler"),
-    "question_answering": ("span",),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +67,7 @@ def read(directory: str | pathlib.Path) -> HuggingFaceBert:
     tensors = _full_names(read_tensors(directory, theirs.architecture or "BertModel"), directory)
     dtypes = sorted({str(array.dtype) for array in tensors.values()} - {"float32", "int64"})
     unused = _without_copies(tensors, theirs, directory)
-    head, note = _head(tensors, theirs)
+    head, note = choose_head(tensors, theirs)
     flat = {}
     for tensor in itertools.chain(encoder_table(theirs.cfg), head_table(head, theirs.tied)):
         if tensor.theirs in tensors:
@@ -86,7 +78,7 @@ def read(directory: str | pathlib.Path) -> HuggingFaceBert:
                 f"{directory} has no tensor {tensor.theirs}, which BERT of num_hidden_layers="
                 f"{theirs.cfg.depth} needs; config.json is of another model."
             )
-    _check_head(flat, head, theirs, directory)
+    check_head(flat, head, theirs, directory)
     notes = [note] if note else []
     if dtypes:
         notes.append(f"weights of {', '.join(dtypes)} are kept and exported as float32")
@@ -157,7 +149,7 @@ def write(
     table = {t.ours: t for t in itertools.chain(encoder_table(cfg), head_table(head, tied))}
     if extra := sorted(set(flat) - set(table)):
         raise InteropError(f"parameter {extra[0]} has no place in {architecture}.")
-    modules = _needed(head, tied)
+    modules = needed_modules(head, tied)
     if lacking := [n for n in table if n.split("/")[1] in modules and n not in flat]:
         raise InteropError(
             f"the head has no {lacking[0]}, which {architecture} needs; Hugging Face's BERT has no "
@@ -175,12 +167,6 @@ def write(
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     safetensors.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     return architecture
-
-
-def head_of(params: dict) -> str:
-    """Which head parameters are of, as `HuggingFaceBert.head`."""
-    modules = params.get("head", {})
-    return next((kind for kind, needed in NEEDED.items() if needed and needed[0] in modules), "")
 
 
 def new_directory(directory: str | pathlib.Path) -> pathlib.Path:
@@ -212,74 +198,28 @@ def _full_names(tensors: dict[str, np.ndarray], directory: pathlib.Path) -> dict
 def _without_copies(
     tensors: dict[str, np.ndarray], theirs: TheirConfig, directory: pathlib.Path
 ) -> list[str]:
-    """Drops what carries nothing of its own; returns what transformers would not read either."""
+    """Drops what carries nothing of its own; returns what transformers would not use either."""
     tensors.pop("bert.embeddings.position_ids", None)
     unused = []
     if OUTPUT_BIAS_COPY in tensors:
-        copy = tensors.pop(OUTPUT_BIAS_COPY)
-        if OUTPUT_BIAS not in tensors or (
-            not theirs.tied and not np.array_equal(copy, tensors[OUTPUT_BIAS])
-        ):
-            unused = [OUTPUT_BIAS] if OUTPUT_BIAS in tensors else []
-            tensors[OUTPUT_BIAS] = copy
-        elif not np.array_equal(copy, tensors[OUTPUT_BIAS]):
-            raise InteropError(
-                f"{directory}: {OUTPUT_BIAS_COPY} differs from {OUTPUT_BIAS}, and "
-                "tie_word_embeddings says that they are the same; remove the wrong one."
-            )
+        # The bias that is added; of an untied output the other one has no use.
+        added = tensors.pop(OUTPUT_BIAS_COPY)
+        other = tensors.get(OUTPUT_BIAS, added)
+        tensors[OUTPUT_BIAS] = added
+        if not np.array_equal(added, other):
+            if theirs.tied:
+                raise InteropError(
+                    f"{directory}: {OUTPUT_BIAS_COPY} differs from {OUTPUT_BIAS}, and "
+                    "tie_word_embeddings says that they are the same; remove the wrong one."
+                )
+            unused = [OUTPUT_BIAS]
     copy = tensors.pop(OUTPUT, None) if theirs.tied else None
     if copy is not None and WORDS in tensors and not np.array_equal(copy, tensors[WORDS]):
         raise InteropError(
-            f"{directory}: {OUTPUT} differs from {WORDS}, and tie_word_embeddings says that "
-            'they are the same; set "tie_word_embeddings": false in config.json to use both.'
+            f"{directory}: {OUTPUT} differs from {WORDS}, and tie_word_embeddings says that they "
+            'are the same; set "tie_word_embeddings": false in config.json to use both.'
         )
     return unused
-
-
-def _head(tensors: Iterable[str], theirs: TheirConfig) -> tuple[str, str]:
-    """The head to read, and a sentence if it is not the one that is there."""
-    marks = {
-        "pretraining": "cls.predictions.transform.dense.weight",
-        "classification": "classifier.weight",
-        "question_answering": "qa_outputs.weight",
-    }
-    name = theirs.architecture
-    if name is None:
-        found = [head for head, mark in marks.items() if mark in tensors]
-        if "classification" in found:
-            return "", (
-                "config.json names no architecture, so the classifier may be of sentences or of "
-                'tokens and is not read; add "architectures": ["BertForSequenceClassification"] '
-                "if it is of sentences"
-            )
-        return (found[0] if found else ""), ""
-    if name not in HEADS:
-        return "", f"the head of {name} has no place here: the encoder alone is read, as BertModel"
-    head = HEADS[name]
-    if head and marks[head] not in tensors:
-        return "", f"config.json names {name}, but there is no {marks[head]}: read as BertModel"
-    return head, ""
-
-
-def _check_head(
-    flat: dict[str, np.ndarray], head: str, theirs: TheirConfig, directory: pathlib.Path
-) -> None:
-    """Refuses a head of which a part is missing."""
-    rows = [t for t in head_table(head, theirs.tied) if t.ours not in flat]
-    there = {name.split("/")[1] for name in flat if name.startswith("head/")}
-    needed = _needed(head, theirs.tied)
-    for tensor in rows:
-        module = tensor.ours.split("/")[1]
-        if module in needed or module in there:
-            raise InteropError(
-                f"{directory} has no tensor {tensor.theirs}, which "
-                f"{theirs.architecture or architecture_of(head, has_nsp=True)} needs."
-            )
-
-
-def _needed(head: str, tied: bool) -> tuple[str, ...]:
-    """The modules of a head that must be there."""
-    return NEEDED[head] if tied or head != "pretraining" else (*NEEDED[head], "output")
 
 
 def _imported(

@@ -1,0 +1,68 @@
+"""Which head a directory of Hugging Face's holds, and whether it is whole."""
+
+import pathlib
+from collections.abc import Collection
+
+from sibert_jax.interop.errors import InteropError
+from sibert_jax.interop.hugging_face_config import HEADS, TheirConfig, architecture_of
+from sibert_jax.interop.names import head_table
+
+# Without these modules a head is not there; the pooler and NSP may be missing.
+NEEDED = {
+    "": (),
+    "pretraining": ("transform", "transform_norm", "output_bias"),
+    "classification": ("classifier", "pooler"),
+    "question_answering": ("span",),
+}
+
+
+def head_of(params: dict) -> str:
+    """Which head parameters are of, as `HuggingFaceBert.head`."""
+    modules = params.get("head", {})
+    return next((kind for kind, needed in NEEDED.items() if needed and needed[0] in modules), "")
+
+
+def choose_head(tensors: Collection[str], theirs: TheirConfig) -> tuple[str, str]:
+    """The head to read, and a sentence if it is not the one that is there."""
+    marks = {
+        "pretraining": "cls.predictions.transform.dense.weight",
+        "classification": "classifier.weight",
+        "question_answering": "qa_outputs.weight",
+    }
+    name = theirs.architecture
+    if name is None:
+        found = [head for head, mark in marks.items() if mark in tensors]
+        if "classification" in found:
+            return "", (
+                "config.json names no architecture, so the classifier may be of sentences or of "
+                'tokens and is not read; add "architectures": ["BertForSequenceClassification"] '
+                "if it is of sentences"
+            )
+        return (found[0] if found else ""), ""
+    if name not in HEADS:
+        return "", f"the head of {name} has no place here: the encoder alone is read, as BertModel"
+    head = HEADS[name]
+    if head and marks[head] not in tensors:
+        return "", f"config.json names {name}, but there is no {marks[head]}: read as BertModel"
+    return head, ""
+
+
+def check_head(
+    flat: Collection[str], head: str, theirs: TheirConfig, directory: pathlib.Path
+) -> None:
+    """Refuses a head of which a part is missing."""
+    rows = [t for t in head_table(head, theirs.tied) if t.ours not in flat]
+    there = {name.split("/")[1] for name in flat if name.startswith("head/")}
+    needed = needed_modules(head, theirs.tied)
+    for tensor in rows:
+        module = tensor.ours.split("/")[1]
+        if module in needed or module in there:
+            raise InteropError(
+                f"{directory} has no tensor {tensor.theirs}, which "
+                f"{theirs.architecture or architecture_of(head, has_nsp=True)} needs."
+            )
+
+
+def needed_modules(head: str, tied: bool) -> tuple[str, ...]:
+    """The modules of a head that must be there."""
+    return NEEDED[head] if tied or head != "pretraining" else (*NEEDED[head], "output")
