@@ -1,12 +1,12 @@
 """One arm on one small task: `configs/glue.py` with three epochs in batches of 32.
 
 experiments/finetuning_rates/config.py:task=T,arch=A,optim=O
-T: sst2 · snli · origin · author, in data/T/{train,dev}.tsv; A, O: as in configs/glue.py
+T: snli · origin · author, in data/T/{train,dev}.tsv; A, O: as in configs/glue.py
 """
 
 from sibert_jax.configs import glue
 
-LIKE = {"sst2": "sst2", "snli": "mnli", "origin": "sst2", "author": "sst2"}
+LIKE = {"snli": "mnli", "origin": "sst2", "author": "sst2"}
 
 
 def get_config(variant: str):

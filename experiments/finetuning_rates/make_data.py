@@ -1,8 +1,8 @@
-"""Writes four small tasks in the form of GLUE's files, one of them a part of GLUE's own.
+"""Writes three small tasks, none of them GLUE's, in the form of GLUE's files.
 
 python -m experiments.finetuning_rates.make_data --source=FOLDER --out=OUT
 
-FOLDER holds text/{wiki_train,books_train,books_valid}.txt.xz and glue/{SST-2,SNLI}. Each task
+FOLDER holds text/{wiki_train,books_train,books_valid}.txt.xz and glue/SNLI. Each task
 gets at most 3,000 examples to train on and 600 to evaluate on, as many of each class.
 """
 
@@ -27,10 +27,9 @@ def main() -> None:
     parser.add_argument("--source", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     given = parser.parse_args()
-    text, glue = given.source / "text", given.source / "glue"
+    text = given.source / "text"
     tasks = {
-        "sst2": glue_groups(glue / "SST-2/train.tsv.xz"),
-        "snli": glue_groups(glue / "SNLI/dev.tsv.xz"),
+        "snli": snli(given.source / "glue/SNLI/dev.tsv.xz"),
         "origin": origin(text),
         "author": author(text),
     }
@@ -38,12 +37,11 @@ def main() -> None:
         write(given.out / name, list(groups))
 
 
-def glue_groups(path: pathlib.Path) -> Iterator[list[Row]]:
-    """The examples of a file, those with the same first sentence together."""
+def snli(path: pathlib.Path) -> Iterator[list[Row]]:
+    """Pairs and their labels; those with the same first sentence stay together."""
     lines = iter(read_lines(path))
     header = next(lines).split("\t")
-    columns = [header.index(n) for n in ("sentence", "sentence1", "sentence2") if n in header]
-    columns.append(header.index("label"))
+    columns = [header.index(name) for name in ("sentence1", "sentence2", "label")]
     rows = [tuple(line.split("\t")[i] for i in columns) for line in lines]
     for _, group in itertools.groupby(sorted(rows), key=lambda row: row[0]):
         yield list(group)
