@@ -53,10 +53,19 @@ class _Sums:
     def _axes(self, leaf: jax.Array) -> tuple[int, ...]:
         return tuple(range(1 if self.rows else 0, leaf.ndim))
 
-    def dot(self, xs, us) -> jax.Array:
-        """Return ⟨x, u⟩ of float32 leaves."""
-        total = sum(jnp.sum(x * u, axis=self._axes(x), keepdims=self.rows) for x, u in zip(xs, us))
-        return total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
+    def dot(self, xs, us, x_size, u_size) -> jax.Array:
+        """Return ⟨x, u⟩/(x_size·u_size) of float32 leaves; x is scaled before it is multiplied."""
+        products = [x * (1 / x_size) * u for x, u in zip(xs, us)]
+        total = sum(jnp.sum(p, axis=self._axes(p), keepdims=self.rows) for p in products)
+        total = total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
+        return total / u_size
+
+    def square(self, xs, x_size) -> jax.Array:
+        """Return ‖x‖²/x_size² of float32 leaves."""
+        # Not scaled by 1/x_size: XLA would keep what two sums share in memory, for two more passes.
+        scaled = [x * (0.5 / x_size) for x in xs]
+        total = sum(jnp.sum(x * x, axis=self._axes(x), keepdims=self.rows) for x in scaled)
+        return 4 * (total if self.axis_name is None else jax.lax.psum(total, self.axis_name))
 
     def size(self, leaves) -> jax.Array:
         """Return a power of two near the largest entry, 1 for zeros: a scale that rounds nothing.
@@ -76,8 +85,7 @@ class _Sums:
 
     def norm(self, leaves) -> jax.Array:
         size = self.size(leaves)
-        scaled = [leaf / size for leaf in leaves]
-        return size * jnp.sqrt(self.dot(scaled, scaled))
+        return size * jnp.sqrt(self.square(leaves, size))
 
 
 def _float32(leaves) -> list[jax.Array]:
@@ -100,18 +108,20 @@ def _step_on_sphere(xs, us, radius, eta, sums: _Sums):
     x in units of R and u in units of its largest entry, since only directions count. Only zeros are
     guarded: NaN, and an infinite ‖u‖ through 0·∞, reach s or `factor` and so x.
     """
-    unit, size = power_of_two(radius), sums.size(_float32(us))
-    x32, u32 = [x / unit for x in _float32(xs)], [u / size for u in _float32(us)]
-    length = jnp.sqrt(sums.dot(u32, u32))
+    x32, u32 = _float32(xs), _float32(us)
+    unit, size = power_of_two(radius), sums.size(u32)
+    length = jnp.sqrt(sums.square(u32, size))
     # s·u in units of R.
     s = jnp.where(length == 0, 0.0, eta * (radius / unit) / jnp.where(length == 0, 1.0, length))
-    moved = sums.dot(x32, x32) + 2 * s * sums.dot(x32, u32)
+    moved = sums.square(x32, unit) + 2 * s * sums.dot(x32, u32, unit, size)
     moved = jnp.sqrt(moved + jnp.square(s * length))
     factor = jnp.where(moved == 0, 0.0, (radius / unit) / jnp.where(moved == 0, 1.0, moved))
 
     def leaf(x, u):
         wide = widened(x)
-        step = (s * unit).astype(wide.dtype) * (u.astype(wide.dtype) / size.astype(wide.dtype))
+        step = (s * unit).astype(wide.dtype) * (
+            u.astype(wide.dtype) * (1 / size).astype(wide.dtype)
+        )
         return (factor.astype(wide.dtype) * (wide + step) - wide).astype(x.dtype)
 
     return [leaf(x, u) for x, u in zip(xs, us)]

@@ -16,11 +16,11 @@ from sibert_jax.optim.blocks import AxisName, norm
 def _component(
     us: list[jax.Array], xs: list[jax.Array], x_norm: jax.Array, axis_name: AxisName
 ) -> jax.Array:
-    """Return ⟨u, x/‖x‖⟩; x is scaled first, since ‖u‖·‖x‖ could under- or overflow."""
-    scale, total = 1 / x_norm, jnp.zeros([], jnp.float32)
+    """Return ⟨u, x/‖x‖⟩."""
+    total = jnp.zeros([], jnp.float32)
     for u, x in zip(us, xs):
-        total = total + jnp.sum(u.astype(jnp.float32) * (scale * x.astype(jnp.float32)))
-    return total if axis_name is None else jax.lax.psum(total, axis_name)
+        total = total + jnp.sum(u.astype(jnp.float32) * x.astype(jnp.float32))
+    return (total if axis_name is None else jax.lax.psum(total, axis_name)) / x_norm
 
 
 def rotation(
