@@ -14,6 +14,7 @@ from sibert_jax.homogeneity.numbering import Numbering
 MAX_DEPTH = 16  # operations that are followed back
 
 _ZERO_KEEPING = {"sqrt", "square", "abs", "neg", "cbrt"}  # f(x) = 0 ⇔ x = 0
+_OF_ZEROS = {*_ZERO_KEEPING, "min", "max", "add", "sub"}  # f(0, 0) = 0
 _NONNEGATIVE = {"sqrt", "square", "abs", "exp", "exp2", "logistic"}
 
 
@@ -29,6 +30,17 @@ class Guards:
         if predicate not in self._zeros:
             self._zeros[predicate] = self._find(predicate)
         return self._zeros[predicate]
+
+    def is_zero_with(self, number: int, zeros: frozenset[int], depth: int = MAX_DEPTH) -> bool:
+        """Tell whether a tensor's elements are zero where those of all of `zeros` are."""
+        if number in zeros:
+            return True
+        kind, *definition = self.numbers.definition(number)
+        if kind != "elementwise" or depth == 0 or not zeros:
+            return False
+        name, _, operands = definition
+        each = [self.is_zero_with(operand, zeros, depth - 1) for operand in operands]
+        return name in _OF_ZEROS and all(each)
 
     def _find(self, predicate: int) -> tuple[bool, frozenset[int]]:
         kind, *definition = self.numbers.definition(predicate)
@@ -126,6 +138,8 @@ class Guards:
             ]
         if name == "div" and constants[1] is not None and abs(constants[1]) < float("inf"):
             return [operands[0]]
-        if name == "add" and all(self._nonnegative(operand, depth - 1) for operand in operands):
+        if name in ("add", "max") and all(
+            self._nonnegative(operand, depth - 1) for operand in operands
+        ):
             return list(operands)
         return []

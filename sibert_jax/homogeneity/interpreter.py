@@ -219,7 +219,7 @@ class Interpreter:
             for node in cases.nodes(tree):
                 outcome, zeros = self.guards.zeros_where(node.predicate)
                 for i, value in enumerate(inputs):
-                    if value.number in zeros:
+                    if self.guards.is_zero_with(value.number, zeros):
                         trees[i] = cases.zero_where(trees[i], node, outcome)
         return trees
 

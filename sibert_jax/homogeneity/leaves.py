@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -23,10 +24,20 @@ def is_parameter(leaf: Any) -> bool:
 
 
 def name_of(path: tuple) -> str:
-    """Write a key path as it is spoken: "encoder/layer_0/kernel", without the `.value` of NNX."""
-    if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
-        path = path[:-1]
+    """Write a key path as it is spoken: "encoder/layer_0/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/") or "params"
+
+
+def _unboxed(tree: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+    """Yield (path, leaf) without the `value` of boxes, nodes with no other child, as in NNX."""
+    children = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is not tree)[0]
+    keys = [key for key, _ in children]
+    if keys == [()]:
+        yield path, tree
+        return
+    is_box = path and keys == [(jax.tree_util.GetAttrKey("value"),)]
+    for key, child in children:
+        yield from _unboxed(child, path if is_box else path + key)
 
 
 def flatten(params: Any) -> tuple[list[tuple[str, Any]], Any]:
@@ -35,7 +46,7 @@ def flatten(params: Any) -> tuple[list[tuple[str, Any]], Any]:
     Raises:
         ValueError: if no leaf is a floating array.
     """
-    pairs, structure = jax.tree_util.tree_flatten_with_path(params)
+    pairs, structure = list(_unboxed(params)), jax.tree.structure(params)
     named = [(name_of(path), leaf) for path, leaf in pairs]
     if len({name for name, _ in named}) < len(named):  # a key that holds a slash
         named = [(jax.tree_util.keystr(path), leaf) for path, leaf in pairs]

@@ -14,6 +14,18 @@ _CONSTANT = (
     "an added constant does not scale: make it relative, e.g. `var + eps * mean(x**2)`, or guard "
     "with `where(z > 0, x / where(z > 0, z, 1), 0)`"
 )
+_OF_LIBRARY = (
+    "`{function}` brings in the constant itself: set it to 0 where it is an argument, as `epsilon` "
+    "or `atol`, or normalise the input to degree 0"
+)
+_COMPARED = (
+    "compare tensors of one degree: normalise the input to degree 0, or make the threshold "
+    "relative, e.g. `x > t * max(abs(x))`"
+)
+_ROUNDED = (
+    "an exponent that its dtype rounds, as bfloat16 does 1/3, does not cancel: take this root in "
+    "float32, or with `sqrt` or `cbrt`"
+)
 _SMOOTH = (
     "normalise its input to degree 0 (a LayerNorm without gain before it), or use a positively "
     "homogeneous function such as ReLU"
@@ -36,6 +48,7 @@ _REPAIRS = {
     "cond": "let all branches return tensors of one degree",
     "lu": "normalise the matrix, or use `solve`, `qr` or `svd`, whose degrees are known",
 }
+_COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge", "eq_to", "lt_to", "le_to"}
 _UNKNOWN = "declare its degrees with `sibert_jax.homogeneity.degree_rule` or `kernel_degree_rule`"
 _OUTPUT = "normalise the result, e.g. end the network in a LayerNorm without gain and bias"
 
@@ -128,7 +141,17 @@ def _at(operands: tuple, exponents: Mapping[int, Fraction]) -> tuple[Fraction | 
     return tuple(None if degree is None else degree.at(exponents) for degree in operands)
 
 
+def _is_rounding(degrees: tuple) -> bool:
+    """Tell whether degrees differ by so little that only a rounded exponent explains it."""
+    found = [degree for degree in degrees if degree is not None]
+    differences = [abs(degree - found[0]) for degree in found[1:]] or [abs(d) for d in found]
+    largest = max(differences, default=0)
+    return 0 < largest < Fraction(1, 64) and largest.denominator % 128 == 0
+
+
 def _repair(equation: Equation, primitive: str, degrees: tuple, constants: tuple) -> str:
+    if _is_rounding(degrees):
+        return _ROUNDED
     if equation.kind == "output":
         return _OUTPUT
     if equation.kind == "unknown":
@@ -137,7 +160,12 @@ def _repair(equation: Equation, primitive: str, degrees: tuple, constants: tuple
         return _REPAIRS[primitive]
     if equation.kind == "zero":
         return _SMOOTH
+    library_function = source.caller_in_jax(equation.site)
     added = any(c is not None and d == 0 for c, d in zip(constants, degrees, strict=True))
     if primitive == "select_n":
         return _GUARD if added else _REPAIRS["cond"]
+    if primitive in _COMPARISONS and not (added and library_function):
+        return _COMPARED
+    if added and library_function not in (None, "clip"):
+        return _OF_LIBRARY.format(function=library_function)
     return _CONSTANT if added else _UNEQUAL

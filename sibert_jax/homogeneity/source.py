@@ -18,6 +18,8 @@ _OURS = os.path.dirname(__file__) + os.sep
 _STDLIB = sysconfig.get_path("stdlib") + os.sep
 _LAYER_LIBRARIES = re.compile(r"(site|dist)-packages/(flax|equinox|haiku|optax|jaxtyping)/")
 _INSTALLED = re.compile(r"(site|dist)-packages/")
+# Modules of functions that compute more than one operation; an operator or a ufunc is one.
+_FUNCTIONS = re.compile(r"/jax/_src/(numpy|nn|scipy|image)/(?!array_methods|ufunc_api|ufuncs)")
 _TRACING = "trace_to_jaxpr"  # the name of JAX's functions between a caller and a traced callee
 
 
@@ -73,6 +75,32 @@ def locate(site: Site | None) -> tuple[Location | None, Location | None]:
     rank, user = min(ranked, key=lambda pair: pair[0])
     innermost_rank, innermost = ranked[0]
     return user, innermost if innermost_rank > rank else None
+
+
+def library_function(eqn: Any) -> str | None:
+    """Return the name of the public function of JAX that a call equation enters, if it is one."""
+    body = eqn.params.get("jaxpr")
+    name = eqn.params.get("name", "_")
+    debug_info = getattr(getattr(body, "jaxpr", body), "debug_info", None)
+    file = getattr(debug_info, "func_filename", None) or ""
+    return name if file.startswith(_JAX) and not name.startswith("_") else None
+
+
+def caller_in_jax(site: Site) -> str | None:
+    """Return the function of JAX that the user calls and that performs the operation inside.
+
+    None if the user's own line performs it, be it by an operator, `jax.lax` or a ufunc.
+    """
+    found = None
+    for eqn in (site.eqn, *reversed(site.calls)):
+        found = library_function(eqn) or found
+        for location in _frames(eqn):
+            if _rank(location) is not None:
+                return found
+            file = location.file.replace(os.sep, "/")
+            if _FUNCTIONS.search(file) and location.function.isidentifier():
+                found = found if location.function.startswith("_") else location.function
+    return found
 
 
 def module_path(site: Site | None) -> str:

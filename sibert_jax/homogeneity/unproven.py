@@ -51,6 +51,8 @@ def unproven_symmetries(
         return [y for y in outputs if jnp.issubdtype(jnp.result_type(y), jnp.inexact)]
 
     found = []
+    if not indices:
+        return found
     proven = [_row(symmetry, report.names, indices) for symmetry in report.symmetries()]
     for vector in _null_space(of_parameters, [jnp.asarray(flat[i]) for i in indices]):
         if _rank([*proven, vector]) == len(proven):
@@ -74,19 +76,29 @@ def _rank(rows: list[list[Fraction]]) -> int:
 
 def _null_space(fn: Callable, values: list[jax.Array]) -> list[list[Fraction]]:
     """Return the exponents with simple ratios to which the outputs do not react."""
-    _, derivative = jax.linearize(fn, values)
-    columns = []
-    for i in range(len(values)):
-        tangent = [v if i == j else jnp.zeros_like(v) for j, v in enumerate(values)]
-        reactions = [np.ravel(np.asarray(y, np.float64)) for y in derivative(tangent)]
-        columns.append(np.concatenate(reactions))
-    jacobian = np.stack(columns, axis=1)
-    scale = np.max(np.abs(jacobian), initial=0)
-    if not np.isfinite(scale):
-        return []
-    _, singular, right = np.linalg.svd(jacobian / (scale or 1), full_matrices=True)
-    rank = int(np.sum(singular > 1e-4 * len(values)))
+    outputs, derivative = jax.linearize(fn, values)
+    columns = [
+        derivative([v if i == j else jnp.zeros_like(v) for j, v in enumerate(values)])
+        for i in range(len(values))
+    ]
+    rows, rounding = [np.zeros((1, len(values)))], 0.0
+    for place, output in enumerate(outputs):
+        reactions = np.stack([_reals(column[place]) for column in columns], axis=1)
+        # Relative to the output: where nothing reacts, the reactions are rounding errors of it.
+        sizes = [np.max(np.abs(a), initial=0) for a in (reactions, _reals(output))]
+        if not np.all(np.isfinite(sizes)):
+            return []
+        rows.append(reactions / (max(sizes) or 1))
+        rounding = max(rounding, float(jnp.finfo(output.dtype).eps))
+    _, singular, right = np.linalg.svd(np.concatenate(rows), full_matrices=True)
+    rank = int(np.sum(singular > max(1e-4, 8 * rounding) * len(values)))
     return _simple(right[rank:])
+
+
+def _reals(y: jax.Array) -> np.ndarray:
+    """Return a tensor's entries, of a complex one their parts, as a float64 vector."""
+    parts = (y.real, y.imag) if jnp.issubdtype(y.dtype, jnp.complexfloating) else (y,)
+    return np.concatenate([np.ravel(np.asarray(part, np.float64)) for part in parts])
 
 
 def _simple(basis: np.ndarray) -> list[list[Fraction]]:

@@ -6,15 +6,16 @@ label; the label `ROWS` makes every index of a leaf's first axis a block of its 
 """
 
 import enum
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 AxisName = Hashable | tuple[Hashable, ...] | None
-Path = tuple[Any, ...]
+Keys = tuple[str, ...]
 
 
 class _Rows(enum.Enum):
@@ -39,37 +40,84 @@ class Block(NamedTuple):
     rows: bool
 
 
-def _keys(path: Path) -> tuple[str, ...]:
-    """Return the path as strings, so that trees of different node types can be compared.
+def _is_hidden(node: Any) -> bool:
+    """Tell whether a leaf is missing here: None, or masked by optax."""
+    return node is None or isinstance(node, optax.MaskedNode)
 
-    A final attribute `value` is a box around the leaf (flax's variables): an optimizer may see the
-    parameters boxed in `init` and bare in `update`.
+
+def _entries(tree: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+    """Yield (keys, leaf) for every leaf, and for every None and MaskedNode, in the tree's order.
+
+    Keys are strings, so that trees of different node types can be compared. An attribute `value`
+    without siblings is a box around a leaf (flax's variables) and adds no key: an optimizer may see
+    the parameters boxed in `init` and bare in `update`.
     """
-    boxed = len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value")
-    return tuple(
-        jax.tree_util.keystr((key,), simple=True) for key in (path[:-1] if boxed else path)
-    )
+    children = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is not tree)[0]
+    paths = [path for path, _ in children]
+    if _is_hidden(tree) or paths == [()]:
+        yield keys, tree
+        return
+    is_box = paths == [(jax.tree_util.GetAttrKey("value"),)]
+    for path, child in children:
+        key = () if is_box else (jax.tree_util.keystr(path, simple=True),)
+        yield from _entries(child, keys + key)
 
 
-def path_name(path: Path) -> str:
-    """Name a leaf the way a user writes it: `layer_0/kernel`."""
-    return "/".join(_keys(path)) or "the only leaf"
+def _name(keys: Keys) -> str:
+    return "/".join(keys) or "the only leaf"
 
 
-def _is_masked(node: Any) -> bool:
-    return isinstance(node, optax.MaskedNode)
+def leaf_names(tree: optax.Params) -> list[str]:
+    """Name every leaf the way a user writes it: `layer_0/kernel`.
+
+    Where two leaves would share a name, because a key holds a slash, all are written
+    `['layer_0']['kernel']`.
+    """
+    entries = list(_entries(tree))
+    names = [_name(keys) for keys, _ in entries]
+    if len(set(names)) < len(names):
+        names = ["".join(f"[{key!r}]" for key in keys) for keys, _ in entries]
+    return [name for name, (_, node) in zip(names, entries) if not _is_hidden(node)]
 
 
-def floating_leaves(tree: optax.Params) -> list[tuple[Path, Any]]:
-    """Return (path, leaf) of every leaf, or raise ValueError naming one that is not floating."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    for path, leaf in leaves:
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+def floating_leaves(tree: optax.Params) -> list[Any]:
+    """Return the leaves, or raise ValueError naming one that is not floating point."""
+    leaves = jax.tree.leaves(tree)
+    for index, leaf in enumerate(leaves):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
             raise ValueError(
-                f"leaf {path_name(path)} has dtype {jnp.result_type(leaf)}; a floating-point "
-                "dtype is needed: leave it out with optax.masked or optax.partition."
+                f"leaf {leaf_names(tree)[index]} has dtype {dtype}; a floating-point dtype is "
+                "needed: leave it out with optax.masked or optax.partition."
             )
     return leaves
+
+
+def aligned(updates: optax.Updates, params: optax.Params) -> list[jax.Array | None]:
+    """Return one update for each leaf of `params`, None where `updates` hold None there or above.
+
+    Raises:
+      ValueError: the updates have another structure.
+    """
+
+    def below(update, part):
+        return jax.tree.map(lambda _: None, part) if update is None else update
+
+    try:
+        spread = jax.tree.map(below, updates, params, is_leaf=lambda update: update is None)
+        return jax.tree.structure(params).flatten_up_to(spread)
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"the updates do not have the structure of the parameters ({reason}); give an array or "
+            "None for every leaf of the parameters."
+        ) from error
+
+
+def like_updates(leaves: Sequence[jax.Array | None], updates: optax.Updates) -> optax.Updates:
+    """Undo `aligned`: return leaves in the structure of `updates`, None where it holds None."""
+    present = [leaf for leaf in leaves if leaf is not None]
+    return jax.tree.unflatten(jax.tree.structure(updates), present)
 
 
 def prefix_values(prefix: Any, tree: optax.Params, what: str) -> list[Any]:
@@ -77,7 +125,7 @@ def prefix_values(prefix: Any, tree: optax.Params, what: str) -> list[Any]:
 
     Args:
       prefix: a tree whose leaves are the values, of the structure of `tree` or a prefix of it.
-        Where `tree` holds an `optax.MaskedNode`, anything may stand in `prefix`.
+        Where `tree` holds None or an `optax.MaskedNode`, anything may stand in `prefix`.
       tree: the parameters or updates.
       what: what the values are, for the error message.
 
@@ -87,56 +135,64 @@ def prefix_values(prefix: Any, tree: optax.Params, what: str) -> list[Any]:
     Raises:
       ValueError: a leaf has no value, or a value has no leaf.
     """
-    values = {_keys(path): v for path, v in jax.tree_util.tree_flatten_with_path(prefix)[0]}
-    nodes = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_masked)[0]
-    result, used, masked = [], set(), []
-    for path, node in nodes:
-        keys = _keys(path)
-        if _is_masked(node):
-            masked.append(keys)
+    values = {keys: value for keys, value in _entries(prefix) if not _is_hidden(value)}
+    result, used, hidden = [], set(), []
+    for keys, node in _entries(tree):
+        if _is_hidden(node):
+            hidden.append(keys)
             continue
         found = [keys[:n] for n in range(len(keys) + 1) if keys[:n] in values]
         if not found:
+            below = [_name(k) for k in values if k[: len(keys)] == keys]
+            if below:
+                raise ValueError(
+                    f"leaf {_name(keys)} has more than one {what} ({', '.join(below)}): give one "
+                    "value, not a tuple, list or dict."
+                )
             raise ValueError(
-                f"leaf {path_name(path)} has no {what}: give every leaf exactly one, at the leaf "
-                "or at a node above it."
+                f"leaf {_name(keys)} has no {what}: give every leaf exactly one, at the leaf or at "
+                "a node above it."
             )
         used.add(found[0])
         result.append(values[found[0]])
     for keys in values:
-        under_mask = any(keys[: len(m)] == m or m[: len(keys)] == keys for m in masked)
-        if result and keys not in used and not under_mask:
+        under_hidden = any(keys[: len(h)] == h or h[: len(keys)] == keys for h in hidden)
+        if result and keys not in used and not under_hidden:
             raise ValueError(f"the {what} at {'/'.join(keys)} matches no leaf of the parameters.")
     return result
 
 
 def assign_blocks(blocks: BlocksOrFn, tree: optax.Params) -> tuple[Block, ...]:
-    """Return the blocks of `tree`; () stands for one block of all leaves.
+    """Return the blocks of `tree`; () stands for one block of all leaves, and for no leaves.
 
     Raises:
       ValueError: a leaf without label, a label without leaf, a label that is neither a string nor
-        an integer nor ROWS, or ROWS on a leaf without axes.
+        an integer nor ROWS, ROWS on a leaf without axes, or two labels that are written alike.
     """
-    if blocks is None:
-        return ()
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
     leaves = jax.tree.leaves(tree)
+    if blocks is None or not leaves:
+        return ()
     labels = prefix_values(blocks(tree) if callable(blocks) else blocks, tree, "block label")
     members: dict[str, list[int]] = {}
-    rows: dict[str, bool] = {}
-    for index, (path, leaf, label) in enumerate(zip(paths, leaves, labels)):
-        if not isinstance(label, str | int | _Rows):
+    first: dict[str, Any] = {}
+    for index, (leaf_name, leaf, label) in enumerate(zip(leaf_names(tree), leaves, labels)):
+        if not isinstance(label, str | int | np.integer | _Rows):
             raise ValueError(
-                f"leaf {path_name(path)} has the block label {label!r}; a label is a string, an "
-                "integer or ROWS."
+                f"leaf {leaf_name} has the block label {label!r}; a label is a string, an integer "
+                "or ROWS."
             )
         if label is ROWS and jnp.ndim(leaf) == 0:
-            raise ValueError(f"leaf {path_name(path)} is a scalar; ROWS needs a leaf with rows.")
-        name = path_name(path) if label is ROWS else str(label)
-        if rows.setdefault(name, label is ROWS) != (label is ROWS):
+            raise ValueError(f"leaf {leaf_name} is a scalar; ROWS needs a leaf with rows.")
+        name = leaf_name if label is ROWS else str(label)
+        other = first.setdefault(name, label)
+        if (other is ROWS) != (label is ROWS):
             raise ValueError(f"the block label {name!r} is also the path of a leaf under ROWS.")
+        if isinstance(other, str) != isinstance(label, str):
+            raise ValueError(
+                f"the block labels {other!r} and {label!r} are both written {name}: rename one."
+            )
         members.setdefault(name, []).append(index)
-    return tuple(Block(name, tuple(members[name]), rows[name]) for name in members)
+    return tuple(Block(name, tuple(members[name]), first[name] is ROWS) for name in members)
 
 
 def widened(x: jax.Array) -> jax.Array:
@@ -152,6 +208,17 @@ def after(measured: jax.Array, tree: optax.Updates) -> optax.Updates:
     """
     impossible = measured < 0
     return jax.tree.map(lambda x: jnp.where(impossible, jnp.zeros_like(x), x), tree)
+
+
+def power_of_two(size: jax.Array) -> jax.Array:
+    """Return a power of two near a float32 size > 0, and 1 for 0, inf and NaN.
+
+    Dividing by it rounds nothing.
+    """
+    usable = (size > 0) & (size < jnp.inf)
+    exponent = jnp.frexp(jnp.where(usable, size, 1.0))[1]
+    # Within the exponents whose inverse is a normal number too.
+    return jnp.ldexp(jnp.float32(1.0), jnp.clip(exponent, -125, 125))
 
 
 def norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> jax.Array:

@@ -3,6 +3,7 @@
 Letters: W a block of parameters, R its norm, u the inner optimizer's update, η the angle.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -12,11 +13,12 @@ import optax
 from sibert_jax.optim.blocks import (
     AxisName,
     BlocksOrFn,
+    aligned,
     assign_blocks,
     floating_leaves,
-    norm,
-    path_name,
-    row_norms,
+    leaf_names,
+    like_updates,
+    power_of_two,
     widened,
 )
 from sibert_jax.optim.scalars import NO_PARAMS_MSG, check_scalar, value_at
@@ -39,46 +41,87 @@ class HyperballState(NamedTuple):
 
 def _leaf_labels(tree: optax.Params) -> optax.Params:
     """Label every leaf by its own path: one block a tensor."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path_name(path), tree)
+    return jax.tree.unflatten(jax.tree.structure(tree), leaf_names(tree))
+
+
+class _Sums:
+    """Sums over a block: of all its leaves, or one a row; over all devices of `axis_name`."""
+
+    def __init__(self, rows: bool, axis_name: AxisName):
+        self.rows, self.axis_name = rows, axis_name
+
+    def _axes(self, leaf: jax.Array) -> tuple[int, ...]:
+        return tuple(range(1 if self.rows else 0, leaf.ndim))
+
+    def dot(self, xs, us, x_size, u_size) -> jax.Array:
+        """Return ⟨x, u⟩/(x_size·u_size) of float32 leaves; x is scaled before it is multiplied."""
+        products = [x * (1 / x_size) * u for x, u in zip(xs, us)]
+        total = sum(jnp.sum(p, axis=self._axes(p), keepdims=self.rows) for p in products)
+        total = total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
+        return total / u_size
+
+    def square(self, xs, x_size) -> jax.Array:
+        """Return ‖x‖²/x_size² of float32 leaves."""
+        # Not scaled by 1/x_size: XLA would keep what two sums share in memory, for two more passes.
+        scaled = [x * (0.5 / x_size) for x in xs]
+        total = sum(jnp.sum(x * x, axis=self._axes(x), keepdims=self.rows) for x in scaled)
+        return 4 * (total if self.axis_name is None else jax.lax.psum(total, self.axis_name))
+
+    def size(self, leaves) -> jax.Array:
+        """Return a power of two near the largest entry, 1 for zeros: a scale that rounds nothing.
+
+        Entries scaled by it have squares that neither vanish nor overflow.
+        """
+        largest = functools.reduce(
+            jnp.maximum,
+            [
+                jnp.max(jnp.abs(leaf), axis=self._axes(leaf), keepdims=self.rows, initial=0.0)
+                for leaf in leaves
+            ],
+        )
+        if self.axis_name is not None:
+            largest = jax.lax.pmax(largest, self.axis_name)
+        return power_of_two(largest)
+
+    def norm(self, leaves) -> jax.Array:
+        size = self.size(leaves)
+        return size * jnp.sqrt(self.square(leaves, size))
+
+
+def _float32(leaves) -> list[jax.Array]:
+    return [leaf.astype(jnp.float32) for leaf in leaves]
 
 
 def _radii(params: optax.Params, blocks: BlocksOrFn, axis_name: AxisName):
-    leaves = jax.tree.leaves(params)
-    return {
-        block.name: row_norms(leaves[block.leaves[0]], axis_name)
-        if block.rows
-        else norm([leaves[i] for i in block.leaves], axis_name)
+    leaves = _float32(jax.tree.leaves(params))
+    radii = {
+        block.name: _Sums(block.rows, axis_name).norm([leaves[i] for i in block.leaves])
         for block in assign_blocks(blocks, params)
     }
+    return radii or jnp.zeros([], jnp.float32)  # one leaf, as optax.tree.map_params needs it
 
 
-def _dot(xs, us, rows: bool, axis_name: AxisName) -> jax.Array:
-    """Return ⟨x, u⟩ in float32, over all leaves or row by row."""
-    products = [x.astype(jnp.float32) * u.astype(jnp.float32) for x, u in zip(xs, us)]
-    if rows:
-        (product,) = products
-        total = jnp.sum(product, axis=tuple(range(1, product.ndim)), keepdims=True)
-    else:
-        total = sum(jnp.sum(product) for product in products)
-    return total if axis_name is None else jax.lax.psum(total, axis_name)
-
-
-def _step_on_sphere(xs, us, radius, eta, rows: bool, axis_name: AxisName):
+def _step_on_sphere(xs, us, radius, eta, sums: _Sums):
     """Return R·N(x + ηR·N(u)) − x of one block.
 
-    ‖x + su‖² = ‖x‖² + 2s⟨x, u⟩ + s²‖u‖², so that nothing is written between measuring and moving.
-    Only zeros are guarded: NaN, and an infinite ‖u‖ through 0·∞, reach s or `factor` and so x.
+    ‖x + su‖² = ‖x‖² + 2s⟨x, u⟩ + s²‖u‖², so that nothing is written between measuring and moving;
+    x in units of R and u in units of its largest entry, since only directions count. Only zeros are
+    guarded: NaN, and an infinite ‖u‖ through 0·∞, reach s or `factor` and so x.
     """
-    length = jnp.sqrt(_dot(us, us, rows, axis_name))
-    # u may be of any size: normalise before its square is multiplied by anything else.
-    s = jnp.where(length == 0, 0.0, eta * radius / jnp.where(length == 0, 1.0, length))
-    moved = _dot(xs, xs, rows, axis_name) + 2 * s * _dot(xs, us, rows, axis_name)
+    x32, u32 = _float32(xs), _float32(us)
+    unit, size = power_of_two(radius), sums.size(u32)
+    length = jnp.sqrt(sums.square(u32, size))
+    # s·u in units of R.
+    s = jnp.where(length == 0, 0.0, eta * (radius / unit) / jnp.where(length == 0, 1.0, length))
+    moved = sums.square(x32, unit) + 2 * s * sums.dot(x32, u32, unit, size)
     moved = jnp.sqrt(moved + jnp.square(s * length))
-    factor = jnp.where(moved == 0, 0.0, radius / jnp.where(moved == 0, 1.0, moved))
+    factor = jnp.where(moved == 0, 0.0, (radius / unit) / jnp.where(moved == 0, 1.0, moved))
 
     def leaf(x, u):
         wide = widened(x)
-        step = s.astype(wide.dtype) * u.astype(wide.dtype)
+        step = (s * unit).astype(wide.dtype) * (
+            u.astype(wide.dtype) * (1 / size).astype(wide.dtype)
+        )
         return (factor.astype(wide.dtype) * (wide + step) - wide).astype(x.dtype)
 
     return [leaf(x, u) for x, u in zip(xs, us)]
@@ -105,8 +148,9 @@ def hyperball(
     and gains under another optimizer with `optax.partition`.
 
     Stated results: u = 0 or η = 0 leaves W where it is, up to rounding. A block with R = 0 has no
-    sphere: it stays 0. One NaN or inf in u (or ‖u‖² > 3e38) makes its whole block NaN, and no
-    other: `optax.apply_if_finite` skips such steps.
+    sphere: it stays 0. One NaN or inf in u makes its whole block NaN, and no other:
+    `optax.apply_if_finite` skips such steps. A finite u of any size gives the same step as its
+    multiples. A leaf whose u is None stays, and the others of its block keep their joint norm.
 
     Args:
       inner: an optimizer whose updates are *added* to the parameters, as every optax alias makes
@@ -155,21 +199,19 @@ def hyperball(
             raise ValueError(NO_PARAMS_MSG)
         directions, inner_state = inner.update(updates, state.inner, params, **extra_args)
         eta = value_at(learning_rate, state.count).astype(jnp.float32)
-        us, treedef = jax.tree.flatten(directions)
-        xs, outs = jax.tree.leaves(params), list(us)
+        us, xs = aligned(directions, params), jax.tree.leaves(params)
+        outs = list(us)
         for block in assign_blocks(blocks, params):
-            steps = _step_on_sphere(
-                [xs[i] for i in block.leaves],
-                [us[i] for i in block.leaves],
-                state.radius[block.name],
-                eta,
-                block.rows,
-                axis_name,
-            )
-            for i, step in zip(block.leaves, steps):
+            members = [i for i in block.leaves if us[i] is not None]
+            if not members:
+                continue
+            sums, moving = _Sums(block.rows, axis_name), [xs[i] for i in members]
+            whole = len(members) == len(block.leaves)
+            radius = state.radius[block.name] if whole else sums.norm(_float32(moving))
+            steps = _step_on_sphere(moving, [us[i] for i in members], radius, eta, sums)
+            for i, step in zip(members, steps):
                 outs[i] = step
-        new_updates = jax.tree.unflatten(treedef, outs)
         new_state = HyperballState(optax.safe_increment(state.count), state.radius, inner_state)
-        return new_updates, new_state
+        return like_updates(outs, directions), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 
-from sibert_jax.optim.blocks import path_name, prefix_values
+from sibert_jax.optim.blocks import aligned, leaf_names, prefix_values
 
 
 class PartitionByInvarianceState(NamedTuple):
@@ -24,22 +24,26 @@ class PartitionByInvarianceState(NamedTuple):
 
 def _mask_leaves(is_scale_invariant: Any, tree: optax.Params) -> Any:
     """Return a tree of bools of the structure of `tree`, checked."""
+    if not jax.tree.leaves(tree):
+        return tree
     mask = is_scale_invariant(tree) if callable(is_scale_invariant) else is_scale_invariant
     values = prefix_values(mask, tree, "entry in is_scale_invariant")
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
-    for path, value in zip(paths, values):
+    for name, value in zip(leaf_names(tree), values):
         if not isinstance(value, bool | np.bool_):
             raise ValueError(
-                f"is_scale_invariant holds {value!r} for leaf {path_name(path)}; it must hold True "
-                "or False."
+                f"is_scale_invariant holds {value!r} for leaf {name}; it must hold True or False."
             )
+    return jax.tree.unflatten(jax.tree.structure(tree), [bool(value) for value in values])
+
+
+def _check_sides(mask: Any) -> None:
     for side, name in ((True, "scale invariant"), (False, "in the head")):
-        if values and side not in [bool(value) for value in values]:
+        sides = jax.tree.leaves(mask)
+        if sides and side not in sides:
             raise ValueError(
                 f"is_scale_invariant leaves no leaf {name}: use one transform for the whole tree, "
                 "or correct the mask."
             )
-    return jax.tree.unflatten(jax.tree.structure(tree), [bool(value) for value in values])
 
 
 def partition_by_invariance(
@@ -60,11 +64,12 @@ def partition_by_invariance(
 
     Returns:
       A transformation with state `PartitionByInvarianceState(encoder, head)`. Extra arguments
-      reach both transforms.
+      reach both transforms; one with the structure of the gradients (a vector for PSGD) is divided
+      as they are. A None among the updates stays None.
 
     Raises:
-      ValueError: from `init` and `update`: a leaf without entry (named), an entry without leaf, an
-        entry that is not a bool, or a side without leaves.
+      ValueError: from `init` and `update`: a leaf without entry (named), an entry without leaf, or
+        an entry that is not a bool; from `init`: a side without leaves.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -82,19 +87,27 @@ def partition_by_invariance(
       pretraining head, which is not scale invariant, under LAMB.
     """
 
-    def both(tree):
-        mask = _mask_leaves(is_scale_invariant, tree)
+    def both(mask):
         head_mask = jax.tree.map(lambda invariant: not invariant, mask)
-        return optax.masked(encoder_tx, mask), optax.masked(head_tx, head_mask)
+        return tuple(
+            optax.masked(tx, side, mask_compatible_extra_args=True)
+            for tx, side in ((encoder_tx, mask), (head_tx, head_mask))
+        )
 
     def init_fn(params):
-        encoder, head = both(params)
+        mask = _mask_leaves(is_scale_invariant, params)
+        _check_sides(mask)
+        encoder, head = both(mask)
         return PartitionByInvarianceState(
             encoder.init(params).inner_state, head.init(params).inner_state
         )
 
     def update_fn(updates, state, params=None, **extra_args):
-        encoder, head = both(updates if params is None else params)
+        if params is not None:  # a None in place of a subtree: one for each of its leaves
+            leaves = aligned(updates, params)
+            updates = jax.tree.unflatten(jax.tree.structure(params), leaves)
+        tree = updates if params is None else params
+        encoder, head = both(_mask_leaves(is_scale_invariant, tree))
         updates, encoder_state = encoder.update(
             updates, optax.MaskedState(state.encoder), params, **extra_args
         )

@@ -15,8 +15,10 @@ from sibert_jax.optim.blocks import (
     Block,
     BlocksOrFn,
     after,
+    aligned,
     assign_blocks,
     floating_leaves,
+    like_updates,
     norm,
     row_norms,
     widened,
@@ -79,7 +81,7 @@ def _scaled(u: jax.Array, scale: jax.Array) -> jax.Array:
 def _measure(grad_norm, param_norm, clipped) -> _Measured:
     safe_norm = jnp.where(param_norm == 0, 1.0, param_norm)
     ratio = jnp.where(param_norm == 0, 0.0, grad_norm / safe_norm)
-    fraction = jnp.mean(clipped.astype(jnp.float32))
+    fraction = jnp.sum(clipped.astype(jnp.float32)) / max(clipped.size, 1)
     return _Measured(grad_norm, param_norm, ratio, jnp.any(clipped), fraction)
 
 
@@ -98,13 +100,15 @@ def _clip_rows(u, x, max_ratio, axis_name) -> tuple[jax.Array, _Measured]:
 def _clip_blocks(us, xs, blocks: tuple[Block, ...], max_ratio, axis_name):
     clipped_us, measured = list(us), {}
     for block in blocks:
-        if block.rows:
-            (i,) = block.leaves
+        members = [i for i in block.leaves if us[i] is not None]
+        if block.rows and members:
+            (i,) = members
             clipped_us[i], measured[block.name] = _clip_rows(us[i], xs[i], max_ratio, axis_name)
             continue
-        members = [us[i] for i in block.leaves], [xs[i] for i in block.leaves]
-        outs, measured[block.name] = _clip_block(*members, max_ratio, axis_name)
-        for i, out in zip(block.leaves, outs):
+        outs, measured[block.name] = _clip_block(
+            [us[i] for i in members], [xs[i] for i in members], max_ratio, axis_name
+        )
+        for i, out in zip(members, outs):
             clipped_us[i] = out
     fields = [
         {name: getattr(m, field) for name, m in measured.items()} for field in _Measured._fields
@@ -117,7 +121,7 @@ def clip_by_relative_global_norm(
     *,
     blocks: BlocksOrFn = None,
     axis_name: AxisName = None,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     r"""Scale the updates down until ‖u‖ ≤ r·‖x‖, the norms taken over all leaves of a block.
 
     .. math:: u \leftarrow \min(1,\; r\,\|x\|/\|u\|)\; u
@@ -129,7 +133,8 @@ def clip_by_relative_global_norm(
     Stated results: u = 0 stays 0. ‖x‖ = 0: no clip, since a bound of 0 would freeze the block for
     ever. r = inf: updates pass untouched, the norms are still recorded. A NaN in u or x: the block
     passes unclipped, so that the broken leaf can be found (`optax.apply_if_finite` skips such
-    steps). ‖u‖ = inf: finite entries become 0 and infinite ones NaN. ‖x‖ = inf: no clip.
+    steps). ‖u‖ = inf: finite entries become 0 and infinite ones NaN. ‖x‖ = inf: no clip. A leaf
+    whose update is None takes no part: it stays None and counts for neither norm.
 
     Under `jit` the norms are global however the leaves are sharded. Inside `shard_map` a leaf is
     one shard: name the mesh axis (or axes) over which *every* leaf is split in `axis_name`; a
@@ -185,22 +190,21 @@ def clip_by_relative_global_norm(
             clipped_steps=zero(jnp.int32),
         )
 
-    def update_fn(updates, state, params=None):
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args  # accepted, as by every transform of optax
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
         floating_leaves(updates)
-        # A None among the updates (a leaf without gradient) drops the parameter with it.
-        params = jax.tree.map(
-            lambda u, x: None if u is None else x, updates, params, is_leaf=lambda u: u is None
-        )
-        us, treedef = jax.tree.flatten(updates)
-        xs = jax.tree.leaves(params)
+        us, xs = aligned(updates, params), jax.tree.leaves(params)
         ratio = value_at(max_ratio, state.count).astype(jnp.float32)
         parts = assign_blocks(blocks, params)
         if parts:
             outs, measured = _clip_blocks(us, xs, parts, ratio, axis_name)
         else:
-            outs, measured = _clip_block(us, xs, ratio, axis_name)
+            present = [i for i, u in enumerate(us) if u is not None]
+            outs, measured = _clip_block(
+                [us[i] for i in present], [xs[i] for i in present], ratio, axis_name
+            )
         new_state = RelativeClipState(
             count=optax.safe_increment(state.count),
             max_ratio=ratio,
@@ -212,6 +216,6 @@ def clip_by_relative_global_norm(
         if untouched:
             norms = jax.tree.leaves((measured.grad_norm, measured.param_norm))
             return after(sum(norms), updates), new_state
-        return jax.tree.unflatten(treedef, outs), new_state
+        return like_updates(outs, updates), new_state
 
-    return optax.GradientTransformation(init_fn, update_fn)
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -1,6 +1,7 @@
 """How far an update turns the parameters, and what part of a gradient is radial.
 
-A NaN among the arguments gives NaN: only zeros have a stated value.
+A NaN among the arguments gives NaN: only zeros have a stated value. Norms are float32 sums of
+squares: one below 1e-19 counts as 0, one above 1e19 as infinite.
 
 Letters: x parameters, u updates (what is added to x), g gradient at x.
 """
@@ -12,11 +13,14 @@ import optax
 from sibert_jax.optim.blocks import AxisName, norm
 
 
-def _dot(a: list[jax.Array], b: list[jax.Array], axis_name: AxisName) -> jax.Array:
+def _component(
+    us: list[jax.Array], xs: list[jax.Array], x_norm: jax.Array, axis_name: AxisName
+) -> jax.Array:
+    """Return ⟨u, x/‖x‖⟩."""
     total = jnp.zeros([], jnp.float32)
-    for u, x in zip(a, b):
+    for u, x in zip(us, xs):
         total = total + jnp.sum(u.astype(jnp.float32) * x.astype(jnp.float32))
-    return total if axis_name is None else jax.lax.psum(total, axis_name)
+    return (total if axis_name is None else jax.lax.psum(total, axis_name)) / x_norm
 
 
 def rotation(
@@ -47,7 +51,7 @@ def rotation(
     xs, us = jax.tree.leaves(params), jax.tree.leaves(updates)
     param_norm = norm(xs, axis_name)
     safe_norm = jnp.where(param_norm == 0, 1.0, param_norm)
-    radial = _dot(us, xs, axis_name) / safe_norm
+    radial = _component(us, xs, safe_norm, axis_name)
     tangential = norm(
         [
             u.astype(jnp.float32) - (radial / safe_norm) * x.astype(jnp.float32)
@@ -120,9 +124,10 @@ def radial_cosine(
       section 2.
     """
     xs, gs = jax.tree.leaves(params), jax.tree.leaves(grads)
-    product = norm(xs, axis_name) * norm(gs, axis_name)
-    cosine = _dot(xs, gs, axis_name) / jnp.where(product == 0, 1.0, product)
-    return jnp.where(product == 0, 0.0, cosine)
+    x_norm, g_norm = norm(xs, axis_name), norm(gs, axis_name)
+    undefined = (x_norm == 0) | (g_norm == 0)
+    component = _component(gs, xs, jnp.where(undefined, 1.0, x_norm), axis_name)
+    return jnp.where(undefined, 0.0, component / jnp.where(undefined, 1.0, g_norm))
 
 
 def effective_learning_rate(
@@ -148,6 +153,7 @@ def effective_learning_rate(
       Arora, Li, Lyu, *Theoretical Analysis of Auto Rate-Tuning by Batch Normalization*,
       https://arxiv.org/abs/1812.03981.
     """
-    squared = jnp.square(norm(jax.tree.leaves(params), axis_name))
+    param_norm = norm(jax.tree.leaves(params), axis_name)
+    safe_norm = jnp.where(param_norm == 0, 1.0, param_norm)
     eta = jnp.asarray(learning_rate, jnp.float32)
-    return jnp.where(squared == 0, 0.0, eta / jnp.where(squared == 0, 1.0, squared))
+    return jnp.where(param_norm == 0, 0.0, eta / safe_norm / safe_norm)

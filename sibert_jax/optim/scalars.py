@@ -37,7 +37,8 @@ def check_scalar(
     """
     if callable(value) or isinstance(value, jax.Array):
         return
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real | np.ndarray):
+    is_number = isinstance(value, Real) or (isinstance(value, np.ndarray) and value.ndim == 0)
+    if isinstance(value, bool | np.bool_) or not is_number:
         raise ValueError(f"{name} must be a number or a schedule, found {value!r}.")
     number = float(value)
     in_range = (number > minimum if strict else number >= minimum) and (
@@ -47,3 +48,15 @@ def check_scalar(
         bound = f"{'>' if strict else '>='} {minimum:g}"
         upper = "" if below == math.inf else f" and < {below:g}"
         raise ValueError(f"{name} must be {bound}{upper}, found {number:g}.")
+
+
+def check_integer(name: str, value: int, *, minimum: int, below: float = math.inf) -> int:
+    """Return `value` as an int, or raise ValueError unless it is a whole number in the legal range.
+
+    A float that is a whole number counts: 1e6 is one.
+    """
+    whole = isinstance(value, int | float | np.integer | np.floating) and value == value // 1
+    if isinstance(value, bool) or not whole or not minimum <= value < below:
+        upper = "" if below == math.inf else f" and < {below:g}"
+        raise ValueError(f"{name} must be a whole number >= {minimum}{upper}, found {value!r}.")
+    return int(value)

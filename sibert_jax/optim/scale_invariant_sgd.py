@@ -37,7 +37,7 @@ def scale_invariant_sgd(
     *,
     blocks: BlocksOrFn = None,
     axis_name: AxisName = None,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     r"""Train scale-invariant parameters with √C-clipped SGD + weight decay.
 
     .. math::
@@ -50,9 +50,9 @@ def scale_invariant_sgd(
     a parameter.
 
     Stated results: η_t = 0 gives a zero update. λ_t = 0 has no equilibrium to clip at: no clip,
-    plain SGD. Zero gradient, ‖x‖ = 0, NaN and inf as in `clip_by_relative_global_norm`. Rescaling
-    (x, g, η, λ) to (cx, g/c, c²η, λ/c²) with c a power of two rescales the float32 step by c, bit
-    for bit.
+    plain SGD. Zero gradient, ‖x‖ = 0, None, NaN and inf as in `clip_by_relative_global_norm`.
+    Rescaling (x, g, η, λ) to (cx, g/c, c²η, λ/c²) with c a power of two rescales the float32 step
+    by c, bit for bit.
 
     Args:
       learning_rate: η ≥ 0, a number or a schedule of the step.
@@ -97,9 +97,9 @@ def scale_invariant_sgd(
     # optax skips a constant decay of zero; adding 0·x would turn a gradient of −0 into +0.
     no_decay = isinstance(weight_decay, int | float) and weight_decay == 0
 
-    def update_fn(updates, state, params=None):
-        clipped, new_state = clip.update(updates, state, params)
+    def update_fn(updates, state, params=None, **extra_args):
+        clipped, new_state = clip.update(updates, state, params, **extra_args)
         eta, lam = value_at(learning_rate, state.count), value_at(weight_decay, state.count)
         return _decay_and_descend(clipped, params, eta, None if no_decay else lam), new_state
 
-    return optax.GradientTransformation(clip.init, update_fn)
+    return optax.GradientTransformationExtraArgs(clip.init, update_fn)

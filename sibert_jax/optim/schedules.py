@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sibert_jax.optim.scalars import check_scalar
+from sibert_jax.optim.scalars import check_integer, check_scalar
 
 # The paper divides the learning rate by 10 at 600k and at 900k of 1M steps.
 PIECEWISE_MILESTONES = (0.6, 0.9)
@@ -88,8 +88,10 @@ def make_schedule(
     """
     check_scalar("peak_value", peak_value)
     check_scalar("end_value", end_value)
-    check_scalar("num_steps", num_steps, minimum=1)
-    check_scalar("warmup_steps", warmup_steps, below=num_steps)
+    num_steps = check_integer("num_steps", num_steps, minimum=1)
+    warmup_steps = check_integer("warmup_steps", warmup_steps, minimum=0, below=num_steps)
+    if decay_steps is not None:
+        decay_steps = check_integer("decay_steps", decay_steps, minimum=1)
     steps = num_steps - warmup_steps
     makers = {
         "constant": lambda: optax.constant_schedule(peak_value),

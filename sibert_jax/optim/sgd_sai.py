@@ -3,13 +3,21 @@
 Letters: g gradient, s its standard deviation, N its number of entries, a the factor of a tensor.
 """
 
+import functools
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from sibert_jax.optim.blocks import AxisName, floating_leaves, widened
+from sibert_jax.optim.blocks import (
+    AxisName,
+    aligned,
+    floating_leaves,
+    like_updates,
+    power_of_two,
+    widened,
+)
 from sibert_jax.optim.scalars import NO_PARAMS_MSG, check_scalar, value_at
 
 Scaling = Literal["snr", "snr_max_normalised", "sqrt_size"]
@@ -38,21 +46,29 @@ def _sum(x: jax.Array, axis_name: AxisName) -> jax.Array:
     return total if axis_name is None else jax.lax.psum(total, axis_name)
 
 
+def _like_params(leaves: list[jax.Array], params: optax.Params) -> optax.Params:
+    """Return leaves in the structure of `params`."""
+    return jax.tree.unflatten(jax.tree.structure(params), leaves)
+
+
 def gradient_snr(
     g: jax.Array, eps: float = 1e-8, *, ddof: int = 1, axis_name: AxisName = None
 ) -> jax.Array:
-    r"""Return ‖g‖/(s + eps), the signal-to-noise ratio of one gradient tensor.
+    r"""Return ‖g‖/(s + eps·r), the signal-to-noise ratio of one gradient tensor.
 
-    .. math:: s^2 = \frac{1}{N - \mathrm{ddof}} \sum_i (g_i - \bar g)^2
+    .. math:: s^2 = \frac{1}{N - \mathrm{ddof}} \sum_i (g_i - \bar g)^2, \qquad
+      r^2 = \frac{1}{N} \sum_i g_i^2
 
     Without eps and with ddof = 1 it obeys a² = (N−1) + N·ḡ²/s², so a is √(N−1) unless the mean
-    entry is comparable with the spread. One-element tensors and tensors whose gradient is all zero
-    have no spread to compare with: they get √N, the value for a gradient of mean 0. A gradient of
-    equal entries gets ‖g‖/eps, as in the authors' code.
+    entry is comparable with the spread. It does not depend on the scale of g: the authors' code
+    adds eps itself, which is the same to a relative eps/s and shrinks the ratio of gradients
+    with s ≲ eps to nothing. One-element tensors and tensors whose gradient is all zero have no
+    spread to compare with: they get √N, the value for a gradient of mean 0. A gradient of equal
+    entries gets about √N/eps.
 
     Args:
       g: the gradient tensor, any shape and floating dtype.
-      eps: added to s; it makes gradients with s ≲ eps scale dependent.
+      eps: bounds the ratio where the entries do not differ, relative to their root mean square.
       ddof: 1 as in the authors' code, 0 as in the paper.
       axis_name: mesh axes of an enclosing `shard_map` over which g is split.
 
@@ -68,24 +84,27 @@ def gradient_snr(
     wide = g.astype(jnp.float32)
     shards = 1 if axis_name is None else jax.lax.psum(1, axis_name)
     size = g.size * shards
+    if size <= 1:
+        return jnp.float32(size**0.5)
+    largest = jnp.max(jnp.abs(wide))
+    wide = wide / power_of_two(largest if axis_name is None else jax.lax.pmax(largest, axis_name))
     mean = _sum(wide, axis_name) / size
-    variance = _sum(jnp.square(wide - mean), axis_name) / max(size - ddof, 1)
+    spread = jnp.sqrt(_sum(jnp.square(wide - mean), axis_name) / max(size - ddof, 1))
     norm = jnp.sqrt(_sum(jnp.square(wide), axis_name))
-    undefined = (norm == 0) | (size == 1)
-    ratio = norm / jnp.where(undefined, 1.0, jnp.sqrt(variance) + eps)
-    return jnp.where(undefined, jnp.float32(size**0.5), ratio)
+    ratio = norm / jnp.where(norm == 0, 1.0, spread + eps * norm / size**0.5)
+    return jnp.where(norm == 0, jnp.float32(size**0.5), ratio)
 
 
-def _factors(grads, scaling: Scaling, eps: float, axis_name: AxisName):
+def _factors(grads: list[jax.Array], scaling: Scaling, eps: float, axis_name: AxisName):
     if scaling == "sqrt_size":
         shards = 1 if axis_name is None else jax.lax.psum(1, axis_name)
-        return jax.tree.map(lambda g: jnp.float32((g.size * shards) ** 0.5), grads)
+        return [jnp.float32((g.size * shards) ** 0.5) for g in grads]
     ddof = 1 if scaling == "snr" else 0
-    factors = jax.tree.map(lambda g: gradient_snr(g, eps, ddof=ddof, axis_name=axis_name), grads)
-    if scaling == "snr" or not jax.tree.leaves(factors):
+    factors = [gradient_snr(g, eps, ddof=ddof, axis_name=axis_name) for g in grads]
+    if scaling == "snr":
         return factors
-    largest = jnp.max(jnp.stack(jax.tree.leaves(factors)))
-    return jax.tree.map(lambda a: a / largest, factors)
+    largest = functools.reduce(jnp.maximum, factors)
+    return [a / jnp.where(largest > 0, largest, 1.0) for a in factors]
 
 
 def sgd_sai(
@@ -96,11 +115,11 @@ def sgd_sai(
     *,
     scaling: Scaling = "snr",
     axis_name: AxisName = None,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     r"""Scale each tensor's learning rate once, by its first gradient's signal-to-noise ratio.
 
     .. math::
-      a = \|g_1\| / (s(g_1) + \epsilon), \qquad m_1 = g_1, \quad m_t = \mu m_{t-1} + (1-\mu) g_t,
+      a = \|g_1\| / s(g_1), \qquad m_1 = g_1, \quad m_t = \mu m_{t-1} + (1-\mu) g_t,
       \qquad x \leftarrow (1 - \eta\lambda)\, x - \eta\, a\, m_t
 
     The decay is multiplied by η but not by a. The factors are state: measured at the first step,
@@ -111,13 +130,14 @@ def sgd_sai(
 
     Stated results: η = 0 moves nothing but the average, λ = 0 leaves out the decay. A NaN or inf in
     the first gradient of a tensor makes its factor NaN for good, as a later one makes its average:
-    `optax.apply_if_finite` around this transform skips such steps, the first too.
+    `optax.apply_if_finite` around this transform skips such steps, the first too. A leaf whose
+    gradient is None stays as it is, with its average; in the first step it gets √N.
 
     Args:
       learning_rate: η ≥ 0, a number or a schedule of the step.
       momentum: μ in [0, 1).
       weight_decay: λ ≥ 0, multiplied by η, a number or a schedule of the step.
-      eps: ε > 0, added to the standard deviation.
+      eps: ε > 0, bounds the factor of a gradient of equal entries, see `gradient_snr`.
       scaling: `snr`, the authors' code (standard deviation with N−1, no normalisation);
         `snr_max_normalised`, the paper's text (with N, divided by the largest factor);
         `sqrt_size`, the control a = √N. One-element tensors and tensors with a first gradient of
@@ -153,24 +173,29 @@ def sgd_sai(
         raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}, found {scaling!r}.")
 
     def init_fn(params):
-        floating_leaves(params)
+        zeros = [jnp.zeros([], jnp.float32) for _ in floating_leaves(params)]
         return SgdSaiState(
             count=jnp.zeros([], jnp.int32),
             is_measured=jnp.zeros([], jnp.bool_),
-            scale=jax.tree.map(lambda x: jnp.zeros([], jnp.float32), params),
+            # Without leaves one number, which optax.tree.map_params tells from parameters.
+            scale=_like_params(zeros, params) if zeros else jnp.zeros([], jnp.float32),
             momentum=optax.tree.zeros_like(params),
         )
 
-    def update_fn(updates, state, params=None):
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args  # accepted, as by every transform of optax
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
         floating_leaves(updates)
+        gs, xs = aligned(updates, params), jax.tree.leaves(params)
+        if not xs:
+            return updates, state._replace(count=optax.safe_increment(state.count))
         scale = jax.lax.cond(
             state.is_measured,
             lambda grads, scale: scale,
             lambda grads, scale: _factors(grads, scaling, eps, axis_name),
-            updates,
-            state.scale,
+            [jnp.zeros_like(x) if g is None else g for g, x in zip(gs, xs)],
+            jax.tree.leaves(state.scale),
         )
         eta, lam = value_at(learning_rate, state.count), value_at(weight_decay, state.count)
         # The average starts at the first gradient, not at zero.
@@ -185,13 +210,15 @@ def sgd_sai(
             decay, rate = (lam.astype(wide.dtype), eta.astype(wide.dtype))
             return (-rate * (decay * wide + a.astype(m.dtype) * m)).astype(x.dtype)
 
-        average = jax.tree.map(averaged, state.momentum, updates)
+        before = jax.tree.leaves(state.momentum)
+        average = [m if g is None else averaged(m, g) for m, g in zip(before, gs)]
+        steps = [None if g is None else step(m, a, x) for g, m, a, x in zip(gs, average, scale, xs)]
         new_state = SgdSaiState(
             count=optax.safe_increment(state.count),
             is_measured=jnp.ones([], jnp.bool_),
-            scale=scale,
-            momentum=jax.tree.map(lambda m, x: m.astype(x.dtype), average, params),
+            scale=_like_params(scale, params),
+            momentum=_like_params([m.astype(x.dtype) for m, x in zip(average, xs)], params),
         )
-        return jax.tree.map(step, average, scale, params), new_state
+        return like_updates(steps, updates), new_state
 
-    return optax.GradientTransformation(init_fn, update_fn)
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -14,6 +14,7 @@ from sibert_jax.optim.blocks import (
     AxisName,
     BlocksOrFn,
     after,
+    aligned,
     assign_blocks,
     floating_leaves,
     norm,
@@ -75,7 +76,8 @@ def track_rotation(
     .. math:: \angle(x, x+u), \qquad \eta/\|x\|^2, \qquad \langle x, g\rangle/(\|x\|\,\|g\|)
 
     The updates are those of `inner`, bit for bit. Where x = 0 all three are 0, where g = 0 the
-    last. A NaN or inf makes those of its block that it enters NaN.
+    last. A NaN or inf makes those of its block that it enters NaN. A leaf whose gradient or update
+    is None counts for nothing.
 
     Args:
       inner: the whole optimizer, learning rate included: the angle is that of its update.
@@ -132,21 +134,23 @@ def track_rotation(
             raise ValueError(NO_PARAMS_MSG)
         new_updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
         eta = None if learning_rate is None else value_at(learning_rate, state.count)
-        trees = [jax.tree.leaves(tree) for tree in (params, updates, new_updates)]
+        xs = jax.tree.leaves(params)
+        gs, us = aligned(updates, params), aligned(new_updates, params)
+
+        def measured_together(leaves):
+            present = [i for i in leaves if gs[i] is not None and us[i] is not None]
+            members = ([tree[i] for i in present] for tree in (xs, gs, us))
+            return _measure(*members, eta, axis_name)
+
         found = parts(params)
         if found:
-            by_block = {
-                block.name: _measure(
-                    *[[leaves[i] for i in block.leaves] for leaves in trees], eta, axis_name
-                )
-                for block in found
-            }
+            by_block = {block.name: measured_together(block.leaves) for block in found}
             fields = {
                 field: {name: values[field] for name, values in by_block.items()}
                 for field in MEASURED
             }
         else:
-            fields = _measure(*trees, eta, axis_name)
+            fields = measured_together(range(len(xs)))
         count = optax.safe_increment(state.count)
         measured = sum(jnp.abs(value) for value in jax.tree.leaves(fields))
         new_updates = after(measured, new_updates)

@@ -131,3 +131,26 @@ def test_the_equation_is_written_in_the_leaves_names():
     assert found.equation in ("-a - b + c = 0", "a + b - c = 0")
     assert found.degrees == (2, 1)
     assert report.obstruction({"a": True, "b": False, "c": True}).primitive == "output"
+
+
+@pytest.mark.parametrize(
+    ("fn", "repair"),
+    [
+        (lambda w: w + 1e-6, "an added constant does not scale"),
+        (lambda w: jnp.add(w, 1e-6), "an added constant does not scale"),
+        (lambda w: jnp.clip(w, 0.1, 2.0), "an added constant does not scale"),
+        (lambda w: w**0.01 + 1, "an added constant does not scale"),
+        (lambda w: jnp.histogram(w)[1], "`histogram` brings in the constant itself"),
+        (lambda w: jnp.isclose(w, 2 * w), "`isclose` brings in the constant itself"),
+        (lambda w: jax.nn.relu6(w), "`relu6` brings in the constant itself"),
+        (lambda w: jax.nn.hard_tanh(w), "`hard_tanh` brings in the constant itself"),
+        (lambda w: jax.nn.standardize(w), "`standardize` brings in the constant itself"),
+        (lambda w: jax.scipy.special.logit(w), "`logit` brings in the constant itself"),
+        (lambda w: jnp.where(w > 0.1, 1, 2), "compare tensors of one degree"),
+        (lambda w: jnp.digitize(w, jnp.arange(3.0)), "compare tensors of one degree"),
+        (lambda w: jnp.searchsorted(jnp.arange(3.0), w), "compare tensors of one degree"),
+        (lambda w: jnp.interp(w, jnp.arange(3.0), jnp.arange(3.0)), "compare tensors of one"),
+    ],
+)
+def test_the_advice_fits_what_the_line_does(fn, repair):
+    assert repair in analyse(fn, jnp.array([0.2, 0.3, 0.4])).obstruction().repair

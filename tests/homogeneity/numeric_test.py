@@ -96,6 +96,46 @@ def test_a_power_of_two_rounds_nothing(c):
     assert rescaling_error(angle, X, c=c, mask={"a": True, "b": False}) == 0
 
 
+def layer_norm(p):
+    h = jnp.linspace(-1, 1, 32, dtype=p["w"].dtype).reshape(4, 8) @ p["w"]
+    h = h - jnp.mean(h, -1, keepdims=True)
+    return h / jnp.sqrt(jnp.mean(h**2, -1, keepdims=True) + 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_where_everything_is_invariant_everything_is_found(size, dtype):
+    """All derivatives are rounding errors, whatever the size of the output."""
+    w = jax.random.normal(jax.random.key(1), (8, 16), dtype)
+    params = {"w": w, "v": jnp.arange(1.0, 5.0)}
+
+    def fn(p):
+        ratio = jnp.log(p["v"]) - jnp.log(p["v"][::-1])
+        return size * layer_norm({"w": p["w"]}), size * ratio
+
+    found = unproven_symmetries(fn, params)
+    assert sorted(found, key=str) == [{"v": 1}, {"w": 1}]
+
+
+def test_an_output_that_is_small_beside_another_counts():
+    """1e6·log(v) hides in size, not in kind, that w·log(v/u) reacts to w."""
+
+    def fn(p):
+        ratio = jnp.log(p["u"]) - jnp.log(p["v"])
+        return 1e6 * ratio, 1e-3 * p["w"] * ratio
+
+    params = {name: jnp.array([2.0, 3.0]) * k for k, name in enumerate("uvw", start=1)}
+    assert unproven_symmetries(fn, params) == [{"u": 1, "v": 1}]
+
+
+def test_places_and_complex_numbers_have_symmetries_too():
+    w = jnp.array([1.0, 3.0, 2.0])
+    assert unproven_symmetries(lambda w: jnp.argmax(jnp.log(w)), w) == [{"params": 1}]
+    assert unproven_symmetries(
+        lambda w: jnp.exp(jax.lax.complex(w * 0, jnp.log(w) - jnp.log(w[0]))), w
+    ) == [{"params": 1}]
+
+
 def test_unproven_symmetries_extend_the_proven_ones():
     def fn(p):
         return jnp.log(p["a"][0] ** 2) - 4 * jnp.log(p["b"][1]) + jnp.sum(p["c"])

@@ -1,9 +1,12 @@
 """Bases, blocks, labels, tables: what a report says of a function whose answer is known."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -147,3 +150,29 @@ def test_blocks_are_found_among_very_many_subsets():
     blocks = find_blocks([Degree(form) for form in forms], list(range(61)))
     assert [len(block) for block in blocks] == [31]
     assert all((1 + 2 * i in blocks[0]) != (2 + 2 * i in blocks[0]) for i in range(30))
+
+
+class Attention(NamedTuple):
+    query: jax.Array
+    key: jax.Array
+    value: jax.Array
+
+
+def attention_scores(p):
+    query, key, value = p["attention"]
+    return jnp.sum(query * key * value) / jnp.sum(query * value)
+
+
+def test_a_field_called_value_is_a_leaf_as_any_other():
+    params = {"attention": Attention(*(jnp.ones(3) for _ in range(3)))}
+    report = analyse(attention_scores, params)
+    assert report.names == ["attention/query", "attention/key", "attention/value"]
+    assert report.symmetries() == [{"attention/query": 1}, {"attention/value": 1}]
+    labels = report.block_labels()["attention"]
+    assert labels.key == "not_invariant"
+    assert labels.query != labels.value
+
+
+def test_a_box_adds_nothing_to_the_name_of_its_leaf():
+    params = nnx.State({"dense": {"value": nnx.Param(jnp.ones(3)), "bias": nnx.Param(jnp.ones(3))}})
+    assert analyse(lambda p: p["dense"]["bias"][...], params).names == ["dense/bias", "dense/value"]

@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from sibert_jax.homogeneity import analyse
+from sibert_jax.homogeneity import analyse, rescaling_error
 
 KEY = jax.random.key(1)
 X = jax.random.normal(KEY, (4, 4)) + 0.3
@@ -210,6 +210,18 @@ ONE = {
     "quantile": (lambda x, y: jnp.quantile(x, 0.3), (1, 0), []),
     "histogram of data": (lambda x, y: jnp.bincount(jnp.argsort(y[0]), x[0], length=4), (1, 0), []),
     "stop gradient": (lambda x, y: lax.stop_gradient(x) * y, (1, 1), []),
+    "hypotenuse": (lambda x, y: jnp.hypot(x, y), (1, 0), [(1, -1)]),
+    "hypotenuse of zeros and others": (
+        lambda x, y: jnp.hypot(jnp.maximum(x, 0), jnp.where(y > 0, jax.nn.relu(-x), 0)),
+        (1, 0),
+        [],
+    ),
+    "copied sign": (lambda x, y: jnp.copysign(x, y), (1, 0), []),
+    "sign bit": (lambda x, y: jnp.signbit(x), (0, 0), []),
+    "NaN to zero": (lambda x, y: jnp.nan_to_num(x), (1, 0), []),
+    "NaN to one": (lambda x, y: jnp.nan_to_num(x, nan=1.0), (1, 0), [(1, 0)]),
+    "histogram": (lambda x, y: jnp.histogram(x / jnp.max(x))[0], (0, 0), []),
+    "digitize": (lambda x, y: jnp.digitize(x, jnp.sort(y[0])), (0, 0), [(1, -1)]),
     "checkpoint name": (lambda x, y: checkpoint_name(x, "a"), (1, 0), []),
     "optimization barrier": (lambda x, y: lax.optimization_barrier((x, y))[1], (0, 1), []),
     "reduced precision": (lambda x, y: lax.reduce_precision(x * 256, 8, 7), (1, 0), []),
@@ -242,11 +254,37 @@ def test_the_degree_is_that_derived_by_hand_and_holds_numerically(name, certify)
     assert report.unknown_primitives() == []
 
 
+@pytest.mark.parametrize("power", [0.3, 1 / 3, 1.7, -2.5, 0.5])
+def test_a_power_in_float32_is_the_simplest_fraction_that_is_rounded_to_it(power):
+    degree = analyse(lambda x: x**power, jnp.ones(3)).degree()
+    assert degree == Fraction(power).limit_denominator(10)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("power", [0.3, 1 / 3, 1.7, -2.5, 0.5])
+def test_a_power_in_low_precision_is_the_number_that_it_is_rounded_to(power, dtype):
+    degree = analyse(lambda x: x ** dtype(power), jnp.ones(3, dtype)).degree()
+    assert degree == Fraction(float(dtype(power)))
+
+
+def l3_direction(w):
+    return w / jnp.sum(jnp.abs(w) ** 3) ** (1 / 3)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-def test_a_rounded_power_is_the_simplest_fraction(dtype):
-    for power in (0.3, 1 / 3, 1.7, -2.5):
-        found = analyse(lambda x: x ** dtype(power), jnp.ones(3, dtype)).degree()  # noqa: B023
-        assert found == Fraction(power).limit_denominator(10)
+def test_a_root_is_certified_only_where_its_rounded_exponent_cancels_a_cube(dtype):
+    """1 - 3·171/512 = -1/512 in bfloat16: it shows at c = 2²⁰, but for rounding not in float32."""
+    w = jnp.array([0.5, 1.0, 1.5], dtype)
+    obstruction = analyse(l3_direction, w).obstruction()
+    assert (obstruction is None) == (dtype == jnp.float32)
+    if obstruction is None:
+        assert rescaling_error(l3_direction, w, c=2.0**20) < 2e-6
+        return
+    assert "take this root in float32" in obstruction.repair
+    if dtype == jnp.bfloat16:
+        assert rescaling_error(l3_direction, w, c=2.0**20) > 0.02
+    through_float32 = analyse(lambda w: l3_direction(w.astype(jnp.float32)), w)
+    assert through_float32.is_invariant()
 
 
 def test_an_unknown_primitive_requires_degree_zero_and_is_reported():

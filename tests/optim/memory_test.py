@@ -70,3 +70,8 @@ def test_measuring_copies_no_parameter(make):
     """All sums are taken before x is overwritten in place."""
     text = compiled(make(optax.sgd(1.0))).as_text()
     assert " copy(" not in text
+
+
+def test_the_sphere_reads_the_updates_once_more_for_their_largest_entry():
+    passes = compiled(hyperball(optax.sgd(1.0), 1e-3)).cost_analysis()["bytes accessed"] / SIZE
+    assert passes < 10.1

@@ -91,3 +91,25 @@ def test_radial_cosine_is_the_cosine():
 def test_effective_learning_rate_divides_by_the_squared_norm(eta):
     params = {"a": jnp.array([3.0]), "b": jnp.array([[4.0]], jnp.bfloat16)}
     np.testing.assert_allclose(effective_learning_rate(eta, params), 0.02, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_u"), [(1e-15, 1e-17), (1e15, 1e18), (1e-15, 1e15), (1, 1e-17)]
+)
+def test_products_of_norms_may_lie_beyond_float32(of_x, of_u):
+    """Against float64: the norms are within 1e-19 ... 1e19, their products and squares not."""
+    rng = np.random.default_rng(3)
+    x, u = of_x * rng.normal(size=8), of_u * rng.normal(size=8)
+    arrays = jnp.asarray(x, jnp.float32), jnp.asarray(u, jnp.float32)
+    cosine = x @ u / np.linalg.norm(x) / np.linalg.norm(u)
+    np.testing.assert_allclose(radial_cosine(*arrays), cosine, rtol=1e-5)
+    tangential = np.linalg.norm(u - x @ u / (x @ x) * x)
+    angle = np.arctan2(tangential, np.linalg.norm(x) + cosine * np.linalg.norm(u))
+    np.testing.assert_allclose(rotation(*arrays), angle, rtol=1e-5)
+
+
+def test_the_effective_learning_rate_of_small_parameters_is_large():
+    np.testing.assert_allclose(
+        effective_learning_rate(1e-20, jnp.full(4, 1e-17)), 2.5e13, rtol=1e-5
+    )
+    assert effective_learning_rate(1.0, jnp.full(4, 1e-18)) > 1e34

@@ -87,6 +87,19 @@ def test_the_ratio_is_a_matter_of_size_and_mean(seed, size, mean, spread):
     assert a >= np.sqrt(size - 1) * (1 - 1e-5)
 
 
+@pytest.mark.parametrize("ddof", [0, 1])
+@pytest.mark.parametrize("scale", [1e-36, 1e-22, 1e-10, 1e-6, 1.0, 1e10, 1e37])
+def test_the_ratio_does_not_depend_on_the_scale(scale, ddof):
+    g = np.random.default_rng(0).normal(size=64) + 0.3
+    found = gradient_snr(jnp.asarray(scale * g, jnp.float32), ddof=ddof)
+    np.testing.assert_allclose(found, published_snr(g, ddof), rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_equal_entries_have_a_large_and_finite_ratio(scale):
+    assert 1e6 < gradient_snr(jnp.full(4, scale, jnp.float32)) <= 2.1e8
+
+
 def test_sqrt_size_needs_no_gradient():
     params = as_float32(random_tree(0))
     tx = sgd_sai(scaling="sqrt_size")

@@ -7,9 +7,20 @@ import functools
 import jax
 from jax.extend import core
 
+from sibert_jax.homogeneity import source
+from sibert_jax.homogeneity.degree import ZERO
 from sibert_jax.homogeneity.registry import KERNEL_RULES, higher_order
 
 _BODY = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
+
+
+# Functions of JAX whose code hides a degree that is certain: they read the bits of a sign, or put
+# the largest number where there was an infinity. By name and number of operands.
+_LIBRARY_RULES = {
+    ("signbit", 1): lambda step, x: ZERO,
+    ("copysign", 2): lambda step, x, sign: x,
+    ("nan_to_num", 1): lambda step, x: x,
+}
 
 
 @higher_order(
@@ -19,6 +30,11 @@ _BODY = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
 )  # fmt: skip
 def call(step, *operands):
     """Enter the called function; a custom derivative rule does not change the value."""
+    library_rule = _LIBRARY_RULES.get((source.library_function(step.eqn), len(operands)))
+    if library_rule is not None:
+        outputs = step.interpreter.mixed_outputs(step, library_rule, list(operands))
+        step.interpreter.record(step, outputs, list(operands))
+        return outputs
     body = next(step.params[name] for name in _BODY if name in step.params)
     calls = (*step.site.calls, step.eqn)
     if isinstance(body, core.ClosedJaxpr):

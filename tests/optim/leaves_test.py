@@ -1,0 +1,356 @@
+"""What leaves may be called, and what happens where one is empty, None or without a label.
+
+Every transform of this package but PSGD; those that wrap another one wrap momentum SGD.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from sibert_jax.optim import (
+    ROWS,
+    clip_by_relative_global_norm,
+    hyperball,
+    partition_by_invariance,
+    scale_invariant_sgd,
+    sgd_sai,
+    track_rotation,
+)
+
+MOMENTUM = optax.sgd(0.1, momentum=0.9)
+
+
+def each_its_own(tree):
+    structure = jax.tree.structure(tree)
+    return jax.tree.unflatten(structure, [f"block {i}" for i in range(structure.num_leaves)])
+
+
+def by_rows(tree):
+    return jax.tree.map(lambda _: ROWS, tree)
+
+
+def all_but_the_last(tree):
+    structure = jax.tree.structure(tree)
+    return jax.tree.unflatten(structure, [True] * (structure.num_leaves - 1) + [False])
+
+
+TRANSFORMS = {
+    "clip": clip_by_relative_global_norm(0.1),
+    "clip by labels": clip_by_relative_global_norm(0.1, blocks=each_its_own),
+    "clip by rows": clip_by_relative_global_norm(0.1, blocks=by_rows),
+    "scale_invariant_sgd": scale_invariant_sgd(0.1, 0.1),
+    "scale_invariant_sgd without clip": scale_invariant_sgd(0.1, 0.1, None),
+    "scale_invariant_sgd by labels": scale_invariant_sgd(0.1, 0.1, blocks=each_its_own),
+    "sgd_sai": sgd_sai(),
+    "sgd_sai of the paper": sgd_sai(scaling="snr_max_normalised"),
+    "sgd_sai by size": sgd_sai(scaling="sqrt_size"),
+    "hyperball": hyperball(optax.sgd(1.0), 0.1),
+    "hyperball by rows": hyperball(optax.sgd(1.0), 0.1, blocks=by_rows),
+    "track_rotation": track_rotation(optax.sgd(0.1)),
+    "track_rotation by labels": track_rotation(optax.sgd(0.1), 0.1, blocks=each_its_own),
+    "partition": partition_by_invariance(
+        scale_invariant_sgd(0.1, 0.1), optax.sgd(0.1), all_but_the_last
+    ),
+}
+every_transform = pytest.mark.parametrize("name", TRANSFORMS)
+
+
+def leaves_of(seed, count=3):
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.normal(size=(2 + i, 3)), jnp.float32) for i in range(count)]
+
+
+def step(tx, make):
+    """Take a step on trees that `make` builds of three leaves; return the updates and the state."""
+    params = make(*leaves_of(0))
+    return tx.update(make(*leaves_of(1)), tx.init(params), params)
+
+
+class Attention(NamedTuple):
+    query: jax.Array
+    key: jax.Array
+    value: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Entry:
+    value: jax.Array
+    name: jax.Array
+    key: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Indexed:
+    idx: jax.Array
+    params: jax.Array
+    value: jax.Array | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Box:
+    value: jax.Array
+
+
+TREES = {
+    "query, key, value": lambda a, b, c: {"attention": Attention(a, b, c)},
+    "fields": lambda a, b, c: {"x": Entry(a, b, c)},
+    "a field without leaf": lambda a, b, c: [Indexed(a, b), c],
+    "boxes": lambda a, b, c: {"a": Box(a), "b": Box(b), "c": Box({"value": c})},
+    "keys": lambda a, b, c: {"params": {"idx": a, "value": b}, "value": {"value": c}},
+    "variables": lambda a, b, c: nnx.State({"p": {"k": nnx.Param(a), "l": nnx.Param(b)},
+                                            "q": nnx.Param(c)}),
+    "a slash": lambda a, b, c: {"a": {"b": {"c": a}, "b/c": b}, "a/b/c": c},
+    "positions": lambda a, b, c: [a, (b, c)],
+}  # fmt: skip
+
+
+def plain(a, b, c):
+    return {"a": a, "b": b, "c": c}
+
+
+def numbers(tree):
+    return jax.tree.leaves(tree)
+
+
+@every_transform
+def test_names_and_nodes_of_leaves_change_nothing(name):
+    tx = TRANSFORMS[name]
+    wanted, wanted_state = step(tx, plain)
+    for tree in TREES.values():
+        updates, state = step(tx, tree)
+        jax.tree.map(np.testing.assert_array_equal, updates, tree(*wanted.values()))
+        assert len(numbers(state)) == len(numbers(wanted_state))
+
+
+@pytest.mark.parametrize(
+    ("tree", "names"),
+    [
+        ("query, key, value", ["attention/query", "attention/key", "attention/value"]),
+        ("boxes", ["a", "b", "c/value"]),
+        ("variables", ["p/k", "p/l", "q"]),
+        ("a slash", ["['a']['b']['c']", "['a']['b/c']", "['a/b/c']"]),
+    ],
+)
+def test_a_block_is_called_by_the_path_of_its_leaf(tree, names):
+    state = hyperball(optax.sgd(1.0), 0.1).init(TREES[tree](*leaves_of(0)))
+    assert sorted(state.radius) == sorted(names)
+
+
+@every_transform
+def test_parameters_may_be_boxed_in_init_and_bare_in_update(name):
+    """As Flax's optimizers call them."""
+    tx = TRANSFORMS[name]
+    params = plain(*leaves_of(0))
+    state = nnx.as_pure(tx.init(jax.tree.map(nnx.Param, params)))
+    updates, _ = tx.update(plain(*leaves_of(1)), state, params)
+    wanted, _ = tx.update(plain(*leaves_of(1)), tx.init(params), params)
+    jax.tree.map(np.testing.assert_array_equal, updates, wanted)
+
+
+@every_transform
+def test_a_leaf_without_gradient_stays_and_counts_for_nothing(name):
+    """What optax.sgd does: the update is None, and the others are as if it were not there."""
+    tx, params = TRANSFORMS[name], plain(*leaves_of(0))
+    update = jax.jit(tx.update)
+    grads = plain(*leaves_of(1)) | {"a": None}
+    first = tx.init(params)
+    updates, state = update(grads, first, params)
+    again, state = update(grads, state, params)
+    assert updates["a"] is None
+    assert again["a"] is None
+    assert jax.tree.structure(state) == jax.tree.structure(first)
+    assert not any(np.any(np.isnan(x)) for x in numbers((updates, state)))
+    without = {k: params[k] for k in "bc"}
+    if name == "sgd_sai of the paper":  # divided by the largest factor, of all tensors
+        return
+    wanted, _ = tx.update({k: grads[k] for k in "bc"}, tx.init(without), without)
+    np.testing.assert_allclose(updates["b"], wanted["b"], rtol=1e-5)
+    np.testing.assert_allclose(updates["c"], wanted["c"], rtol=1e-5)
+
+
+@every_transform
+def test_none_may_stand_for_a_subtree_and_for_everything(name):
+    tx = TRANSFORMS[name]
+
+    def tree(a, b, c):
+        return {"n": {"a": a, "b": b}, "c": c}
+
+    params = tree(*leaves_of(0))
+    state = tx.init(params)
+    updates, after = tx.update({"n": None, "c": leaves_of(1)[2]}, state, params)
+    assert not numbers(updates["n"])
+    assert np.all(np.isfinite(updates["c"]))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    updates, after = tx.update(tree(None, None, None), state, params)
+    assert not numbers(updates)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
+def test_the_norms_are_those_of_the_leaves_with_a_gradient():
+    params, grads = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([0.0, 4.0])}, {"b": jnp.ones(2)}
+    _, alone = _tracked({"b": params["b"]}, grads)
+    _, state = _tracked(params, {"a": None, **grads})
+    assert state.param_norm == alone.param_norm == 4.0
+    np.testing.assert_array_equal(state.rotation, alone.rotation)
+    np.testing.assert_array_equal(state.radial_cosine, alone.radial_cosine)
+
+
+def _tracked(params, grads):
+    tx = track_rotation(optax.sgd(0.1), 0.1)
+    return tx.update(grads, tx.init(params), params)
+
+
+def test_the_moving_leaves_of_a_block_keep_their_joint_norm():
+    params = plain(*leaves_of(0))
+    tx = hyperball(optax.sgd(1.0), 0.2, blocks=lambda tree: jax.tree.map(lambda _: "all", tree))
+    updates, _ = tx.update(plain(*leaves_of(1)) | {"a": None}, tx.init(params), params)
+    before = {k: params[k] for k in "bc"}
+    after = {k: params[k] + updates[k] for k in "bc"}
+    np.testing.assert_allclose(optax.tree.norm(after), optax.tree.norm(before), rtol=1e-6)
+    assert optax.tree.norm({k: updates[k] for k in "bc"}) > 0.1
+
+
+def test_sgd_sai_keeps_the_average_of_a_leaf_without_gradient():
+    params, grads = plain(*leaves_of(0)), plain(*leaves_of(1))
+    tx = sgd_sai()
+    _, state = tx.update(grads, tx.init(params), params)
+    _, after = tx.update(grads | {"a": None}, state, params)
+    np.testing.assert_array_equal(after.momentum["a"], state.momentum["a"])
+    np.testing.assert_array_equal(after.scale["a"], state.scale["a"])
+
+
+@every_transform
+def test_leaves_without_entries_change_nothing(name):
+    tx = TRANSFORMS[name]
+    empty = {"0": jnp.zeros((0, 3)), "1": jnp.zeros((3, 0))}
+    updates, state = step(tx, lambda *leaves: empty | plain(*leaves))
+    assert not any(np.any(np.isnan(x)) for x in numbers((updates, state)))
+    wanted, _ = step(tx, plain)
+    assert updates.pop("0").shape == (0, 3)
+    assert updates.pop("1").shape == (3, 0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), updates, wanted)
+
+
+@every_transform
+def test_a_tree_of_empty_leaves_only_is_no_error(name):
+    tx = TRANSFORMS[name]
+    params = {"a": jnp.zeros((0, 3)), "b": jnp.zeros((2, 0))}
+    updates, state = tx.update(params, tx.init(params), params)
+    assert not any(np.any(np.isnan(x)) for x in numbers((updates, state)))
+
+
+@every_transform
+def test_updates_of_another_structure_are_refused_in_one_sentence(name):
+    tx = TRANSFORMS[name]
+    params = plain(*leaves_of(0))
+    with pytest.raises(ValueError, match="do not have the structure of the parameters"):
+        tx.update({"a": params["a"]}, tx.init(params), params)
+
+
+@every_transform
+def test_extra_arguments_are_accepted(name):
+    tx = TRANSFORMS[name]
+    params, grads = plain(*leaves_of(0)), plain(*leaves_of(1))
+    chained = optax.chain(tx, optax.scale(1.0))
+    for outer in (tx, chained):
+        assert isinstance(outer, optax.GradientTransformationExtraArgs)
+        updates, _ = outer.update(grads, outer.init(params), params, value=1.0, loss_fn=None)
+        wanted, _ = outer.update(grads, outer.init(params), params)
+        jax.tree.map(np.testing.assert_array_equal, updates, wanted)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda inner: hyperball(inner, 0.1),
+        lambda inner: track_rotation(inner),
+        lambda inner: partition_by_invariance(inner, optax.sgd(0.1), all_but_the_last),
+        lambda inner: partition_by_invariance(optax.sgd(0.1), inner, all_but_the_last),
+    ],
+)
+def test_extra_arguments_reach_the_inner_transform_divided_as_the_gradients_are(wrap):
+    seen = []
+
+    def update(updates, state, params=None, **extra_args):
+        seen.append(extra_args | {"structure": jax.tree.structure(updates)})
+        return updates, state
+
+    inner = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    tx = wrap(inner)
+    params, grads = plain(*leaves_of(0)), plain(*leaves_of(1))
+    tx.update(grads, tx.init(params), params, value=3.0, vector=plain(*leaves_of(2)))
+    (found,) = seen
+    assert found["value"] == 3.0
+    assert jax.tree.structure(found["vector"]) == found["structure"]
+
+
+@pytest.mark.parametrize(
+    ("tx", "copies"),
+    [
+        (clip_by_relative_global_norm(0.1, blocks={"a": "x", "b": "x", "c": ROWS}), 0),
+        (scale_invariant_sgd(0.1, 0.1, blocks=each_its_own), 0),
+        (scale_invariant_sgd(0.1, 0.1, blocks=lambda p: {k: k for k in p}), 0),
+        (sgd_sai(), 1),
+        (hyperball(optax.adam(1.0), 0.1), 2),
+        (hyperball(MOMENTUM, 0.1, blocks=lambda p: dict.fromkeys(p, ROWS)), 1),
+        (track_rotation(MOMENTUM), 1),
+        (track_rotation(MOMENTUM, blocks=lambda p: {k: k for k in p}), 1),
+        (partition_by_invariance(sgd_sai(), MOMENTUM, lambda p: {k: k == "a" for k in p}), 1),
+        (optax.chain(hyperball(MOMENTUM, 0.1), optax.scale(1.0)), 1),
+    ],
+)
+def test_map_params_finds_what_is_shaped_like_the_parameters(tx, copies):
+    """So that a state is sharded as its parameters are, and its numbers are on every device."""
+    params = plain(*leaves_of(0))
+    state = tx.init(params)
+    shapes = sorted(x.shape for x in params.values())
+    marked = optax.tree.map_params(tx, lambda x: -x - 1, state)
+    changed = [
+        a.shape
+        for a, b in zip(numbers(state), numbers(marked), strict=True)
+        if not np.array_equal(a, b)
+    ]
+    assert sorted(changed) == sorted(shapes * copies)
+    others = optax.tree.map_params(
+        tx, lambda x: None, state, transform_non_params=lambda number: "on every device"
+    )
+    assert set(numbers(others)) == {"on every device"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"a": 1, "b": "1", "c": 2}, "block labels 1 and '1' are both written 1"),
+        ({"a": True, "b": "True", "c": 2}, "block labels True and 'True' are both written True"),
+        ({"a": ("x", 0), "b": "x", "c": "x"}, "leaf a has more than one block label"),
+        ({"a": 1.0, "b": "x", "c": "x"}, "leaf a has the block label 1.0"),
+        ({"a": None, "b": "x", "c": "x"}, "leaf a has no block label"),
+        ({"a": "b", "b": ROWS, "c": "x"}, "'b' is also the path of a leaf under ROWS"),
+    ],
+)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda labels: clip_by_relative_global_norm(0.1, blocks=labels),
+        lambda labels: hyperball(optax.sgd(1.0), 0.1, blocks=labels),
+    ],
+)
+def test_labels_that_would_merge_or_mean_nothing_are_refused(make, labels, message):
+    with pytest.raises(ValueError, match=message):
+        make(labels).init(plain(*leaves_of(0)))
+
+
+def test_labels_of_any_allowed_kind_are_kept_apart():
+    params = plain(*leaves_of(0))
+    for labels in ({"a": 0, "b": False, "c": "x"}, {"a": np.int32(2), "b": 1, "c": True}):
+        state = clip_by_relative_global_norm(0.1, blocks=labels).init(params)
+        assert len(state.ratio) == 3
