@@ -5,6 +5,7 @@ text, small GLUE and SQuAD files, a small BERT. Sizes and lengths of runs are ma
 """
 
 import contextlib
+import io
 import json
 import lzma
 import pathlib
@@ -13,6 +14,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 
 import jax
@@ -21,6 +23,7 @@ from absl import logging
 
 from sibert_jax import command
 from sibert_jax.__main__ import COMMANDS
+from sibert_jax.homogeneity import registry
 from sibert_jax.interop import hugging_face
 from sibert_jax.main import main as train
 from sibert_jax.model import Encoder, ModelConfig
@@ -29,7 +32,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {path.name: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 # Commands that other tests run, as they need several processes, compilers or minutes.
 ELSEWHERE = {
-    "make ": "the two commands of CI",
+    "make ": "CI, and demo() below",
     "pip install": "tests/install_test.py",
     "export GLIBC": "a setting of the shell",
     "python -m benchmarks": "tests/benchmarks/docs_test.py",
@@ -66,6 +69,8 @@ FINETUNING = {
     "train.compilation_cache_dir": "",
 }
 SQUAD = {"data.cache_dir": "cache", "task.max_query_len": 12, "task.doc_stride": 16}
+TEXT = {"data.source": "text", "data.path": "text/*.txt"}  # gathered in no time
+SLOW = ("finetuning.md", "performance.md", "--config=sibert_large", "runs/demo")
 SMALLER = {"1000": "1", "2000": "2", "--profile=1:3": "--profile=0:1"}  # steps that a page names
 
 
@@ -76,18 +81,37 @@ def blocks(page: pathlib.Path, language: str) -> list[str]:
 
 def commands(page: pathlib.Path) -> list[str]:
     lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
-    plain = (re.sub(r"(^|\s)#.*", "", line).strip() for line in lines)
+    plain = [re.sub(r"(^|\s)#.*", "", line).strip() for line in lines]
+    if "make demo" in plain:
+        plain += demo()
     return [line for line in plain if line and not any(part in line for part in ELSEWHERE)]
 
 
+def demo() -> list[str]:
+    """What `make demo` runs once everything is set up."""
+    make = ["make", "-n", "-o", ".venv/installed", "demo"]
+    done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [line.removeprefix(".venv/bin/") for line in done.stdout.splitlines()]
+    return [line for line in lines if line.startswith("python ")]
+
+
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if blocks(page, "python")])
-def test_the_blocks_of_code_run_one_after_another(name, tmp_path, monkeypatch, capsys):
+def test_the_blocks_of_code_run_and_print_what_follows_them(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    with as_users_have_it():
-        for block in blocks(PAGES[name], "python"):
-            exec(compile(block, name, "exec"), names)
-    assert "print" not in "".join(blocks(PAGES[name], "python")) or capsys.readouterr().out
+    monkeypatch.setattr(registry, "RULES", dict(registry.RULES))  # a page declares rules
+    found = re.findall(
+        r"^```(\w*)\n(.*?)^```", PAGES[name].read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    names, printed = {}, None
+    for language, block in found:
+        if language == "python":
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output), as_users_have_it():
+                exec(compile(block, name, "exec"), names)
+            printed = output.getvalue()
+        elif language == "text" and printed:
+            assert printed == block
+            printed = None
 
 
 @contextlib.contextmanager
@@ -197,6 +221,7 @@ def overrides(words: list[str]) -> list[str]:
     (config,) = [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
     values = FINETUNING if re.match("glue|mnli|squad", config) else PRETRAINING
     values = values | (SQUAD if config.startswith("squad") else {})
+    values = values | (TEXT if config == "demo" else {})
     return [f"--config.{key}={value}" for key, value in values.items()]
 
 
@@ -228,11 +253,23 @@ def missing_runs(lines: list[str]) -> list[str]:
     return missing
 
 
-@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if commands(page)])
-def test_the_commands_run_one_after_another(name, folder_of, monkeypatch, unchanged):
+def cases() -> list:
+    """Pages with commands; the longer ones, and the longer commands, by themselves."""
+    found = []
+    for name, page in PAGES.items():
+        lines = commands(page)
+        slow = [line for line in lines if name in SLOW or any(part in line for part in SLOW)]
+        if fast := [line for line in lines if line not in slow]:
+            found.append(pytest.param(fast, id=name))
+        if slow:
+            found.append(pytest.param(slow, id=f"slow {name}", marks=pytest.mark.slow))
+    return found
+
+
+@pytest.mark.parametrize("lines", cases())
+def test_the_commands_run_one_after_another(lines, folder_of, monkeypatch, unchanged):
     folder = folder_of()
     monkeypatch.chdir(folder)
-    lines = commands(PAGES[name])
     for directory in missing_runs(lines):
         words = ["--config=mini", f"--workdir={directory}", "--config.data.path=text/*.txt"]
         with as_users_have_it():

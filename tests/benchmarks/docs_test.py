@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from benchmarks import __main__ as command
-from tests.docs_test import TINY
+from tests.docs_test import PRETRAINING
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
-BENCH, TRACE, LARGE_PAGES, REMAT = re.findall(
+BENCH, _, LARGE_PAGES, REMAT = re.findall(
     r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL
 )
 
@@ -46,25 +46,9 @@ def test_large_pages_are_what_the_documented_setting_gives_and_make_sets():
 
 
 @pytest.mark.slow
-def test_the_traced_run_writes_its_trace(tmp_path):
-    text = tmp_path / "text.txt"
-    paragraph = "Every sentence here is about the number {} and about what comes after it. " * 8
-    text.write_text("\n\n".join(paragraph.format(i) for i in range(400)))
-    words = shlex.split(TRACE.replace("runs/", f"{tmp_path}/"))
-    tiny = TINY | {"data.path": text, "data.cache_dir": tmp_path / "cache"}
-    words += [f"--config.{key}={value}" for key, value in tiny.items()]
-    done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "traced steps 1:3" in done.stderr
-    assert list(tmp_path.glob("traced/profile/plugins/profile/*/*.trace.json.gz"))
-
-
-@pytest.mark.slow
 def test_the_command_that_says_what_recomputing_saves_prints_its_table():
     words = shlex.split(REMAT.replace("\\\n", " "))
-    words += [f"--config.{key}={value}" for key, value in TINY.items()]
+    words += [f"--config.{key}={value}" for key, value in PRETRAINING.items()]
     done = subprocess.run(
         [sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -3,7 +3,6 @@
 import json
 import pathlib
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from sibert_jax.checkpoint.__main__ import main
 from tests.checkpoint.conftest import make_state
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGE = (ROOT / "docs/checkpoints.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -137,20 +135,6 @@ def test_what_is_wrong_is_one_sentence(call, workdir, monkeypatch, arguments, me
     assert (status, out) == (2, "")
     assert re.fullmatch(r"error: [^\n]+\n", err)
     assert message.format(run=workdir) in err
-
-
-def test_every_command_of_the_page_runs(call, two, tmp_path, monkeypatch):
-    shutil.copytree(two, tmp_path / "runs/mine")
-    monkeypatch.chdir(tmp_path)
-    blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL))
-    lines = [line.split("#")[0] for line in blocks.splitlines()]
-    commands = [shlex.split(line) for line in lines if line.startswith("python -m sibert_jax.ch")]
-    assert {words[3] for words in commands} == {"list", "verify", "show", "diff", "export"}
-    for words in commands:
-        words = [word.replace("000", "") for word in words[3:]]  # steps 1000 and 2000 are 1, 2 here
-        status, out, err = call(*words)
-        assert (status, err) == (0, ""), words
-        assert out
 
 
 def test_a_corrupt_file_prints_no_traceback(workdir):

@@ -9,7 +9,7 @@ import pytest
 
 from sibert_jax.train import build
 from sibert_jax.train.config_file import load_config
-from tests.docs_test import TINY
+from tests.docs_test import PRETRAINING, TEXT
 from tests.train.processes import ROOT, free_port
 
 PAGE = (ROOT / "docs/pods.md").read_text(encoding="utf-8")
@@ -24,7 +24,8 @@ def blocks(language: str) -> list[str]:
 @pytest.mark.slow
 def test_the_two_commands_by_hand_train_together(config, tmp_path):
     # Not the demo's own text, which takes long to gather.
-    tiny = TINY | {"data.path": config.data.path, "data.cache_dir": config.data.cache_dir}
+    tiny = PRETRAINING | TEXT
+    tiny |= {"data.path": config.data.path, "data.cache_dir": config.data.cache_dir}
     port = str(free_port())
     processes = []
     try:
@@ -44,8 +45,8 @@ def test_the_two_commands_by_hand_train_together(config, tmp_path):
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], said
-    assert "step       4" in said[0]
-    assert (tmp_path / "pair/checkpoints/4").is_dir()
+    assert "step       2" in said[0]
+    assert (tmp_path / "pair/checkpoints/2").is_dir()
 
 
 @pytest.mark.parametrize("command", blocks("sh"))
