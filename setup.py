@@ -47,7 +47,7 @@ setuptools.setup(
     keywords="jax optax transformers sgd weight-decay scale-invariance bert",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["sibert_jax", "sibert_jax.*"]),
-    package_data={"sibert_jax": ["py.typed"]},
+    package_data={"sibert_jax": ["py.typed", "interop/*.txt"]},
     entry_points={"console_scripts": ["sibert_jax = sibert_jax.__main__:main"]},
     install_requires=CORE,
     extras_require={

@@ -25,6 +25,7 @@ from sibert_jax.checkpoint.errors import CheckpointError
 from sibert_jax.checkpoint.manifest import Manifest
 from sibert_jax.checkpoint.restore import manifest_of, restore_items
 from sibert_jax.checkpoint.verify import ITEMS, named, problem_of, verify
+from sibert_jax.files import user_path
 
 
 def _tell(text: str) -> None:
@@ -46,7 +47,7 @@ class Checkpoints:
     def __init__(
         self, directory: str | pathlib.Path, keep: int, say: Callable[[str], None] = _tell
     ):
-        self.directory = pathlib.Path(directory).absolute()
+        self.directory = user_path(directory).absolute()
         self.seconds_blocked = 0.0  # how long `save` and `wait` held up their caller, in all
         self._keep, self._say = keep, say
         self._problems: dict[int, str] = {}  # of the checkpoints examined; "": it verifies

@@ -17,6 +17,7 @@ from sibert_jax.checkpoint.labels import CLASSIFIER, Labels
 from sibert_jax.checkpoint.manifest import Manifest
 from sibert_jax.checkpoint.restore import manifest_of, restore_items
 from sibert_jax.checkpoint.verify import named, problem_of
+from sibert_jax.files import user_path
 
 
 def _tell(text: str) -> None:
@@ -57,7 +58,7 @@ def newest_verified(directory: pathlib.Path, say: Callable[[str], None] = _tell)
 
 def checkpoints_in(directory: str | pathlib.Path) -> pathlib.Path:
     """The `checkpoints` of a workdir; a directory of checkpoints is one already."""
-    directory = pathlib.Path(directory).expanduser().absolute()
+    directory = user_path(directory).absolute()
     below = directory / "checkpoints"
     return below if below.is_dir() else directory
 
@@ -69,7 +70,7 @@ def restore_params(directory: str | pathlib.Path, params: Any) -> tuple[Any, int
       directory: a run's workdir or its `checkpoints`.
       params: tree of ShapeDtypeStructs with shardings, with all the leaves that are stored.
     """
-    source = newest_verified(pathlib.Path(directory))
+    source = newest_verified(user_path(directory))
     return restore_items(source.path, {"params": params})["params"], source.manifest.step
 
 
@@ -99,7 +100,7 @@ def start_from(
     Raises:
       CheckpointError: no checkpoint verifies, the encoder differs, or the vocabulary does.
     """
-    source = newest_verified(pathlib.Path(directory), say)
+    source = newest_verified(user_path(directory), say)
     stored = {
         name.removeprefix("params/"): leaf
         for name, leaf in source.manifest.leaves.items()

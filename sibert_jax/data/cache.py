@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from sibert_jax.data import fingerprint
 from sibert_jax.data.errors import DataError
+from sibert_jax.files import user_path
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -42,7 +43,7 @@ class Cache:
     """
 
     def __init__(self, directory: str, progress: Callable[[str], None]):
-        self.directory = pathlib.Path(directory).expanduser()
+        self.directory = user_path(directory)
         self._progress = progress
         try:
             (self.directory / "sources").mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from sibert_jax.data.errors import DataError, named_by
 from sibert_jax.data.source import Document, Source, shortened
 from sibert_jax.data.text_files import MAX_DOCUMENT_CHARS, cut_at_spaces
+from sibert_jax.files import user_path
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _PATH = re.compile(r"(?P<directory>.+?)(?::(?P<split>[^/:\[]+(?:\[[^\]]*\])?))?")
@@ -69,7 +70,7 @@ def tfds_examples(path: str, features: tuple[str, ...]) -> Iterator[dict]:
 
 def _directory_and_split(path: str, split: str) -> tuple[pathlib.Path, str]:
     match = _PATH.fullmatch(path)
-    return pathlib.Path(match["directory"]).expanduser(), match["split"] or split
+    return user_path(match["directory"]), match["split"] or split
 
 
 def _reader(

@@ -20,6 +20,7 @@ from sibert_jax.data.vocabulary import (
     read_vocabulary,
     write_vocabulary,
 )
+from sibert_jax.files import user_path
 
 MAX_CACHED_WORDS = 400_000
 _NEVER_IN_TEXT = re.compile(r"\[(PAD|UNK|CLS|SEP|MASK|unused\d+)\]")
@@ -79,7 +80,7 @@ class Tokenizer:
           path: a file with one piece a line, the line number less one its id, or a directory of
             Hugging Face's. `tokenizer_config.json` beside the pieces says how text is cleaned.
         """
-        path = pathlib.Path(path).expanduser()
+        path = user_path(path)
         pieces, cleaning = read_vocabulary(path)
         return cls(pieces, f"the vocabulary {path}", cleaning)
 

@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import numpy as safetensors
 
 import sibert_jax
+from sibert_jax.files import user_path
 from sibert_jax.interop.errors import InteropError
 from sibert_jax.interop.hugging_face import new_directory
 from sibert_jax.interop.hugging_face_config import read_json
@@ -20,7 +21,8 @@ from sibert_jax.interop.layers import flatten, unflatten
 from sibert_jax.interop.tensor_files import read_safetensors
 from sibert_jax.model import ModelConfig
 
-MODELING = pathlib.Path(__file__).with_name("modeling_sibert.py")
+# No module of this package, which needs no torch: it goes out with the weights.
+MODELING = pathlib.Path(__file__).with_name("modeling_sibert.py.txt")
 FORMAT = "sibert_jax"  # the key "format" of config.json, which tells it from Hugging Face's
 WITH_MODELING = ("sibert", "sibert_qk_norm", "sibert_sandwich")
 
@@ -79,13 +81,13 @@ def write(
     safetensors.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     has_modeling = cfg.arch in WITH_MODELING
     if has_modeling:
-        shutil.copyfile(MODELING, directory / MODELING.name)
+        shutil.copyfile(MODELING, directory / MODELING.stem)
     text = README.format(
         arch=cfg.arch,
         millions=sum(array.size for array in flat.values()) / 1e6,
         version=sibert_jax.__version__,
         source=source,
-        modeling=f"\n- `{MODELING.name}`: the encoder in PyTorch" if has_modeling else "",
+        modeling=f"\n- `{MODELING.stem}`: the encoder in PyTorch" if has_modeling else "",
         torch=TORCH.format(width=cfg.width) if has_modeling else "",
         table="\n".join(f"| `{name}` | {array.shape} |" for name, array in flat.items()),
     )
@@ -99,7 +101,7 @@ def read(directory: str | pathlib.Path) -> tuple[ModelConfig, dict]:
     Raises:
       InteropError: a file is missing or broken, or of another program.
     """
-    directory = pathlib.Path(directory)
+    directory = user_path(directory)
     cfg = read_config(directory / "config.json")
     flat = read_safetensors(directory / "model.safetensors")
     return cfg, unflatten(flat, scan_layers=cfg.scan_layers)

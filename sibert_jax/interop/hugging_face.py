@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors import numpy as safetensors
 
+from sibert_jax.files import user_path
 from sibert_jax.interop.errors import InteropError
 from sibert_jax.interop.heads import check_head, choose_head, needed_modules
 from sibert_jax.interop.hugging_face_config import (
@@ -62,7 +63,7 @@ def read(directory: str | pathlib.Path) -> HuggingFaceBert:
       InteropError: a file is missing or broken, the architecture is another one, or a tensor is
         missing or of another shape.
     """
-    directory = pathlib.Path(directory)
+    directory = user_path(directory)
     theirs = read_config(directory / "config.json")
     tensors = _full_names(read_tensors(directory, theirs.architecture or "BertModel"), directory)
     dtypes = sorted({str(array.dtype) for array in tensors.values()} - {"float32", "int64"})
@@ -171,7 +172,7 @@ def write(
 
 def new_directory(directory: str | pathlib.Path) -> pathlib.Path:
     """Makes a directory; refuses one with anything in it."""
-    directory = pathlib.Path(directory)
+    directory = user_path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InteropError(f"{directory} is there and not empty; name a new directory.")
     try:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sibert_jax.files import user_path
 from sibert_jax.report.metrics_file import NOT_LOGGED, Series, UnreadableRun, read_metrics
 
 # The first of these that a run has is its loss; a later one serves tasks without masked tokens.
@@ -103,7 +104,7 @@ def read_run(directory: str | os.PathLike) -> Run:
       Traceback (most recent call last):
       sibert_jax.report.metrics_file.UnreadableRun: no such directory: no/such/run
     """
-    path = pathlib.Path(directory)
+    path = user_path(directory)
     if not path.exists():
         raise UnreadableRun(f"no such directory: {path}")
     if not path.is_dir():

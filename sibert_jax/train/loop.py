@@ -10,6 +10,7 @@ import ml_collections
 
 from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.data import prefetch
+from sibert_jax.files import user_path
 from sibert_jax.tasks.task import Batch
 from sibert_jax.train import build, metrics, results, sharding, workdir, writers
 from sibert_jax.train.claim import Claim
@@ -59,7 +60,7 @@ def train(
     started = time.monotonic() if started is None else started
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest()) if stop is None else stop
-        directory = pathlib.Path(directory)
+        directory = user_path(directory)
         config = resolve(config, directory, hosts.say)
         run = build.run_config(config)
         if hosts.count > 1:
@@ -340,6 +341,6 @@ def check_processes(hosts: Hosts) -> None:
 def use_compilation_cache(directory: str) -> None:
     """Keeps compiled programs on disk, so that a restart does not compile again."""
     if directory:
-        path = pathlib.Path(directory).expanduser()
+        path = user_path(directory)
         jax.config.update("jax_compilation_cache_dir", str(path))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

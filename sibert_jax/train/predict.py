@@ -10,6 +10,7 @@ import ml_collections
 
 from sibert_jax.checkpoint import restore_params
 from sibert_jax.data import Tokenizer
+from sibert_jax.files import user_path
 from sibert_jax.train import build, sharding
 from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.evaluate import Evaluator
@@ -36,7 +37,7 @@ def predict(
     Raises:
       ConfigError, DataError, CheckpointError: one sentence each.
     """
-    directory = pathlib.Path(directory)
+    directory = user_path(directory)
     try:
         settings = json.loads((directory / "config.json").read_text())
     except (OSError, ValueError) as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from sibert_jax.data.errors import DataError
 from sibert_jax.data.text_files import read_lines
+from sibert_jax.files import user_path
 
 # JSON can hold half of a surrogate pair, as in "\\ud83d": no character, and UTF-8 cannot write it.
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -67,7 +68,7 @@ def read_dataset(path: str | pathlib.Path, *, unique_ids: bool = True) -> Datase
     Raises:
       DataError: the file cannot be read, is truncated or empty, has another layout, or an id twice.
     """
-    path = pathlib.Path(path).expanduser()
+    path = user_path(path)
     contexts, questions, seen, mended = [], [], set(), _Mended()
     for where, paragraph in _paragraphs(read_json(path), path):
         contexts.append(mended(_field(paragraph, "context", str, where), where))
@@ -91,7 +92,7 @@ def read_new_questions(path: str | pathlib.Path) -> Dataset:
     Raises:
       DataError: as `read_dataset`, or a line has another number of tabs.
     """
-    path = pathlib.Path(path).expanduser()
+    path = user_path(path)
     if ".json" in path.suffixes:
         return read_dataset(path)
     contexts, questions = [], []
@@ -222,7 +223,7 @@ def _field(entry, key: str, kind: type, where: str):
 
 
 def _by_question(path, dataset: Dataset, kind, wanted: str, *, complete: bool) -> dict:
-    path = pathlib.Path(path).expanduser()
+    path = user_path(path)
     found = read_json(path)
     if not isinstance(found, dict):
         raise DataError(f"{path} is {_shown(found)}, not an object {{question id: {wanted}}}")

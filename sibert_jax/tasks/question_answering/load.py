@@ -15,6 +15,7 @@ from sibert_jax.data.cache import Cache
 from sibert_jax.data.errors import named_by
 from sibert_jax.data.fingerprint import digest
 from sibert_jax.data.spec import split_paths
+from sibert_jax.files import user_path
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.question_answering.answers import Answerer
 from sibert_jax.tasks.question_answering.dataset import (
@@ -98,7 +99,7 @@ def load_question_answering(
 
     def rows(path: str, for_training: bool) -> WindowRows:
         features, fingerprint = load_features(
-            pathlib.Path(path).expanduser(),
+            user_path(path),
             tokenizer,
             sizes,
             cache,

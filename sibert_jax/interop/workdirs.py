@@ -1,0 +1,158 @@
+"""Workdirs from foreign weights, and directories of weights from workdirs."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sibert_jax.checkpoint import Checkpoints, newest_verified, restore_params
+from sibert_jax.data import Tokenizer
+from sibert_jax.interop import exported, hugging_face
+from sibert_jax.interop.errors import InteropError
+from sibert_jax.interop.heads import head_of
+from sibert_jax.interop.hugging_face_config import read_json
+from sibert_jax.interop.layers import nest
+from sibert_jax.model import ModelConfig
+from sibert_jax.train.defaults import default_config
+from sibert_jax.train.workdir import write_json
+
+# Of an imported workdir: the directory's own files, which an export writes again.
+ORIGINAL = "original"
+ORIGINAL_FILES = (
+    *("vocab.txt", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json"),
+)
+
+
+def import_weights(source: pathlib.Path, target: pathlib.Path) -> str:
+    """Makes a workdir of foreign weights; returns what was read, in words."""
+    found = _read(source)
+    cfg, params = found.cfg, found.params
+    tokenizer = Tokenizer.load(source)
+    if tokenizer.vocab_size > cfg.vocab_size:
+        raise InteropError(
+            f"the vocabulary of {source} has {tokenizer.vocab_size} pieces and the token table "
+            f"{cfg.vocab_size} rows; they are of different models."
+        )
+    told = [*found.told, *_cleaning_note(tokenizer)]
+    if num_spare := cfg.vocab_size - tokenizer.vocab_size:
+        told.append(f"{num_spare} rows of the token table have no piece; they are kept as unused")
+        tokenizer = tokenizer.filled(cfg.vocab_size)
+    config = default_config()
+    config.model.update(dataclasses.asdict(cfg))
+    config.data.vocab = str(target / "vocab.txt")
+    hugging_face.new_directory(target)
+    tokenizer.save(target / "vocab.txt")
+    _keep_original(source, found.config, target / ORIGINAL)
+    write_json(target / "config.json", config.to_dict())
+    run = {
+        "source": str(source),
+        "git_commit": None,
+        "vocab_hash": tokenizer.hash,
+        "labels": list(found.labels),
+        "config": config.to_dict(),
+    }
+    with Checkpoints(target / "checkpoints", keep=1) as checkpoints:
+        params = jax.tree.map(jnp.asarray, params)
+        checkpoints.save(0, params, {"step": jnp.zeros((), jnp.int32)}, run)
+    told.append(f"{target}: start from it with --config.checkpoint.init_from={target}")
+    return "\n".join(told)
+
+
+class _Found(NamedTuple):
+    cfg: ModelConfig
+    params: dict
+    labels: tuple[str, ...]
+    config: dict | None  # config.json of Hugging Face's
+    told: list[str]
+
+
+def _read(source: pathlib.Path) -> _Found:
+    if "format" in read_json(source / "config.json"):
+        cfg, params = exported.read(source)
+        return _Found(cfg, params, (), None, [f"{source}: {cfg.arch}, {_size(params)}"])
+    found = hugging_face.read(source)
+    told = [f"{source}: {found.config['architectures'][0]}, {_size(found.params)}", *found.notes]
+    if found.labels:
+        told.append(f"labels: {', '.join(found.labels)}")
+    if found.unused:
+        told.append(f"not used, as our model has no place for them: {', '.join(found.unused)}")
+    return _Found(found.cfg, found.params, found.labels, found.config, told)
+
+
+def _cleaning_note(tokenizer: Tokenizer) -> list[str]:
+    """What is unusual about how text is cleaned."""
+    cleaning = tokenizer.cleaning
+    if not cleaning.do_lower_case:
+        return [
+            "cased: text keeps its capitals" + ("" if cleaning.strip_accents else " and accents")
+        ]
+    capitals = sum(
+        piece != piece.lower() for piece in tokenizer.pieces if not piece.startswith("[")
+    )
+    if not capitals:
+        return []
+    return [
+        f"{capitals} pieces have capitals, which no text will have: it is lower-cased, as "
+        'tokenizer_config.json does not say "do_lower_case": false'
+    ]
+
+
+def _keep_original(source: pathlib.Path, config: dict | None, target: pathlib.Path) -> None:
+    """Keeps the files of another program as they came, to be written again by an export."""
+    if config is None:
+        return
+    target.mkdir()
+    write_json(target / "config.json", config)
+    for name in ORIGINAL_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def export_weights(source: pathlib.Path, target: pathlib.Path) -> str:
+    """Writes the newest checkpoint of a workdir as a directory; returns what it is, in words."""
+    cfg = _model_of(source)
+    tokenizer = Tokenizer.load(source / "vocab.txt")
+    manifest = newest_verified(source).manifest
+    shapes = {
+        name.removeprefix("params/"): jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"])
+        for name, leaf in manifest.leaves.items()
+        if name.startswith("params/")
+    }
+    params, step = restore_params(source, nest(shapes))
+    original = source / ORIGINAL
+    if cfg.arch == "bert":
+        head, config = head_of(params), None
+        if (original / "config.json").is_file():
+            config = read_json(original / "config.json")
+        labels = tuple(manifest.run["labels"]) if "labels" in manifest.run else ()
+        kind = hugging_face.write(
+            target, cfg, params, head, labels, pad_id=tokenizer.pad_id, config=config
+        )
+    else:
+        kind = cfg.arch
+        exported.write(target, cfg, params, f"step {step:,} of {source.name}")
+    kept = [name for name in ORIGINAL_FILES if (original / name).is_file()]
+    for name in kept:
+        shutil.copyfile(original / name, target / name)
+    if not kept:
+        tokenizer.save(target / "vocab.txt")
+    return f"{target}: {kind}, {_size(params)}, step {step:,}"
+
+
+def _model_of(workdir: pathlib.Path) -> ModelConfig:
+    """The sizes in the `config.json` of a workdir."""
+    path = workdir / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return ModelConfig(**config["model"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InteropError(f"{path} cannot be read ({error}); name the workdir of a run.") from None
+
+
+def _size(params: dict) -> str:
+    return f"{sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6:.1f} million parameters"
