@@ -1,5 +1,6 @@
 """The wheel, installed where the source tree is not on the path: by itself, and with its extras."""
 
+import json
 import pathlib
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import tarfile
 import zipfile
 
 import pytest
+
+import sibert_jax
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = pathlib.Path(sysconfig.get_path("purelib"))
@@ -59,8 +62,14 @@ def install(wheel: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def full(built, tmp_path_factory) -> pathlib.Path:
-    """The programs of an environment with everything but the source tree."""
+    """The programs of an environment with everything but the source tree.
+
+    It lies in the repository of another project.
+    """
     folder = tmp_path_factory.mktemp("full")
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c")
+    run(*git, "init", "--quiet", cwd=folder)
+    run(*git, "commit", "--quiet", "--allow-empty", "--message=theirs", cwd=folder)
     (wheel,) = built.glob("*.whl")
     (install(wheel, folder) / "dependencies.pth").write_text(f"{PACKAGES}\n")
     return folder / "bin"
@@ -129,6 +138,9 @@ def test_the_main_job_trains_in_an_empty_folder(full, tmp_path, command):
         JAX_DISABLE_MOST_OPTIMIZATIONS="1",
     )
     assert (tmp_path / "w/results.json").exists()
+    code = json.loads((tmp_path / "w/run.json").read_text())
+    assert code["git_commit"] is None
+    assert code["versions"]["sibert_jax"] == sibert_jax.__version__
     run(full / "sibert_jax", "report", "w", "--out=w/report", cwd=tmp_path)
     assert (tmp_path / "w/report/report.png").read_bytes().startswith(b"\x89PNG")
 
