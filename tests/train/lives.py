@@ -154,7 +154,6 @@ def _live(directory, workdir, messages, phase, prepare):
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", closefd=False)
 
     import jax
-    from absl import app
 
     from sibert_jax import main
     from sibert_jax.train import loop
@@ -180,7 +179,7 @@ def _live(directory, workdir, messages, phase, prepare):
     loop.Goodput._enter, loop.train = noted_enter, noted_train
     prepare()
     sys.argv = ["main", f"--config={directory}/config.py", f"--workdir={workdir}"]
-    app.run(main.main, flags_parser=main.parse)
+    sys.exit(main.main())
 
 
 def forget_cache(config) -> None:

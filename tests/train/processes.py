@@ -14,7 +14,6 @@ ROOT = pathlib.Path(__file__).parents[2]
 # The command itself, with steps slow enough for a signal to come in between.
 SCRIPT = """
 import sys, time
-from absl import app
 from sibert_jax import main
 from sibert_jax.train.session import Session
 
@@ -23,7 +22,7 @@ def slow(self, index):
     time.sleep(0.05)
     return batch(self, index)
 Session.batch = slow
-app.run(main.main, flags_parser=main.parse)
+sys.exit(main.main())
 """
 CONFIG = """
 import json

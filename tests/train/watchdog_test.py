@@ -98,7 +98,6 @@ def test_the_time_that_the_process_was_stopped_is_not_counted():
 # The command itself, with text on a disk that once does not answer.
 HANGING = """
 import pathlib, sys, time
-from absl import app
 from sibert_jax import main
 from sibert_jax.data import PretrainingBatches
 
@@ -114,7 +113,7 @@ def sometimes(self, step, rows):
     return batch(self, step, rows)
 
 PretrainingBatches.batch = sometimes
-app.run(main.main, flags_parser=main.parse)
+sys.exit(main.main())
 """
 
 
