@@ -1,146 +1,118 @@
 """PSGD with a Kronecker product of small factors, one an axis of each tensor.
 
-For a tensor G with factors Q₁, Q₂, …: A applies Qᵢ along each axis i of h, B applies Qᵢ⁻ᵀ along
-each axis of v, and with the unfoldings A₍ᵢ₎, B₍ᵢ₎ along axis i
-
-    Qᵢ ← Qᵢ − μ/L · triu(A₍ᵢ₎A₍ᵢ₎ᵀ − B₍ᵢ₎B₍ᵢ₎ᵀ) Qᵢ,    L ≥ ‖A₍ᵢ₎A₍ᵢ₎ᵀ + B₍ᵢ₎B₍ᵢ₎ᵀ‖.
+Tensors of one shape are stacked and fitted together: the program, and the time to compile it, grow
+with the number of shapes and not with the number of tensors.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from sibert_jax.optim.psgd.kron_fit import UpdateForm, apply_factors, fit_factors
 from sibert_jax.optim.psgd.transform import (
     Form,
     Leaves,
     Mode,
-    best_scalar,
-    running_bound,
+    fit_dtype,
     scale_by_psgd,
-    usable,
+    times_unit,
 )
 from sibert_jax.optim.scalars import check_scalar
 
-_EXACT = jax.lax.Precision.HIGHEST
-
 
 class KronPreconditioner(NamedTuple):
-    """The preconditioner of one tensor.
+    """The factors of every tensor: trees in the structure of the parameters.
 
     Attributes:
-      factors: an axis each, float32: upper-triangular, or a vector for a diagonal.
-      bounds: an axis each, float32 scalars: the curvature bound L.
+      factors: for a tensor, a tuple with an entry an axis: a square matrix, or a vector for a
+        diagonal one. A scalar counts as one axis of length 1.
+      bounds: for a tensor, a tuple with a scalar an axis: the curvature bound L, zero until the
+        first usable gradient.
     """
 
-    factors: tuple[jax.Array, ...]
-    bounds: tuple[jax.Array, ...]
-
-
-def _along(factor: jax.Array, tensor: jax.Array, axis: int) -> jax.Array:
-    """Multiply by the factor (matrix, or vector as a diagonal) along one axis."""
-    if factor.ndim == 1:
-        return tensor * factor.reshape([-1 if i == axis else 1 for i in range(tensor.ndim)])
-    product = jnp.tensordot(factor, tensor, axes=(1, axis), precision=_EXACT)
-    return jnp.moveaxis(product, 0, axis)
-
-
-def _solve_transposed_along(factor: jax.Array, tensor: jax.Array, axis: int) -> jax.Array:
-    """Multiply by the inverse of the factor's transpose along one axis."""
-    if factor.ndim == 1:
-        return _along(1 / factor, tensor, axis)
-    front = jnp.moveaxis(tensor, axis, 0)
-    solved = jax.scipy.linalg.solve_triangular(
-        factor, front.reshape(front.shape[0], -1), trans=1, lower=False
-    )
-    return jnp.moveaxis(solved.reshape(front.shape), 0, axis)
-
-
-def _second_moment(tensor: jax.Array, axis: int, factor: jax.Array) -> jax.Array:
-    """Return T₍ᵢ₎T₍ᵢ₎ᵀ, or its diagonal for a diagonal factor."""
-    unfolded = jnp.moveaxis(tensor, axis, 0).reshape(tensor.shape[axis], -1)
-    if factor.ndim == 1:
-        return jnp.sum(jnp.square(unfolded), axis=1)
-    return jnp.matmul(unfolded, unfolded.T, precision=_EXACT)
-
-
-def _norm_bound(moment: jax.Array) -> jax.Array:
-    """Bound the spectral norm of a symmetric matrix (or diagonal) from above."""
-    if moment.ndim == 1:
-        return jnp.max(jnp.abs(moment))
-    frobenius = jnp.sqrt(jnp.sum(jnp.square(moment)))
-    return jnp.minimum(frobenius, jnp.max(jnp.sum(jnp.abs(moment), axis=1)))
+    factors: Any
+    bounds: Any
 
 
 def _as_tensor(leaf: jax.Array) -> jax.Array:
     return leaf.reshape(1) if leaf.ndim == 0 else leaf
 
 
-def _fit_leaf(q: KronPreconditioner, v, h, mu: jax.Array, decay: float) -> KronPreconditioner:
-    a, b = _as_tensor(h), _as_tensor(v)
-    for axis, factor in enumerate(q.factors):
-        a, b = _along(factor, a, axis), _solve_transposed_along(factor, b, axis)
-    # L bounds the curvature of one factor; three and more that move together would overshoot.
-    mu = mu / max(1, len(q.factors) - 1)
-    factors, bounds = [], []
-    for axis, (factor, previous) in enumerate(zip(q.factors, q.bounds)):
-        aa, bb = _second_moment(a, axis, factor), _second_moment(b, axis, factor)
-        bound = running_bound(previous, _norm_bound(aa + bb), decay)
-        step = mu / jnp.where(bound > 0, bound, 1.0)
-        if factor.ndim == 1:
-            factors.append(factor - step * (aa - bb) * factor)
-        else:
-            descent = jnp.matmul(jnp.triu(aa - bb), factor, precision=_EXACT)
-            factors.append(factor - step * descent)
-        bounds.append(bound)
-    keep = usable(h)
-    fitted = KronPreconditioner(tuple(factors), tuple(bounds))
-    return jax.tree.map(lambda new, old: jnp.where(keep, new, old), fitted, q)
+def _groups(leaves: Leaves) -> list[list[int]]:
+    """Return the positions of the leaves, those of one shape and dtype together."""
+    groups: dict[Any, list[int]] = {}
+    for i, leaf in enumerate(leaves):
+        groups.setdefault((leaf.shape, leaf.dtype), []).append(i)
+    return list(groups.values())
 
 
-def _apply_leaf(preconditioner: KronPreconditioner, g: jax.Array) -> jax.Array:
-    out = _as_tensor(g)
-    for axis, q in enumerate(preconditioner.factors):
-        out = _along(q if q.ndim == 1 else q.T, _along(q, out, axis), axis)
-    return out.reshape(g.shape)
+def _stacked(entries: list[Any], group: list[int]) -> Any:
+    return jax.tree.map(lambda *xs: jnp.stack(xs), *[entries[i] for i in group])
 
 
-def _kron_form(max_size_triangular: int, min_ndim_triangular: int) -> Form:
-    def init(leaves: Leaves):
-        def factor(size: int, ndim: int) -> jax.Array:
-            dense = ndim >= min_ndim_triangular and 1 < size <= max_size_triangular
-            return jnp.eye(size) if dense else jnp.ones(size)
+def _put(stack: Any, group: list[int], into: list[Any]) -> None:
+    for row, i in enumerate(group):
+        into[i] = jax.tree.map(lambda x, row=row: x[row], stack)
 
-        return [
-            KronPreconditioner(
-                factors=tuple(factor(n, leaf.ndim).astype(jnp.float32) for n in leaf.shape or (1,)),
-                bounds=tuple(jnp.zeros([], jnp.float32) for _ in leaf.shape or (1,)),
-            )
-            for leaf in leaves
-        ]
 
-    def rescale(q, v: Leaves, h: Leaves):
-        def rescaled(qi, vi, hi):
-            scalar = best_scalar(vi, hi) ** (1 / len(qi.factors))
-            return qi._replace(factors=tuple(f * scalar for f in qi.factors))
+def _kron_form(
+    mode: Mode, update_form: UpdateForm, max_size_triangular: int, min_ndim_triangular: int
+) -> Form:
+    def init(params: optax.Params) -> KronPreconditioner:
+        def factor(size: int, leaf: jax.Array) -> jax.Array:
+            dense = jnp.ndim(leaf) >= min_ndim_triangular and 1 < size <= max_size_triangular
+            dtype = fit_dtype(leaf)
+            return jnp.eye(size, dtype=dtype) if dense else jnp.ones(size, dtype)
 
-        return [rescaled(qi, vi, hi) for qi, vi, hi in zip(q, v, h)]
+        def axes(leaf):
+            return jnp.shape(leaf) or (1,)
 
-    def fit(q, v: Leaves, h: Leaves, mu, count, decay):
-        del count
-        return [_fit_leaf(qi, vi, hi, mu, decay) for qi, vi, hi in zip(q, v, h)]
+        return KronPreconditioner(
+            factors=jax.tree.map(lambda x: tuple(factor(n, x) for n in axes(x)), params),
+            bounds=jax.tree.map(
+                lambda x: tuple(jnp.zeros([], fit_dtype(x)) for _ in axes(x)), params
+            ),
+        )
 
-    def apply(q, g: Leaves) -> Leaves:
-        return [_apply_leaf(qi, gi) for qi, gi in zip(q, g)]
+    def fit(q: KronPreconditioner, v: Leaves | None, h: Leaves, mu, key) -> KronPreconditioner:
+        def fit_one(factors, bounds, v, h, noise):
+            v = None if v is None else _as_tensor(v)
+            h, noise = _as_tensor(h), _as_tensor(noise)
+            return fit_factors(factors, bounds, v, h, noise, mu, mode=mode, update_form=update_form)
 
-    return Form(init, rescale, fit, apply)
+        factors, bounds = list(q.factors), list(q.bounds)
+        for number, group in enumerate(_groups(h)):
+            columns = [_stacked(x, group) for x in (q.factors, q.bounds, v or h, h)]
+            if v is None:
+                columns[2] = None
+            noise_key = jax.random.fold_in(key, number)
+            noise = jax.random.normal(noise_key, columns[3].shape, columns[3].dtype)
+            new = jax.vmap(fit_one)(*columns, noise)
+            _put(new[0], group, factors)
+            _put(new[1], group, bounds)
+        return q._replace(factors=factors, bounds=bounds)
+
+    def apply(q: KronPreconditioner, g: Leaves) -> Leaves:
+        def apply_one(factors, x):
+            (out,) = times_unit(lambda unit: [apply_factors(factors, unit[0])], [_as_tensor(x)])
+            return out.reshape(x.shape)
+
+        outs = list(g)
+        for group in _groups(g):
+            stack = jax.vmap(apply_one)(_stacked(q.factors, group), _stacked(g, group))
+            _put(stack, group, outs)
+        return outs
+
+    return Form(init, fit, apply)
 
 
 def scale_by_psgd_kron(
     preconditioner_learning_rate: optax.ScalarOrSchedule = 0.1,
     *,
     mode: Mode = "whitening",
+    update_form: UpdateForm = "inverse_free",
     max_size_triangular: int = 8192,
     min_ndim_triangular: int = 2,
     update_every: int = 1,
@@ -205,5 +177,9 @@ def scale_by_psgd_kron(
     """
     check_scalar("max_size_triangular", max_size_triangular)
     check_scalar("min_ndim_triangular", min_ndim_triangular)
-    form = _kron_form(max_size_triangular, min_ndim_triangular)
+    if update_form not in get_args(UpdateForm):
+        raise ValueError(
+            f"update_form must be 'inverse_free' or 'triangular', found {update_form!r}."
+        )
+    form = _kron_form(mode, update_form, max_size_triangular, min_ndim_triangular)
     return scale_by_psgd(form, preconditioner_learning_rate, mode, update_every, seed)
