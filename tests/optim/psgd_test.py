@@ -146,7 +146,7 @@ def test_whitening_mode_finds_the_inverse_root_of_the_covariance(make, covarianc
 
     keys = jax.random.split(jax.random.key(1), steps)
     state = jax.jit(lambda: jax.lax.scan(step, tx.init(jnp.zeros(shape)), keys)[0])()
-    p = preconditioner_of(tx, state._replace(count=jnp.int32(1)), shape)
+    p = preconditioner_of(tx, state, shape)  # the schedule has ended: asking fits nothing
     expected = inverse_root(covariance)
     tolerance = 0.12 if shape == (3,) else 0.07  # the low-rank form converges slowest
     assert np.linalg.norm(p - expected) < tolerance * np.linalg.norm(expected)

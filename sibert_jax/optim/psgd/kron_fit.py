@@ -37,6 +37,7 @@ UpdateForm = Literal["inverse_free", "triangular"]
 Factors = tuple[jax.Array, ...]
 
 _EXACT = jax.lax.Precision.HIGHEST
+_STABLE = 0.3  # μ/L·‖QY‖‖Q⁻¹Y‖: expected pairs need 1, single ones less; found by experiment
 _LARGEST_TURN = 1 / 8  # keeps the second-order rotation orthogonal to 1e-4
 
 
@@ -131,7 +132,7 @@ def apply_factors(factors: Factors, tensor: jax.Array) -> jax.Array:
     return tensor
 
 
-def _inverse_free(factors: Factors, bounds: Factors, v, h, size, mu):
+def _inverse_free(factors: Factors, bounds: Factors, v, h, size, mu, mode: Mode):
     """`v` is None for its mean over the standard normal."""
     y = apply_factors(factors, h)
     size = moderated([y], size)
@@ -150,8 +151,8 @@ def _inverse_free(factors: Factors, bounds: Factors, v, h, size, mu):
             for other, factor in enumerate(factors):
                 half = (_along if other == axis else _square_along)(factor, half, other)
             stiffness = _unfolded_norm(_along(q, y, axis), axis) * _unfolded_norm(half, axis)
-            sample = jnp.maximum(sample, 2 * mu * stiffness)
-        bound = running_bound(previous, sample)
+            sample = jnp.maximum(sample, mu / _STABLE * stiffness)
+        bound = running_bound(previous, sample, mode)
         step = mu / positive(bound)
         if q.ndim == 1:
             new_factors.append(q - step * (yy - vv) * q)
@@ -161,7 +162,7 @@ def _inverse_free(factors: Factors, bounds: Factors, v, h, size, mu):
     return new_factors, new_bounds
 
 
-def _triangular(factors: Factors, bounds: Factors, v, h, size, mu):
+def _triangular(factors: Factors, bounds: Factors, v, h, size, mu, mode: Mode):
     a, b = h, v
     for axis, factor in enumerate(factors):
         a, b = _along(factor, a, axis), _solve_transposed_along(factor, b, axis)
@@ -169,7 +170,7 @@ def _triangular(factors: Factors, bounds: Factors, v, h, size, mu):
     new_factors, new_bounds = [], []
     for axis, (q, previous) in enumerate(zip(factors, bounds)):
         aa, bb = _second_moment(a, axis, q), _second_moment(b, axis, q)
-        bound = running_bound(previous, _norm(aa + bb))
+        bound = running_bound(previous, _norm(aa + bb), mode)
         change = (aa - bb) * q if q.ndim == 1 else _matmul(jnp.triu(aa - bb), q)
         new_factors.append(q - mu / positive(bound) * change)
         new_bounds.append(bound)
@@ -206,8 +207,8 @@ def fit_factors(
     # L bounds the curvature of one factor; three and more that move together would overshoot.
     mu = mu.astype(h.dtype) / max(1, len(factors) - 1)
     if update_form == "inverse_free":
-        new = _inverse_free(scaled, bounds, v, h, pair.size, mu)
+        new = _inverse_free(scaled, bounds, v, h, pair.size, mu, mode)
     else:
-        new = _triangular(scaled, bounds, noise if v is None else v, h, pair.size, mu)
+        new = _triangular(scaled, bounds, noise if v is None else v, h, pair.size, mu, mode)
     new_factors, new_bounds = new
     return kept_unless(pair.usable, (_balanced(new_factors), tuple(new_bounds)), (factors, bounds))

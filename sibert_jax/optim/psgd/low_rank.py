@@ -38,6 +38,9 @@ from sibert_jax.optim.psgd.transform import (
 
 _EXACT = jax.lax.Precision.HIGHEST
 
+# A pair's own L bounds U and d apart, not together; a few pairs' keep P in place.
+_NEWTON_DECAY = 0.8
+
 
 class LowRankPreconditioner(NamedTuple):
     """Q = (I + UVᵀ)·diag(d): trees in the structure of the parameters.
@@ -130,14 +133,18 @@ def _balanced(q: LowRankPreconditioner) -> LowRankPreconditioner:
     return q._replace(u=u, v=v)
 
 
-def _moved(q: LowRankPreconditioner, v: Leaves, h: Leaves, size, mu, turn) -> LowRankPreconditioner:
+def _moved(
+    q: LowRankPreconditioner, v: Leaves, h: Leaves, size, mu, turn, mode: Mode
+) -> LowRankPreconditioner:
     a, b = _q_times(q, h), _solve_transposed(q, v)
     size = moderated(a, size, root_mean_square(b))
     a, h = [size.astype(x.dtype) * x for x in a], [size.astype(x.dtype) * x for x in h]
     hph, vpv = _times(h, _q_transposed_times(q, a)), _times(v, _solve(q, b))
     d, d_bounds = [], []
     for di, plus, minus, previous in zip(q.d, hph, vpv, q.d_bounds):
-        bound = running_bound(previous, jnp.max(jnp.abs(plus) + jnp.abs(minus)))
+        bound = running_bound(
+            previous, jnp.max(jnp.abs(plus) + jnp.abs(minus)), mode, _NEWTON_DECAY
+        )
         d.append(di - mu.astype(di.dtype) / positive(bound) * (plus - minus) * di)
         d_bounds.append(bound)
 
@@ -152,7 +159,9 @@ def _moved(q: LowRankPreconditioner, v: Leaves, h: Leaves, size, mu, turn) -> Lo
 
     grad_u, bound_u = gradient(q.v)
     grad_v, bound_v = gradient(q.u)
-    bounds = running_bound(q.bounds, jnp.stack([bound_u, bound_v]).astype(q.bounds.dtype))
+    bounds = running_bound(
+        q.bounds, jnp.stack([bound_u, bound_v]).astype(q.bounds.dtype), mode, _NEWTON_DECAY
+    )
     step_u, step_v = mu.astype(bounds.dtype) / positive(bounds)
 
     def move_u(q):
@@ -202,7 +211,7 @@ def _low_rank_form(mode: Mode, rank: int, seed: int) -> Form:
             for bound, x, on in zip(q.d_bounds, pair.h, alive)
         ]
         scaled = _balanced(q._replace(d=_times(q.d, scales)))
-        moved = _moved(scaled, v, pair.h, pair.size, mu, jax.random.bernoulli(turn_key))
+        moved = _moved(scaled, v, pair.h, pair.size, mu, jax.random.bernoulli(turn_key), mode)
         d_bounds = [
             jnp.where(on, new, old) for on, new, old in zip(alive, moved.d_bounds, q.d_bounds)
         ]

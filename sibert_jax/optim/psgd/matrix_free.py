@@ -99,7 +99,7 @@ def _matrix_free_form(mode: Mode, shape: Shape) -> Form:
         aa, bb = off_diagonal * alpha * alpha[::-1], off_diagonal * beta * beta[::-1]
         samples = jnp.square(alpha) + jnp.square(beta) + jnp.abs(aa) + jnp.abs(bb)
         bounds = [
-            running_bound(previous, jnp.max(sample))
+            running_bound(previous, jnp.max(sample), mode)
             for previous, sample in zip(q.bounds, _like(samples, h))
         ]
         steps = [

@@ -6,9 +6,7 @@ the Hessian-vector product Hv, μ the step size of the fit. PSGD minimises
     c(P) = E[hᵀPh + vᵀP⁻¹v]
 
 by multiplicative steps Q ← (I − μE/L)Q with L a bound on the curvature of the step, so that μ < 1
-needs no tuning and Q stays regular. L is a running bound: it rises at once and forgets slowly,
-because in whitening mode only the mean of E vanishes at the minimum, and weights 1/L that follow
-each pair would move it.
+needs no tuning and Q stays regular.
 
 h is damped by a little noise. Without it Q would grow without limit in directions that never see
 a gradient; with it P stays below 1/(damping · rms h).
@@ -34,9 +32,6 @@ DAMPING: dict[Mode, float] = {"whitening": 1e-5, "newton": 1e-8}
 
 # An h that P makes larger than this, against v, is scaled down: one spike must not set L for long.
 _LARGEST = 10.0
-
-# How slowly L forgets: over ten fits.
-_BOUND_DECAY = 0.9
 
 
 class PsgdState(NamedTuple):
@@ -146,9 +141,20 @@ def times_unit(times: Callable[[Leaves], Leaves], leaves: Leaves) -> Leaves:
     return [out * largest.astype(out.dtype) for out in outs]
 
 
-def running_bound(previous: jax.Array, sample: jax.Array) -> jax.Array:
-    """Return L: at least the sample's bound, and otherwise slow to forget."""
-    return jnp.maximum(sample, _BOUND_DECAY * previous + (1 - _BOUND_DECAY) * sample)
+def running_bound(
+    previous: jax.Array, sample: jax.Array, mode: Mode, newton_decay: float = 0.0
+) -> jax.Array:
+    """Return L: at least the sample's bound. In whitening mode it is slow to forget.
+
+    A pair's own L would weigh the pairs, and move the minimum of their mean; where every pair is
+    solved exactly, as in newton mode, weights do no harm. Far above the samples L forgets quickly:
+    it stems from a spike, or from before P fitted.
+    """
+    if mode == "newton":
+        kept = newton_decay
+    else:
+        kept = jnp.where(previous > 4 * sample, 0.9, 0.99).astype(previous.dtype)
+    return jnp.maximum(sample, kept * previous + (1 - kept) * sample)
 
 
 def all_finite(tree: Any) -> jax.Array:
