@@ -22,8 +22,8 @@ from sibert_jax.optim.psgd.transform import (
     Form,
     Leaves,
     Mode,
+    by_leaf,
     check_count,
-    first_scale,
     fit_dtype,
     kept_unless,
     moderated,
@@ -34,6 +34,7 @@ from sibert_jax.optim.psgd.transform import (
     scale_by_psgd,
     scale_free,
     times_unit,
+    widest_dtype,
 )
 
 _EXACT = jax.lax.Precision.HIGHEST
@@ -67,7 +68,7 @@ def _inner(factor: Leaves, x: Leaves) -> jax.Array:
     for f, y in zip(factor, x):
         axes = list(range(f.ndim - 1))
         parts.append(jnp.tensordot(f, y, axes=(axes, axes), precision=_EXACT))
-    dtype = jnp.result_type(*[part.dtype for part in parts])
+    dtype = widest_dtype(parts)
     return functools.reduce(jnp.add, [part.astype(dtype) for part in parts])
 
 
@@ -152,7 +153,8 @@ def _moved(
         oa, ob = _inner(other, a), _inner(other, b)
         bound = _norm(a) * _norm(_outer(other, oa)) + _norm(b) * _norm(_outer(other, ob))
         outer = [
-            x[..., None] * oa.astype(x.dtype) - y[..., None] * ob.astype(y.dtype)
+            jnp.tensordot(x, oa.astype(x.dtype), axes=0)
+            - jnp.tensordot(y, ob.astype(y.dtype), axes=0)
             for x, y in zip(a, b)
         ]
         return outer, bound
@@ -196,21 +198,20 @@ def _low_rank_form(mode: Mode, rank: int, seed: int) -> Form:
             v=factor(v_key),
             d=treedef.unflatten(jnp.ones(jnp.shape(x), t) for x, t in zip(leaves, dtypes)),
             d_bounds=treedef.unflatten(jnp.zeros([], t) for t in dtypes),
-            bounds=jnp.zeros(2, jnp.result_type(jnp.float32, *dtypes)),
+            bounds=jnp.zeros(2, widest_dtype(leaves)),
         )
 
     def fit(q: LowRankPreconditioner, v: Leaves | None, h: Leaves, mu, key):
         noise_key, turn_key = jax.random.split(key)
         noise = normal_like(noise_key, h)
-        alive = [jnp.any(x != 0) for x in h]
         pair = scale_free(v, h, noise, mode)
-        # A leaf without a gradient teaches nothing: without its v it stays as it is.
-        v = [x * on.astype(x.dtype) for x, on in zip(pair.v or noise, alive)]
-        scales = [
-            jnp.where((bound > 0) | ~on, 1.0, first_scale(x, pair.size).astype(bound.dtype))
-            for bound, x, on in zip(q.d_bounds, pair.h, alive)
-        ]
-        scaled = _balanced(q._replace(d=_times(q.d, scales)))
+        v, alive, scales = by_leaf(pair, noise, q.d_bounds)
+        # Beside larger gradients a tiny leaf gets a large d: what U and V add there shrinks as much.
+        largest = functools.reduce(jnp.minimum, [x.astype(pair.size.dtype) for x in scales])
+        shares = [jnp.minimum(1, largest.astype(x.dtype) / x) for x in scales]
+        scaled = _balanced(
+            q._replace(u=_times(q.u, shares), v=_times(q.v, shares), d=_times(q.d, scales))
+        )
         moved = _moved(scaled, v, pair.h, pair.size, mu, jax.random.bernoulli(turn_key), mode)
         d_bounds = [
             jnp.where(on, new, old) for on, new, old in zip(alive, moved.d_bounds, q.d_bounds)

@@ -15,7 +15,7 @@ from sibert_jax.optim.psgd.transform import (
     Form,
     Leaves,
     Mode,
-    first_scale,
+    by_leaf,
     fit_dtype,
     kept_unless,
     moderated,
@@ -26,6 +26,7 @@ from sibert_jax.optim.psgd.transform import (
     scale_by_psgd,
     scale_free,
     times_unit,
+    widest_dtype,
 )
 
 Shape = Literal["x", "diagonal"]
@@ -47,7 +48,7 @@ class MatrixFreePreconditioner(NamedTuple):
 
 
 def _flat(leaves: Leaves) -> jax.Array:
-    dtype = jnp.result_type(*[leaf.dtype for leaf in leaves])
+    dtype = widest_dtype(leaves)
     return jnp.concatenate([leaf.reshape(-1).astype(dtype) for leaf in leaves])
 
 
@@ -102,24 +103,18 @@ def _matrix_free_form(mode: Mode, shape: Shape) -> Form:
             running_bound(previous, jnp.max(sample), mode)
             for previous, sample in zip(q.bounds, _like(samples, h))
         ]
-        steps = [
-            jnp.broadcast_to(mu.astype(L.dtype) / positive(L), x.shape) for L, x in zip(bounds, h)
-        ]
-        step, f = _flat(steps), aa - bb
-        new_a = a - step * (e * a + f * b[::-1])
-        new_b = b - step * (e * b + f * a[::-1])
+        steps = [mu.astype(bound.dtype) / positive(bound) for bound in bounds]
+        step = _flat([jnp.broadcast_to(s, x.shape) for s, x in zip(steps, h)])
+        # f couples leaves, so its step is that of the leaf with the largest bound.
+        e, f = step * e, jnp.min(step) * (aa - bb)
+        new_a = a - (e * a + f * b[::-1])
+        new_b = b - (e * b + f * a[::-1])
         return MatrixFreePreconditioner(_like(new_a, h), _like(new_b, h), bounds)
 
     def fit(q: MatrixFreePreconditioner, v: Leaves | None, h: Leaves, mu, key):
         noise = normal_like(key, h)
-        alive = [jnp.any(x != 0) for x in h]
         pair = scale_free(v, h, noise, mode)
-        # A leaf without a gradient teaches nothing: without its v it stays as it is.
-        v = [x * on.astype(x.dtype) for x, on in zip(pair.v or noise, alive)]
-        scales = [
-            jnp.where((bound > 0) | ~on, 1.0, first_scale(x, pair.size).astype(bound.dtype))
-            for bound, x, on in zip(q.bounds, pair.h, alive)
-        ]
+        v, alive, scales = by_leaf(pair, noise, q.bounds)
         new = moved(q, scales, v, pair.h, pair.size, mu)
         bounds = [jnp.where(on, x, old) for on, x, old in zip(alive, new.bounds, q.bounds)]
         return kept_unless(pair.usable, new._replace(bounds=bounds), q)

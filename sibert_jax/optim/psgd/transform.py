@@ -84,7 +84,13 @@ class Pair(NamedTuple):
 
 def fit_dtype(leaf: jax.Array) -> jnp.dtype:
     """Return the dtype of what is fitted to a leaf: float32, or the leaf's own if it is wider."""
-    return jnp.promote_types(jnp.result_type(leaf), jnp.float32)
+    dtype = jnp.result_type(leaf)
+    return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
+
+
+def widest_dtype(leaves: Leaves) -> jnp.dtype:
+    """Return the widest of the leaves' dtypes, at least float32: that of what they share."""
+    return max([jnp.dtype(jnp.float32), *map(fit_dtype, leaves)], key=lambda dtype: dtype.itemsize)
 
 
 def positive(x: jax.Array) -> jax.Array:
@@ -94,15 +100,18 @@ def positive(x: jax.Array) -> jax.Array:
 
 def largest_entry(leaves: Leaves) -> jax.Array:
     """Return max |x| over all entries of all leaves, in the widest of their dtypes."""
-    dtype = jnp.result_type(*[x.dtype for x in leaves])
+    dtype = widest_dtype(leaves)
     return jnp.max(jnp.stack([jnp.max(jnp.abs(x)).astype(dtype) for x in leaves]))
 
 
 def root_mean_square(leaves: Leaves) -> jax.Array:
     """Return √mean x² over all entries of all leaves, whatever their scale."""
     largest = largest_entry(leaves)
-    total = sum(jnp.sum(jnp.square(x / positive(largest).astype(x.dtype))) for x in leaves)
-    return largest * jnp.sqrt(total / sum(x.size for x in leaves))
+    divisor = positive(largest)
+    squares = [
+        jnp.sum(jnp.square(x / divisor.astype(x.dtype))).astype(largest.dtype) for x in leaves
+    ]
+    return largest * jnp.sqrt(sum(squares) / sum(x.size for x in leaves))
 
 
 def scale_free(v: Leaves | None, h: Leaves, noise: Leaves, mode: Mode) -> Pair:
@@ -125,6 +134,23 @@ def first_scale(h: jax.Array, size: jax.Array) -> jax.Array:
     rms = root_mean_square([h])
     scale = 1 / (jnp.sqrt(positive(rms)) * jnp.sqrt(positive(size)).astype(h.dtype))
     return jnp.where(rms > 0, scale, jnp.ones_like(scale))
+
+
+def by_leaf(
+    pair: Pair, noise: Leaves, bounds: Leaves
+) -> tuple[Leaves, list[jax.Array], list[jax.Array]]:
+    """Return v, whether each leaf is alive, and the scale that the pair gives each leaf's Q.
+
+    A leaf whose h is all zero teaches nothing: its v becomes zero, which leaves Q there as it is.
+    The scale is 1 but at a leaf's first usable gradient, where its bound is still zero.
+    """
+    alive = [jnp.any(x != 0) for x in pair.h]
+    v = [x * on.astype(x.dtype) for x, on in zip(pair.v or noise, alive)]
+    scales = [
+        jnp.where((bound > 0) | ~on, jnp.ones_like(bound), first_scale(x, pair.size))
+        for bound, x, on in zip(bounds, pair.h, alive)
+    ]
+    return v, alive, scales
 
 
 def moderated(
