@@ -52,9 +52,26 @@ def _stacked(entries: list[Any], group: list[int]) -> Any:
     return jax.tree.map(lambda *xs: jnp.stack(xs), *[entries[i] for i in group])
 
 
-def _put(stack: Any, group: list[int], into: list[Any]) -> None:
-    for row, i in enumerate(group):
-        into[i] = jax.tree.map(lambda x, row=row: x[row], stack)
+def _positions(size: int, bounds: tuple[jax.Array, ...]) -> list[jax.Array]:
+    """Return 0, 1, … as scalars that the compiler cannot know.
+
+    A slice at a known index is a kernel of its own, to be compiled for every leaf and array; slices
+    at unknown ones are all the same kernel. The loop runs once, which only its data say.
+    """
+    zero = (bounds[0][0] < 0).astype(jnp.int32)
+    _, found = jax.lax.while_loop(
+        lambda carry: carry[0] < 1,
+        lambda carry: (carry[0] + 1, [0 * x + i for i, x in enumerate(carry[1])]),
+        (zero, [zero] * size),
+    )
+    return found
+
+
+def _put(stack: Any, positions: list[jax.Array], group: list[int], into: list[Any]) -> None:
+    for position, i in zip(positions, group):
+        into[i] = jax.tree.map(
+            lambda x, at=position: jax.lax.dynamic_index_in_dim(x, at, keepdims=False), stack
+        )
 
 
 def _kron_form(
@@ -90,8 +107,9 @@ def _kron_form(
             noise_key = jax.random.fold_in(key, number)
             noise = jax.random.normal(noise_key, columns[3].shape, columns[3].dtype)
             new = jax.vmap(fit_one)(*columns, noise)
-            _put(new[0], group, factors)
-            _put(new[1], group, bounds)
+            positions = _positions(len(group), new[1])
+            _put(new[0], positions, group, factors)
+            _put(new[1], positions, group, bounds)
         return q._replace(factors=factors, bounds=bounds)
 
     def apply(q: KronPreconditioner, g: Leaves) -> Leaves:
@@ -102,7 +120,7 @@ def _kron_form(
         outs = list(g)
         for group in _groups(g):
             stack = jax.vmap(apply_one)(_stacked(q.factors, group), _stacked(g, group))
-            _put(stack, group, outs)
+            _put(stack, _positions(len(group), _stacked(q.bounds, group)), group, outs)
         return outs
 
     return Form(init, fit, apply)
@@ -123,37 +141,47 @@ def scale_by_psgd_kron(
     .. math:: \min_Q\; \mathbb E[h^\top P h + v^\top P^{-1} v], \qquad u = P g
 
     `whitening`: h is the gradient and v random, so that P → (E ggᵀ)^{−1/2} and P g has entries of
-    size 1, like Adam's. `newton`: h = Hv, so that P → H⁻¹ for H ≻ 0,
-    exactly, and near |H|⁻¹ at a saddle. On matrices with two factors this is
-    the affine group's preconditioner (append a bias to its matrix as one more row).
+    size 1, like Adam's. `newton`: h = Hv, so that P → H⁻¹ for H ≻ 0, exactly, and near |H|⁻¹ at a
+    saddle. With dense factors on matrices this is the affine group's preconditioner (append a bias
+    to its matrix as one more row).
 
     Memory: m² + n² floats for an m × n matrix. Chain it:
     `optax.chain(scale_by_psgd_kron(), optax.add_decayed_weights(λ),
     optax.scale_by_learning_rate(η))`, with `optax.ema(0.9)` before it for momentum and
     `optax.clip_by_block_rms(1.0)` after it against spikes.
 
-    Stated results: a tensor whose h is all zero, NaN or inf leaves its factors as they are (P g is
-    then 0, NaN or inf). Under `jit` tensors may be sharded; `shard_map` is not supported, since the
-    factors need whole axes.
+    Stated results: a tensor's first gradient that is finite and not all zero sets the scale of its
+    Q; before it, P = I. Later, a tensor whose h is all zero, NaN or inf leaves its factors as they
+    are (P g is then 0, NaN or inf). Rows that never see a gradient reach P = 1e5/rms(h) and stop.
+    Tensors of one shape are fitted as one stack. Under `jit` tensors may be sharded; `shard_map` is
+    not supported, since the factors need whole axes.
 
     Args:
       preconditioner_learning_rate: μ in (0, 1), a number or a schedule of the step. In whitening
-        mode Q keeps a noise of the order of √μ: let it fall for an exact fit.
+        mode Q keeps a noise of the order of √μ: let it fall for an exact fit. In newton mode 0.5 is
+        faster than 0.1.
       mode: `whitening` or `newton`; the latter needs `update(..., vector=v, hvp=Hv)`, see
         `gradient_and_hvp`, and under `optax.masked` or `optax.partition` their
         `mask_compatible_extra_args=True`.
-      max_size_triangular: axes longer than this get a diagonal factor.
+      update_form: how dense factors move. `inverse_free`, dQ = Q^½ E Q^{3/2}, multiplies matrices
+        only and keeps Q near symmetric; `triangular`, dQ = E Q, keeps Q triangular, needs
+        triangular solves and converges at a rate of 1/condition of P.
+      max_size_triangular: axes longer than this get a diagonal factor, the others a dense or
+        triangular one.
       min_ndim_triangular: tensors of fewer axes get diagonal factors; 1 makes vectors dense.
       update_every: fit Q every so many steps ≥ 1.
-      seed: of the random v in whitening mode.
+      seed: of the noise in h, and of the random v where one is drawn.
 
     Returns:
-      A transformation with state `PsgdState`; `preconditioner` is a list of a
-      `KronPreconditioner` a leaf. P g points uphill as g does: the learning rate negates it.
+      A transformation with state `PsgdState`; `preconditioner` is a `KronPreconditioner`, of trees
+      with a tuple of arrays for every tensor: `optax.tree.map_params(..., is_leaf=lambda x:
+      isinstance(x, tuple))` sees a tensor's factors together. P g points uphill as g does: the
+      learning rate negates it.
 
     Raises:
-      ValueError: a number out of its range, an unknown mode, a leaf that is not floating point, or
-        `vector` or `hvp` missing in newton mode.
+      ValueError: a number out of its range, an unknown mode or update form, a leaf that is not
+        floating point, updates of another structure than the parameters, or `vector` or `hvp`
+        missing in newton mode.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -172,8 +200,9 @@ def scale_by_psgd_kron(
     References:
       Pooladzandi, Li, *Curvature-Informed SGD via General Purpose Lie-Group Preconditioners*,
       https://arxiv.org/abs/2402.04553, sections 3 and 4 (criterion, Lie groups); Li,
-      *Preconditioner on Matrix Lie Group for SGD*, https://arxiv.org/abs/1809.10232 (Kronecker).
-      The bound L and the choice of the first scale are ours.
+      *Preconditioner on Matrix Lie Group for SGD*, https://arxiv.org/abs/1809.10232 (Kronecker);
+      Li, *Stochastic Hessian Fittings with Lie Groups*, https://arxiv.org/abs/2402.11858 (update
+      forms). The bounds L, the damping relative to h, and the choice of the first scale are ours.
     """
     check_scalar("max_size_triangular", max_size_triangular)
     check_scalar("min_ndim_triangular", min_ndim_triangular)

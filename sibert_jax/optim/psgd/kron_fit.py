@@ -90,7 +90,7 @@ def _spectral_norm(times: Callable[[jax.Array], jax.Array], like: jax.Array) -> 
     """
     size = like.shape[0]
     rows = jnp.cos(jnp.outer(jnp.arange(1.0, 9.0), jnp.arange(1.0, size + 1.0)) * 1.7)
-    rows = rows.astype(like.dtype)
+    rows = times(rows.astype(like.dtype))
 
     def round_(_, rows):
         return times(rows / positive(jnp.sqrt(jnp.sum(jnp.square(rows), axis=1, keepdims=True))))

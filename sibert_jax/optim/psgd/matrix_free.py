@@ -152,7 +152,7 @@ def scale_by_psgd_matrix_free(
       shape: `x`, or `diagonal` for a alone (b stays zero).
       mode: `whitening` or `newton`; the latter needs `update(..., vector=v, hvp=Hv)`.
       update_every: fit Q every so many steps ≥ 1.
-      seed: of the random v in whitening mode.
+      seed: of the noise in h and of the random v in whitening mode.
 
     Returns:
       A transformation with state `PsgdState`; `preconditioner` is a `MatrixFreePreconditioner`.

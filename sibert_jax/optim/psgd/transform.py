@@ -160,11 +160,17 @@ def moderated(
     return jnp.minimum(size, _LARGEST * v_size / positive(root_mean_square(preconditioned)))
 
 
+def _saturated(out: jax.Array, given: jax.Array) -> jax.Array:
+    """Cast to the dtype of what was given; where that is finite, so is the result."""
+    limit = jnp.finfo(given.dtype).max.astype(out.dtype)
+    return jnp.where(jnp.isfinite(given), jnp.clip(out, -limit, limit), out).astype(given.dtype)
+
+
 def times_unit(times: Callable[[Leaves], Leaves], leaves: Leaves) -> Leaves:
-    """Apply a linear map to leaves of largest entry 1 and scale back: only the result overflows."""
+    """Apply a linear map to leaves of largest entry 1, and scale back to finite results."""
     largest = positive(largest_entry(leaves))
     outs = times([x / largest.astype(x.dtype) for x in leaves])
-    return [out * largest.astype(out.dtype) for out in outs]
+    return [_saturated(o * largest.astype(o.dtype), x) for o, x in zip(outs, leaves)]
 
 
 def running_bound(
@@ -206,12 +212,6 @@ def check_count(name: str, value: int) -> None:
         return
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} must be an integer >= 1, found {value!r}.")
-
-
-def _saturated(out: jax.Array, g: jax.Array) -> jax.Array:
-    """Cast P g to the dtype of g; where g is finite, so is the result."""
-    limit = jnp.finfo(g.dtype).max.astype(out.dtype)
-    return jnp.where(jnp.isfinite(g), jnp.clip(out, -limit, limit), out).astype(g.dtype)
 
 
 def _is_none(node: Any) -> bool:
@@ -310,7 +310,10 @@ def scale_by_psgd(
         else:
             due = state.count % jnp.asarray(update_every).astype(jnp.int32) == 0
             q = jax.lax.cond(due, lambda q: form.fit(q, v, h, mu, key), lambda q: q, q)
-        outs = [_saturated(out, g) for out, g in zip(form.apply(q, gradients), originals)]
+        outs = [
+            out if out.dtype == g.dtype else _saturated(out, g)
+            for out, g in zip(form.apply(q, gradients), originals)
+        ]
         preconditioner = q._replace(
             **{k: aligned.back(getattr(q, k), getattr(state.preconditioner, k)) for k in trees}
         )
