@@ -61,6 +61,8 @@ def fitted_to_hessian(tx, hessian, steps, shape):
 HESSIANS = [
     ("dense", DENSE, spd(0, 8), (8,)),
     ("kron", scale_by_psgd_kron, np.kron(spd(0, 3), spd(1, 4)), (3, 4)),
+    ("triangular kron", functools.partial(scale_by_psgd_kron, update_form="triangular"),
+     np.kron(spd(0, 3), spd(1, 4)), (3, 4)),
     ("kron of three", scale_by_psgd_kron, np.kron(np.eye(2), np.kron(spd(0, 3), spd(1, 2))),
      (2, 3, 2)),
     ("diagonal", scale_by_psgd_kron, np.diag([1.0, 3.0, 0.5, 2.0]), (4,)),
@@ -83,7 +85,10 @@ def named(cases, slow):
 
 @pytest.mark.parametrize(
     ("make", "hessian", "shape"),
-    named(HESSIANS, ["kron of three", "X of even size", "diagonal", "diagonal of all"]),
+    named(
+        HESSIANS,
+        ["triangular kron", "kron of three", "X of even size", "diagonal", "diagonal of all"],
+    ),
 )
 def test_newton_mode_finds_the_inverse_hessian(make, hessian, shape):
     """And stays there, with a step size close to the largest allowed."""
@@ -92,18 +97,92 @@ def test_newton_mode_finds_the_inverse_hessian(make, hessian, shape):
     np.testing.assert_allclose(p @ hessian, np.eye(len(hessian)), atol=1e-5)
 
 
+def random_hessian(seed, size, condition):
+    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(size, size)))[0]
+    return rotation @ np.diag(np.geomspace(condition**-0.5, condition**0.5, size)) @ rotation.T
+
+
+def errors_at_every_rate(make, hessian, steps, shape):
+    """Return ‖PH − I‖ after the steps, at a small, a middling and a large rate."""
+    keys = jax.random.split(jax.random.key(1), steps)
+    h = jnp.asarray(hessian, jnp.float32)
+
+    def error(rate):
+        tx = make(rate, mode="newton")
+
+        def step(state, key):
+            v = jax.random.normal(key, (h.shape[0],))
+            pair = {"vector": v.reshape(shape), "hvp": (h @ v).reshape(shape)}
+            return tx.update(jnp.zeros(shape), state, None, **pair)[1], None
+
+        state = jax.lax.scan(step, tx.init(jnp.zeros(shape)), keys)[0]
+        silent = {"vector": jnp.zeros(shape), "hvp": jnp.zeros(shape)}
+        columns = jax.vmap(lambda e: tx.update(e.reshape(shape), state, None, **silent)[0])
+        return jnp.linalg.norm(columns(h).reshape(h.shape) - jnp.eye(len(hessian)))
+
+    return np.asarray(jax.jit(jax.vmap(error))(jnp.array([0.1, 0.5, 0.9])))
+
+
+@pytest.mark.parametrize(
+    ("make", "hessian", "steps", "shape"),
+    named(
+        [
+            ("dense of condition 10", DENSE, random_hessian(0, 6, 10), 1500, (6,)),
+            ("dense of condition 1000", DENSE, random_hessian(0, 6, 1e3), 4000, (6,)),
+            ("kron of condition 10 000", scale_by_psgd_kron,
+             np.kron(random_hessian(1, 4, 100), random_hessian(2, 3, 100)), 4000, (4, 3)),
+        ],
+        ["dense of condition 10", "kron of condition 10 000"],
+    ),
+)  # fmt: skip
+def test_the_inverse_free_update_is_stable_at_every_rate(make, hessian, steps, shape):
+    """As published it would need rates below about 2N/√condition; the bound sees to that."""
+    errors = errors_at_every_rate(make, hessian, steps, shape)
+    assert np.all(errors < 2e-3)
+
+
 @pytest.mark.slow
-def test_the_low_rank_factors_keep_one_norm():
-    """Only UVᵀ counts: without a rule for the ratio of their norms it drifts without limit."""
-    tx = scale_by_psgd_low_rank(0.9, rank=1)
-    grads = jax.random.normal(jax.random.key(0), (50, 6))
+def test_the_inverse_free_update_is_orders_closer_than_the_triangular_one():
+    hessian = np.kron(random_hessian(1, 4, 10), random_hessian(2, 3, 10))
+    triangular = functools.partial(scale_by_psgd_kron, update_form="triangular")
+    default = errors_at_every_rate(scale_by_psgd_kron, hessian, 500, (4, 3))
+    other = errors_at_every_rate(triangular, hessian, 500, (4, 3))
+    assert default[0] < 1e-3 * other[0]
 
-    def step(state, g):
-        return tx.update(g, state)[1], None
 
-    state, _ = jax.jit(lambda: jax.lax.scan(step, tx.init(grads[0]), grads))()
-    q = state.preconditioner
-    np.testing.assert_allclose(jnp.linalg.norm(q.u), jnp.linalg.norm(q.v), rtol=1e-5)
+def published_step(q1, q2, v, h, rate):
+    """Q ← Q − μ(Y Yᵀ − V Vᵀ)Q/‖Y Yᵀ + V Vᵀ‖, Y = Ph, in both factors, then Q turned symmetric."""
+
+    def new(q, y, v):
+        change = rate * (y @ y.T - v @ v.T) / np.linalg.norm(y @ y.T + v @ v.T, 2)
+        q = q - change @ q
+        r = (q.T - q) / (np.linalg.norm(q.T - q, 2) or 1)
+        slope, curvature = np.trace(r @ q), np.trace(r @ r @ q)
+        a = min(-slope / curvature, 1 / 8) if curvature < 0 else 1 / 8
+        return q + a * r @ q + 0.5 * a**2 * r @ r @ q
+
+    y = q1.T @ q1 @ h @ q2.T @ q2
+    return new(q1, y, v), new(q2, y.T, v.T)
+
+
+def test_a_step_of_the_inverse_free_update_is_the_published_one():
+    """Within what estimating a spectral norm by power iteration costs."""
+    rng = np.random.default_rng(0)
+    hessian = np.kron(spd(0, 4), spd(1, 3))
+    q1, q2 = np.eye(4), np.eye(3)
+    tx = scale_by_psgd_kron(0.1, mode="newton")
+    state, update = tx.init(jnp.zeros((4, 3))), jax.jit(tx.update)
+    for step in range(10):
+        v = rng.normal(size=(4, 3))
+        h = (hessian @ v.reshape(-1)).reshape(4, 3)
+        if step == 0:
+            q1, q2 = (q * (np.linalg.norm(v) / np.linalg.norm(h)) ** 0.25 for q in (q1, q2))
+        q1, q2 = published_step(q1, q2, v, h, 0.1)
+        pair = {"vector": jnp.asarray(v, jnp.float32), "hvp": jnp.asarray(h, jnp.float32)}
+        _, state = update(jnp.zeros((4, 3)), state, None, **pair)
+    p = preconditioner_of(tx, state, (4, 3))
+    expected = np.kron(q1.T @ q1, q2.T @ q2)
+    assert np.linalg.norm(p - expected) < 0.01 * np.linalg.norm(expected)
 
 
 @pytest.mark.slow
@@ -146,7 +225,7 @@ def test_whitening_mode_finds_the_inverse_root_of_the_covariance(make, covarianc
 
     keys = jax.random.split(jax.random.key(1), steps)
     state = jax.jit(lambda: jax.lax.scan(step, tx.init(jnp.zeros(shape)), keys)[0])()
-    p = preconditioner_of(tx, state._replace(count=jnp.int32(1)), shape)
+    p = preconditioner_of(tx, state, shape)  # the schedule has ended: asking fits nothing
     expected = inverse_root(covariance)
     tolerance = 0.12 if shape == (3,) else 0.07  # the low-rank form converges slowest
     assert np.linalg.norm(p - expected) < tolerance * np.linalg.norm(expected)
@@ -198,7 +277,7 @@ def test_whitening_minimises_an_ill_conditioned_quadratic():
 
     x = jnp.ones(3)
     _, losses = jax.jit(lambda: jax.lax.scan(step, (x, tx.init(x)), length=600))()
-    assert losses[-1] < 1e-4 * losses[0]
+    assert losses[-1] < 1e-3 * losses[0]  # a whitened step has a constant size
 
 
 def test_gradient_and_hvp_of_a_quadratic():
@@ -260,6 +339,10 @@ def test_the_first_step_already_has_entries_of_size_one(make):
         (lambda: scale_by_psgd_kron(1.0), "preconditioner_learning_rate"),
         (lambda: scale_by_psgd_kron(mode="hessian"), "mode must be 'whitening' or 'newton'"),
         (lambda: scale_by_psgd_low_rank(rank=0), "rank"),
+        (lambda: scale_by_psgd_low_rank(rank=2.5), "rank must be an integer >= 1, found 2.5"),
+        (lambda: scale_by_psgd_kron(update_form="EQ"), "'inverse_free' or 'triangular'"),
+        (lambda: scale_by_psgd_kron(update_every=1.5), "update_every must be an integer"),
+        (lambda: scale_by_psgd_matrix_free(update_every="2"), "found '2'"),
         (lambda: scale_by_psgd_matrix_free(shape="full"), "shape must be 'x' or 'diagonal'"),
         (lambda: scale_by_psgd_kron(update_every=0), "update_every"),
         (lambda: scale_by_psgd_kron().init(jnp.zeros(3, jnp.int32)), "dtype int32"),

@@ -1,146 +1,136 @@
 """PSGD with a Kronecker product of small factors, one an axis of each tensor.
 
-For a tensor G with factors Q₁, Q₂, …: A applies Qᵢ along each axis i of h, B applies Qᵢ⁻ᵀ along
-each axis of v, and with the unfoldings A₍ᵢ₎, B₍ᵢ₎ along axis i
-
-    Qᵢ ← Qᵢ − μ/L · triu(A₍ᵢ₎A₍ᵢ₎ᵀ − B₍ᵢ₎B₍ᵢ₎ᵀ) Qᵢ,    L ≥ ‖A₍ᵢ₎A₍ᵢ₎ᵀ + B₍ᵢ₎B₍ᵢ₎ᵀ‖.
+Tensors of one shape are stacked and fitted together: the program, and the time to compile it, grow
+with the number of shapes and not with the number of tensors.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from sibert_jax.optim.psgd.kron_fit import UpdateForm, apply_factors, fit_factors
 from sibert_jax.optim.psgd.transform import (
     Form,
     Leaves,
     Mode,
-    best_scalar,
-    running_bound,
+    fit_dtype,
     scale_by_psgd,
-    usable,
+    times_unit,
 )
 from sibert_jax.optim.scalars import check_scalar
 
-_EXACT = jax.lax.Precision.HIGHEST
-
 
 class KronPreconditioner(NamedTuple):
-    """The preconditioner of one tensor.
+    """The factors of every tensor: trees in the structure of the parameters.
 
     Attributes:
-      factors: an axis each, float32: upper-triangular, or a vector for a diagonal.
-      bounds: an axis each, float32 scalars: the curvature bound L.
+      factors: for a tensor, a tuple with an entry an axis: a square matrix, or a vector for a
+        diagonal one. A scalar counts as one axis of length 1.
+      bounds: for a tensor, a tuple with a scalar an axis: the curvature bound L, zero until the
+        first usable gradient.
     """
 
-    factors: tuple[jax.Array, ...]
-    bounds: tuple[jax.Array, ...]
-
-
-def _along(factor: jax.Array, tensor: jax.Array, axis: int) -> jax.Array:
-    """Multiply by the factor (matrix, or vector as a diagonal) along one axis."""
-    if factor.ndim == 1:
-        return tensor * factor.reshape([-1 if i == axis else 1 for i in range(tensor.ndim)])
-    product = jnp.tensordot(factor, tensor, axes=(1, axis), precision=_EXACT)
-    return jnp.moveaxis(product, 0, axis)
-
-
-def _solve_transposed_along(factor: jax.Array, tensor: jax.Array, axis: int) -> jax.Array:
-    """Multiply by the inverse of the factor's transpose along one axis."""
-    if factor.ndim == 1:
-        return _along(1 / factor, tensor, axis)
-    front = jnp.moveaxis(tensor, axis, 0)
-    solved = jax.scipy.linalg.solve_triangular(
-        factor, front.reshape(front.shape[0], -1), trans=1, lower=False
-    )
-    return jnp.moveaxis(solved.reshape(front.shape), 0, axis)
-
-
-def _second_moment(tensor: jax.Array, axis: int, factor: jax.Array) -> jax.Array:
-    """Return T₍ᵢ₎T₍ᵢ₎ᵀ, or its diagonal for a diagonal factor."""
-    unfolded = jnp.moveaxis(tensor, axis, 0).reshape(tensor.shape[axis], -1)
-    if factor.ndim == 1:
-        return jnp.sum(jnp.square(unfolded), axis=1)
-    return jnp.matmul(unfolded, unfolded.T, precision=_EXACT)
-
-
-def _norm_bound(moment: jax.Array) -> jax.Array:
-    """Bound the spectral norm of a symmetric matrix (or diagonal) from above."""
-    if moment.ndim == 1:
-        return jnp.max(jnp.abs(moment))
-    frobenius = jnp.sqrt(jnp.sum(jnp.square(moment)))
-    return jnp.minimum(frobenius, jnp.max(jnp.sum(jnp.abs(moment), axis=1)))
+    factors: Any
+    bounds: Any
 
 
 def _as_tensor(leaf: jax.Array) -> jax.Array:
     return leaf.reshape(1) if leaf.ndim == 0 else leaf
 
 
-def _fit_leaf(q: KronPreconditioner, v, h, mu: jax.Array, decay: float) -> KronPreconditioner:
-    a, b = _as_tensor(h), _as_tensor(v)
-    for axis, factor in enumerate(q.factors):
-        a, b = _along(factor, a, axis), _solve_transposed_along(factor, b, axis)
-    # L bounds the curvature of one factor; three and more that move together would overshoot.
-    mu = mu / max(1, len(q.factors) - 1)
-    factors, bounds = [], []
-    for axis, (factor, previous) in enumerate(zip(q.factors, q.bounds)):
-        aa, bb = _second_moment(a, axis, factor), _second_moment(b, axis, factor)
-        bound = running_bound(previous, _norm_bound(aa + bb), decay)
-        step = mu / jnp.where(bound > 0, bound, 1.0)
-        if factor.ndim == 1:
-            factors.append(factor - step * (aa - bb) * factor)
-        else:
-            descent = jnp.matmul(jnp.triu(aa - bb), factor, precision=_EXACT)
-            factors.append(factor - step * descent)
-        bounds.append(bound)
-    keep = usable(h)
-    fitted = KronPreconditioner(tuple(factors), tuple(bounds))
-    return jax.tree.map(lambda new, old: jnp.where(keep, new, old), fitted, q)
+def _groups(leaves: Leaves) -> list[list[int]]:
+    """Return the positions of the leaves, those of one shape and dtype together."""
+    groups: dict[Any, list[int]] = {}
+    for i, leaf in enumerate(leaves):
+        groups.setdefault((leaf.shape, leaf.dtype), []).append(i)
+    return list(groups.values())
 
 
-def _apply_leaf(preconditioner: KronPreconditioner, g: jax.Array) -> jax.Array:
-    out = _as_tensor(g)
-    for axis, q in enumerate(preconditioner.factors):
-        out = _along(q if q.ndim == 1 else q.T, _along(q, out, axis), axis)
-    return out.reshape(g.shape)
+def _stacked(entries: list[Any], group: list[int]) -> Any:
+    return jax.tree.map(lambda *xs: jnp.stack(xs), *[entries[i] for i in group])
 
 
-def _kron_form(max_size_triangular: int, min_ndim_triangular: int) -> Form:
-    def init(leaves: Leaves):
-        def factor(size: int, ndim: int) -> jax.Array:
-            dense = ndim >= min_ndim_triangular and 1 < size <= max_size_triangular
-            return jnp.eye(size) if dense else jnp.ones(size)
+def _positions(size: int, bounds: tuple[jax.Array, ...]) -> list[jax.Array]:
+    """Return 0, 1, … as scalars that the compiler cannot know.
 
-        return [
-            KronPreconditioner(
-                factors=tuple(factor(n, leaf.ndim).astype(jnp.float32) for n in leaf.shape or (1,)),
-                bounds=tuple(jnp.zeros([], jnp.float32) for _ in leaf.shape or (1,)),
-            )
-            for leaf in leaves
-        ]
+    A slice at a known index is a kernel of its own, to be compiled for every leaf and array; slices
+    at unknown ones are all the same kernel. The loop runs once, which only its data say.
+    """
+    zero = (bounds[0][0] < 0).astype(jnp.int32)
+    _, found = jax.lax.while_loop(
+        lambda carry: carry[0] < 1,
+        lambda carry: (carry[0] + 1, [0 * x + i for i, x in enumerate(carry[1])]),
+        (zero, [zero] * size),
+    )
+    return found
 
-    def rescale(q, v: Leaves, h: Leaves):
-        def rescaled(qi, vi, hi):
-            scalar = best_scalar(vi, hi) ** (1 / len(qi.factors))
-            return qi._replace(factors=tuple(f * scalar for f in qi.factors))
 
-        return [rescaled(qi, vi, hi) for qi, vi, hi in zip(q, v, h)]
+def _put(stack: Any, positions: list[jax.Array], group: list[int], into: list[Any]) -> None:
+    for position, i in zip(positions, group):
+        into[i] = jax.tree.map(
+            lambda x, at=position: jax.lax.dynamic_index_in_dim(x, at, keepdims=False), stack
+        )
 
-    def fit(q, v: Leaves, h: Leaves, mu, count, decay):
-        del count
-        return [_fit_leaf(qi, vi, hi, mu, decay) for qi, vi, hi in zip(q, v, h)]
 
-    def apply(q, g: Leaves) -> Leaves:
-        return [_apply_leaf(qi, gi) for qi, gi in zip(q, g)]
+def _kron_form(
+    mode: Mode, update_form: UpdateForm, max_size_triangular: int, min_ndim_triangular: int
+) -> Form:
+    def init(params: optax.Params) -> KronPreconditioner:
+        def factor(size: int, leaf: jax.Array) -> jax.Array:
+            dense = jnp.ndim(leaf) >= min_ndim_triangular and 1 < size <= max_size_triangular
+            dtype = fit_dtype(leaf)
+            return jnp.eye(size, dtype=dtype) if dense else jnp.ones(size, dtype)
 
-    return Form(init, rescale, fit, apply)
+        def axes(leaf):
+            return jnp.shape(leaf) or (1,)
+
+        return KronPreconditioner(
+            factors=jax.tree.map(lambda x: tuple(factor(n, x) for n in axes(x)), params),
+            bounds=jax.tree.map(
+                lambda x: tuple(jnp.zeros([], fit_dtype(x)) for _ in axes(x)), params
+            ),
+        )
+
+    def fit(q: KronPreconditioner, v: Leaves | None, h: Leaves, mu, key) -> KronPreconditioner:
+        def fit_one(factors, bounds, v, h, noise):
+            v = None if v is None else _as_tensor(v)
+            h, noise = _as_tensor(h), _as_tensor(noise)
+            return fit_factors(factors, bounds, v, h, noise, mu, mode=mode, update_form=update_form)
+
+        factors, bounds = list(q.factors), list(q.bounds)
+        for number, group in enumerate(_groups(h)):
+            columns = [_stacked(x, group) for x in (q.factors, q.bounds, v or h, h)]
+            if v is None:
+                columns[2] = None
+            noise_key = jax.random.fold_in(key, number)
+            noise = jax.random.normal(noise_key, columns[3].shape, columns[3].dtype)
+            new = jax.vmap(fit_one)(*columns, noise)
+            positions = _positions(len(group), new[1])
+            _put(new[0], positions, group, factors)
+            _put(new[1], positions, group, bounds)
+        return q._replace(factors=factors, bounds=bounds)
+
+    def apply(q: KronPreconditioner, g: Leaves) -> Leaves:
+        def apply_one(factors, x):
+            (out,) = times_unit(lambda unit: [apply_factors(factors, unit[0])], [_as_tensor(x)])
+            return out.reshape(x.shape)
+
+        outs = list(g)
+        for group in _groups(g):
+            stack = jax.vmap(apply_one)(_stacked(q.factors, group), _stacked(g, group))
+            _put(stack, _positions(len(group), _stacked(q.bounds, group)), group, outs)
+        return outs
+
+    return Form(init, fit, apply)
 
 
 def scale_by_psgd_kron(
     preconditioner_learning_rate: optax.ScalarOrSchedule = 0.1,
     *,
     mode: Mode = "whitening",
+    update_form: UpdateForm = "inverse_free",
     max_size_triangular: int = 8192,
     min_ndim_triangular: int = 2,
     update_every: int = 1,
@@ -151,37 +141,47 @@ def scale_by_psgd_kron(
     .. math:: \min_Q\; \mathbb E[h^\top P h + v^\top P^{-1} v], \qquad u = P g
 
     `whitening`: h is the gradient and v random, so that P → (E ggᵀ)^{−1/2} and P g has entries of
-    size 1, like Adam's. `newton`: h = Hv, so that P → H⁻¹ for H ≻ 0,
-    exactly, and near |H|⁻¹ at a saddle. On matrices with two factors this is
-    the affine group's preconditioner (append a bias to its matrix as one more row).
+    size 1, like Adam's. `newton`: h = Hv, so that P → H⁻¹ for H ≻ 0, exactly, and near |H|⁻¹ at a
+    saddle. With dense factors on matrices this is the affine group's preconditioner (append a bias
+    to its matrix as one more row).
 
     Memory: m² + n² floats for an m × n matrix. Chain it:
     `optax.chain(scale_by_psgd_kron(), optax.add_decayed_weights(λ),
     optax.scale_by_learning_rate(η))`, with `optax.ema(0.9)` before it for momentum and
     `optax.clip_by_block_rms(1.0)` after it against spikes.
 
-    Stated results: a tensor whose h is all zero, NaN or inf leaves its factors as they are (P g is
-    then 0, NaN or inf). Under `jit` tensors may be sharded; `shard_map` is not supported, since the
-    factors need whole axes.
+    Stated results: a tensor's first gradient that is finite and not all zero sets the scale of its
+    Q; before it, P = I. Later, a tensor whose h is all zero, NaN or inf leaves its factors as they
+    are (P g is then 0, NaN or inf). Rows that never see a gradient reach P = 1e5/rms(h) and stop.
+    Tensors of one shape are fitted as one stack. Under `jit` tensors may be sharded; `shard_map` is
+    not supported, since the factors need whole axes.
 
     Args:
       preconditioner_learning_rate: μ in (0, 1), a number or a schedule of the step. In whitening
-        mode Q keeps a noise of the order of √μ: let it fall for an exact fit.
+        mode Q keeps a noise of the order of √μ: let it fall for an exact fit. In newton mode 0.5 is
+        faster than 0.1.
       mode: `whitening` or `newton`; the latter needs `update(..., vector=v, hvp=Hv)`, see
         `gradient_and_hvp`, and under `optax.masked` or `optax.partition` their
         `mask_compatible_extra_args=True`.
-      max_size_triangular: axes longer than this get a diagonal factor.
+      update_form: how dense factors move. `inverse_free`, dQ = Q^½ E Q^{3/2}, multiplies matrices
+        only and keeps Q near symmetric; `triangular`, dQ = E Q, keeps Q triangular, needs
+        triangular solves and converges at a rate of 1/condition of P.
+      max_size_triangular: axes longer than this get a diagonal factor, the others a dense or
+        triangular one.
       min_ndim_triangular: tensors of fewer axes get diagonal factors; 1 makes vectors dense.
       update_every: fit Q every so many steps ≥ 1.
-      seed: of the random v in whitening mode.
+      seed: of the noise in h, and of the random v where one is drawn.
 
     Returns:
-      A transformation with state `PsgdState`; `preconditioner` is a list of a
-      `KronPreconditioner` a leaf. P g points uphill as g does: the learning rate negates it.
+      A transformation with state `PsgdState`; `preconditioner` is a `KronPreconditioner`, of trees
+      with a tuple of arrays for every tensor: `optax.tree.map_params(..., is_leaf=lambda x:
+      isinstance(x, tuple))` sees a tensor's factors together. P g points uphill as g does: the
+      learning rate negates it.
 
     Raises:
-      ValueError: a number out of its range, an unknown mode, a leaf that is not floating point, or
-        `vector` or `hvp` missing in newton mode.
+      ValueError: a number out of its range, an unknown mode or update form, a leaf that is not
+        floating point, updates of another structure than the parameters, or `vector` or `hvp`
+        missing in newton mode.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -200,10 +200,15 @@ def scale_by_psgd_kron(
     References:
       Pooladzandi, Li, *Curvature-Informed SGD via General Purpose Lie-Group Preconditioners*,
       https://arxiv.org/abs/2402.04553, sections 3 and 4 (criterion, Lie groups); Li,
-      *Preconditioner on Matrix Lie Group for SGD*, https://arxiv.org/abs/1809.10232 (Kronecker).
-      The bound L and the choice of the first scale are ours.
+      *Preconditioner on Matrix Lie Group for SGD*, https://arxiv.org/abs/1809.10232 (Kronecker);
+      Li, *Stochastic Hessian Fittings with Lie Groups*, https://arxiv.org/abs/2402.11858 (update
+      forms). The bounds L, the damping relative to h, and the choice of the first scale are ours.
     """
     check_scalar("max_size_triangular", max_size_triangular)
     check_scalar("min_ndim_triangular", min_ndim_triangular)
-    form = _kron_form(max_size_triangular, min_ndim_triangular)
+    if update_form not in get_args(UpdateForm):
+        raise ValueError(
+            f"update_form must be 'inverse_free' or 'triangular', found {update_form!r}."
+        )
+    form = _kron_form(mode, update_form, max_size_triangular, min_ndim_triangular)
     return scale_by_psgd(form, preconditioner_learning_rate, mode, update_every, seed)

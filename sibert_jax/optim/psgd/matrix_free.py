@@ -5,7 +5,7 @@ reversal} induce; so do the diagonal matrices, which {identity} induces. With α
 the criterion's gradient at the identity is diag(e) + diag(f)F, e = α² − β², f = α∘Fα − β∘Fβ.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,91 +15,119 @@ from sibert_jax.optim.psgd.transform import (
     Form,
     Leaves,
     Mode,
-    best_scalar,
-    flat,
+    by_leaf,
+    fit_dtype,
+    kept_unless,
+    moderated,
+    normal_like,
+    positive,
+    root_mean_square,
     running_bound,
     scale_by_psgd,
-    unflat,
-    usable,
+    scale_free,
+    times_unit,
+    widest_dtype,
 )
 
 Shape = Literal["x", "diagonal"]
 
 
 class MatrixFreePreconditioner(NamedTuple):
-    """Q = diag(a) + diag(b)F.
+    """Q = diag(a) + diag(b)F: trees in the structure of the parameters.
 
     Attributes:
-      a: float32, N.
-      b: float32, N; zero in the middle of an odd N, where both diagonals meet, and for `diagonal`.
-      bound: float32 scalar, the curvature bound L.
+      a: an array of the leaf's shape a leaf.
+      b: as a; zero in the middle of an odd N, where both diagonals meet, and for `diagonal`.
+      bounds: a scalar a leaf: the curvature bound L there, zero until the leaf's first usable
+        gradient.
     """
 
-    a: jax.Array
-    b: jax.Array
-    bound: jax.Array
+    a: Any
+    b: Any
+    bounds: Any
 
 
-def _times(q: MatrixFreePreconditioner, x: jax.Array) -> jax.Array:
-    return q.a * x + q.b * x[::-1]
+def _flat(leaves: Leaves) -> jax.Array:
+    dtype = widest_dtype(leaves)
+    return jnp.concatenate([leaf.reshape(-1).astype(dtype) for leaf in leaves])
 
 
-def _transposed_times(q: MatrixFreePreconditioner, x: jax.Array) -> jax.Array:
-    return q.a * x + (q.b * x)[::-1]
+def _like(vector: jax.Array, leaves: Leaves) -> Leaves:
+    """Undo `_flat`."""
+    outs, start = [], 0
+    for leaf in leaves:
+        outs.append(vector[start : start + leaf.size].reshape(leaf.shape).astype(leaf.dtype))
+        start += leaf.size
+    return outs
 
 
-def _solve_transposed(q: MatrixFreePreconditioner, x: jax.Array) -> jax.Array:
+def _times(a: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:
+    return a * x + b * x[::-1]
+
+
+def _transposed_times(a: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:
+    return a * x + (b * x)[::-1]
+
+
+def _solve_transposed(a: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:
     """Solve the 2 × 2 systems that Qᵀ consists of, each coupling two mirrored entries."""
-    fa, fb = q.a[::-1], q.b[::-1]
-    return (fa * x - fb * x[::-1]) / (q.a * fa - q.b * fb)
+    fa, fb = a[::-1], b[::-1]
+    return (fa * x - fb * x[::-1]) / (a * fa - b * fb)
 
 
-def _fit_vector(
-    q: MatrixFreePreconditioner, v, h, mu, off_diagonal, decay
-) -> MatrixFreePreconditioner:
-    alpha, beta = _times(q, h), _solve_transposed(q, v)
-    e = jnp.square(alpha) - jnp.square(beta)
-    aa, bb = off_diagonal * alpha * alpha[::-1], off_diagonal * beta * beta[::-1]
-    f = aa - bb
-    sample = jnp.max(jnp.square(alpha) + jnp.square(beta) + jnp.abs(aa) + jnp.abs(bb))
-    bound = running_bound(q.bound, sample, decay)
-    step = mu / jnp.where(bound > 0, bound, 1.0)
-    moved = MatrixFreePreconditioner(
-        a=q.a - step * (e * q.a + f * q.b[::-1]),
-        b=q.b - step * (e * q.b + f * q.a[::-1]),
-        bound=bound,
-    )
-    keep = usable(h)
-    return jax.tree.map(lambda new, old: jnp.where(keep, new, old), moved, q)
+def _off_diagonal(shape: Shape, size: int) -> jax.Array:
+    """Return 1 where the second diagonal is free, 0 where it is not."""
+    positions = jnp.arange(size)
+    crossing = positions == size - 1 - positions
+    return jnp.where(crossing | (shape == "diagonal"), 0.0, 1.0)
 
 
-def _matrix_free_form(shape: Shape) -> Form:
-    def off_diagonal(size: int) -> jax.Array:
-        """Return 1 where the second diagonal is free, 0 where it is not."""
-        positions = jnp.arange(size)
-        crossing = positions == size - 1 - positions
-        return jnp.where(crossing | (shape == "diagonal"), 0.0, 1.0).astype(jnp.float32)
+def _matrix_free_form(mode: Mode, shape: Shape) -> Form:
+    def init(params: optax.Params) -> MatrixFreePreconditioner:
+        def filled(value: float) -> Any:
+            return jax.tree.map(lambda x: jnp.full(jnp.shape(x), value, fit_dtype(x)), params)
 
-    def init(leaves: Leaves) -> MatrixFreePreconditioner:
-        size = sum(leaf.size for leaf in leaves)
-        return MatrixFreePreconditioner(
-            a=jnp.ones(size, jnp.float32),
-            b=jnp.zeros(size, jnp.float32),
-            bound=jnp.zeros([], jnp.float32),
-        )
+        bounds = jax.tree.map(lambda x: jnp.zeros([], fit_dtype(x)), params)
+        return MatrixFreePreconditioner(filled(1.0), filled(0.0), bounds)
 
-    def rescale(q, v: Leaves, h: Leaves):
-        scalar = best_scalar(flat(v), flat(h))
-        return q._replace(a=q.a * scalar, b=q.b * scalar)
+    def moved(q: MatrixFreePreconditioner, scales: Leaves, v: Leaves, h: Leaves, size, mu):
+        spread = _flat([jnp.broadcast_to(s, x.shape) for s, x in zip(scales, h)])
+        a, b = _flat(q.a) * spread, _flat(q.b) * spread
+        alpha, beta = _times(a, b, _flat(h)), _solve_transposed(a, b, _flat(v))
+        alpha = alpha * moderated([alpha], size.astype(alpha.dtype), root_mean_square([beta]))
+        off_diagonal = _off_diagonal(shape, alpha.size).astype(alpha.dtype)
+        e = jnp.square(alpha) - jnp.square(beta)
+        aa, bb = off_diagonal * alpha * alpha[::-1], off_diagonal * beta * beta[::-1]
+        samples = jnp.square(alpha) + jnp.square(beta) + jnp.abs(aa) + jnp.abs(bb)
+        bounds = [
+            running_bound(previous, jnp.max(sample), mode)
+            for previous, sample in zip(q.bounds, _like(samples, h))
+        ]
+        steps = [mu.astype(bound.dtype) / positive(bound) for bound in bounds]
+        step = _flat([jnp.broadcast_to(s, x.shape) for s, x in zip(steps, h)])
+        # f couples leaves, so its step is that of the leaf with the largest bound.
+        e, f = step * e, jnp.min(step) * (aa - bb)
+        new_a = a - (e * a + f * b[::-1])
+        new_b = b - (e * b + f * a[::-1])
+        return MatrixFreePreconditioner(_like(new_a, h), _like(new_b, h), bounds)
 
-    def fit(q, v: Leaves, h: Leaves, mu, count, decay):
-        del count
-        return _fit_vector(q, flat(v), flat(h), mu, off_diagonal(q.a.size), decay)
+    def fit(q: MatrixFreePreconditioner, v: Leaves | None, h: Leaves, mu, key):
+        noise = normal_like(key, h)
+        pair = scale_free(v, h, noise, mode)
+        v, alive, scales = by_leaf(pair, noise, q.bounds)
+        new = moved(q, scales, v, pair.h, pair.size, mu)
+        bounds = [jnp.where(on, x, old) for on, x, old in zip(alive, new.bounds, q.bounds)]
+        return kept_unless(pair.usable, new._replace(bounds=bounds), q)
 
-    def apply(q, g: Leaves) -> Leaves:
-        return unflat(_transposed_times(q, _times(q, flat(g))), g)
+    def apply(q: MatrixFreePreconditioner, g: Leaves) -> Leaves:
+        a, b = _flat(q.a), _flat(q.b)
 
-    return Form(init, rescale, fit, apply)
+        def times(x: Leaves) -> Leaves:
+            return _like(_transposed_times(a, b, _times(a, b, _flat(x))), x)
+
+        return times_unit(times, g)
+
+    return Form(init, fit, apply)
 
 
 def scale_by_psgd_matrix_free(
@@ -124,7 +152,7 @@ def scale_by_psgd_matrix_free(
       shape: `x`, or `diagonal` for a alone (b stays zero).
       mode: `whitening` or `newton`; the latter needs `update(..., vector=v, hvp=Hv)`.
       update_every: fit Q every so many steps ≥ 1.
-      seed: of the random v in whitening mode.
+      seed: of the noise in h and of the random v in whitening mode.
 
     Returns:
       A transformation with state `PsgdState`; `preconditioner` is a `MatrixFreePreconditioner`.
@@ -153,5 +181,5 @@ def scale_by_psgd_matrix_free(
     """
     if shape not in ("x", "diagonal"):
         raise ValueError(f"shape must be 'x' or 'diagonal', found {shape!r}.")
-    form = _matrix_free_form(shape)
+    form = _matrix_free_form(mode, shape)
     return scale_by_psgd(form, preconditioner_learning_rate, mode, update_every, seed)
