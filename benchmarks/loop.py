@@ -10,15 +10,15 @@ import ml_collections
 
 from benchmarks import measuring, train_step
 from sibert_jax.checkpoint import Checkpoints
-from sibert_jax.train.goodput import Goodput
-from sibert_jax.train.hosts import ALONE
+from sibert_jax.runtime.goodput import Goodput
+from sibert_jax.runtime.processes import ALONE
+from sibert_jax.runtime.profiling import Profiler
+from sibert_jax.runtime.signals import StopRequest
+from sibert_jax.runtime.stop_step import StopStep
+from sibert_jax.runtime.watchdog import Watchdog
 from sibert_jax.train.loop import Loop
-from sibert_jax.train.profiling import Profiler
 from sibert_jax.train.session import Session
-from sibert_jax.train.signals import StopRequest
 from sibert_jax.train.step import TrainState
-from sibert_jax.train.stop_step import StopStep
-from sibert_jax.train.watchdog import Watchdog
 
 BARE, LOOP = "bare compiled step", "whole loop"
 

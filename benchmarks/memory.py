@@ -6,7 +6,7 @@ import jax
 import ml_collections
 
 from benchmarks import command, measuring, train_step
-from sibert_jax.train.compile_only import compile_only
+from sibert_jax.tools.compile_only import compile_only
 
 ARRAYS, PLANNED = "parameters + optimizer + batch", "the same + temporaries of the step"
 PEAK = "peak of the process"

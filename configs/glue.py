@@ -13,8 +13,8 @@ Stated by Li et al. 2022: BERT is fine-tuned with Adam, SIBERT with LAMB. Set he
           of which most are not GLUE's (experiments/finetuning_rates). At 1e-3 SIBERT barely learns.
 """
 
+from sibert_jax.errors import ConfigError
 from sibert_jax.train.defaults import finetuning_config
-from sibert_jax.train.errors import ConfigError
 
 # Training set, evaluation set and a further set: GLUE's own files below glue/, docs/data.md.
 FILES = {

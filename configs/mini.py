@@ -6,8 +6,8 @@ Variants: mini:sibert (the default) · mini:bert
 Results:  experiments/mini
 """
 
+from sibert_jax.errors import ConfigError
 from sibert_jax.train.defaults import default_config
-from sibert_jax.train.errors import ConfigError
 
 
 def get_config(arch: str = "sibert"):

@@ -16,8 +16,8 @@ Not stated there, and set here as in BERT (Devlin et al. 2019, §4.2, A.3 and it
 """
 
 from sibert_jax.configs import bert_base, glue, sibert_base
+from sibert_jax.errors import ConfigError
 from sibert_jax.train.defaults import finetuning_config
-from sibert_jax.train.errors import ConfigError
 
 CHOICES = {"size": ("base", "mini"), "arch": ("sibert", "bert"), "optim": ("paper", "recipe")}
 

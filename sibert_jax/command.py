@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from sibert_jax.train.errors import WRONG_INPUT
+from sibert_jax.errors import WRONG_INPUT
 
 # Top-level modules that the core does not bring, by the extra that does.
 EXTRAS = {

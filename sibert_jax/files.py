@@ -1,7 +1,10 @@
 """Paths and files."""
 
+import contextlib
+import json
 import os
 import pathlib
+from collections.abc import Iterator
 
 
 def user_path(text: str | os.PathLike) -> pathlib.Path:
@@ -10,3 +13,44 @@ def user_path(text: str | os.PathLike) -> pathlib.Path:
     Shells leave the `~` of `--workdir=~/x` as it is.
     """
     return pathlib.Path(os.path.expanduser(text))
+
+
+@contextlib.contextmanager
+def atomically(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Writes a file atomically: yields a path to write to, which replaces `path` at the end.
+
+    If the body raises, `path` stays as it was, and what was written is removed.
+
+    Example:
+      >>> with atomically(pathlib.Path("a.txt")) as temporary:
+      ...     temporary.write_text("text")
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: pathlib.Path, value: object) -> None:
+    """Writes a file of JSON atomically, for people to read."""
+    with atomically(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def flatten(nested: dict, prefix: str = "") -> dict[str, object]:
+    """Flattens a nested dict; tuples become lists, as in JSON.
+
+    Example:
+      >>> flatten({"a": {"b": 1}, "c": (2,)})
+      {'a.b': 1, 'c': [2]}
+    """
+    flat = {}
+    for name, value in nested.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat

@@ -63,7 +63,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains; what goes wrong through no fault of the code is told in one sentence."""
     given, overrides = parse(arguments)
-    from sibert_jax.train.signals import Stopped, StopRequest
+    from sibert_jax.runtime.signals import Stopped, StopRequest
 
     stop = StopRequest()
     stop.catch()  # until the process ends: a late signal must not turn its exit status
@@ -80,13 +80,15 @@ def _train(given: argparse.Namespace, overrides: list[str], stop) -> None:
     from absl import logging
 
     logging.set_verbosity(logging.FATAL)  # Orbax tells at length what is told here in a sentence
-    from sibert_jax.train import build, launch
-    from sibert_jax.train.compile_only import compile_only, described_devices, markdown
+    from sibert_jax.errors import EXPECTED
+    from sibert_jax.runtime import launch
+    from sibert_jax.runtime.profiling import ProfiledSteps
+    from sibert_jax.runtime.terminal import say
+    from sibert_jax.tools.compile_only import compile_only, described_devices, markdown
+    from sibert_jax.tools.predict import predict
+    from sibert_jax.train import build
     from sibert_jax.train.config_file import load_config
     from sibert_jax.train.loop import train
-    from sibert_jax.train.metrics import say
-    from sibert_jax.train.predict import predict
-    from sibert_jax.train.profiling import ProfiledSteps
 
     try:
         if given.predict is not None:
@@ -99,7 +101,7 @@ def _train(given: argparse.Namespace, overrides: list[str], stop) -> None:
         profile = None if given.profile is None else ProfiledSteps.parse(given.profile)
         with launch.join(build.distributed_config(config)) as hosts:
             train(config, given.workdir, stop=stop, hosts=hosts, started=STARTED, profile=profile)
-    except launch.EXPECTED as error:
+    except EXPECTED as error:
         command.fail(str(error), launch.exit_status(error))
 
 

@@ -49,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given, overrides = parser.parse_known_args(arguments)
     if given.workers < 1:
         command.fail(f"--workers={given.workers} must be at least 1.")
+    from sibert_jax.errors import ConfigError
     from sibert_jax.report.sweep_table import write_summary
-    from sibert_jax.train.errors import ConfigError
-    from sibert_jax.train.signals import Stopped
-    from sibert_jax.train.sweep import Sweep, read_sweep
+    from sibert_jax.runtime.signals import Stopped
+    from sibert_jax.tools.sweep import Sweep, read_sweep
 
     try:
         metric, points = read_sweep(given.sweep, given.config, overrides)

@@ -20,11 +20,13 @@ MAY_IMPORT = {
     "data": set(),
     "checkpoint": set(),
     "report": set(),
-    "interop": {"model"},
     "tasks": {"model", "data"},
-    "train": {"optim", "homogeneity", "checkpoint", "tasks", "model", "data"},
+    "runtime": {"keys"},
+    "train": {"optim", "homogeneity", "checkpoint", "tasks", "model", "data", "runtime", "keys"},
+    "interop": {"model", "data", "checkpoint", "train"},
+    "tools": {"checkpoint", "data", "report", "train", "runtime"},
 }
-ANYWHERE = {"command", "files", "lazy"}  # needs nothing of ours but the exit statuses
+ANYWHERE = {"command", "errors", "files", "lazy"}  # the ground floor
 FRONT_DOORS = ("main.py", "__main__.py", "sweep.py")
 
 

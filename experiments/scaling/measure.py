@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 from sibert_jax.configs import sibert_base, sibert_large
-from sibert_jax.train.compile_only import compile_only, described_devices
+from sibert_jax.tools.compile_only import compile_only, described_devices
 
 EXAMPLES_PER_DEVICE = 16
 CONFIGS = {"base": sibert_base, "large": sibert_large}

@@ -4,13 +4,13 @@ Command line: python -m sibert_jax.checkpoint {list,verify,show,diff,export} DIR
 """
 
 from sibert_jax import lazy
+from sibert_jax.errors import CheckpointError
 
 __all__ = ["CheckpointError", "Checkpoints", "newest_verified", "restore_params", "start_from"]
 
 __getattr__ = lazy.attributes(
     __name__,
     {
-        "CheckpointError": "errors",
         "Checkpoints": "checkpoints",
         "newest_verified": "transfer",
         "restore_params": "transfer",

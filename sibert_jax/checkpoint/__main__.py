@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from sibert_jax import command
-from sibert_jax.checkpoint.errors import CheckpointError, CorruptError
+from sibert_jax.errors import CheckpointError, CorruptError
 from sibert_jax.files import user_path
 
 

@@ -21,10 +21,10 @@ from sibert_jax.checkpoint import directory as names
 from sibert_jax.checkpoint import manifest as manifests
 from sibert_jax.checkpoint import processes
 from sibert_jax.checkpoint.digest import as_text, own_parts, partial_digest
-from sibert_jax.checkpoint.errors import CheckpointError
 from sibert_jax.checkpoint.manifest import Manifest
 from sibert_jax.checkpoint.restore import manifest_of, restore_items
 from sibert_jax.checkpoint.verify import ITEMS, named, problem_of, verify
+from sibert_jax.errors import CheckpointError
 from sibert_jax.files import user_path
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from sibert_jax.checkpoint import manifest as manifests
 from sibert_jax.checkpoint.directory import steps_in
-from sibert_jax.checkpoint.errors import CheckpointError, CorruptError
 from sibert_jax.checkpoint.verify import ITEMS, problem_of, read_leaves, verify
+from sibert_jax.errors import CheckpointError, CorruptError
 
 
 def list_all(directory: pathlib.Path) -> Iterator[str]:

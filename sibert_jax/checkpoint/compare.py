@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from sibert_jax.checkpoint.errors import CheckpointError
+from sibert_jax.errors import CheckpointError
 
 # Leaf name and axis -> the config key that sets its size. First match wins; the axis counts from
 # the end, so that stacked and single layers share a row; None: whether the leaf exists at all.

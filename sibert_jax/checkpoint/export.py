@@ -5,15 +5,15 @@ Hugging Face hub, without pickle. An .npz was the alternative; it has no bfloat1
 """
 
 import json
-import os
 import pathlib
 
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from sibert_jax.checkpoint.errors import CheckpointError
 from sibert_jax.checkpoint.manifest import Manifest
 from sibert_jax.checkpoint.verify import read_leaves, verify
+from sibert_jax.errors import CheckpointError
+from sibert_jax.files import atomically
 
 
 def export(path: pathlib.Path, target: pathlib.Path) -> Manifest:
@@ -35,11 +35,9 @@ def export(path: pathlib.Path, target: pathlib.Path) -> Manifest:
     tensors = {name.removeprefix("params/"): leaf for name, leaf in read_leaves(path, "params")}
     facts = {"step": manifest.step, "versions": manifest.versions, "run": manifest.run}
     metadata = {name: json.dumps(value) for name, value in facts.items()}
-    temporary = target.with_name(target.name + ".new")
     try:
-        save_file(tensors, temporary, metadata)
-        os.replace(temporary, target)
+        with atomically(target) as temporary:
+            save_file(tensors, temporary, metadata)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(f"{target} cannot be written: {error}.") from None
     return manifest

@@ -10,7 +10,7 @@ import pathlib
 import jax
 
 from sibert_jax import __version__
-from sibert_jax.checkpoint.errors import CheckpointError, CorruptError
+from sibert_jax.errors import CheckpointError, CorruptError
 
 NAME = "manifest.json"
 FORMAT = 1

@@ -1,7 +1,6 @@
 """What the processes of a run tell each other about checkpoints; with one process, nothing."""
 
 import json
-import os
 import pathlib
 import time
 
@@ -10,7 +9,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from sibert_jax.checkpoint.digest import MASK
-from sibert_jax.checkpoint.errors import CheckpointError
+from sibert_jax.errors import CheckpointError
+from sibert_jax.files import atomically
 
 # Seconds that the first process waits for the digests of the others, once all have written.
 GATHER_SECONDS = 600
@@ -53,9 +53,8 @@ def leave_sums(path: pathlib.Path, sums: dict[str, int]) -> None:
     training step's own collectives is not the same on all processes.
     """
     target = path.with_name(f"{path.name}.{jax.process_index()}")
-    temporary = path.with_name(f"{target.name}.new")
-    temporary.write_text(json.dumps(sums))
-    os.replace(temporary, target)
+    with atomically(target) as temporary:
+        temporary.write_text(json.dumps(sums))
 
 
 def gather_sums(path: pathlib.Path, sums: dict[str, int]) -> dict[str, int]:

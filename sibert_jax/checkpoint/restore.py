@@ -11,9 +11,9 @@ from sibert_jax.checkpoint import manifest as manifests
 from sibert_jax.checkpoint import processes
 from sibert_jax.checkpoint.compare import check_same_leaves
 from sibert_jax.checkpoint.digest import as_text, own_parts, partial_digest
-from sibert_jax.checkpoint.errors import CheckpointError, CorruptError
 from sibert_jax.checkpoint.manifest import Manifest
 from sibert_jax.checkpoint.verify import named
+from sibert_jax.errors import CheckpointError, CorruptError
 
 
 def manifest_of(path: pathlib.Path) -> Manifest:

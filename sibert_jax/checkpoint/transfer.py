@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from sibert_jax.checkpoint import processes
 from sibert_jax.checkpoint.compare import check_same_leaves
 from sibert_jax.checkpoint.directory import steps_in
-from sibert_jax.checkpoint.errors import CheckpointError
 from sibert_jax.checkpoint.labels import CLASSIFIER, Labels
 from sibert_jax.checkpoint.manifest import Manifest
 from sibert_jax.checkpoint.restore import manifest_of, restore_items
 from sibert_jax.checkpoint.verify import named, problem_of
+from sibert_jax.errors import CheckpointError
 from sibert_jax.files import user_path
 
 

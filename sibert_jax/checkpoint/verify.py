@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 from sibert_jax.checkpoint import manifest as manifests
 from sibert_jax.checkpoint.digest import digest
-from sibert_jax.checkpoint.errors import CorruptError
+from sibert_jax.errors import CorruptError
 
 ITEMS = ("params", "rest")
 READ_BYTES = 1 << 26

@@ -2,7 +2,6 @@
 
 from sibert_jax.data.batches import PretrainingBatches
 from sibert_jax.data.bucketed import BucketedBatches
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.finetuning_spec import FinetuningSpec
 from sibert_jax.data.load import Corpora, load_corpora
 from sibert_jax.data.masking import Masker
@@ -22,6 +21,7 @@ from sibert_jax.data.spec import CorpusSpec
 from sibert_jax.data.token_corpus import TokenCorpus
 from sibert_jax.data.tokenizer import Tokenizer
 from sibert_jax.data.weighted import Examples, WeightedExamples
+from sibert_jax.errors import DataError
 
 __all__ = [
     "BucketedBatches",

@@ -3,11 +3,11 @@
 import numpy as np
 
 from sibert_jax.data import fingerprint
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.masking import Masker
 from sibert_jax.data.randomness import EpochPermutations, Purpose, generator
 from sibert_jax.data.tokenizer import Tokenizer
 from sibert_jax.data.weighted import Examples
+from sibert_jax.errors import DataError
 
 Batch = dict[str, np.ndarray]
 

@@ -5,8 +5,8 @@ from typing import Protocol
 import numpy as np
 
 from sibert_jax.data import fingerprint
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.randomness import EpochPermutations
+from sibert_jax.errors import DataError
 
 
 class Rows(Protocol):

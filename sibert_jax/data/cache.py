@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from sibert_jax.data import fingerprint
-from sibert_jax.data.errors import DataError
+from sibert_jax.errors import DataError
 from sibert_jax.files import user_path
 
 FORMAT_VERSION = 1

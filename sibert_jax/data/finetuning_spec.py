@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.spec import split_paths
+from sibert_jax.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.source import Document, Source
 from sibert_jax.data.text_files import cut_at_spaces
+from sibert_jax.errors import DataError
 
 MIN_HELD_OUT = 2  # documents: next-sentence prediction draws from another one
 MIN_PIECE_CHARS = 2_000  # of a document that is cut: some examples

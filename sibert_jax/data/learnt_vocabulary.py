@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 
 from sibert_jax.data import fingerprint
 from sibert_jax.data.cache import FORMAT_VERSION, Cache
-from sibert_jax.data.errors import DataError, named_by
 from sibert_jax.data.held_out import HeldOutShare
 from sibert_jax.data.source import Source, shortened
 from sibert_jax.data.spec import CorpusSpec
 from sibert_jax.data.tokenizer import Tokenizer
 from sibert_jax.data.wordpiece_training import train_pieces
+from sibert_jax.errors import DataError, named_by
 
 
 def find_tokenizer(

@@ -9,7 +9,6 @@ import numpy as np
 
 from sibert_jax.data import fingerprint
 from sibert_jax.data.cache import FORMAT_VERSION, Cache
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.held_out import HeldOutShare
 from sibert_jax.data.learnt_vocabulary import find_tokenizer
 from sibert_jax.data.python_docs import builtin_source
@@ -20,6 +19,7 @@ from sibert_jax.data.tfds_source import tfds_source
 from sibert_jax.data.token_corpus import CorpusWriter, TokenCorpus, open_corpus
 from sibert_jax.data.tokenise import write_corpora
 from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.errors import DataError
 
 MAX_UNKNOWN = 0.02  # share of [UNK] that is passed over in silence
 Progress = Callable[[str], None]

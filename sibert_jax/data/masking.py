@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.errors import DataError
 
 SHOW_MASK = 0.8
 SHOW_RANDOM = 0.1  # the remaining 0.1 show the token itself

@@ -3,9 +3,9 @@
 import numpy as np
 
 from sibert_jax.data import fingerprint
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.token_corpus import TokenCorpus
 from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.errors import DataError
 
 Example = tuple[np.ndarray, np.ndarray, int]
 

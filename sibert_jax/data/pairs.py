@@ -6,11 +6,11 @@ import bisect
 import numpy as np
 
 from sibert_jax.data import fingerprint
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.packed import Example
 from sibert_jax.data.randomness import Purpose, generator
 from sibert_jax.data.token_corpus import TokenCorpus
 from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.errors import DataError
 
 MIN_SEQ_LEN = 8
 BLOCK_SENTENCES = 1_000_000

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 
 from sibert_jax.data import fingerprint
 from sibert_jax.data.cache import FORMAT_VERSION, Cache
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.sentences import split_sentences
 from sibert_jax.data.source import Source
 from sibert_jax.data.text_files import text_source
+from sibert_jax.errors import DataError
 
 MAX_TEXT_BYTES = 8_000_000
 MAX_SOURCE_BYTES = 40_000_000  # what ten seconds or so can parse

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.layout import LAYOUTS
+from sibert_jax.errors import DataError
 
 SOURCES = ("builtin", "text", "tfds")
 

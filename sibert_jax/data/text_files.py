@@ -9,9 +9,9 @@ import pathlib
 import zlib
 from collections.abc import Callable, Iterator
 
-from sibert_jax.data.errors import DataError, named_by
 from sibert_jax.data.layout import is_wrapped, joined_paragraphs, line_paragraphs
 from sibert_jax.data.source import Document, Source, shortened
+from sibert_jax.errors import DataError, named_by
 
 # A document longer than this is cut in two, so that a file without blank lines or even without
 # line ends needs little memory and has something to hold out.

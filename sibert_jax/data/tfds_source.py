@@ -6,9 +6,9 @@ import pathlib
 import re
 from collections.abc import Callable, Iterator
 
-from sibert_jax.data.errors import DataError, named_by
 from sibert_jax.data.source import Document, Source, shortened
 from sibert_jax.data.text_files import MAX_DOCUMENT_CHARS, cut_at_spaces
+from sibert_jax.errors import DataError, named_by
 from sibert_jax.files import user_path
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")

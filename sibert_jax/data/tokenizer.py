@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.vocabulary import (
     CONTINUATION,
     MAX_WORD_CHARS,
@@ -20,6 +19,7 @@ from sibert_jax.data.vocabulary import (
     read_vocabulary,
     write_vocabulary,
 )
+from sibert_jax.errors import DataError
 from sibert_jax.files import user_path
 
 MAX_CACHED_WORDS = 400_000

@@ -9,8 +9,8 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.text_files import read_lines
+from sibert_jax.errors import DataError
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"

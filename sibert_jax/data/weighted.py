@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sibert_jax.data import fingerprint
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.packed import Example
 from sibert_jax.data.randomness import EpochPermutations, Purpose
+from sibert_jax.errors import DataError
 
 MAX_DENOMINATOR = 1_000_000
 

@@ -9,9 +9,9 @@ import collections
 import heapq
 import itertools
 
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.tokenizer import bert_normalizer, bert_pre_tokenizer
 from sibert_jax.data.vocabulary import CONTINUATION, MAX_WORD_CHARS, SPECIAL_PIECES
+from sibert_jax.errors import DataError
 
 MAX_ALPHABET = 1000
 MIN_CHAR_SHARE = 1e-6  # of all characters; words with a rarer one become [UNK]

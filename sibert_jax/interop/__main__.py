@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     from sibert_jax.checkpoint import CheckpointError
     from sibert_jax.data import DataError
-    from sibert_jax.interop.errors import InteropError
+    from sibert_jax.errors import InteropError
     from sibert_jax.interop.workdirs import export_weights, import_weights
 
     action = import_weights if given.action == "import" else export_weights

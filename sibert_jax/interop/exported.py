@@ -13,8 +13,8 @@ import numpy as np
 from safetensors import numpy as safetensors
 
 import sibert_jax
+from sibert_jax.errors import InteropError
 from sibert_jax.files import user_path
-from sibert_jax.interop.errors import InteropError
 from sibert_jax.interop.hugging_face import new_directory
 from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.interop.layers import flatten, unflatten

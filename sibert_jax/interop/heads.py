@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Collection
 
-from sibert_jax.interop.errors import InteropError
+from sibert_jax.errors import InteropError
 from sibert_jax.interop.hugging_face_config import HEADS, TheirConfig, architecture_of
 from sibert_jax.interop.names import head_table
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from safetensors import numpy as safetensors
 
+from sibert_jax.errors import InteropError
 from sibert_jax.files import user_path
-from sibert_jax.interop.errors import InteropError
 from sibert_jax.interop.heads import check_head, choose_head, needed_modules
 from sibert_jax.interop.hugging_face_config import (
     TheirConfig,

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sibert_jax.interop.errors import InteropError
+from sibert_jax.errors import InteropError
 from sibert_jax.model import ModelConfig
 
 # Our head behind each class of theirs. Other classes of BERT have a head that we have no place for.

@@ -7,7 +7,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from sibert_jax.interop.errors import InteropError
+from sibert_jax.errors import InteropError
 from sibert_jax.interop.hugging_face_config import read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"

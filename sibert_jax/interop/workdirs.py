@@ -11,14 +11,14 @@ import jax.numpy as jnp
 
 from sibert_jax.checkpoint import Checkpoints, newest_verified, restore_params
 from sibert_jax.data import Tokenizer
+from sibert_jax.errors import InteropError
+from sibert_jax.files import write_json
 from sibert_jax.interop import exported, hugging_face
-from sibert_jax.interop.errors import InteropError
 from sibert_jax.interop.heads import head_of
 from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.interop.layers import nest
 from sibert_jax.model import ModelConfig
 from sibert_jax.train.defaults import default_config
-from sibert_jax.train.workdir import write_json
 
 # Of an imported workdir: the directory's own files, which an export writes again.
 ORIGINAL = "original"

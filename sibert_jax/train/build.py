@@ -11,6 +11,7 @@ import optax
 
 from sibert_jax import optim
 from sibert_jax.data import CorpusSpec, FinetuningSpec, Tokenizer
+from sibert_jax.errors import ConfigError
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.classification import (
     Classification,
@@ -26,7 +27,6 @@ from sibert_jax.tasks.question_answering.load import (
 )
 from sibert_jax.tasks.question_answering.task import QuestionAnswering, QuestionAnsweringConfig
 from sibert_jax.tasks.task import NewText, Task, TaskData
-from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.resolve import is_open, resolve
 from sibert_jax.train.run_config import (
     CheckpointConfig,

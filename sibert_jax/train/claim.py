@@ -12,10 +12,11 @@ from typing import TextIO
 import ml_collections
 
 from sibert_jax.checkpoint.directory import steps_in
+from sibert_jax.errors import ConfigError
+from sibert_jax.files import flatten, write_json
 from sibert_jax.train import length
-from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.resolve import read_settings
-from sibert_jax.train.workdir import ADDED, flatten, write_json
+from sibert_jax.train.workdir import ADDED
 
 # Keys that may change when a run is resumed: they say where things are and what is shown of them,
 # not what is computed, or what to do about a bad step, which is decided when one has stopped the
@@ -121,14 +122,14 @@ def check_free(directory: pathlib.Path, config: ml_collections.ConfigDict) -> No
 
     Without a checkpoint, the directory of a run is free, whatever that run was.
     """
-    if directory.exists() and not directory.is_dir():
+    if directory.is_file():
         raise ConfigError(f"--workdir={directory} is a file; name a directory.")
     path, steps = directory / "config.json", steps_in(directory / "checkpoints")
     if steps:
         old, new = flatten(read_settings(path)), flatten(config.to_dict())
         _check_same(directory, {k: v for k, v in ADDED.items() if k in new} | old, new)
         length.check(directory, old, new, steps[-1])
-    elif _holds_something(directory) and not _is_run(directory):
+    elif (names := _names(directory)) and not _is_run(directory, names):
         raise ConfigError(
             f"{directory} is not empty and has no config.json of a run, so it is no run of this "
             "program; choose another --workdir. Nothing was changed."
@@ -148,18 +149,23 @@ def _check_same(directory: pathlib.Path, old: dict, new: dict) -> None:
         )
 
 
-def _holds_something(directory: pathlib.Path) -> bool:
+def _names(directory: pathlib.Path) -> set[str]:
     try:
-        return any(directory.iterdir())
+        return {path.name for path in directory.iterdir()}
     except FileNotFoundError:
-        return False
+        return set()
 
 
-def _is_run(directory: pathlib.Path) -> bool:
+def _is_run(directory: pathlib.Path, names: set[str]) -> bool:
     """Whether a start of this program has been here: its lock, or a config of ours."""
-    with contextlib.suppress(OSError, ValueError):
-        if (directory / LOCK).read_text()[:4] in ("pid ", ""):  # "": it starts at this moment
+    if LOCK in names:
+        try:
+            if (directory / LOCK).read_text()[:4] in ("pid ", ""):  # "": it starts at this moment
+                return True
+        except FileNotFoundError:  # a start that failed has removed it meanwhile
             return True
+        except (OSError, ValueError):
+            pass
     with contextlib.suppress(OSError, ValueError, AttributeError):
         settings = json.loads((directory / "config.json").read_text())
         return {"task", "model", "data", "optim", "train", "checkpoint"} <= settings.keys()

@@ -14,8 +14,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 import sibert_jax
+from sibert_jax.errors import ConfigError
 from sibert_jax.files import user_path
-from sibert_jax.train.errors import ConfigError
 
 SHIPPED = pathlib.Path(sibert_jax.__file__).with_name("configs")
 _MODULE = "sibert_jax_config_file"  # name in sys.modules

@@ -4,8 +4,8 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping
 
+from sibert_jax.errors import ConfigError
 from sibert_jax.train import build
-from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.run_config import RunConfig
 
 KEYS = ("train.num_steps", "train.num_epochs")

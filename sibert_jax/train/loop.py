@@ -10,24 +10,25 @@ import ml_collections
 
 from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.data import prefetch
-from sibert_jax.files import user_path
+from sibert_jax.errors import ConfigError, TrainingError
+from sibert_jax.files import user_path, write_json
+from sibert_jax.runtime.goodput import Goodput
+from sibert_jax.runtime.peak_flops import peak_flops
+from sibert_jax.runtime.processes import ALONE, Hosts
+from sibert_jax.runtime.profiling import ProfiledSteps, Profiler, marked
+from sibert_jax.runtime.signals import StopRequest
+from sibert_jax.runtime.stop_step import StopStep
+from sibert_jax.runtime.terminal import say
+from sibert_jax.runtime.watchdog import WAITING, Watchdog
 from sibert_jax.tasks.task import Batch
 from sibert_jax.train import build, metrics, results, sharding, workdir, writers
 from sibert_jax.train.claim import Claim
-from sibert_jax.train.errors import ConfigError, TrainingError
-from sibert_jax.train.goodput import Goodput
 from sibert_jax.train.health import BadStepError, Health, with_counts
-from sibert_jax.train.hosts import ALONE, Hosts
-from sibert_jax.train.peak_flops import peak_flops
-from sibert_jax.train.profiling import ProfiledSteps, Profiler, marked
 from sibert_jax.train.replay import step_twice
 from sibert_jax.train.resolve import resolve
 from sibert_jax.train.session import Session, check_divisible, check_kernels
-from sibert_jax.train.signals import StopRequest
 from sibert_jax.train.speed import Speed, Stretch, speed_row
 from sibert_jax.train.step import Report, TrainState
-from sibert_jax.train.stop_step import StopStep
-from sibert_jax.train.watchdog import WAITING, Watchdog
 
 
 def train(
@@ -96,7 +97,7 @@ def train(
         hosts.say(metrics.plan(num_steps, session.batch_size, session.data.steps_per_epoch))
         hosts.agree("data", {"fingerprint": session.data.fingerprint})
         checkpoints = stack.enter_context(
-            Checkpoints(directory / "checkpoints", run.checkpoint.keep, metrics.say)
+            Checkpoints(directory / "checkpoints", run.checkpoint.keep, say)
         )
         state = session.start(checkpoints, goodput.phase, hosts.say)
         goodput.write()
@@ -104,7 +105,7 @@ def train(
         if hosts.is_first:
             claim.begin(int(state.step), hosts.say)
             described = workdir.describe_run(mesh, state.params, session.description())
-            workdir.write_json(directory / "run.json", described)
+            write_json(directory / "run.json", described)
             hosts.say("\n".join(described["parameters"]))
             session.data.tokenizer.save(directory / "vocab.txt")
         stop_step = stack.enter_context(StopStep(stop, hosts))

@@ -1,12 +1,12 @@
 """From the report of a step to a row of metrics, and the line on the terminal."""
 
-import contextlib
 import math
 import sys
 
 import tqdm
 
 from sibert_jax import optim
+from sibert_jax.runtime.terminal import say
 from sibert_jax.train.step import Report
 
 
@@ -43,13 +43,6 @@ def _section(name: str) -> str:
     if name == "dead_attention_rows":
         return "model"
     return "train" if name.endswith("loss") else "optim"
-
-
-def say(text: str) -> None:
-    """A line on the terminal, above the bar if there is one; no full disk stops the program."""
-    with contextlib.suppress(OSError):
-        tqdm.tqdm.write(text, file=sys.stderr)
-        sys.stderr.flush()
 
 
 def plan(num_steps: int, global_batch_size: int, steps_per_epoch: int) -> str:

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sibert_jax.errors import FaultError
 from sibert_jax.tasks.task import Batch
-from sibert_jax.train.errors import FaultError
 from sibert_jax.train.step import Report, TrainState
 
 BITS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}

@@ -11,10 +11,10 @@ import ml_collections
 from sibert_jax.checkpoint.directory import steps_in
 from sibert_jax.checkpoint.transfer import checkpoints_in
 from sibert_jax.data import Tokenizer
+from sibert_jax.errors import ConfigError
 from sibert_jax.model import is_scale_invariant
 from sibert_jax.model.config import ARCHS, INHERITED_KEYS, SHAPE_KEYS, UNUSED_KEYS
 from sibert_jax.train.defaults import SEQ_LENS, default_config, fresh_encoder
-from sibert_jax.train.errors import ConfigError
 
 ConfigDict = ml_collections.ConfigDict
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax
 
-from sibert_jax.train import workdir
+from sibert_jax.files import write_json
 from sibert_jax.train.session import Session
 
 
@@ -35,7 +35,7 @@ def write(session: Session, params, directory: pathlib.Path, say: Callable[[str]
         rows = evaluations(directory / "metrics.jsonl")
         results["last"] = rows[-1] if rows else {}  # a full disk may have lost them
         results["best"] = best_row(rows, f"eval/{session.data.main_metric}")
-        workdir.write_json(directory / "results.json", results)
+        write_json(directory / "results.json", results)
 
 
 def evaluations(path: pathlib.Path) -> list[dict[str, float]]:

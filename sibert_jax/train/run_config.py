@@ -4,13 +4,15 @@ import dataclasses
 import math
 
 from sibert_jax.data import CorpusSpec, FinetuningSpec
+from sibert_jax.errors import ConfigError
+from sibert_jax.keys import at_least, check_fraction, one_of
 from sibert_jax.model import ModelConfig
+from sibert_jax.runtime.settings import DistributedConfig
 from sibert_jax.tasks.classification import ClassificationConfig
 from sibert_jax.tasks.pretraining import PretrainingConfig
 from sibert_jax.tasks.question_answering.load import QuestionAnsweringSpec
 from sibert_jax.tasks.question_answering.task import QuestionAnsweringConfig
 from sibert_jax.train import health
-from sibert_jax.train.errors import ConfigError
 
 SCHEDULES = ("constant", "piecewise", "linear", "cosine", "warmup_stable_decay")
 
@@ -30,10 +32,10 @@ class HeadOptimConfig:
     eps: float
 
     def __post_init__(self):
-        _one_of("optim.head.name", self.name, ("lamb", "adamw", "sgd", "recipe"))
-        _one_of("optim.head.schedule", self.schedule, SCHEDULES)
-        _at_least("optim.head", self, 0, "learning_rate", "weight_decay", "warmup_steps", "eps")
-        _check_fraction("optim.head.warmup_fraction", self.warmup_fraction)
+        one_of("optim.head.name", self.name, ("lamb", "adamw", "sgd", "recipe"))
+        one_of("optim.head.schedule", self.schedule, SCHEDULES)
+        at_least("optim.head", self, 0, "learning_rate", "weight_decay", "warmup_steps", "eps")
+        check_fraction("optim.head.warmup_fraction", self.warmup_fraction)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +57,11 @@ class OptimConfig:
     head: HeadOptimConfig
 
     def __post_init__(self):
-        _one_of("optim.name", self.name, ("scale_invariant_sgd", "adamw", "lamb"))
-        _one_of("optim.schedule", self.schedule, SCHEDULES)
-        _at_least("optim", self, 0, "eta_lambda", "learning_rate", "weight_decay", "warmup_steps")
-        _at_least("optim", self, 0, "eps", "max_grad_norm")
-        _check_fraction("optim.warmup_fraction", self.warmup_fraction)
+        one_of("optim.name", self.name, ("scale_invariant_sgd", "adamw", "lamb"))
+        one_of("optim.schedule", self.schedule, SCHEDULES)
+        at_least("optim", self, 0, "eta_lambda", "learning_rate", "weight_decay", "warmup_steps")
+        at_least("optim", self, 0, "eps", "max_grad_norm")
+        check_fraction("optim.warmup_fraction", self.warmup_fraction)
         given = self.learning_rate > 0 or self.weight_decay > 0
         if self.eta_lambda > 0 and given:
             raise ConfigError(
@@ -107,11 +109,11 @@ class TrainConfig:
     watchdog_secs: float
 
     def __post_init__(self):
-        _at_least("train", self, 1, "global_batch_size", "microbatches", "log_every_steps")
-        _at_least("train", self, 0, "eval_every_steps", "eval_batches", "max_skips_in_a_row")
-        _at_least("train", self, 0, "max_rollbacks")
-        _at_least("train", self, 0, "replay_every_steps", "watchdog_secs")
-        _one_of("train.on_bad_step", self.on_bad_step, health.ACTIONS)
+        at_least("train", self, 1, "global_batch_size", "microbatches", "log_every_steps")
+        at_least("train", self, 0, "eval_every_steps", "eval_batches", "max_skips_in_a_row")
+        at_least("train", self, 0, "max_rollbacks")
+        at_least("train", self, 0, "replay_every_steps", "watchdog_secs")
+        one_of("train.on_bad_step", self.on_bad_step, health.ACTIONS)
         if not self.spike_factor > 1:
             raise ConfigError(
                 f"train.spike_factor={self.spike_factor} must be above 1, or inf to let the loss "
@@ -129,40 +131,6 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DistributedConfig:
-    """Keys under `distributed`."""
-
-    start: str
-    coordinator_address: str
-    num_processes: int
-    process_id: int
-    start_timeout_secs: int
-    heartbeat_secs: int
-
-    def __post_init__(self):
-        _one_of("distributed.start", self.start, ("single", "auto", "explicit"))
-        _at_least("distributed", self, 1, "num_processes", "start_timeout_secs")
-        _at_least("distributed", self, 2, "heartbeat_secs")
-        if not 0 <= self.process_id < self.num_processes:
-            raise ConfigError(
-                f"distributed.process_id={self.process_id} must be at least 0 and below "
-                f"distributed.num_processes={self.num_processes}."
-            )
-        host, _, port = self.coordinator_address.rpartition(":")
-        explicit = self.start == "explicit"
-        if explicit and not (host and port.isdecimal() and 0 < int(port) < 65536):
-            raise ConfigError(
-                f"distributed.coordinator_address={self.coordinator_address!r} must be host:port, "
-                "where process 0 can be reached by the others."
-            )
-        if not explicit and (self.num_processes > 1 or self.coordinator_address):
-            raise ConfigError(
-                f"distributed.start={self.start!r} takes no coordinator_address, num_processes or "
-                'process_id; set it to "explicit", or leave them out.'
-            )
-
-
-@dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
     """Keys under `checkpoint`."""
 
@@ -171,7 +139,7 @@ class CheckpointConfig:
     init_from: str
 
     def __post_init__(self):
-        _at_least("checkpoint", self, 1, "every_steps", "keep")
+        at_least("checkpoint", self, 1, "every_steps", "keep")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +171,7 @@ class RunConfig:
         if isinstance(self.task, QuestionAnsweringConfig):
             self._check_question_answering(self.task)
         if isinstance(self.task, PretrainingConfig):
-            _at_least("train", self.train, 1, "num_steps")
+            at_least("train", self.train, 1, "num_steps")
             self._check_pretraining(self.task)
         elif not 0 < (num_epochs := self.train.num_epochs) < math.inf:
             raise ConfigError(f"train.num_epochs={num_epochs} must be positive and finite.")
@@ -256,19 +224,3 @@ class RunConfig:
             optim=dataclasses.replace(timed(self.optim), head=head),
             train=dataclasses.replace(self.train, num_steps=num_steps),
         )
-
-
-def _one_of(key: str, value: str, choices: tuple[str, ...]):
-    if value not in choices:
-        raise ConfigError(f"{key}={value!r} is unknown; choose one of {list(choices)}.")
-
-
-def _at_least(section: str, values, low: float, *names: str):
-    for name in names:
-        if not getattr(values, name) >= low:
-            raise ConfigError(f"{section}.{name}={getattr(values, name)} must be at least {low}.")
-
-
-def _check_fraction(key: str, value: float):
-    if not 0 <= value < 1:
-        raise ConfigError(f"{key}={value} must lie in [0, 1).")

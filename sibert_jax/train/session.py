@@ -13,9 +13,9 @@ from jax.sharding import PartitionSpec as P
 
 from sibert_jax import homogeneity, optim
 from sibert_jax.checkpoint import Checkpoints, start_from
+from sibert_jax.errors import ConfigError
 from sibert_jax.tasks.task import Batch, Batches, Task, TaskData
 from sibert_jax.train import build, length, sharding, workdir
-from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.evaluate import Evaluator, abstract_batch
 from sibert_jax.train.health import BadSteps
 from sibert_jax.train.run_config import RunConfig

@@ -16,9 +16,9 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from sibert_jax.errors import ConfigError
 from sibert_jax.model import with_placement
 from sibert_jax.tasks.task import Batch, Batches
-from sibert_jax.train.errors import ConfigError
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))

@@ -1,8 +1,6 @@
 """What a run's directory holds besides metrics and checkpoints."""
 
 import functools
-import json
-import os
 import pathlib
 import platform
 import subprocess
@@ -13,6 +11,7 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 
 import sibert_jax
+from sibert_jax.files import flatten
 
 # Keys that runs of earlier versions lack, with the value that does what those did.
 ADDED = {
@@ -21,17 +20,6 @@ ADDED = {
     "task.loss_blocks": 1,
     "train.extend": False,
 }
-
-
-def flatten(config: dict, prefix: str = "") -> dict[str, object]:
-    """{"a.b": value} of a nested dict; tuples become lists, as in JSON."""
-    flat = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 # Keys that may differ between the processes of a run.
@@ -48,17 +36,6 @@ def shared_facts(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> di
     settings = flatten(config.to_dict())
     code = {"workdir": str(workdir.absolute())} | describe_code()
     return flatten(code) | {k: v for k, v in settings.items() if not k.startswith(MAY_DIFFER)}
-
-
-def write_json(path: pathlib.Path, value: dict) -> None:
-    """Replaces a file atomically."""
-    temporary = path.with_suffix(".tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
-        os.replace(temporary, path)
-    except OSError:  # such as a full disk
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def describe_code() -> dict:

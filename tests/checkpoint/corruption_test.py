@@ -13,8 +13,8 @@ from sibert_jax.checkpoint import CheckpointError, Checkpoints, restore_params
 from sibert_jax.checkpoint import directory as names
 from sibert_jax.checkpoint import manifest as manifests
 from sibert_jax.checkpoint import verify as verifying
-from sibert_jax.checkpoint.errors import CorruptError
 from sibert_jax.checkpoint.verify import ITEMS, problem_of, read_leaves, verify
+from sibert_jax.errors import CorruptError
 from tests.checkpoint.conftest import abstract, make_state
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sibert_jax.errors import InteropError
 from sibert_jax.interop import exported
-from sibert_jax.interop.errors import InteropError
 from sibert_jax.model import ARCHS, Encoder
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
+from sibert_jax.errors import InteropError
 from sibert_jax.interop import hugging_face
-from sibert_jax.interop.errors import InteropError
 from sibert_jax.model import Encoder
 
 # As `bert-base-uncased`'s own file names them, layer 0 and what surrounds the layers.

@@ -11,8 +11,8 @@ import pytest
 
 from sibert_jax.checkpoint import CheckpointError
 from sibert_jax.data import DataError
+from sibert_jax.errors import ConfigError, TrainingError
 from sibert_jax.train import build, loop
-from sibert_jax.train.errors import ConfigError, TrainingError
 
 ROOT = pathlib.Path(__file__).parents[2]
 

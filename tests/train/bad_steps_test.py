@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sibert_jax.data import PretrainingBatches
+from sibert_jax.errors import ConfigError, TrainingError
 from sibert_jax.train import build, sharding
-from sibert_jax.train.errors import ConfigError, TrainingError
 from sibert_jax.train.health import MEMORY, BadSteps, fresh_health
 from sibert_jax.train.session import Session
 from tests.train.metrics_rows import rows

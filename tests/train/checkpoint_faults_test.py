@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from sibert_jax.data import PretrainingBatches
+from sibert_jax.errors import TrainingError
 from sibert_jax.train import build, sharding
-from sibert_jax.train.errors import TrainingError
 from sibert_jax.train.loop import Loop
 from sibert_jax.train.session import Session
 

@@ -9,8 +9,8 @@ import pytest
 
 from sibert_jax.checkpoint import CheckpointError
 from sibert_jax.data import DataError
+from sibert_jax.errors import ConfigError
 from sibert_jax.train.claim import Claim
-from sibert_jax.train.errors import ConfigError
 from tests.train.metrics_rows import rows
 
 EXPECTED = (ConfigError, DataError, CheckpointError)

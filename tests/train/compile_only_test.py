@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from sibert_jax.errors import ConfigError
+from sibert_jax.tools.collectives import Collective, collectives
+from sibert_jax.tools.compile_only import compile_only, markdown
 from sibert_jax.train import build, sharding
-from sibert_jax.train.collectives import Collective, collectives
-from sibert_jax.train.compile_only import compile_only, markdown
-from sibert_jax.train.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHAPE = {"data": 2, "fsdp": 4, "tensor": 1}

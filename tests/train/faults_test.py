@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from sibert_jax.train import build, goodput, replay, sharding, writers
-from sibert_jax.train.errors import FaultError
-from sibert_jax.train.goodput import Goodput
+from sibert_jax.errors import FaultError
+from sibert_jax.runtime import goodput
+from sibert_jax.runtime.goodput import Goodput
+from sibert_jax.runtime.watchdog import Watchdog
+from sibert_jax.train import build, replay, sharding, writers
 from sibert_jax.train.session import Session
 from sibert_jax.train.step import Step
-from sibert_jax.train.watchdog import Watchdog
 from tests.train.bad_steps_test import NoCheckpoints, assert_same, rows
 
 

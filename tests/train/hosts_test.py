@@ -14,8 +14,9 @@ import sys
 import jax
 import pytest
 
-from sibert_jax.train import build, launch
-from sibert_jax.train.errors import ConfigError
+from sibert_jax.errors import ConfigError
+from sibert_jax.runtime import launch
+from sibert_jax.train import build
 from sibert_jax.train.loop import train
 from tests.train.metrics_rows import rows
 from tests.train.processes import ROOT, Group, free_port

@@ -5,9 +5,9 @@ import re
 import jax
 import pytest
 
+from sibert_jax.errors import ConfigError
+from sibert_jax.tools.compile_only import compile_only
 from sibert_jax.train import build, sharding
-from sibert_jax.train.compile_only import compile_only
-from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.session import Session
 
 FOR_GPUS = pytest.mark.skipif(

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
+from sibert_jax.errors import ConfigError
 from sibert_jax.optim import make_schedule
 from sibert_jax.train import build, length
 from sibert_jax.train.claim import Claim
-from sibert_jax.train.errors import ConfigError
 from tests.train.metrics_rows import rows
 
 

@@ -48,7 +48,7 @@ def at_phase(phase: str, *signals: int) -> None:
 
 def at_line(text: str, *signals: int) -> None:
     """The process sends itself signals when it first says a line with a text in it."""
-    from sibert_jax.train.hosts import Hosts
+    from sibert_jax.runtime.processes import Hosts
 
     say, left = Hosts.say, list(signals)
 

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from sibert_jax.train.errors import ConfigError
+from sibert_jax.errors import ConfigError
+from sibert_jax.runtime.profiling import ProfiledSteps, Profiler
 from sibert_jax.train.loop import train
-from sibert_jax.train.profiling import ProfiledSteps, Profiler
 
 TRACES = "profile/plugins/profile/*/*"
 

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from sibert_jax.configs import glue, mini, squad1
+from sibert_jax.errors import ConfigError
 from sibert_jax.train import build
 from sibert_jax.train.defaults import default_config, finetuning_config, fresh_encoder
-from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.resolve import resolve
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

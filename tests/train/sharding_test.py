@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from sibert_jax.errors import ConfigError
 from sibert_jax.model import ARCHS
 from sibert_jax.train import build, sharding
-from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.session import check_divisible
 
 

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from sibert_jax.runtime.peak_flops import peak_flops
 from sibert_jax.train import loop
-from sibert_jax.train.peak_flops import peak_flops
 from sibert_jax.train.speed import Speed, speed_row
 
 

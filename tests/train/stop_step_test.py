@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from sibert_jax.train import stop_step
-from sibert_jax.train.hosts import ALONE, Hosts
-from sibert_jax.train.signals import StopRequest
-from sibert_jax.train.stop_step import StopStep
+from sibert_jax.runtime import stop_step
+from sibert_jax.runtime.processes import ALONE, Hosts
+from sibert_jax.runtime.signals import StopRequest
+from sibert_jax.runtime.stop_step import StopStep
 
 
 class Notes:

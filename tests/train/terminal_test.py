@@ -17,7 +17,8 @@ from sibert_jax.train.metrics import plan
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = textwrap.dedent("""
-    from sibert_jax.train.metrics import Progress, say
+    from sibert_jax.runtime.terminal import say
+    from sibert_jax.train.metrics import Progress
 
     say("before")
     progress = Progress(0, 4)

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def start(body: str) -> subprocess.Popen:
-    code = "import ctypes, sys, time\nfrom sibert_jax.train.watchdog import Watchdog\n"
+    code = "import ctypes, sys, time\nfrom sibert_jax.runtime.watchdog import Watchdog\n"
     command = [sys.executable, "-c", code + textwrap.dedent(body)]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from sibert_jax.errors import ConfigError
+from sibert_jax.files import flatten
 from sibert_jax.train import workdir
 from sibert_jax.train.claim import Claim
-from sibert_jax.train.errors import ConfigError
 
 
 def test_a_run_of_an_earlier_version_resumes_with_what_it_did_and_with_nothing_else(
@@ -25,5 +26,5 @@ def test_a_run_of_an_earlier_version_resumes_with_what_it_did_and_with_nothing_e
 
 
 def test_every_added_key_has_the_value_of_the_default_config(config):
-    flat = workdir.flatten(config.to_dict())
+    flat = flatten(config.to_dict())
     assert {key: flat[key] for key in workdir.ADDED} == workdir.ADDED

@@ -1,7 +1,6 @@
 """From files of labelled sentences to a task with its batches."""
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Callable
 
@@ -17,9 +16,10 @@ from sibert_jax.data import (
     seq_lens_for_one_pass,
     seq_lens_for_training,
 )
-from sibert_jax.data.errors import named_by
 from sibert_jax.data.fingerprint import digest
 from sibert_jax.data.held_out import is_held_out
+from sibert_jax.errors import named_by
+from sibert_jax.files import atomically
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.classification.examples import Examples, read_examples, read_new_text
 from sibert_jax.tasks.classification.glue import GlueTask
@@ -150,12 +150,11 @@ def held_out_set(
 
 
 def write_predictions(path: pathlib.Path, ids: list[str], labels: list[str]) -> None:
-    """Writes GLUE's submission format, `index<TAB>prediction`, whole or not at all."""
+    """Writes GLUE's submission format, `index<TAB>prediction`, atomically."""
     pairs = zip(ids, labels, strict=True)
     lines = ["index\tprediction", *("\t".join(pair) for pair in pairs)]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    os.replace(temporary, path)
+    with atomically(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 def _read_sets(data: FinetuningSpec, task: ClassificationConfig) -> dict[str, Examples]:

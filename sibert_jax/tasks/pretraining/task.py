@@ -18,7 +18,7 @@ from sibert_jax.data import (
     WeightedExamples,
     load_corpora,
 )
-from sibert_jax.data.errors import named_by
+from sibert_jax.errors import named_by
 from sibert_jax.model import Encoder, ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.apply import apply_model
 from sibert_jax.tasks.losses import cross_entropy, table_cross_entropy

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from sibert_jax import command
-from sibert_jax.data.errors import DataError
+from sibert_jax.errors import DataError
 from sibert_jax.files import user_path
 from sibert_jax.tasks.question_answering.dataset import (
     read_dataset,

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import math
-import os
 import pathlib
 
 import numpy as np
 
+from sibert_jax.files import atomically
 from sibert_jax.tasks.question_answering.dataset import Dataset
 from sibert_jax.tasks.question_answering.features import Features
 from sibert_jax.tasks.question_answering.scoring import evaluate
@@ -182,14 +182,10 @@ class Answerer:
 
 
 def _write_json(path: pathlib.Path, content: dict) -> None:
-    """Replaces a file whole or not at all; a line a question."""
+    """Writes a file of JSON atomically, a line a question."""
     lines = (
         f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}"
         for key, value in content.items()
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with atomically(path) as temporary:
         temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,8 +7,8 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.text_files import read_lines
+from sibert_jax.errors import DataError
 from sibert_jax.files import user_path
 
 # JSON can hold half of a surrogate pair, as in "\\ud83d": no character, and UTF-8 cannot write it.

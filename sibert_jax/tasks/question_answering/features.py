@@ -13,8 +13,8 @@ import numpy as np
 
 from sibert_jax.data import fingerprint
 from sibert_jax.data.cache import Cache, Entry
-from sibert_jax.data.errors import DataError
 from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.errors import DataError
 from sibert_jax.tasks.question_answering.dataset import Dataset, read_dataset
 from sibert_jax.tasks.question_answering.gold_spans import locate_answers
 from sibert_jax.tasks.question_answering.offsets import OffsetTokenizer, Pieces

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sibert_jax.data.errors import DataError
+from sibert_jax.errors import DataError
 from sibert_jax.tasks.question_answering.dataset import Dataset, Question
 from sibert_jax.tasks.question_answering.offsets import Pieces
 from sibert_jax.tasks.question_answering.scoring import normalise_answer

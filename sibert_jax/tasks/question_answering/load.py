@@ -12,9 +12,9 @@ from sibert_jax.data import (
     seq_lens_for_training,
 )
 from sibert_jax.data.cache import Cache
-from sibert_jax.data.errors import named_by
 from sibert_jax.data.fingerprint import digest
 from sibert_jax.data.spec import split_paths
+from sibert_jax.errors import named_by
 from sibert_jax.files import user_path
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.question_answering.answers import Answerer

@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from sibert_jax.configs import squad1, squad2
+from sibert_jax.errors import ConfigError
 from sibert_jax.train import build
-from sibert_jax.train.errors import ConfigError
 
 VARIANTS = [
     f"size={size},arch={arch},optim={optim}"

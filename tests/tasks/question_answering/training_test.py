@@ -7,11 +7,11 @@ import jax
 import pytest
 
 from sibert_jax.data import DataError
+from sibert_jax.errors import ConfigError
 from sibert_jax.tasks.question_answering.__main__ import main as score
+from sibert_jax.tools.predict import predict
 from sibert_jax.train.defaults import finetuning_config
-from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.loop import train
-from sibert_jax.train.predict import predict
 
 from .conftest import PIECES, entry, squad
 

@@ -10,9 +10,9 @@ import ml_collections
 
 from sibert_jax.checkpoint import restore_params
 from sibert_jax.data import Tokenizer
+from sibert_jax.errors import ConfigError
 from sibert_jax.files import user_path
 from sibert_jax.train import build, sharding
-from sibert_jax.train.errors import ConfigError
 from sibert_jax.train.evaluate import Evaluator
 from sibert_jax.train.workdir import ADDED
 

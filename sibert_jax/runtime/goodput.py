@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from sibert_jax.train import workdir
-from sibert_jax.train.watchdog import Watchdog
+from sibert_jax.files import write_json
+from sibert_jax.runtime.watchdog import Watchdog
 
 T = TypeVar("T")
 # What is left of a step's time is waiting for the device; `other` is closing files and the like.
@@ -106,7 +106,7 @@ class Goodput:
             return
         with contextlib.suppress(OSError):
             sums = {"starts": self.starts, "steps": self.steps, "seconds": self.seconds}
-            workdir.write_json(self._path, sums)
+            write_json(self._path, sums)
 
     def write_now_and_then(self):
         """The same, at most once in WRITE_SECONDS."""

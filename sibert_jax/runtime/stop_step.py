@@ -6,9 +6,9 @@ import threading
 
 import jax
 
-from sibert_jax.train import coordination
-from sibert_jax.train.hosts import Hosts
-from sibert_jax.train.signals import StopRequest
+from sibert_jax.runtime import coordination
+from sibert_jax.runtime.processes import Hosts
+from sibert_jax.runtime.signals import StopRequest
 
 POLL_SECONDS = 0.5
 

@@ -9,10 +9,10 @@ import jax
 import ml_collections
 from jax.experimental import topologies
 
+from sibert_jax.errors import ConfigError
+from sibert_jax.runtime.processes import one_line
+from sibert_jax.tools.collectives import Collective, collectives
 from sibert_jax.train import build, sharding
-from sibert_jax.train.collectives import Collective, collectives
-from sibert_jax.train.errors import ConfigError
-from sibert_jax.train.hosts import one_line
 from sibert_jax.train.resolve import resolve
 from sibert_jax.train.session import Session, check_divisible, check_kernels
 

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
 from sibert_jax.data import DataError
-from sibert_jax.files import user_path
+from sibert_jax.errors import TRAINING_FAILED, ConfigError
+from sibert_jax.files import user_path, write_json
 from sibert_jax.report.sweep_table import Outcome
+from sibert_jax.runtime.signals import Stopped
+from sibert_jax.runtime.terminal import say
 from sibert_jax.train import build
 from sibert_jax.train.config_file import import_file, load_config, user_code
-from sibert_jax.train.errors import TRAINING_FAILED, ConfigError
-from sibert_jax.train.metrics import say
 from sibert_jax.train.resolve import resolve
-from sibert_jax.train.signals import Stopped
 
 NOT_KEYS = ("config", "panel")  # what a point may say besides the config's keys
 LONGEST_NAME = 120  # characters of a folder's name
@@ -154,9 +154,7 @@ class Sweep:
             return "stopped before its last step"
         else:
             return f"exit status {status}, {' '.join(last)} (all of it: {self._log(point)})"
-        temporary = self._result(point).with_suffix(".tmp")
-        temporary.write_text(json.dumps({"overrides": point.overrides, **outcome}, indent=2))
-        temporary.rename(self._result(point))
+        write_json(self._result(point), {"overrides": point.overrides, **outcome})
         say(f"{point.name}: {outcome['status']}")
         return ""
 

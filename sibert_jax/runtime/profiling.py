@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import jax
 
-from sibert_jax.train.errors import ConfigError
+from sibert_jax.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,10 +18,10 @@ from typing import TypeVar
 
 import jax
 
-from sibert_jax.train import coordination
-from sibert_jax.train.errors import ConfigError, TrainingError
-from sibert_jax.train.metrics import say
-from sibert_jax.train.run_config import DistributedConfig
+from sibert_jax.errors import ConfigError, TrainingError
+from sibert_jax.runtime import coordination
+from sibert_jax.runtime.settings import DistributedConfig
+from sibert_jax.runtime.terminal import say
 
 T = TypeVar("T")
 POLL_SECONDS = 1.0

@@ -9,23 +9,20 @@ from collections.abc import Iterator
 
 import jax
 
-from sibert_jax.checkpoint import CheckpointError
-from sibert_jax.data import DataError
-from sibert_jax.train import coordination
-from sibert_jax.train.errors import (
+from sibert_jax.errors import (
+    EXPECTED,
     FAULT,
     TRAINING_FAILED,
     WRONG_INPUT,
     ConfigError,
+    DataError,
     FaultError,
     TrainingError,
 )
-from sibert_jax.train.hosts import ALONE, Hosts, Peers, complain, leave_at_once, one_line
-from sibert_jax.train.run_config import DistributedConfig
-from sibert_jax.train.signals import Stopped
-
-# Their message is a sentence for the user.
-EXPECTED = (ConfigError, DataError, CheckpointError, TrainingError, FaultError)
+from sibert_jax.runtime import coordination
+from sibert_jax.runtime.processes import ALONE, Hosts, Peers, complain, leave_at_once, one_line
+from sibert_jax.runtime.settings import DistributedConfig
+from sibert_jax.runtime.signals import Stopped
 
 
 def exit_status(error: BaseException) -> int:

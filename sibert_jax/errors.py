@@ -1,0 +1,58 @@
+"""The kinds of error that end a command with one clear sentence, and its exit status.
+
+A message names the key, file or leaf, what was found and what was wanted, and says what to do.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+# Exit statuses: a fault of machine or program; the input has to be changed; training cannot go on.
+FAULT, WRONG_INPUT, TRAINING_FAILED = 1, 2, 3
+
+
+class ConfigError(ValueError):
+    """A key, or a combination of keys, that cannot work."""
+
+
+class DataError(ValueError):
+    """Text, examples, vocabulary or cache that cannot be used."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or restored."""
+
+
+class CorruptError(CheckpointError):
+    """A checkpoint that is not what was written: incomplete, or changed since."""
+
+
+class InteropError(ValueError):
+    """Weights of another program that do not fit."""
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot continue, such as a loss that is not finite."""
+
+
+class FaultError(RuntimeError):
+    """A machine that cannot be trusted; the run may continue elsewhere."""
+
+
+# Their message is a sentence for the user.
+EXPECTED = (ConfigError, DataError, CheckpointError, InteropError, TrainingError, FaultError)
+
+
+@contextlib.contextmanager
+def named_by(key: str) -> Iterator[None]:
+    """Puts the key of the configuration that names a file before what is wrong with the file.
+
+    Example:
+      >>> with named_by("data.path"):
+      ...     raise DataError("a.txt holds no text")
+      Traceback (most recent call last):
+      sibert_jax.errors.DataError: data.path: a.txt holds no text
+    """
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from error

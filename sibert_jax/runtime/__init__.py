@@ -1,0 +1,1 @@
+"""Processes, signals and clocks of a run: what it stands on, whatever it trains."""
