@@ -260,6 +260,11 @@ class Session:
         return learning_rate, c.eta_lambda / learning_rate
 
     def _check_data(self, description: dict) -> None:
+        if "data_fingerprint" not in description:
+            raise ConfigError(
+                "the workdir holds imported weights, not a run; start from them in another --workdir, "
+                "with --config.checkpoint.init_from."
+            )
         stored, found = description["data_fingerprint"], self.data.fingerprint
         if stored != found:
             raise ConfigError(
