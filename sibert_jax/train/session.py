@@ -262,8 +262,8 @@ class Session:
     def _check_data(self, description: dict) -> None:
         if "data_fingerprint" not in description:
             raise ConfigError(
-                "the workdir holds imported weights, not a run; start from them in another --workdir, "
-                "with --config.checkpoint.init_from."
+                "the workdir holds imported weights, not a run; start from them in another "
+                "--workdir, with --config.checkpoint.init_from."
             )
         stored, found = description["data_fingerprint"], self.data.fingerprint
         if stored != found:
