@@ -2,9 +2,11 @@
 
 Pages link to other files of the repository as GitHub resolves them, by relative path. README.md is
 the home page. Source files and folders without a README become pages; everything else, such as
-pictures and JSON, is copied as it is.
+pictures and JSON, is copied as it is. `::: PACKAGE` in a page shows all public names of a package.
 """
 
+import importlib
+import inspect
 import os
 import pathlib
 import re
@@ -41,7 +43,20 @@ def on_page_markdown(markdown: str, page, config, files: Files) -> str:
         return os.path.relpath(uri(target), pathlib.PurePath(page.file.src_uri).parent)
 
     markdown = re.sub(r"^(?![-*\s|#>\d]).*\n(?=- |1\. )", r"\g<0>\n", markdown, flags=re.MULTILINE)
-    return LINK.sub(link, markdown)
+    return re.sub(r"^::: (\S+)$", reference, LINK.sub(link, markdown), flags=re.MULTILINE)
+
+
+def reference(directive: re.Match) -> str:
+    """A directive for each name in `__all__` of a package: functions, classes, then the rest.
+
+    Functions and classes are named by where they are defined: a submodule may have the same name.
+    """
+    package = importlib.import_module(directive[1])
+    public = {name: getattr(package, name) for name in getattr(package, "__all__", ())}
+    defined = [x for x in public.values() if inspect.isfunction(x) or inspect.isclass(x)]
+    paths = [f"{x.__module__}.{x.__qualname__}" for x in sorted(defined, key=inspect.isclass)]
+    paths += [f"{directive[1]}.{name}" for name, x in public.items() if x not in defined]
+    return "\n\n".join(f"::: {path}" for path in paths) or directive[0]
 
 
 class Examples(griffe.Extension):
