@@ -30,7 +30,7 @@ def test_a_line_for_each_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", sorted(ROOT.glob("experiments/*/results.*")), ids=lambda path: path.parent.name
+    "path", sorted(ROOT.glob("experiments/*/results.json*")), ids=lambda path: path.parent.name
 )
 def test_published_results_are_a_json_object_a_line(path):
     assert path.suffix == ".jsonl"
