@@ -40,7 +40,7 @@ $(VENV)/docs: $(VENV)/installed
 
 # The notice is of Material's successor.
 docs: $(VENV)/docs
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build
 	@echo "site/index.html"
 
 # PyTorch and Hugging Face, which only the benchmarks measure, in an environment of their own.
