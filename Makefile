@@ -20,7 +20,7 @@ demo: $(VENV)/installed
 	$(RUN) -m sibert_jax.main --config=demo --workdir=$(WORKDIR)
 	$(RUN) -m sibert_jax.report $(WORKDIR) --out=$(WORKDIR)/report
 	@echo "picture: $(WORKDIR)/report/report.png"
-	@echo "resume:  $(RUN) -m sibert_jax.main --config=demo --workdir=$(WORKDIR)   (kill it at any time; the same command goes on)"
+	@echo "resume:  $(RUN) -m sibert_jax.main --config=demo --workdir=$(WORKDIR)   (kill it at any time; the same command continues it)"
 
 test: $(VENV)/installed
 	$(RUN) -m ruff check .
@@ -38,7 +38,7 @@ $(VENV)/docs: $(VENV)/installed
 	$(RUN) -m pip install --quiet --editable '.[docs]'
 	touch $@
 
-# The notice is of Material's successor.
+# Without the notice on the successor of Material for MkDocs.
 docs: $(VENV)/docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build
 	@echo "site/index.html"
