@@ -7,7 +7,7 @@ WORKDIR ?= runs/demo
 # Large pages, kept between the steps: on CPU a seventh of a small step (docs/performance.md).
 demo bench: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=8589934592
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint docs bench clean
 
 $(VENV)/installed: setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sibert_jax needs Python >= 3.11, found " + sys.version.split()[0] + "; call make PYTHON=/path/to/python3.11")'
@@ -20,7 +20,7 @@ demo: $(VENV)/installed
 	$(RUN) -m sibert_jax.main --config=demo --workdir=$(WORKDIR)
 	$(RUN) -m sibert_jax.report $(WORKDIR) --out=$(WORKDIR)/report
 	@echo "picture: $(WORKDIR)/report/report.png"
-	@echo "resume:  $(RUN) -m sibert_jax.main --config=demo --workdir=$(WORKDIR)   (kill it at any time; the same command goes on)"
+	@echo "resume:  $(RUN) -m sibert_jax.main --config=demo --workdir=$(WORKDIR)   (kill it at any time; the same command continues it)"
 
 test: $(VENV)/installed
 	$(RUN) -m ruff check .
@@ -34,6 +34,15 @@ lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
+$(VENV)/docs: $(VENV)/installed
+	$(RUN) -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+# Without the notice on the successor of Material for MkDocs.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build
+	@echo "site/index.html"
+
 # PyTorch and Hugging Face, which only the benchmarks measure, in an environment of their own.
 $(RIVALS)/installed: benchmarks/requirements.txt
 	$(PYTHON) -m venv $(RIVALS)
@@ -45,4 +54,4 @@ bench: $(VENV)/installed
 	$(RUN) -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(RIVALS) runs
+	rm -rf $(VENV) $(RIVALS) runs site

@@ -35,6 +35,7 @@ DEV = [
     "setuptools>=77",  # builds the wheel in the tests
     "twine>=6",
 ]
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1,<2"]
 
 setuptools.setup(
     name="sibert_jax",
@@ -55,6 +56,7 @@ setuptools.setup(
         "tfds": TRAIN + TFDS,
         "tf": TRAIN + TFDS + TF,
         "dev": TRAIN + TFDS + DEV,
+        "docs": DOCS,
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
     },

@@ -1,6 +1,6 @@
-"""Gathers what experiments keep of their runs: python experiments/collect.py RUN... > results.json.
+"""Prints a JSON line for each run: python experiments/collect.py RUN... > results.jsonl.
 
-Of each run: code and versions, device, the settings, and the rows with evaluations.
+It holds the run's name, commit and versions, device, settings, and rows with evaluations.
 """
 
 import json
@@ -18,6 +18,7 @@ def collect(workdir: pathlib.Path) -> dict:
         config["data"][key] = ",".join(pathlib.PurePath(path).name for path in paths)
     kept = ("git_commit", "git_dirty", "versions", "device_kind", "devices", "learning_rate")
     return {
+        "run": workdir.name,
         **{name: described[name] for name in (*kept, "weight_decay", "data_fingerprint")},
         "config": config,
         "eval": [row for row in rows if any(name.startswith("eval/") for name in row)],
@@ -25,5 +26,5 @@ def collect(workdir: pathlib.Path) -> dict:
 
 
 if __name__ == "__main__":
-    runs = {path.name: collect(path) for path in map(pathlib.Path, sys.argv[1:])}
-    print(json.dumps(runs, indent=1))
+    for path in sys.argv[1:]:
+        print(json.dumps(collect(pathlib.Path(path))))

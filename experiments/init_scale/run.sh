@@ -14,4 +14,4 @@ for decay in "$3" 0; do
   done
 done
 $python -m sibert_jax.report runs/init_scale/*/ --out=experiments/init_scale
-$python experiments/collect.py runs/init_scale/*/ > experiments/init_scale/results.json
+$python experiments/collect.py runs/init_scale/*/ > experiments/init_scale/results.jsonl

@@ -8,4 +8,4 @@ for arch in sibert bert; do
     --config.data.valid_path="$1/wiki_valid.txt.xz,$1/books_valid.txt.xz"
 done
 $python -m sibert_jax.report runs/mini_sibert runs/mini_bert --out=experiments/mini
-$python experiments/collect.py runs/mini_sibert runs/mini_bert > experiments/mini/results.json
+$python experiments/collect.py runs/mini_sibert runs/mini_bert > experiments/mini/results.jsonl

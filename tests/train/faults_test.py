@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -237,18 +236,3 @@ def test_the_watchdog_is_told_of_every_phase(train_one, config, tmp_path, monkey
     del told[:]
     train_one(config, tmp_path / "run")
     assert "restore" in told
-
-
-def test_every_fault_of_the_page_names_a_test_that_exists():
-    root = pathlib.Path(__file__).parents[2]
-    page = (root / "docs/faults.md").read_text().split("## The faults, one by one")[1]
-    table = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in page.splitlines()
-        if line.startswith("| ") and line[2].isdigit()
-    ]
-    assert [int(row[0]) for row in table] == list(range(1, 21))
-    for number, _, _, tests in table:
-        for name in tests.replace("`", "").split(", "):
-            path, test = name.split("::")
-            assert f"def {test}(" in (root / "tests" / path).read_text(), f"row {number}: {name}"

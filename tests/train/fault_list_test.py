@@ -1,0 +1,105 @@
+"""Every fault of docs/faults.md has a test."""
+
+import pathlib
+import re
+
+import pytest
+
+TESTS = pathlib.Path(__file__).parents[1]
+FAULTS = {  # the tests of each row of docs/faults.md
+    1: (
+        "train/chaos_test.py::test_kills_and_signals_in_every_phase_change_nothing",
+        "train/chaos_test.py::test_a_hundred_kills_of_each_seed_change_nothing",
+        "checkpoint/corruption_test.py::test_whenever_the_writer_is_killed_the_newest_verifies_and_nothing_piles_up",
+        "data/load_test.py::test_a_build_that_was_killed_is_not_trusted",
+    ),
+    2: (
+        "train/bad_input_test.py::test_a_full_disk_ends_the_run_with_the_checkpoints_that_are_there",
+        "checkpoint/processes_test.py::test_a_write_that_fails_in_one_process_fails_in_all",
+        "checkpoint/checkpoints_test.py::test_a_directory_that_cannot_be_made_is_named",
+    ),
+    3: (
+        "train/resume_test.py::test_killed_or_terminated_anywhere_and_resumed_is_the_straight_run",
+    ),
+    4: ("train/chaos_test.py::test_kills_and_signals_in_every_phase_change_nothing",),
+    5: (
+        "train/resume_test.py::test_killed_or_terminated_anywhere_and_resumed_is_the_straight_run",
+        "train/bad_steps_test.py::test_rolling_back_passes_the_data_and_survives_a_stop",
+        "train/faults_test.py::test_the_loop_replays_when_due_and_two_runs_on_one_mesh_have_the_same_bits",
+    ),
+    6: ("train/resume_test.py::test_a_run_resumed_on_another_mesh_sees_the_same_examples",),
+    7: (
+        "train/hosts_test.py::test_four_processes_stop_at_one_step_and_one_or_two_go_on",
+        "train/hosts_test.py::test_each_process_loads_the_rows_of_its_devices_even_if_they_lie_apart",
+    ),
+    8: (
+        "optim/composition_test.py::test_a_state_restored_by_orbax_goes_on_bit_for_bit",
+        "optim/sgd_sai_test.py::test_factors_are_measured_once_and_again_only_when_asked",
+    ),
+    9: (
+        "checkpoint/corruption_test.py::test_a_change_in_any_file_is_found",
+        "checkpoint/corruption_test.py::test_where_only_the_numbers_are_compared_a_change_is_found_or_does_not_matter",
+        "checkpoint/corruption_test.py::test_the_older_one_is_resumed_from_and_the_newer_named",
+        "train/checkpoint_faults_test.py::test_a_rollback_goes_past_a_corrupt_checkpoint_to_an_older_one",
+    ),
+    10: (
+        "train/resume_test.py::test_another_configuration_is_refused_with_the_difference",
+        "train/length_test.py::test_another_length_needs_a_word_where_the_schedule_depends_on_it",
+        "train/claim_test.py::test_a_start_that_fails_leaves_nothing_behind",
+    ),
+    11: (
+        "train/bad_input_test.py::test_the_command_says_what_is_wrong_in_one_sentence",
+        "sweep_test.py::test_a_wrong_sweep_is_refused_before_anything_runs",
+    ),
+    12: (
+        "train/bad_input_test.py::test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint",
+        "train/bad_steps_test.py::test_skipped_steps_are_counted_in_finite_rows_and_too_many_stop",
+        "train/bad_steps_test.py::test_the_running_mean_is_that_of_the_good_steps",
+        "train/faults_test.py::test_a_flipped_bit_of_a_gradient_is_found_and_nothing_empty_divides_by_zero",
+    ),
+    13: ("model/invariance_test.py::test_powers_of_two_change_no_bit",),
+    14: (
+        "optim/relative_clip_test.py::test_a_block_of_zero_norm_passes_unclipped",
+        "optim/relative_clip_test.py::test_norms_that_underflow_float32_count_as_zero",
+        "optim/scale_invariant_sgd_test.py::test_a_learning_rate_of_zero_gives_a_zero_update_and_no_clip",
+        "optim/scale_invariant_sgd_test.py::test_without_decay_there_is_no_clip",
+    ),
+    15: (
+        "train/hosts_test.py::test_a_stopped_process_ends_the_other",
+        "train/hosts_test.py::test_two_processes_train_as_one_also_if_one_is_killed_on_the_way",
+        "train/watchdog_test.py::test_a_phase_that_does_not_end_is_shown_and_ends_the_process",
+        "train/watchdog_test.py::test_a_run_that_waits_for_its_text_ends_and_the_same_command_goes_on",
+    ),
+    16: (
+        "train/faults_test.py::test_a_flipped_bit_of_a_gradient_is_found_and_nothing_empty_divides_by_zero",
+    ),
+    17: (
+        "train/resume_test.py::test_changed_text_is_refused",
+        "train/bad_input_test.py::test_missing_files_are_named",
+        "data/load_test.py::test_changed_text_is_noticed_even_at_the_same_size",
+        "data/load_test.py::test_a_corrupt_cache_is_rebuilt_to_the_same_tokens",
+    ),
+    18: (
+        "train/faults_test.py::test_rows_wait_for_a_full_disk_and_none_is_cut",
+        "train/faults_test.py::test_tensorboard_gives_up_with_one_line",
+    ),
+    19: (
+        "checkpoint/fixture_test.py::test_a_checkpoint_of_an_earlier_version_verifies_and_restores",
+    ),
+    20: (
+        "tasks/question_answering/scoring_test.py::test_the_official_predictions_have_their_official_scores",
+        "tasks/classification/metrics_test.py::test_the_examples_in_scikit_learns_documentation",
+    ),
+}
+
+
+def test_the_page_lists_the_same_faults():
+    page = (TESTS.parent / "docs/faults.md").read_text(encoding="utf-8")
+    numbers = re.findall(r"^\| (\d+) \|", page.split("\n## ")[-1], re.MULTILINE)
+    assert [int(number) for number in numbers] == list(FAULTS)
+
+
+@pytest.mark.parametrize("name", sorted({name for names in FAULTS.values() for name in names}))
+def test_the_test_exists(name):
+    path, test = name.split("::")
+    assert f"def {test}(" in (TESTS / path).read_text(encoding="utf-8")
