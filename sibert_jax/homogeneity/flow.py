@@ -1,32 +1,36 @@
-"""Which tensor flows from which module to which, and with what degree: for a table and a graph."""
+"""Tensors that pass between modules, with their degrees: a table and a picture of them."""
 
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
 import jax.numpy as jnp
 
-from sibert_jax.homogeneity import source
-from sibert_jax.homogeneity.cases import Leaf, Tree, nodes
+from sibert_jax.homogeneity.degree import Leaf, Tree, nodes
 from sibert_jax.homogeneity.interpreter import Interpreter
+from sibert_jax.homogeneity.obstruction import Obstruction
+from sibert_jax.homogeneity.source import Site, locate, module_path
+
+MAX_NODES = 40  # of the picture; deeper modules are drawn as one
 
 
 @dataclasses.dataclass
 class Tensor:
-    """One line of the table: a tensor, where it is computed and who reads it."""
+    """One line of the table: a tensor, the module that computes it and those that read it."""
 
     module: str
     operation: str
     shape: str  # e.g. "float32[2,8,16]"
-    degree: str  # a number, "any" (zeros and infinities), or several, one a predicate's outcome
+    degree: str  # a number, "any" (zeros and infinities), or one for each outcome of a predicate
     line: str  # of the user's source, "" if unknown
     readers: list[str]  # other modules
 
 
-def degree_text(tree: Tree, exponents: Mapping[int, Fraction]) -> str:
+def _degree_text(tree: Tree, exponents: Mapping[int, Fraction]) -> str:
     """Write a tensor's degree under these exponents."""
     leaves = [tree] if isinstance(tree, Leaf) else []
     for node in nodes(tree):
@@ -51,7 +55,7 @@ def tensors(interpreter: Interpreter, exponents: Mapping[int, Fraction]) -> list
             number = _resolve(interpreter, value.number)
             if value.constant is not None or number in by_number or not _is_floating(variable.aval):
                 continue
-            degree = degree_text(value.tree, exponents)
+            degree = _degree_text(value.tree, exponents)
             name = row.site.eqn.primitive.name
             shape = f"{variable.aval.dtype}[{','.join(map(str, variable.aval.shape))}]"
             by_number[number] = Tensor(module, name, shape, degree, line, [])
@@ -60,8 +64,8 @@ def tensors(interpreter: Interpreter, exponents: Mapping[int, Fraction]) -> list
 
 
 def _resolve(interpreter: Interpreter, number: int) -> int:
-    while number in interpreter.same:
-        number = interpreter.same[number]
+    while number in interpreter.origin:
+        number = interpreter.origin[number]
     return number
 
 
@@ -69,14 +73,87 @@ def _is_floating(aval: Any) -> bool:
     return jnp.issubdtype(aval.dtype, jnp.inexact)
 
 
-def _place(site: Any) -> tuple[str, str]:
+def _place(site: Site) -> tuple[str, str]:
     """Return the module's path, or the user's function where there is none, and the line."""
-    location, _ = source.locate(site)
-    module = source.module_path(site) or (location.function if location else "")
+    location, _ = locate(site)
+    module = module_path(site) or (location.function if location else "")
     return module.replace("<locals>.", ""), str(location) if location else ""
 
 
-def edges(found: list[Tensor], depth: int) -> list[tuple[str, str, str]]:
+def markdown(found: list[Tensor]) -> str:
+    """Write tensors as a Markdown table."""
+    rows = ["| module | operation | tensor | degree | line |", "| --- | --- | --- | --- | --- |"]
+    rows += [f"| {t.module} | {t.operation} | {t.shape} | {t.degree} | {t.line} |" for t in found]
+    return "\n".join(rows)
+
+
+# The picture: modules in a column, tensors on lanes beside it, like the lines of a metro map.
+
+
+def draw(found: list[Tensor], obstruction: Obstruction | None, path: pathlib.Path) -> None:
+    """Draw one node per module and one lane per tensor, labeled and colored with its degree.
+
+    The module that breaks the invariance has a thick red frame; the title names the line.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    links = _links(found)
+    nodes = column(links)
+    ways = lanes(nodes, links)
+    colors = {degree: f"C{i}" for i, degree in enumerate(sorted({way.degree for way in ways}))}
+    width = max((way.lane for way in ways), default=0) + 1
+    figure, axes = pyplot.subplots(figsize=(5 + 0.3 * width, max(2, 0.4 * len(nodes))))
+    for way in ways:
+        # Leave below the middle of a node and arrive above it, each lane at its own height.
+        x, color, offset = way.lane, colors[way.degree], 0.1 + 0.25 * way.lane / width
+        start, ends = way.source + offset, [target - offset for target in way.targets]
+        axes.plot([0, x], [start, start], color=color)
+        axes.plot([x, x], [min(start, *ends), max(start, *ends)], color=color)
+        for end in ends:
+            arrow = {"arrowstyle": "->", "color": color, "shrinkA": 0, "shrinkB": 0}
+            axes.annotate("", (0, end), (x, end), arrowprops=arrow)
+        label = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        axes.text(x, start, way.degree, color=color, ha="center", va="center", bbox=label)
+    broken = _node_of(obstruction, nodes)
+    for row, name in enumerate(without_common_prefix(nodes)):
+        box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "0.4"}
+        if nodes[row] == broken:
+            box |= {"edgecolor": "red", "linewidth": 2.5}
+        axes.text(-0.1, row, name or "(top)", ha="right", va="center", fontsize=9, bbox=box)
+    axes.set(xlim=(0, width), ylim=(len(nodes), -1))
+    title = "Degree of each tensor between modules"
+    if obstruction is not None:
+        title += f"\nbroken by: {obstruction.operands}, {obstruction.place}"
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.axis("off")
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    pyplot.close(figure)
+
+
+def _node_of(obstruction: Obstruction | None, nodes: list[str]) -> str | None:
+    """Return the node that holds the operation: the longest path that its module begins with."""
+    if obstruction is None:
+        return None
+    location = obstruction.location
+    module = obstruction.module or (location.function if location else "")
+    holding = [node for node in nodes if f"{module}/".startswith(f"{node}/")]
+    return max(holding, key=len, default=None)
+
+
+def _links(found: list[Tensor]) -> list[tuple[str, str, str]]:
+    """Return the edges, with paths as deep as the picture has room for."""
+    depth = max((tensor.module.count("/") + 1 for tensor in found), default=1)
+    while True:
+        links = _edges(found, depth)
+        if depth == 1 or len({node for link in links for node in link[:2]}) <= MAX_NODES:
+            return links
+        depth -= 1
+
+
+def _edges(found: list[Tensor], depth: int) -> list[tuple[str, str, str]]:
     """Return (module, reading module, degree) with paths cut to `depth` names, each edge once."""
 
     def cut(path: str) -> str:
@@ -90,8 +167,59 @@ def edges(found: list[Tensor], depth: int) -> list[tuple[str, str, str]]:
     return list(dict.fromkeys(edge for edge in pairs if edge[0] != edge[1]))
 
 
-def markdown(found: list[Tensor]) -> str:
-    """Write tensors as a Markdown table."""
-    rows = ["| module | operation | tensor | degree | line |", "| --- | --- | --- | --- | --- |"]
-    rows += [f"| {t.module} | {t.operation} | {t.shape} | {t.degree} | {t.line} |" for t in found]
-    return "\n".join(rows)
+@dataclasses.dataclass(frozen=True)
+class Lane:
+    """A tensor's line from the module that computes it to those that read it.
+
+    Rows count from 0 at the top, lanes from 1 beside the column.
+    """
+
+    lane: int
+    source: int
+    targets: tuple[int, ...]
+    degree: str
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """The first and last row that the lane passes."""
+        return min(self.source, *self.targets), max(self.source, *self.targets)
+
+
+def column(links: list[tuple[str, str, str]]) -> list[str]:
+    """Order modules as the program runs; one that only reads stands below all that it reads."""
+    sources = list(dict.fromkeys(source for source, _, _ in links))
+    last = {target: sources.index(source) for source, target, _ in links}
+    readers = [target for target in last if target not in sources]
+    order = []
+    for i, source in enumerate(sources):
+        order += [source, *(reader for reader in readers if last[reader] == i)]
+    return order
+
+
+def lanes(nodes: list[str], links: list[tuple[str, str, str]]) -> list[Lane]:
+    """Give every tensor a lane, shorter ones nearer to the column, so that none overlap."""
+    row = {node: i for i, node in enumerate(nodes)}
+    targets: dict[tuple[int, str], list[int]] = {}
+    for source, target, degree in links:
+        targets.setdefault((row[source], degree), []).append(row[target])
+    ways = [Lane(0, source, tuple(ends), degree) for (source, degree), ends in targets.items()]
+    placed: list[Lane] = []
+    for way in sorted(ways, key=lambda way: way.rows[1] - way.rows[0]):
+        taken = {other.lane for other in placed if _overlap(way.rows, other.rows)}
+        free = next(i for i in range(1, len(ways) + 1) if i not in taken)
+        placed.append(dataclasses.replace(way, lane=free))
+    return placed
+
+
+def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] <= b[1] and b[0] <= a[1]
+
+
+def without_common_prefix(nodes: list[str]) -> list[str]:
+    """Shorten paths by the names that all of them begin with; single names stay."""
+    parts = [node.split("/") for node in nodes]
+    long = [path for path in parts if len(path) > 1]
+    shared = 0
+    while long and all(len(p) > shared + 1 for p in long) and len({p[shared] for p in long}) == 1:
+        shared += 1
+    return ["/".join(path[shared:] if len(path) > 1 else path) for path in parts]

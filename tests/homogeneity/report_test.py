@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sibert_jax.homogeneity import analyse
-from sibert_jax.homogeneity.blocks import find_blocks
 from sibert_jax.homogeneity.degree import Degree
-from sibert_jax.homogeneity.solve import null_space
+from sibert_jax.homogeneity.solve import find_blocks, null_space
 from sibert_jax.optim import partition_by_invariance, scale_invariant_sgd
 
 SIZE = 5

@@ -1,4 +1,4 @@
-"""Say in words which equation breaks an invariance, where, and what would repair it."""
+"""Explain the equation that breaks an invariance: operation, line and repair."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from sibert_jax.homogeneity import source
-from sibert_jax.homogeneity.equation import Equation
+from sibert_jax.homogeneity.rules import Equation
 
 _CONSTANT = (
     "an added constant does not scale: make it relative, e.g. `var + eps * mean(x**2)`, or guard "
@@ -111,7 +111,7 @@ def _operand(degree: Fraction | None, constant: complex | None, subject: str) ->
     return f"degree {degree} in {subject}" if degree else "degree 0"
 
 
-def obstruction(
+def explain(
     equation: Equation, exponents: Mapping[int, Fraction], names: list[str], subject: str
 ) -> Obstruction:
     """Explain an equation that these exponents violate."""

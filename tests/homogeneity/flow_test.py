@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sibert_jax.homogeneity.layout import column, lanes, without_common_prefix
+from sibert_jax.homogeneity.flow import column, lanes, without_common_prefix
 
 NAMES = st.sampled_from("abcdefg")
 LINKS = st.lists(st.tuples(NAMES, NAMES, st.sampled_from("012")), max_size=12).map(
