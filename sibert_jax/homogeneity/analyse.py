@@ -86,7 +86,7 @@ class Report:
     def scalings(self) -> list[dict[str, Fraction]]:
         """Return a basis of all exponents under which every output is homogeneous of some degree.
 
-        It contains the symmetries; `degree(exponents)` tells by which power an output is scaled.
+        It contains the symmetries; `degree(exponents)` is the power by which an output is scaled.
         """
         return self._basis(self.requirements(outputs=False))
 
@@ -171,7 +171,7 @@ class Report:
 
         The output is multiplied by c to the power Σ coefficient · exponent, for exponents that
         satisfy every requirement (`scalings`). An output of 0, ±inf and NaN, like one of degree 0,
-        has the empty one.
+        has an empty mapping.
         """
         forms = [
             (ZERO if leaf.degree is ANY else leaf.degree).named(self.names) for leaf in self.outputs
@@ -205,7 +205,7 @@ class Report:
             inside: list every floating tensor, also those that stay in their module.
 
         Returns:
-            One row a tensor: module, operation, type, degree, line of source. Below the first
+            One row per tensor: module, operation, type, degree, line of source. Below the first
             obstruction the degrees are those of each sum's first operand.
         """
         found = self.tensors(mask)
@@ -273,7 +273,7 @@ def analyse(fn: Callable, params: Any, *args: Any) -> Report:
         names=[name for name, _ in named],
         structure=structure,
         interpreter=interpreter,
-        outputs=[Leaf(leaf.degree, leaf.needs | interpreter.always) for leaf in outputs],
+        outputs=[Leaf(leaf.degree, leaf.needs | interpreter.write_needs) for leaf in outputs],
         output_tree=output_tree,
     )
 

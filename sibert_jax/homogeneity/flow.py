@@ -53,7 +53,7 @@ def tensors(interpreter: Interpreter, exponents: Mapping[int, Fraction]) -> list
                 tensor.readers.append(module)
         for value, variable in zip(row.outputs, row.site.eqn.outvars, strict=True):
             number = _resolve(interpreter, value.number)
-            if value.constant is not None or number in by_number or not _is_floating(variable.aval):
+            if value.constant is not None or number in by_number or not _is_inexact(variable.aval):
                 continue
             degree = _degree_text(value.tree, exponents)
             name = row.site.eqn.primitive.name
@@ -64,12 +64,13 @@ def tensors(interpreter: Interpreter, exponents: Mapping[int, Fraction]) -> list
 
 
 def _resolve(interpreter: Interpreter, number: int) -> int:
+    """Return the number outside all loops and branches."""
     while number in interpreter.origin:
         number = interpreter.origin[number]
     return number
 
 
-def _is_floating(aval: Any) -> bool:
+def _is_inexact(aval: Any) -> bool:
     return jnp.issubdtype(aval.dtype, jnp.inexact)
 
 
@@ -101,29 +102,29 @@ def draw(found: list[Tensor], obstruction: Obstruction | None, path: pathlib.Pat
     from matplotlib import pyplot
 
     links = _links(found)
-    nodes = column(links)
-    ways = lanes(nodes, links)
-    colors = {degree: f"C{i}" for i, degree in enumerate(sorted({way.degree for way in ways}))}
-    width = max((way.lane for way in ways), default=0) + 1
-    figure, axes = pyplot.subplots(figsize=(5 + 0.3 * width, max(2, 0.4 * len(nodes))))
-    for way in ways:
+    modules = column(links)
+    drawn = lanes(modules, links)
+    colors = {degree: f"C{i}" for i, degree in enumerate(sorted({lane.degree for lane in drawn}))}
+    width = max((lane.number for lane in drawn), default=0) + 1
+    figure, axes = pyplot.subplots(figsize=(5 + 0.3 * width, max(2, 0.4 * len(modules))))
+    for lane in drawn:
         # Leave below the middle of a node and arrive above it, each lane at its own height.
-        x, color, offset = way.lane, colors[way.degree], 0.1 + 0.25 * way.lane / width
-        start, ends = way.source + offset, [target - offset for target in way.targets]
+        x, color, offset = lane.number, colors[lane.degree], 0.1 + 0.25 * lane.number / width
+        start, ends = lane.source + offset, [target - offset for target in lane.targets]
         axes.plot([0, x], [start, start], color=color)
         axes.plot([x, x], [min(start, *ends), max(start, *ends)], color=color)
         for end in ends:
             arrow = {"arrowstyle": "->", "color": color, "shrinkA": 0, "shrinkB": 0}
             axes.annotate("", (0, end), (x, end), arrowprops=arrow)
         label = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-        axes.text(x, start, way.degree, color=color, ha="center", va="center", bbox=label)
-    broken = _node_of(obstruction, nodes)
-    for row, name in enumerate(without_common_prefix(nodes)):
+        axes.text(x, start, lane.degree, color=color, ha="center", va="center", bbox=label)
+    broken = _module_of(obstruction, modules)
+    for row, name in enumerate(without_common_prefix(modules)):
         box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "0.4"}
-        if nodes[row] == broken:
+        if modules[row] == broken:
             box |= {"edgecolor": "red", "linewidth": 2.5}
         axes.text(-0.1, row, name or "(top)", ha="right", va="center", fontsize=9, bbox=box)
-    axes.set(xlim=(0, width), ylim=(len(nodes), -1))
+    axes.set(xlim=(0, width), ylim=(len(modules), -1))
     title = "Degree of each tensor between modules"
     if obstruction is not None:
         title += f"\nbroken by: {obstruction.operands}, {obstruction.place}"
@@ -133,13 +134,13 @@ def draw(found: list[Tensor], obstruction: Obstruction | None, path: pathlib.Pat
     pyplot.close(figure)
 
 
-def _node_of(obstruction: Obstruction | None, nodes: list[str]) -> str | None:
-    """Return the node that holds the operation: the longest path that its module begins with."""
+def _module_of(obstruction: Obstruction | None, modules: list[str]) -> str | None:
+    """Return the module that holds the operation: the longest path that its own begins with."""
     if obstruction is None:
         return None
     location = obstruction.location
     module = obstruction.module or (location.function if location else "")
-    holding = [node for node in nodes if f"{module}/".startswith(f"{node}/")]
+    holding = [name for name in modules if f"{module}/".startswith(f"{name}/")]
     return max(holding, key=len, default=None)
 
 
@@ -148,7 +149,7 @@ def _links(found: list[Tensor]) -> list[tuple[str, str, str]]:
     depth = max((tensor.module.count("/") + 1 for tensor in found), default=1)
     while True:
         links = _edges(found, depth)
-        if depth == 1 or len({node for link in links for node in link[:2]}) <= MAX_NODES:
+        if depth == 1 or len({name for link in links for name in link[:2]}) <= MAX_NODES:
             return links
         depth -= 1
 
@@ -171,10 +172,10 @@ def _edges(found: list[Tensor], depth: int) -> list[tuple[str, str, str]]:
 class Lane:
     """A tensor's line from the module that computes it to those that read it.
 
-    Rows count from 0 at the top, lanes from 1 beside the column.
+    Rows count from 0 at the top, lanes (`number`) from 1 beside the column.
     """
 
-    lane: int
+    number: int
     source: int
     targets: tuple[int, ...]
     degree: str
@@ -196,18 +197,18 @@ def column(links: list[tuple[str, str, str]]) -> list[str]:
     return order
 
 
-def lanes(nodes: list[str], links: list[tuple[str, str, str]]) -> list[Lane]:
+def lanes(modules: list[str], links: list[tuple[str, str, str]]) -> list[Lane]:
     """Give every tensor a lane, shorter ones nearer to the column, so that none overlap."""
-    row = {node: i for i, node in enumerate(nodes)}
+    row = {name: i for i, name in enumerate(modules)}
     targets: dict[tuple[int, str], list[int]] = {}
     for source, target, degree in links:
         targets.setdefault((row[source], degree), []).append(row[target])
-    ways = [Lane(0, source, tuple(ends), degree) for (source, degree), ends in targets.items()]
+    unplaced = [Lane(0, source, tuple(ends), degree) for (source, degree), ends in targets.items()]
     placed: list[Lane] = []
-    for way in sorted(ways, key=lambda way: way.rows[1] - way.rows[0]):
-        taken = {other.lane for other in placed if _overlap(way.rows, other.rows)}
-        free = next(i for i in range(1, len(ways) + 1) if i not in taken)
-        placed.append(dataclasses.replace(way, lane=free))
+    for lane in sorted(unplaced, key=lambda lane: lane.rows[1] - lane.rows[0]):
+        taken = {other.number for other in placed if _overlap(lane.rows, other.rows)}
+        free = next(i for i in range(1, len(unplaced) + 1) if i not in taken)
+        placed.append(dataclasses.replace(lane, number=free))
     return placed
 
 
@@ -215,9 +216,9 @@ def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
     return a[0] <= b[1] and b[0] <= a[1]
 
 
-def without_common_prefix(nodes: list[str]) -> list[str]:
+def without_common_prefix(modules: list[str]) -> list[str]:
     """Shorten paths by the names that all of them begin with; single names stay."""
-    parts = [node.split("/") for node in nodes]
+    parts = [name.split("/") for name in modules]
     long = [path for path in parts if len(path) > 1]
     shared = 0
     while long and all(len(p) > shared + 1 for p in long) and len({p[shared] for p in long}) == 1:

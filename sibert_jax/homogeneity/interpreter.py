@@ -45,7 +45,7 @@ class Value:
 
 @dataclasses.dataclass(slots=True)
 class Row:
-    """One line of the program with the degrees of its outputs."""
+    """One line of the program with the values of its operands and results."""
 
     site: Site
     outputs: list[Value]
@@ -58,9 +58,9 @@ class Interpreter:
     def __init__(self):
         self.equations = Equations()
         self.rows: list[Row] = []
-        self.always = 0  # equations that every output needs: those of writes to mutable arrays
+        self.write_needs = 0  # equations of writes to mutable arrays: every output needs them
         self.unknown: set[str] = set()  # primitives without a rule
-        self.origin: dict[int, int] = {}  # a loop's tensor -> the tensor outside it stands for
+        self.origin: dict[int, int] = {}  # number inside a loop -> number outside, for the table
         self.numbers = Numbering()
         self.guards = Guards(self.numbers)
 
@@ -73,7 +73,7 @@ class Interpreter:
         num_equations, num_rows = mark
         del self.equations[num_equations:]
         del self.rows[num_rows:]
-        self.always &= (1 << num_equations) - 1
+        self.write_needs &= (1 << num_equations) - 1
 
     # Values
 
@@ -81,8 +81,8 @@ class Interpreter:
         """Return a new tensor of one degree."""
         return Value(Leaf(degree, needs), self.numbers.fresh())
 
-    def stand_in(self, value: Value, leaf: Leaf | None = None) -> Value:
-        """Return a new tensor for one that enters or leaves a loop, branch or shard."""
+    def renumbered(self, value: Value, leaf: Leaf | None = None) -> Value:
+        """Return a tensor that enters or leaves a loop, branch or shard under a new number."""
         leaf = leaf or self.equations.merge(value.tree)
         new = self.value(leaf.degree, leaf.needs)
         self.origin[new.number] = value.number
@@ -131,6 +131,7 @@ class Interpreter:
         return [read(atom) for atom in jaxpr.outvars]
 
     def _apply(self, eqn: core.JaxprEqn, inputs: list[Value], calls: tuple) -> list[Value]:
+        """Return the outputs of one operation by its rule."""
         name = eqn.primitive.name
         rule = rules.RULES.get(name)
         step = Step(self.equations, Site(eqn, calls, tuple(value.constant for value in inputs)))
@@ -156,7 +157,7 @@ class Interpreter:
         needs = self.equations.zero(step.site, [leaf.degree for leaf in leaves], "unknown")
         needs |= all_needs(leaves)
         if step.eqn.effects:  # it may write what another operation reads
-            self.always |= needs
+            self.write_needs |= needs
         return [self.value(ZERO, needs) for _ in step.eqn.outvars]
 
     def mixed_outputs(self, step: Step, function: Callable, inputs: Sequence[Value]) -> list[Value]:
@@ -205,7 +206,7 @@ class Interpreter:
         return Value(renumber(tree, move), move(inputs[0].number))
 
     def _guarded(self, inputs: list[Value]) -> list[Tree]:
-        """Return the operands' outcomes; what is zero where a guard acts fits any degree there."""
+        """Return the operands' outcomes; zeros at a guard fit any degree there."""
         trees = [value.tree for value in inputs]
         for tree in trees:
             for node in nodes(tree):
@@ -254,9 +255,10 @@ class Interpreter:
 
 
 def _key(step: Step) -> tuple:
+    """Return the primitive's parameters, for value numbering."""
     return tuple(sorted(step.params.items(), key=lambda item: item[0]))
 
 
 def _is_real(aval: Any) -> bool:
-    """Tell whether a tensor's arithmetic is that of real numbers, or of predicates."""
+    """Tell whether a tensor holds real numbers or predicates."""
     return aval.dtype == jnp.bool_ or jnp.issubdtype(aval.dtype, jnp.floating)

@@ -17,6 +17,7 @@ MAX_DENOMINATOR = 12  # of an exponent relative to another
 
 
 def _split(params: Any, mask: Any) -> tuple[list, list[int], list, Any]:
+    """Return the leaves, the indices of the scaled ones, all exponents and the tree definition."""
     exponents = exponents_of(mask, params)
     flat, structure = jax.tree.flatten(params)
     chosen = [i for i, exponent in enumerate(exponents) if exponent]

@@ -65,7 +65,8 @@ class Obstruction:
         library_location: the line of the layer library that it calls, or None.
         module: the path of the module, or "".
         equation: the requirement as a linear form in the leaves' exponents, = 0.
-        repair: what would remove it.
+        repair: advice on how to remove it.
+        subject: the name of the scaled leaves, e.g. their common path.
     """
 
     primitive: str

@@ -38,7 +38,8 @@ _FOLDED = {
     "convert_element_type": lambda x: x,
 }
 
-_PUSHED = {"eq", "gt", "ge", "not", "and", "or", "xor", "is_finite"}  # after a movement of elements
+# Operations before which a movement of elements is done, so that equal predicates are recognized.
+_PUSHED = {"eq", "gt", "ge", "not", "and", "or", "xor", "is_finite"}
 _SWAPPED = {"lt": "gt", "le": "ge"}
 
 _ZERO_KEEPING = {"sqrt", "square", "abs", "neg", "cbrt"}  # f(x) = 0 ⇔ x = 0

@@ -21,7 +21,7 @@ def test_every_link_has_its_own_lane_and_lanes_do_not_overlap(links):
     assert drawn == set(links)
     for i, a in enumerate(ways):
         for b in ways[:i]:
-            assert a.lane != b.lane or a.rows[1] < b.rows[0] or b.rows[1] < a.rows[0]
+            assert a.number != b.number or a.rows[1] < b.rows[0] or b.rows[1] < a.rows[0]
 
 
 def test_modules_stand_in_the_order_in_which_they_compute():

@@ -78,7 +78,7 @@ def integer_pow(step, x):
     return step.power(x, step.params["y"])
 
 
-def rational_exponent(exponent: float, dtype) -> Fraction:
+def _rational_exponent(exponent: float, dtype) -> Fraction:
     """Return the fraction that an exponent of this dtype stands for.
 
     In float32 and float64 that is a simple one that is rounded to it, 1/3 for 0.33333334: the
@@ -102,7 +102,7 @@ def pow_(step, x, y):
         return step.zero(x, y)
     if not jnp.issubdtype(step.eqn.invars[1].aval.dtype, jnp.inexact):
         return step.power(x, int(exponent))
-    return step.power(x, rational_exponent(exponent, step.eqn.invars[1].aval.dtype))
+    return step.power(x, _rational_exponent(exponent, step.eqn.invars[1].aval.dtype))
 
 
 @elementwise("eq", "ne", "lt", "le", "gt", "ge", "atan2", "eq_to", "lt_to", "le_to")
@@ -120,7 +120,7 @@ def sign(step, x):
 
 @elementwise("convert_element_type")
 def convert_element_type(step, x):
-    """Floats stay; a cast to integers rounds, so nothing may scale; a cast to bool asks x ≠ 0."""
+    """Floats stay; a cast to integers rounds, so nothing may scale; a cast to bool tests x ≠ 0."""
     new_dtype = step.params["new_dtype"]
     if jnp.issubdtype(new_dtype, jnp.inexact) or not step.operand_is_inexact():
         return x

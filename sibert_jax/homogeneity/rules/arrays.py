@@ -153,7 +153,7 @@ def window_selection(step, source, operand):
     return source
 
 
-# Products and linear algebra; in the comments, c > 0 multiplies the matrix A.
+# Products and linear algebra; in the docstrings, c > 0 multiplies the matrix A.
 
 
 @mixing("dot_general", "conv_general_dilated", "ragged_dot", "ragged_dot_general", "scaled_dot")
@@ -226,7 +226,7 @@ def ormqr(step, reflectors, scales, c):
 
 @mixing("lu_pivots_to_permutation")
 def permutation(step, pivots):
-    """Integers."""
+    """Pivots are integers, which must not change."""
     return step.zero(pivots)
 
 

@@ -11,7 +11,7 @@ from sibert_jax.homogeneity.degree import ANY, ZERO, Leaf, all_needs
 from sibert_jax.homogeneity.rules import KERNEL_RULES, higher_order
 from sibert_jax.homogeneity.source import library_function
 
-MAX_UNROLLED = 64  # a longer scan whose carry changes its degree is required to keep it
+MAX_UNROLLED = 64  # iterations; the carry of a longer scan must keep its degree
 
 _BODY = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
 
@@ -66,9 +66,9 @@ def _enter(interpreter, step, function, operands):
 @higher_order("shard_map")
 def shard_map(interpreter, step, *operands):
     """Enter the function on shards; a shard has the degree of the whole, and is another tensor."""
-    inside = [interpreter.stand_in(value) for value in operands]
+    inside = [interpreter.renumbered(value) for value in operands]
     results = interpreter.run(step.params["jaxpr"], inside, step.site.stack)
-    return [interpreter.stand_in(value) for value in results]
+    return [interpreter.renumbered(value) for value in results]
 
 
 @higher_order("pallas_call")
@@ -109,7 +109,7 @@ class _Loop:
 
     def run(self, carry: list[Leaf]):
         """Run the body once; return the leaves of the next carry and of the outputs."""
-        inside = map(self.interpreter.stand_in, self.outside, carry)
+        inside = map(self.interpreter.renumbered, self.outside, carry)
         after, outputs = self.body(list(inside))
         self.results = [*after, *outputs]
         leaves = self.interpreter.merged(self.results)
@@ -174,7 +174,7 @@ def scan(interpreter, step, *operands):
     xs = operands[num_consts + num_carry :]
 
     def body(carry):
-        slices = [interpreter.stand_in(value) for value in xs]
+        slices = [interpreter.renumbered(value) for value in xs]
         arguments = [*consts, *carry, *slices]
         results = interpreter.run(params["jaxpr"], arguments, step.site.stack)
         return results[:num_carry], results[num_carry:]
@@ -189,7 +189,7 @@ def scan(interpreter, step, *operands):
         carry, outputs = loop.unrolled(params["length"])
     else:
         carry, outputs = loop.fixed_point(carry, after, outputs)
-    values = list(map(interpreter.stand_in, loop.results, [*carry, *outputs]))
+    values = list(map(interpreter.renumbered, loop.results, [*carry, *outputs]))
     interpreter.record(step, values, operands)
     return values
 
@@ -210,7 +210,7 @@ def while_(interpreter, step, *operands):
     loop = _Loop(interpreter, step, initial, body)
     carry, (test,) = loop.fixed_point(*loop.from_zeros())
     values = [
-        interpreter.stand_in(value, Leaf(leaf.degree, leaf.needs | test.needs))
+        interpreter.renumbered(value, Leaf(leaf.degree, leaf.needs | test.needs))
         for value, leaf in zip(loop.results, carry, strict=False)
     ]
     interpreter.record(step, values, operands)
@@ -231,7 +231,7 @@ def cond(interpreter, step, index, *operands):
         leaves = interpreter.merged(outcomes)
         degree, more = interpreter.equations.equal(step.site, [leaf.degree for leaf in leaves])
         leaf = Leaf(degree, needs | more | all_needs(leaves))
-        values.append(interpreter.stand_in(outcomes[-1], leaf))
+        values.append(interpreter.renumbered(outcomes[-1], leaf))
     interpreter.record(step, values, [index, *operands])
     return values
 
