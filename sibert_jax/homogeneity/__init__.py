@@ -6,12 +6,10 @@ report.symmetries()            # all exponents that leave the outputs unchanged
 report.obstruction(mask)       # the first line that breaks it
 """
 
-from sibert_jax.homogeneity.analyse import analyse, assert_scale_invariant
-from sibert_jax.homogeneity.message import Obstruction
-from sibert_jax.homogeneity.numeric import euler_residual, rescaling_error
-from sibert_jax.homogeneity.registry import degree_rule, kernel_degree_rule
-from sibert_jax.homogeneity.report import Report
-from sibert_jax.homogeneity.unproven import unproven_symmetries
+from sibert_jax.homogeneity.analyse import Report, analyse, assert_scale_invariant
+from sibert_jax.homogeneity.numeric import euler_residual, rescaling_error, unproven_symmetries
+from sibert_jax.homogeneity.obstruction import Obstruction
+from sibert_jax.homogeneity.rules import degree_rule, kernel_degree_rule
 
 __all__ = [
     "Obstruction",

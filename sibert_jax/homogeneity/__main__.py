@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import pathlib
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -23,32 +22,23 @@ import numpy as np
 
 from sibert_jax import command
 from sibert_jax.files import user_path
-from sibert_jax.homogeneity import (
-    Obstruction,
-    Report,
-    analyse,
-    rescaling_error,
-    unproven_symmetries,
-)
-from sibert_jax.homogeneity.flow import edges
-from sibert_jax.homogeneity.layout import column, lanes, without_common_prefix
+from sibert_jax.homogeneity import Report, analyse, rescaling_error, unproven_symmetries
+from sibert_jax.homogeneity.flow import draw
 
-MAX_NODES = 40  # of the picture; deeper modules are drawn as one
 FACTORS = (0.5, 3.0)  # by which --numerical rescales
 
 
 class WrongInput(Exception):
-    """One sentence about what the command line lacks."""
+    """One sentence about an argument that cannot be used."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Analyse what the command line names and print it; return the exit status."""
+    """Analyze the network that the command line names; print the result and return the status."""
     given, overrides = parse(arguments)
     try:
-        found = (
+        fn, params, args, mask = (
             _from_config(given.config, overrides) if given.config else _from_path(given.function)
         )
-        fn, params, args, mask = found
         report = analyse(fn, params, *args)
     except (ValueError, WrongInput) as error:
         command.fail(" ".join(str(error).split()))
@@ -59,13 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.out:
         given.out.mkdir(parents=True, exist_ok=True)
         (given.out / "homogeneity.md").write_text(text + "\n", encoding="utf-8")
-        draw(report, mask, given.out / "homogeneity.png")
+        draw(report.tensors(mask), report.obstruction(mask), given.out / "homogeneity.png")
         print(f"\n{given.out / 'homogeneity.md'}\n{given.out / 'homogeneity.png'}")
     return 0 if report.is_invariant(mask) else 1
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """Return the options and the overrides of the config; wrong ones end with one sentence."""
+    """Return the options and the overrides of the config; on a wrong one, end with one sentence."""
     parser = command.parser("sibert_jax.homogeneity", __doc__)
     parser.add_argument("function", nargs="?", metavar="MODULE:FUNCTION", help="what to analyse")
     parser.add_argument("--config", metavar="NAME[:VARIANT]", help="or the loss of a configuration")
@@ -90,7 +80,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
 
 
 def _from_config(name: str, overrides: list[str]) -> tuple:
-    """Return the loss of a config's task, with abstract parameters and batch."""
+    """Return the loss of a config's task, abstract parameters and batch, and the task's mask."""
     from sibert_jax.train import build
     from sibert_jax.train.config_file import load_config
 
@@ -108,7 +98,7 @@ def _from_config(name: str, overrides: list[str]) -> tuple:
 
 
 def _from_path(path: str) -> tuple:
-    """Return what the function at a dotted path names."""
+    """Return (fn, params, args, no mask) from the function at a dotted path."""
     module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     try:
         function = getattr(importlib.import_module(module), name)
@@ -150,7 +140,7 @@ def describe(report: Report, mask: Any, *, inside: bool) -> str:
 
 
 def _numerical(fn: Any, params: Any, args: tuple, mask: Any) -> str:
-    """Rescale parameters (random ones in place of shapes) and tell what holds without a proof."""
+    """Rescale the parameters, random ones in place of shapes, and list unproven symmetries."""
     rng = np.random.default_rng(0)
 
     def concrete(leaf):
@@ -169,71 +159,6 @@ def _numerical(fn: Any, params: Any, args: tuple, mask: Any) -> str:
         exponents = ", ".join(f"{name}: {k}" for name, k in symmetry.items())
         lines.append(f"- holds numerically, not proven: {exponents}")
     return "\n".join(lines)
-
-
-def draw(report: Report, mask: Any, path: pathlib.Path) -> None:
-    """Draw a node a module and a lane a tensor, labelled and coloured with its degree.
-
-    The module that breaks the invariance has a thick red frame; the title names the line.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    links = _links(report, mask)
-    nodes = column(links)
-    obstruction = report.obstruction(mask)
-    ways = lanes(nodes, links)
-    colours = {degree: f"C{i}" for i, degree in enumerate(sorted({way.degree for way in ways}))}
-    width = max((way.lane for way in ways), default=0) + 1
-    figure, axes = pyplot.subplots(figsize=(5 + 0.3 * width, max(2, 0.4 * len(nodes))))
-    for way in ways:
-        # Leave below the middle of a node and arrive above it, each lane at its own height.
-        x, colour, offset = way.lane, colours[way.degree], 0.1 + 0.25 * way.lane / width
-        start, ends = way.source + offset, [target - offset for target in way.targets]
-        axes.plot([0, x], [start, start], color=colour)
-        axes.plot([x, x], [min(start, *ends), max(start, *ends)], color=colour)
-        for end in ends:
-            arrow = {"arrowstyle": "->", "color": colour, "shrinkA": 0, "shrinkB": 0}
-            axes.annotate("", (0, end), (x, end), arrowprops=arrow)
-        label = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-        axes.text(x, start, way.degree, color=colour, ha="center", va="center", bbox=label)
-    broken = _node_of(obstruction, nodes)
-    for row, name in enumerate(without_common_prefix(nodes)):
-        box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "0.4"}
-        if nodes[row] == broken:
-            box |= {"edgecolor": "red", "linewidth": 2.5}
-        axes.text(-0.1, row, name or "(top)", ha="right", va="center", fontsize=9, bbox=box)
-    axes.set(xlim=(0, width), ylim=(len(nodes), -1))
-    title = "Degree of each tensor between modules"
-    if obstruction is not None:
-        title += f"\nbroken by: {obstruction.operands}, {obstruction.place}"
-    axes.set_title(title, loc="left", fontsize=10)
-    axes.axis("off")
-    figure.savefig(path, dpi=120, bbox_inches="tight")
-    pyplot.close(figure)
-
-
-def _node_of(obstruction: Obstruction | None, nodes: list[str]) -> str | None:
-    """Return the node that holds the operation: the longest path that its module begins with."""
-    if obstruction is None:
-        return None
-    location = obstruction.location
-    module = obstruction.module or (location.function if location else "")
-    holding = [node for node in nodes if f"{module}/".startswith(f"{node}/")]
-    return max(holding, key=len, default=None)
-
-
-def _links(report: Report, mask: Any) -> list[tuple[str, str, str]]:
-    """Return the edges, with paths as deep as the picture has room for."""
-    tensors = report.tensors(mask)
-    depth = max((tensor.module.count("/") + 1 for tensor in tensors), default=1)
-    while True:
-        links = edges(tensors, depth)
-        if depth == 1 or len({node for link in links for node in link[:2]}) <= MAX_NODES:
-            return links
-        depth -= 1
 
 
 if __name__ == "__main__":

@@ -1,18 +1,223 @@
-"""Find every scaling symmetry of a JAX function that the degree rules certify."""
+"""Analyze a JAX function: degrees, symmetries, blocks and the first line that breaks one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
-from sibert_jax.homogeneity import leaves, rules
-from sibert_jax.homogeneity.cases import Leaf
-from sibert_jax.homogeneity.degree import ZERO, Degree
-from sibert_jax.homogeneity.interpreter import Interpreter
-from sibert_jax.homogeneity.report import Report
-from sibert_jax.homogeneity.trace import trace
+import jax
 
-__all__ = ["analyse", "assert_scale_invariant", "rules"]
+from sibert_jax.homogeneity import flow
+from sibert_jax.homogeneity.degree import ANY, ZERO, Degree, Leaf, all_needs
+from sibert_jax.homogeneity.inputs import exponents_of, flatten, is_array, is_parameter, trace
+from sibert_jax.homogeneity.interpreter import Interpreter
+from sibert_jax.homogeneity.obstruction import Obstruction, explain
+from sibert_jax.homogeneity.rules import Equation, arithmetic, arrays, nested  # noqa: F401
+from sibert_jax.homogeneity.solve import find_blocks, null_space
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Report:
+    """The result of `analyse`. Leaves are named by their path: "encoder/layer_0/kernel".
+
+    Attributes:
+        params: the parameter tree that was analyzed.
+        names: of its leaves, in flat order.
+        structure: its tree definition.
+        interpreter: the equations and the lines of the program.
+        outputs: the degree of each output array.
+        output_tree: the tree definition of the outputs.
+    """
+
+    params: Any
+    names: list[str]
+    structure: Any
+    interpreter: Interpreter
+    outputs: list[Leaf]
+    output_tree: Any
+
+    def __repr__(self) -> str:
+        return (
+            f"<Report: {len(self.parameter_indices)} leaves, {len(self.symmetries())} symmetries, "
+            f"{'scale invariant' if self.is_invariant() else 'not certified'} in all jointly>"
+        )
+
+    # Equations
+
+    def requirements(self, outputs: bool = True) -> list[Equation]:
+        """Return the equations that must hold, in program order.
+
+        With `outputs`, each output's degree must be 0 too.
+        """
+        needs = all_needs(self.outputs)
+        found = [
+            equation for i, equation in enumerate(self.interpreter.equations) if needs >> i & 1
+        ]
+        if outputs:
+            found += [
+                Equation(leaf.degree, "output", (leaf.degree,), None)
+                for leaf in self.outputs
+                if leaf.degree
+            ]
+        return found
+
+    def _exponents(self, mask: Any) -> dict[int, Fraction]:
+        exponents = exponents_of(mask, self.params)
+        return {i: k for i, k in enumerate(exponents) if k}
+
+    @property
+    def parameter_indices(self) -> list[int]:
+        """The flat indices of the leaves that scale."""
+        flat = self.structure.flatten_up_to(self.params)
+        return [i for i, leaf in enumerate(flat) if is_parameter(leaf)]
+
+    # Symmetries
+
+    def symmetries(self) -> list[dict[str, Fraction]]:
+        """Return a basis of all exponents a with fn(c^a · params) = fn(params) for every c > 0.
+
+        Each element maps the names of the leaves that it scales to their exponents, in whole
+        numbers. Every rational combination of them is a symmetry too.
+        """
+        return self._basis(self.requirements())
+
+    def scalings(self) -> list[dict[str, Fraction]]:
+        """Return a basis of all exponents under which every output is homogeneous of some degree.
+
+        It contains the symmetries; `degree(exponents)` is the power by which an output is scaled.
+        """
+        return self._basis(self.requirements(outputs=False))
+
+    def _basis(self, equations: list[Equation]) -> list[dict[str, Fraction]]:
+        indices = self.parameter_indices
+        place = {index: i for i, index in enumerate(indices)}
+        forms = [
+            Degree({place[i]: k for i, k in equation.form.terms.items()}) for equation in equations
+        ]
+        basis = null_space(forms, len(indices))
+        return [{self.names[indices[i]]: k for i, k in sorted(v.items())} for v in basis]
+
+    def is_invariant(self, mask: Any = None) -> bool:
+        """Tell whether scaling the masked leaves jointly certainly leaves every output unchanged.
+
+        Args:
+            mask: a tree of bools, a prefix of `params`; None for every floating leaf. A tree of
+                numbers gives the leaves' exponents instead of 0 and 1.
+        """
+        return self._violated(self._exponents(mask)) is None
+
+    def _violated(self, exponents: Mapping[int, Fraction], outputs: bool = True) -> Equation | None:
+        return next((eq for eq in self.requirements(outputs) if eq.form.at(exponents) != 0), None)
+
+    def obstruction(self, mask: Any = None) -> Obstruction | None:
+        """Return the first operation that breaks the joint invariance of the masked leaves.
+
+        Args:
+            mask: as for `is_invariant`.
+
+        Returns:
+            None if they are invariant.
+        """
+        exponents = self._exponents(mask)
+        equation = self._violated(exponents)
+        if equation is None:
+            return None
+        return explain(equation, exponents, self.names, self._subject(exponents))
+
+    def _subject(self, exponents: Mapping[int, Fraction]) -> str:
+        """Name the scaled leaves: their common path if nothing else lies below it."""
+        scaled = [self.names[i] for i in exponents]
+        if len(exponents) == len(self.parameter_indices):
+            return "params"
+        parts = [name.split("/") for name in scaled]
+        common = []
+        for level in zip(*parts, strict=False):
+            if len(set(level)) > 1:
+                break
+            common.append(level[0])
+        return "/".join(common) or f"{len(scaled)} leaves"
+
+    def blocks(self) -> list[tuple[str, ...]]:
+        """Return the finest independent blocks: sets of leaves, each jointly scale invariant.
+
+        No leaf lies in two blocks, no block contains a smaller one, and a leaf lies in none if no
+        joint scaling that includes it leaves the outputs unchanged.
+        """
+        indices = self.parameter_indices
+        found = find_blocks([eq.form for eq in self.requirements()], indices)
+        return [tuple(self.names[i] for i in block) for block in found]
+
+    def block_labels(self, outside: str = "not_invariant") -> Any:
+        """Return a tree like `params` with each leaf's block: "block_0", ..., or `outside`.
+
+        It can be given to `optax.partition` as labels.
+        """
+        labels = {name: f"block_{i}" for i, block in enumerate(self.blocks()) for name in block}
+        flat = [labels.get(name, outside) for name in self.names]
+        return jax.tree.unflatten(self.structure, flat)
+
+    def invariant_mask(self) -> Any:
+        """Return a tree like `params`, True for the leaves of all blocks: they scale jointly."""
+        inside = {name for block in self.blocks() for name in block}
+        return jax.tree.unflatten(self.structure, [name in inside for name in self.names])
+
+    # Degrees
+
+    @property
+    def degrees(self) -> Any:
+        """The output's tree with each array's degree: a mapping from leaf names to coefficients.
+
+        The output is multiplied by c to the power Σ coefficient · exponent, for exponents that
+        satisfy every requirement (`scalings`). An output of 0, ±inf and NaN, like one of degree 0,
+        has an empty mapping.
+        """
+        forms = [
+            (ZERO if leaf.degree is ANY else leaf.degree).named(self.names) for leaf in self.outputs
+        ]
+        return jax.tree.unflatten(self.output_tree, forms)
+
+    def degree(self, mask: Any = None) -> Any:
+        """Return each output's degree when the masked leaves are scaled jointly.
+
+        Args:
+            mask: as for `is_invariant`.
+
+        Returns:
+            The output's tree with a Fraction for each array, or None if the rules cannot tell that
+            the function is homogeneous in these leaves.
+        """
+        exponents = self._exponents(mask)
+        if self._violated(exponents, outputs=False) is not None:
+            return None
+        values = [
+            Fraction(0) if leaf.degree is ANY else leaf.degree.at(exponents)
+            for leaf in self.outputs
+        ]
+        return jax.tree.unflatten(self.output_tree, values)
+
+    def table(self, mask: Any = None, *, inside: bool = False) -> str:
+        """Return a Markdown table of the tensors that pass between modules, with their degrees.
+
+        Args:
+            mask: as for `is_invariant`: degrees are those under the joint scaling of these leaves.
+            inside: list every floating tensor, also those that stay in their module.
+
+        Returns:
+            One row per tensor: module, operation, type, degree, line of source. Below the first
+            obstruction the degrees are those of each sum's first operand.
+        """
+        found = self.tensors(mask)
+        return flow.markdown(found if inside else [tensor for tensor in found if tensor.readers])
+
+    def tensors(self, mask: Any = None) -> list[flow.Tensor]:
+        """Return every floating tensor in program order, for a table or a graph of one's own."""
+        return flow.tensors(self.interpreter, self._exponents(mask))
+
+    def unknown_primitives(self) -> list[str]:
+        """Return the primitives without a rule: nothing that scales may enter them."""
+        return sorted(self.interpreter.unknown)
 
 
 def analyse(fn: Callable, params: Any, *args: Any) -> Report:
@@ -20,12 +225,12 @@ def analyse(fn: Callable, params: Any, *args: Any) -> Report:
 
     Leaf i of `params` gets the unknown exponent aᵢ. The degree of every intermediate tensor is a
     linear form in them: products add degrees, powers multiply them, sums require equal degrees, a
-    transcendental function requires degree 0, other constants than 0, ±inf and NaN have degree 0.
+    transcendental function requires degree 0, constants other than 0, ±inf and NaN have degree 0.
     The exponents that satisfy every requirement form a linear space over the rationals; its basis
     is `report.symmetries()`. Nothing is computed: arrays may be `jax.ShapeDtypeStruct`s.
 
-    What is certified holds for every c > 0 in exact arithmetic, as long as values are finite.
-    What is not certified may still hold: see `rescaling_error`.
+    A certificate holds for every c > 0 in exact arithmetic, as long as values are finite. A scaling
+    without a certificate may still leave the outputs unchanged: see `rescaling_error`.
 
     Args:
         fn: a function that JAX can trace; it returns a pytree of arrays.
@@ -52,24 +257,23 @@ def analyse(fn: Callable, params: Any, *args: Any) -> Report:
         Invariant Architectures", https://arxiv.org/abs/2202.00980, Table 2; Li & Arora, "An
         Exponential Learning Rate Schedule for Deep Learning", https://arxiv.org/abs/1910.07454.
     """
-    named, structure = leaves.flatten(params)
+    named, structure = flatten(params)
     closed, output_tree = trace(fn, params, args)
     interpreter = Interpreter()
-    array_leaves = [i for i, (_, leaf) in enumerate(named) if leaves.is_array(leaf)]
+    array_leaves = [i for i, (_, leaf) in enumerate(named) if is_array(leaf)]
     inputs = [
-        interpreter.value(Degree.of_leaf(i) if leaves.is_parameter(named[i][1]) else ZERO)
+        interpreter.value(Degree.of_leaf(i) if is_parameter(named[i][1]) else ZERO)
         for i in array_leaves
     ]
     num_data = len(closed.jaxpr.invars) - len(inputs)
     inputs += [interpreter.value(ZERO) for _ in range(num_data)]
-    outputs = interpreter.run_closed(closed, inputs, ())
-    leaves_out = [interpreter.collapse(value.tree) for value in outputs]
+    outputs = interpreter.merged(interpreter.run(closed, inputs, ()))
     return Report(
         params=params,
         names=[name for name, _ in named],
         structure=structure,
         interpreter=interpreter,
-        outputs=[Leaf(leaf.degree, leaf.needs | interpreter.always) for leaf in leaves_out],
+        outputs=[Leaf(leaf.degree, leaf.needs | interpreter.write_needs) for leaf in outputs],
         output_tree=output_tree,
     )
 

@@ -1,9 +1,17 @@
-"""Degrees: linear forms over one unknown exponent per parameter leaf, with exact coefficients."""
+"""The degree of a tensor: a linear form in the exponents of the parameter leaves.
+
+Where an elementwise predicate selects between two tensors, the degrees of both outcomes are kept
+apart in a tree until an operation mixes elements: `where(z > 0, z, 1)` has the degree of z where
+z > 0 and degree 0 elsewhere. So a guard costs nothing if its result is discarded where the guard
+acts, as in `where(z > 0, r / where(z > 0, z, 1), 0)`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
+from typing import Any
 
 
 class Degree:
@@ -43,11 +51,6 @@ class Degree:
 
     def __mul__(self, factor: Fraction | int) -> Degree:
         return self if factor == 1 else Degree({i: k * factor for i, k in self.terms.items()})
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, divisor: int) -> Degree:
-        return self * Fraction(1, divisor)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Degree) and self.terms == other.terms
@@ -111,3 +114,94 @@ ZERO = Degree({})
 
 # The degree of 0, ±inf and NaN: scaling leaves them as they are, so they fit any degree.
 ANY = None
+
+
+@dataclasses.dataclass(slots=True)
+class Leaf:
+    """One degree for all elements of a tensor.
+
+    `needs` is the set of equations that must hold for the degree to be right, as the bits of an
+    int.
+    """
+
+    degree: Degree | None
+    needs: int = 0
+
+
+@dataclasses.dataclass(slots=True)
+class Node:
+    """`true` where the predicate numbered `predicate` holds, `false` elsewhere."""
+
+    predicate: int
+    predicate_needs: int
+    true: Tree
+    false: Tree
+    site: Any  # of the select that made it: a message about the two outcomes points there
+
+
+Tree = Leaf | Node
+
+
+def all_needs(leaves: Iterable[Leaf]) -> int:
+    """Return the equations that any of the degrees needs."""
+    needs = 0
+    for leaf in leaves:
+        needs |= leaf.needs
+    return needs
+
+
+def nodes(tree: Tree) -> Iterator[Node]:
+    """Yield every node of the tree."""
+    if isinstance(tree, Node):
+        yield tree
+        yield from nodes(tree.true)
+        yield from nodes(tree.false)
+
+
+def branch(predicate: int, needs: int, true: Tree, false: Tree, site: Any) -> Tree:
+    """Return `true` where the predicate holds and `false` elsewhere, one leaf if they agree."""
+    if isinstance(true, Leaf) and isinstance(false, Leaf) and true.degree == false.degree:
+        return Leaf(true.degree, true.needs | false.needs | needs)
+    return Node(predicate, needs, true, false, site)
+
+
+def restrict(tree: Tree, predicate: int, outcome: bool) -> Tree:
+    """Return the part of `tree` where the predicate has this outcome."""
+    if isinstance(tree, Leaf):
+        return tree
+    if tree.predicate == predicate:
+        return restrict(tree.true if outcome else tree.false, predicate, outcome)
+    true = restrict(tree.true, predicate, outcome)
+    false = restrict(tree.false, predicate, outcome)
+    if true is tree.true and false is tree.false:
+        return tree
+    return branch(tree.predicate, tree.predicate_needs, true, false, tree.site)
+
+
+def zero_where(tree: Tree, node: Node, outcome: bool) -> Tree:
+    """Return `tree` for a tensor that is zero where the node's predicate has this outcome."""
+    parts = [
+        Leaf(ANY) if side is outcome else restrict(tree, node.predicate, side)
+        for side in (True, False)
+    ]
+    return branch(node.predicate, node.predicate_needs, *parts, node.site)
+
+
+def combine(function: Callable[[list[Leaf]], Leaf], trees: list[Tree]) -> Tree:
+    """Apply `function` to the leaves of every combination of outcomes that can occur."""
+    node = next((tree for tree in trees if isinstance(tree, Node)), None)
+    if node is None:
+        return function(trees)
+    outcomes = (
+        combine(function, [restrict(tree, node.predicate, outcome) for tree in trees])
+        for outcome in (True, False)
+    )
+    return branch(node.predicate, node.predicate_needs, *outcomes, node.site)
+
+
+def renumber(tree: Tree, new_number: Callable[[int], int]) -> Tree:
+    """Return the tree after an operation that moves elements, with the predicates' new numbers."""
+    if isinstance(tree, Leaf):
+        return tree
+    true, false = renumber(tree.true, new_number), renumber(tree.false, new_number)
+    return branch(new_number(tree.predicate), tree.predicate_needs, true, false, tree.site)

@@ -9,13 +9,26 @@ from typing import Any
 import jax.numpy as jnp
 from jax.extend import core
 
-from sibert_jax.homogeneity import cases, constants, registry
-from sibert_jax.homogeneity.cases import Leaf, Tree
-from sibert_jax.homogeneity.degree import ANY, ZERO, Degree
-from sibert_jax.homogeneity.equation import Equation, Site
-from sibert_jax.homogeneity.guards import Guards
-from sibert_jax.homogeneity.numbering import Numbering
-from sibert_jax.homogeneity.step import Step
+from sibert_jax.homogeneity import rules
+from sibert_jax.homogeneity.degree import (
+    ANY,
+    ZERO,
+    Degree,
+    Leaf,
+    Tree,
+    all_needs,
+    branch,
+    combine,
+    nodes,
+    renumber,
+    restrict,
+    zero_where,
+)
+from sibert_jax.homogeneity.rules import Equations, Rule, Step
+from sibert_jax.homogeneity.source import Site
+from sibert_jax.homogeneity.values import Guards, Numbering, degree_of_constant, fold
+
+MAX_OUTCOMES = 8  # of a tensor; more are merged by requiring equal degrees
 
 
 @dataclasses.dataclass(slots=True)
@@ -32,7 +45,7 @@ class Value:
 
 @dataclasses.dataclass(slots=True)
 class Row:
-    """One line of the program with the degrees of its outputs."""
+    """One line of the program with the values of its operands and results."""
 
     site: Site
     outputs: list[Value]
@@ -43,38 +56,24 @@ class Interpreter:
     """The state of one analysis: equations so far, tensors by number, the program's lines."""
 
     def __init__(self):
-        self.equations: list[Equation] = []
+        self.equations = Equations()
         self.rows: list[Row] = []
-        self.always = 0  # equations that every output needs: what is written into mutable arrays
-        self.unknown: dict[str, Site] = {}
-        self.same: dict[int, int] = {}  # a loop's tensor -> the tensor outside that it stands for
+        self.write_needs = 0  # equations of writes to mutable arrays: every output needs them
+        self.unknown: set[str] = set()  # primitives without a rule
+        self.origin: dict[int, int] = {}  # number inside a loop -> number outside, for the table
         self.numbers = Numbering()
         self.guards = Guards(self.numbers)
 
-    # Equations
+    def mark(self) -> tuple[int, int]:
+        """Return this point of the program for `rewind`."""
+        return len(self.equations), len(self.rows)
 
-    def _require(self, form: Degree, kind: str, operands: Sequence, site: Site | None) -> int:
-        if not form:
-            return 0
-        self.equations.append(Equation(form, kind, tuple(operands), site))
-        return 1 << (len(self.equations) - 1)
-
-    def equal(self, site: Site, degrees: Sequence[Degree | None]) -> tuple[Degree | None, int]:
-        """Require equal degrees; return them and the equations that say so."""
-        first = next((degree for degree in degrees if degree is not ANY), ANY)
-        needs = 0
-        for degree in degrees:
-            if degree is not ANY and degree is not first:
-                needs |= self._require(degree - first, "equal", degrees, site)
-        return first, needs
-
-    def zero(self, site: Site, degrees: Sequence[Degree | None], kind: str = "zero") -> int:
-        """Require degree 0 of every operand; return the equations that say so."""
-        needs = 0
-        for degree in degrees:
-            if degree is not ANY:
-                needs |= self._require(degree, kind, degrees, site)
-        return needs
+    def rewind(self, mark: tuple[int, int]) -> None:
+        """Drop the equations and lines since then; none of their tensors may be in use."""
+        num_equations, num_rows = mark
+        del self.equations[num_equations:]
+        del self.rows[num_rows:]
+        self.write_needs &= (1 << num_equations) - 1
 
     # Values
 
@@ -82,40 +81,43 @@ class Interpreter:
         """Return a new tensor of one degree."""
         return Value(Leaf(degree, needs), self.numbers.fresh())
 
-    def stand_in(self, value: Value, leaf: Leaf | None = None) -> Value:
-        """Return a new tensor for one that enters or leaves a loop, branch or shard."""
-        leaf = leaf or self.collapse(value.tree)
+    def renumbered(self, value: Value, leaf: Leaf | None = None) -> Value:
+        """Return a tensor that enters or leaves a loop, branch or shard under a new number."""
+        leaf = leaf or self.equations.merge(value.tree)
         new = self.value(leaf.degree, leaf.needs)
-        self.same[new.number] = value.number
+        self.origin[new.number] = value.number
         return new
 
     def constant(self, array: Any) -> Value:
         """Return the tensor that stands for a known array."""
-        degree, entry = constants.degree_of(array)
+        degree, entry = degree_of_constant(array)
         number = self.numbers.fresh() if entry is None else self.numbers.constant(entry)
         return Value(Leaf(degree), number, entry)
 
-    def collapse(self, tree: Tree) -> Leaf:
-        """Merge a tensor's outcomes into one degree, requiring that they agree."""
-        if isinstance(tree, Leaf):
-            return tree
-        true, false = self.collapse(tree.true), self.collapse(tree.false)
-        degree, needs = self.equal(tree.site, (true.degree, false.degree))
-        return Leaf(degree, needs | true.needs | false.needs | tree.predicate_needs)
+    def merged(self, values: Sequence[Value]) -> list[Leaf]:
+        """Return one degree for each tensor, requiring that its outcomes agree."""
+        return [self.equations.merge(value.tree) for value in values]
 
-    def whole(self, value: Value) -> Value:
+    def with_one_degree(self, value: Value) -> Value:
         """Return the tensor with one degree for all its elements."""
-        if isinstance(value.tree, Leaf):
-            return value
-        return Value(self.collapse(value.tree), value.number, value.constant)
+        return Value(self.equations.merge(value.tree), value.number, value.constant)
 
     def _bounded(self, tree: Tree) -> Tree:
-        return self.collapse(tree) if cases.count(tree) > cases.MAX_LEAVES else tree
+        is_large = sum(1 for _ in nodes(tree)) >= MAX_OUTCOMES  # a tree of n nodes has n + 1 leaves
+        return self.equations.merge(tree) if is_large else tree
 
     # The walk
 
-    def run(self, jaxpr: core.Jaxpr, consts: Sequence, args: Sequence[Value], calls: tuple) -> list:
-        """Return the outputs of `jaxpr` on these tensors; `calls` are the enclosing equations."""
+    def run(
+        self, jaxpr: core.Jaxpr | core.ClosedJaxpr, args: Sequence[Value], calls: tuple
+    ) -> list[Value]:
+        """Return the outputs of a jaxpr, closed or without constants, on these tensors.
+
+        `calls` are the enclosing call equations, outermost first.
+        """
+        consts = []
+        if isinstance(jaxpr, core.ClosedJaxpr):
+            jaxpr, consts = jaxpr.jaxpr, [self.constant(array) for array in jaxpr.consts]
         env = dict(zip(jaxpr.constvars, consts, strict=True))
         env.update(zip(jaxpr.invars, args, strict=True))
 
@@ -128,49 +130,43 @@ class Interpreter:
             env.update(zip(eqn.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
-    def run_closed(self, closed: core.ClosedJaxpr, args: Sequence[Value], calls: tuple) -> list:
-        """Return the outputs of a closed jaxpr, whose constants are known arrays."""
-        return self.run(closed.jaxpr, [self.constant(c) for c in closed.consts], args, calls)
-
     def _apply(self, eqn: core.JaxprEqn, inputs: list[Value], calls: tuple) -> list[Value]:
+        """Return the outputs of one operation by its rule."""
         name = eqn.primitive.name
-        rule = registry.RULES.get(name)
-        step = Step(self, eqn, calls, tuple(value.constant for value in inputs))
-        if rule is not None and rule.kind == registry.HIGHER_ORDER:
-            return rule.function(step, *inputs)
+        rule = rules.RULES.get(name)
+        step = Step(self.equations, Site(eqn, calls, tuple(value.constant for value in inputs)))
+        if rule is not None and rule.kind == rules.HIGHER_ORDER:
+            return rule.function(self, step, *inputs)
         if rule is None:
             outputs = self.unknown_outputs(step, inputs)
-        elif rule.kind == registry.MIXING:
+        elif rule.kind == rules.MIXING:
             outputs = self.mixed_outputs(step, rule.function, inputs)
         else:
             outputs = [self._aligned_output(step, rule, inputs)]
         self.record(step, outputs, inputs)
         return outputs
 
-    def record(self, step: Step, outputs: list[Value], inputs: list[Value]) -> None:
+    def record(self, step: Step, outputs: Sequence[Value], inputs: Sequence[Value]) -> None:
         """Keep a line of the program for the table."""
-        self.rows.append(Row(step.site, outputs, inputs))
+        self.rows.append(Row(step.site, list(outputs), list(inputs)))
 
-    def unknown_outputs(self, step: Step, inputs: list[Value]) -> list[Value]:
+    def unknown_outputs(self, step: Step, inputs: Sequence[Value]) -> list[Value]:
         """Treat a primitive without a rule: unchanged operands give unchanged results."""
-        self.unknown.setdefault(step.eqn.primitive.name, step.site)
-        leaves = [self.collapse(value.tree) for value in inputs]
-        needs = self.zero(step.site, [leaf.degree for leaf in leaves], "unknown")
-        for leaf in leaves:
-            needs |= leaf.needs
+        self.unknown.add(step.eqn.primitive.name)
+        leaves = self.merged(inputs)
+        needs = self.equations.zero(step.site, [leaf.degree for leaf in leaves], "unknown")
+        needs |= all_needs(leaves)
         if step.eqn.effects:  # it may write what another operation reads
-            self.always |= needs
+            self.write_needs |= needs
         return [self.value(ZERO, needs) for _ in step.eqn.outvars]
 
-    def mixed_outputs(self, step: Step, function: Any, inputs: list[Value]) -> list[Value]:
+    def mixed_outputs(self, step: Step, function: Callable, inputs: Sequence[Value]) -> list[Value]:
         """Apply a rule whose outputs depend on all elements of the operands."""
-        leaves = [self.collapse(value.tree) for value in inputs]
+        leaves = self.merged(inputs)
         degrees = function(step, *(leaf.degree for leaf in leaves))
         if not isinstance(degrees, tuple):
             degrees = (degrees,) * len(step.eqn.outvars)
-        needs = step.needs
-        for leaf in leaves:
-            needs |= leaf.needs
+        needs = step.needs | all_needs(leaves)
         outputs = [
             # An integer out of bounds, or the maximum of none, is the smallest there is, not 0.
             self.value(degree if step.is_inexact(i) or degree is not ANY else ZERO, needs)
@@ -182,45 +178,42 @@ class Interpreter:
             outputs[0].number = self.numbers.reduction(name, inputs[0].number, shape, axes)
         return outputs
 
-    def _aligned_output(self, step: Step, rule: registry.Rule, inputs: list[Value]) -> Value:
+    def _aligned_output(self, step: Step, rule: Rule, inputs: list[Value]) -> Value:
         """Apply a rule whose output element depends on one element of each operand."""
         name, aval = step.eqn.primitive.name, step.eqn.outvars[0].aval
         if name == "convert_element_type" and step.eqn.invars[0].aval.dtype == aval.dtype:
             return inputs[0]
-        if rule.kind == registry.MOVEMENT:
+        if rule.kind == rules.MOVEMENT:
             if inputs[0].constant is not None and len(inputs) == 1:
                 return inputs[0]
-        elif (entry := constants.fold(name, step.constants, aval.dtype)) is not None:
+        elif (entry := fold(name, step.constants, aval.dtype)) is not None:
             return self.constant(entry)
 
         def on_leaves(leaves: list[Leaf]) -> Leaf:
             step.needs = 0
             degree = rule.function(step, *(leaf.degree for leaf in leaves))
-            needs = step.needs
-            for leaf in leaves:
-                needs |= leaf.needs
-            return Leaf(degree, needs)
+            return Leaf(degree, step.needs | all_needs(leaves))
 
-        if rule.kind == registry.ELEMENTWISE:
+        if rule.kind == rules.ELEMENTWISE:
             inputs = [self._broadcast(v, a.aval, aval) for v, a in zip(inputs, step.eqn.invars)]
-            tree = cases.apply(on_leaves, self._guarded(inputs))
+            tree = combine(on_leaves, self._guarded(inputs))
             numbers = [value.number for value in inputs]
             label = name if _is_real(aval) else f"{name} {aval.dtype}"
             return Value(self._bounded(tree), self.numbers.elementwise(label, _key(step), numbers))
-        others = [self.collapse(value.tree) for value in inputs[1:]]
-        tree = cases.apply(lambda leaves: on_leaves([*leaves, *others]), [inputs[0].tree])
+        others = self.merged(inputs[1:])
+        tree = combine(lambda leaves: on_leaves([*leaves, *others]), [inputs[0].tree])
         move = self._movement(step, [value.number for value in inputs[1:]])
-        return Value(cases.rename(tree, move), move(inputs[0].number))
+        return Value(renumber(tree, move), move(inputs[0].number))
 
     def _guarded(self, inputs: list[Value]) -> list[Tree]:
-        """Return the operands' outcomes; what is zero where a guard acts fits any degree there."""
+        """Return the operands' outcomes; zeros at a guard fit any degree there."""
         trees = [value.tree for value in inputs]
         for tree in trees:
-            for node in cases.nodes(tree):
+            for node in nodes(tree):
                 outcome, zeros = self.guards.zeros_where(node.predicate)
                 for i, value in enumerate(inputs):
                     if self.guards.is_zero_with(value.number, zeros):
-                        trees[i] = cases.zero_where(trees[i], node, outcome)
+                        trees[i] = zero_where(trees[i], node, outcome)
         return trees
 
     def _movement(self, step: Step, others: list[int]) -> Callable[[int], int]:
@@ -242,29 +235,30 @@ class Interpreter:
         def move(number: int) -> int:
             return self.numbers.broadcast(number, after.shape, before.shape, dims)
 
-        return Value(cases.rename(value.tree, move), move(value.number))
+        return Value(renumber(value.tree, move), move(value.number))
 
     def select(self, step: Step, predicate: Value, false: Value, true: Value) -> Value:
         """Return `where(predicate, true, false)`, its two outcomes kept apart."""
         if predicate.constant is not None:
             return true if predicate.constant else false
-        leaf, number = self.collapse(predicate.tree), predicate.number
+        leaf, number = self.equations.merge(predicate.tree), predicate.number
         if number in self.numbers.negated:
             number, true, false = self.numbers.negated[number], false, true
             step.site.constants = (None, *step.site.constants[:0:-1])
         if isinstance(true.tree, Leaf) and isinstance(false.tree, Leaf):
             step.site.outcomes = (true.tree.degree, false.tree.degree)
-        true_tree = cases.restrict(true.tree, number, True)
-        false_tree = cases.restrict(false.tree, number, False)
-        tree = cases.branch(number, leaf.needs, true_tree, false_tree, step.site)
+        true_tree = restrict(true.tree, number, True)
+        false_tree = restrict(false.tree, number, False)
+        tree = branch(number, leaf.needs, true_tree, false_tree, step.site)
         numbers = [number, true.number, false.number]
         return Value(self._bounded(tree), self.numbers.elementwise("select", (), numbers))
 
 
 def _key(step: Step) -> tuple:
+    """Return the primitive's parameters, for value numbering."""
     return tuple(sorted(step.params.items(), key=lambda item: item[0]))
 
 
 def _is_real(aval: Any) -> bool:
-    """Tell whether a tensor's arithmetic is that of real numbers, or of predicates."""
+    """Tell whether a tensor holds real numbers or predicates."""
     return aval.dtype == jnp.bool_ or jnp.issubdtype(aval.dtype, jnp.floating)

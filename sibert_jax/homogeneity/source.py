@@ -1,4 +1,4 @@
-"""Where an operation comes from: the user's own line of code, and the module's path."""
+"""The place of an operation: the user's own line of code and the path of the module."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from sibert_jax.homogeneity.equation import Site
+from sibert_jax.homogeneity.degree import Degree
 
 _JAX = os.path.dirname(jax.__file__) + os.sep
 _OURS = os.path.dirname(__file__) + os.sep
@@ -21,6 +21,26 @@ _INSTALLED = re.compile(r"(site|dist)-packages/")
 # Modules of functions that compute more than one operation; an operator or a ufunc is one.
 _FUNCTIONS = re.compile(r"/jax/_src/(numpy|nn|scipy|image)/(?!array_methods|ufunc_api|ufuncs)")
 _TRACING = "trace_to_jaxpr"  # the name of JAX's functions between a caller and a traced callee
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Site:
+    """One operation of the program: its equation in the jaxpr and the calls around it.
+
+    `calls` lists the enclosing call equations, outermost first. `constants` holds for each operand
+    the number that all its entries are known to equal, else None. `outcomes` are the degrees of a
+    select's operands (true, false), which are compared later, where the outcomes are merged.
+    """
+
+    eqn: Any
+    calls: tuple[Any, ...]
+    constants: tuple[complex | None, ...] = ()
+    outcomes: tuple[Degree | None, ...] = ()
+
+    @property
+    def stack(self) -> tuple[Any, ...]:
+        """The enclosing calls, outermost first, and the operation itself."""
+        return (*self.calls, self.eqn)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,7 +86,7 @@ def locate(site: Site | None) -> tuple[Location | None, Location | None]:
         return None, None
     ranked = [
         (rank, location)
-        for eqn in (site.eqn, *reversed(site.calls))
+        for eqn in reversed(site.stack)
         for location in _frames(eqn)
         if (rank := _rank(location)) is not None
     ]
@@ -92,7 +112,7 @@ def caller_in_jax(site: Site) -> str | None:
     None if the user's own line performs it, be it by an operator, `jax.lax` or a ufunc.
     """
     found = None
-    for eqn in (site.eqn, *reversed(site.calls)):
+    for eqn in reversed(site.stack):
         found = library_function(eqn) or found
         for location in _frames(eqn):
             if _rank(location) is not None:
@@ -107,7 +127,7 @@ def module_path(site: Site | None) -> str:
     """Return the path of the module that runs the operation, e.g. "encoder/layers/attention"."""
     if site is None:
         return ""
-    parts = [str(eqn.source_info.name_stack) for eqn in (*site.calls, site.eqn)]
+    parts = [str(eqn.source_info.name_stack) for eqn in site.stack]
     stack = "/".join(part for part in parts if part)
     previous = None
     while previous != stack:  # jvp(x), transpose(jvp(x)), vmap(x), ...: x

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from sibert_jax.homogeneity import analyse, registry
+from sibert_jax.homogeneity import analyse, rules
 from sibert_jax.homogeneity.degree import ZERO
 
 N = 4  # every tensor is N × N, or N × 1 after a reduction
@@ -181,8 +181,8 @@ def test_random_networks_have_certificates_to_check(largest_error):
 )
 def test_random_networks_find_a_wrong_rule(primitive, wrong, seed, monkeypatch, largest_error):
     check(seed, largest_error)  # `seed` makes a network that shows the mistake
-    rule = registry.Rule(wrong, registry.RULES[primitive].kind)
-    monkeypatch.setitem(registry.RULES, primitive, rule)
+    rule = rules.Rule(wrong, rules.RULES[primitive].kind)
+    monkeypatch.setitem(rules.RULES, primitive, rule)
     with pytest.raises(AssertionError, match="false certificate"):
         check(seed, largest_error)
 

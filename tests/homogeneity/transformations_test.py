@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 from jax.experimental import pallas as pl
 
-from sibert_jax.homogeneity import analyse, degree_rule, kernel_degree_rule, registry
+from sibert_jax.homogeneity import analyse, degree_rule, kernel_degree_rule, rules
 
 W = jax.random.normal(jax.random.key(0), (4, 4))
 V = jax.random.normal(jax.random.key(1), (4, 4))
@@ -190,7 +190,7 @@ def test_a_pallas_kernel_needs_a_declaration(certify):
         kernel_degree_rule("relu_scores")(lambda step, q, k: step.product(q, k))
         report = certify(kernel, PARAMS)
     finally:
-        del registry.KERNEL_RULES["relu_scores"]
+        del rules.KERNEL_RULES["relu_scores"]
     assert report.degrees == {"v": 1, "w": 1}
 
 
@@ -201,7 +201,7 @@ def test_a_custom_primitive_is_declared_by_its_name():
         degree_rule("outer_product")(lambda step, x, y: step.product(x, y))
         report = analyse(lambda p: outer.bind(p["w"], p["v"]), PARAMS)
     finally:
-        del registry.RULES["outer_product"]
+        del rules.RULES["outer_product"]
     assert report.degrees == {"v": 1, "w": 1}
 
 

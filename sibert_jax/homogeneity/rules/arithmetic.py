@@ -1,4 +1,4 @@
-"""Rules for arithmetic on elements: the degree algebra itself.
+"""Rules for functions of elements: the degree algebra itself.
 
 Scaling is by c > 0 only, so signs, absolute values and comparisons are safe. An operand of 0, ±inf
 and NaN (degree None) fits any degree.
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sibert_jax.homogeneity.degree import ANY, ZERO
-from sibert_jax.homogeneity.registry import elementwise, higher_order
+from sibert_jax.homogeneity.rules import elementwise, higher_order
 
 
 @elementwise("add", "sub", "add_any", "max", "min", "clamp", "complex")
@@ -78,7 +78,7 @@ def integer_pow(step, x):
     return step.power(x, step.params["y"])
 
 
-def rational_exponent(exponent: float, dtype) -> Fraction:
+def _rational_exponent(exponent: float, dtype) -> Fraction:
     """Return the fraction that an exponent of this dtype stands for.
 
     In float32 and float64 that is a simple one that is rounded to it, 1/3 for 0.33333334: the
@@ -102,7 +102,7 @@ def pow_(step, x, y):
         return step.zero(x, y)
     if not jnp.issubdtype(step.eqn.invars[1].aval.dtype, jnp.inexact):
         return step.power(x, int(exponent))
-    return step.power(x, rational_exponent(exponent, step.eqn.invars[1].aval.dtype))
+    return step.power(x, _rational_exponent(exponent, step.eqn.invars[1].aval.dtype))
 
 
 @elementwise("eq", "ne", "lt", "le", "gt", "ge", "atan2", "eq_to", "lt_to", "le_to")
@@ -120,7 +120,7 @@ def sign(step, x):
 
 @elementwise("convert_element_type")
 def convert_element_type(step, x):
-    """Floats stay; a cast to integers rounds, so nothing may scale; a cast to bool asks x ≠ 0."""
+    """Floats stay; a cast to integers rounds, so nothing may scale; a cast to bool tests x ≠ 0."""
     new_dtype = step.params["new_dtype"]
     if jnp.issubdtype(new_dtype, jnp.inexact) or not step.operand_is_inexact():
         return x
@@ -133,16 +133,46 @@ def log(step, x):
     return ANY if x is ANY else step.zero(x)
 
 
+# Functions that are not homogeneous: of unchanged operands they are unchanged, and that is all that
+# can be said of them.
+
+
+@elementwise(
+    "exp", "exp2", "expm1", "log1p", "logistic", "tanh", "tan", "sin", "cos", "sinh", "cosh",
+    "asin", "acos", "atan", "asinh", "acosh", "atanh", "erf", "erfc", "erf_inv", "lgamma",
+    "digamma", "polygamma", "igamma", "igammac", "igamma_grad_a", "zeta", "bessel_i0e",
+    "bessel_i1e", "regularized_incomplete_beta", "random_gamma_grad",
+)  # fmt: skip
+def transcendental(step, *degrees):
+    """f(x) is unchanged if x is; of a scaled x nothing is known."""
+    return step.zero(*degrees)
+
+
+@elementwise("floor", "ceil", "round", "bitcast_convert_type", "nextafter")
+def rounding(step, *degrees):
+    """The grid of whole or representable numbers does not scale."""
+    return step.zero(*degrees)
+
+
+@elementwise(
+    "and", "or", "not", "xor", "shift_left", "shift_right_logical", "shift_right_arithmetic",
+    "population_count", "clz", "mulhi",
+)  # fmt: skip
+def bitwise(step, *degrees):
+    """Predicates and integers are data: they must not change."""
+    return step.zero(*degrees)
+
+
 @higher_order("select_n")
-def select_n(step, which, *branches):
+def select_n(interpreter, step, which, *branches):
     """Keep the two outcomes apart; merge if there are more, or if one predicate decides for all."""
     predicate, output = step.eqn.invars[0].aval, step.eqn.outvars[0].aval
     aligned = predicate.shape == output.shape or which.constant is not None
     if len(branches) == 2 and predicate.dtype == jnp.bool_ and aligned:
-        outputs = [step.interpreter.select(step, which, *branches)]
+        outputs = [interpreter.select(step, which, *branches)]
     else:
-        outputs = step.interpreter.mixed_outputs(
+        outputs = interpreter.mixed_outputs(
             step, lambda step, which, *cases: step.equal(*cases), [which, *branches]
         )
-    step.interpreter.record(step, outputs, [which, *branches])
+    interpreter.record(step, outputs, [which, *branches])
     return outputs

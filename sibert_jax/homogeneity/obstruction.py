@@ -1,4 +1,4 @@
-"""Say in words which equation breaks an invariance, where, and what would repair it."""
+"""Explain the equation that breaks an invariance: operation, line and repair."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from sibert_jax.homogeneity import source
-from sibert_jax.homogeneity.equation import Equation
+from sibert_jax.homogeneity.rules import Equation
 
 _CONSTANT = (
     "an added constant does not scale: make it relative, e.g. `var + eps * mean(x**2)`, or guard "
@@ -65,7 +65,8 @@ class Obstruction:
         library_location: the line of the layer library that it calls, or None.
         module: the path of the module, or "".
         equation: the requirement as a linear form in the leaves' exponents, = 0.
-        repair: what would remove it.
+        repair: advice on how to remove it.
+        subject: the name of the scaled leaves, e.g. their common path.
     """
 
     primitive: str
@@ -111,7 +112,7 @@ def _operand(degree: Fraction | None, constant: complex | None, subject: str) ->
     return f"degree {degree} in {subject}" if degree else "degree 0"
 
 
-def obstruction(
+def explain(
     equation: Equation, exponents: Mapping[int, Fraction], names: list[str], subject: str
 ) -> Obstruction:
     """Explain an equation that these exponents violate."""

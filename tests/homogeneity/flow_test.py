@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sibert_jax.homogeneity.layout import column, lanes, without_common_prefix
+from sibert_jax.homogeneity.flow import column, lanes, without_common_prefix
 
 NAMES = st.sampled_from("abcdefg")
 LINKS = st.lists(st.tuples(NAMES, NAMES, st.sampled_from("012")), max_size=12).map(
@@ -21,7 +21,7 @@ def test_every_link_has_its_own_lane_and_lanes_do_not_overlap(links):
     assert drawn == set(links)
     for i, a in enumerate(ways):
         for b in ways[:i]:
-            assert a.lane != b.lane or a.rows[1] < b.rows[0] or b.rows[1] < a.rows[0]
+            assert a.number != b.number or a.rows[1] < b.rows[0] or b.rows[1] < a.rows[0]
 
 
 def test_modules_stand_in_the_order_in_which_they_compute():
