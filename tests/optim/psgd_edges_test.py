@@ -36,7 +36,7 @@ def forms(default):
     )
 
 
-every_form = forms(default=["kron"])
+every_form = forms(default=["matrix free"])
 cheap_for_every_form = forms(default=FORMS)
 
 SHAPES = {"w": (6, 4), "b": (5,)}
@@ -79,7 +79,7 @@ def test_useless_first_gradients_cost_nothing(make):
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state))
 
 
-@every_form
+@forms(default=["kron"])
 def test_none_and_empty_leaves_are_passed_over(make):
     params = {"w": jnp.ones((3, 2)), "b": jnp.ones(3), "empty": jnp.zeros((0, 4)), "no": None}
     grads = params | {"w": None}
@@ -230,7 +230,7 @@ def test_extra_arguments_of_other_transforms_are_accepted(make):
     assert updates["w"].shape == (3, 2)
 
 
-@forms(default=["matrix free"])
+@every_form
 def test_float64_leaves_are_fitted_in_float64(make):
     with jax.enable_x64(True):
         params = {"w": jnp.ones((3, 2), jnp.float64), "b": jnp.ones(3, jnp.float32)}

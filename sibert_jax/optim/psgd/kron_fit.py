@@ -106,10 +106,14 @@ def _norm(moment: jax.Array) -> jax.Array:
     return _spectral_norm(lambda rows: _matmul(rows, moment), moment)
 
 
-def _unfolded_norm(tensor: jax.Array, axis: int) -> jax.Array:
-    """Estimate ‖T₍ᵢ₎‖, without its second moment."""
-    unfolded = _unfolded(tensor, axis)
-    return jnp.sqrt(_spectral_norm(lambda x: _matmul(_matmul(x, unfolded), unfolded.T), unfolded))
+def _stiffness(*tensors: jax.Array, axis: int) -> jax.Array:
+    """Estimate the product of the spectral norms of the tensors' unfoldings."""
+    unfolded = jnp.stack([_unfolded(tensor, axis) for tensor in tensors])
+
+    def squared_norm(x: jax.Array) -> jax.Array:
+        return _spectral_norm(lambda rows: _matmul(_matmul(rows, x), x.T), x)
+
+    return jnp.prod(jnp.sqrt(jax.vmap(squared_norm)(unfolded)))
 
 
 def _turned(q: jax.Array) -> jax.Array:
@@ -152,7 +156,7 @@ def _inverse_free(factors: Factors, bounds: Factors, v, h, size, mu, mode: Mode)
             half = size * h  # becomes Q⁻ᵀ y along this axis
             for other, factor in enumerate(factors):
                 half = (_along if other == axis else _square_along)(factor, half, other)
-            stiffness = _unfolded_norm(_along(q, y, axis), axis) * _unfolded_norm(half, axis)
+            stiffness = _stiffness(_along(q, y, axis), half, axis=axis)
             sample = jnp.maximum(sample, mu / _STABLE * stiffness)
         bound = running_bound(previous, sample, mode)
         step = mu / positive(bound)
