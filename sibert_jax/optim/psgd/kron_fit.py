@@ -26,11 +26,10 @@ from sibert_jax.optim.psgd.transform import (
     Mode,
     first_scale,
     kept_unless,
-    moderated,
     positive,
-    root_mean_square,
     running_bound,
     scale_free,
+    shrinkage,
 )
 
 UpdateForm = Literal["inverse_free", "triangular"]
@@ -140,9 +139,7 @@ def apply_factors(factors: Factors, tensor: jax.Array) -> jax.Array:
 
 def _inverse_free(factors: Factors, bounds: Factors, v, h, size, mu, mode: Mode):
     """`v` is None for its mean over the standard normal."""
-    y = apply_factors(factors, h)
-    size = moderated([y], size)
-    y = size * y
+    y = size * apply_factors(factors, h)
     new_factors, new_bounds = [], []
     for axis, (q, previous) in enumerate(zip(factors, bounds)):
         yy = _second_moment(y, axis, q)
@@ -172,7 +169,7 @@ def _triangular(factors: Factors, bounds: Factors, v, h, size, mu, mode: Mode):
     a, b = h, v
     for axis, factor in enumerate(factors):
         a, b = _along(factor, a, axis), _solve_transposed_along(factor, b, axis)
-    a = moderated([a], size, root_mean_square([b])) * a
+    a = size * a
     new_factors, new_bounds = [], []
     for axis, (q, previous) in enumerate(zip(factors, bounds)):
         aa, bb = _second_moment(a, axis, q), _second_moment(b, axis, q)
@@ -210,6 +207,8 @@ def fit_factors(
     (h,), v = pair.h, None if pair.v is None else pair.v[0]
     scale = jnp.where(bounds[0] > 0, 1.0, first_scale(h, pair.size)) ** (1 / len(factors))
     scaled = tuple(q * scale.astype(q.dtype) for q in factors)
+    shrink = shrinkage(apply_factors(scaled, h), pair.size) ** (1 / len(factors))
+    scaled = tuple(q * shrink for q in scaled)
     # L bounds the curvature of one factor; three and more that move together would overshoot.
     mu = mu.astype(h.dtype) / max(1, len(factors) - 1)
     if update_form == "inverse_free":
