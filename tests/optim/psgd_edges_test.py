@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from jax.sharding import PartitionSpec
 
 from sibert_jax.optim import (
@@ -36,7 +37,7 @@ def forms(default):
     )
 
 
-every_form = forms(default=["kron"])
+every_form = forms(default=["matrix free"])
 cheap_for_every_form = forms(default=FORMS)
 
 SHAPES = {"w": (6, 4), "b": (5,)}
@@ -79,7 +80,7 @@ def test_useless_first_gradients_cost_nothing(make):
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state))
 
 
-@every_form
+@forms(default=["kron"])
 def test_none_and_empty_leaves_are_passed_over(make):
     params = {"w": jnp.ones((3, 2)), "b": jnp.ones(3), "empty": jnp.zeros((0, 4)), "no": None}
     grads = params | {"w": None}
@@ -136,6 +137,14 @@ def test_every_finite_input_gives_finite_results(make, mode):
     start = tx.init({k: jnp.zeros(shape) for k, shape in SHAPES.items()})
     result = jax.jit(lambda: jax.lax.scan(step, start, (g, v)))()
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(result))
+
+
+@every_form
+def test_a_first_gradient_that_is_small_by_chance_leads_to_no_large_step(make):
+    grads = jax.tree.map(lambda g: g.at[0].multiply(1e-6), gradients(40))
+    updates, _ = trained(make(), grads)
+    assert all(np.max(np.abs(u)) < 60 for u in jax.tree.leaves(updates))
+    assert all(size < 10 for size in sizes(updates).values())
 
 
 @pytest.mark.slow
@@ -220,6 +229,23 @@ def test_shardings_of_the_parameters_can_be_mapped_over_the_factors():
     assert mapped.preconditioner.factors["w"] == (PartitionSpec("x"), PartitionSpec(None))
 
 
+@pytest.mark.slow
+def test_kron_trains_in_the_optimizer_of_nnx():
+    """It stores a tuple in the state as a mapping by position."""
+    model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+    tx = optax.chain(scale_by_psgd_kron(update_every=2), optax.scale(-0.01))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer):
+        loss, grads = nnx.value_and_grad(lambda m: jnp.mean(jnp.square(m(jnp.eye(4)) - 1)))(model)
+        optimizer.update(model, grads)
+        return loss
+
+    losses = [step(model, optimizer) for _ in range(30)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
 @cheap_for_every_form
 def test_extra_arguments_of_other_transforms_are_accepted(make):
     params = {"w": jnp.ones((3, 2))}
@@ -230,7 +256,7 @@ def test_extra_arguments_of_other_transforms_are_accepted(make):
     assert updates["w"].shape == (3, 2)
 
 
-@forms(default=["matrix free"])
+@every_form
 def test_float64_leaves_are_fitted_in_float64(make):
     with jax.enable_x64(True):
         params = {"w": jnp.ones((3, 2), jnp.float64), "b": jnp.ones(3, jnp.float32)}

@@ -152,7 +152,7 @@ def scale_by_psgd_kron(
 
     Stated results: a tensor's first gradient that is finite and not all zero sets the scale of its
     Q; before it, P = I. Later, a tensor whose h is all zero, NaN or inf leaves its factors as they
-    are (P g is then 0, NaN or inf). Rows that never see a gradient reach P = 1e5/rms(h) and stop.
+    are (P g is then 0, NaN or inf). Rows that never see a gradient reach P = 1e4/rms(h) and stop.
     Tensors of one shape are fitted as one stack. Under `jit` tensors may be sharded; `shard_map` is
     not supported, since the factors need whole axes.
 

@@ -26,11 +26,10 @@ from sibert_jax.optim.psgd.transform import (
     Mode,
     first_scale,
     kept_unless,
-    moderated,
     positive,
-    root_mean_square,
     running_bound,
     scale_free,
+    shrinkage,
 )
 
 UpdateForm = Literal["inverse_free", "triangular"]
@@ -106,10 +105,14 @@ def _norm(moment: jax.Array) -> jax.Array:
     return _spectral_norm(lambda rows: _matmul(rows, moment), moment)
 
 
-def _unfolded_norm(tensor: jax.Array, axis: int) -> jax.Array:
-    """Estimate ‖T₍ᵢ₎‖, without its second moment."""
-    unfolded = _unfolded(tensor, axis)
-    return jnp.sqrt(_spectral_norm(lambda x: _matmul(_matmul(x, unfolded), unfolded.T), unfolded))
+def _stiffness(*tensors: jax.Array, axis: int) -> jax.Array:
+    """Estimate the product of the spectral norms of the tensors' unfoldings."""
+    unfolded = jnp.stack([_unfolded(tensor, axis) for tensor in tensors])
+
+    def squared_norm(x: jax.Array) -> jax.Array:
+        return _spectral_norm(lambda rows: _matmul(_matmul(rows, x), x.T), x)
+
+    return jnp.prod(jnp.sqrt(jax.vmap(squared_norm)(unfolded)))
 
 
 def _turned(q: jax.Array) -> jax.Array:
@@ -136,9 +139,7 @@ def apply_factors(factors: Factors, tensor: jax.Array) -> jax.Array:
 
 def _inverse_free(factors: Factors, bounds: Factors, v, h, size, mu, mode: Mode):
     """`v` is None for its mean over the standard normal."""
-    y = apply_factors(factors, h)
-    size = moderated([y], size)
-    y = size * y
+    y = size * apply_factors(factors, h)
     new_factors, new_bounds = [], []
     for axis, (q, previous) in enumerate(zip(factors, bounds)):
         yy = _second_moment(y, axis, q)
@@ -152,7 +153,7 @@ def _inverse_free(factors: Factors, bounds: Factors, v, h, size, mu, mode: Mode)
             half = size * h  # becomes Q⁻ᵀ y along this axis
             for other, factor in enumerate(factors):
                 half = (_along if other == axis else _square_along)(factor, half, other)
-            stiffness = _unfolded_norm(_along(q, y, axis), axis) * _unfolded_norm(half, axis)
+            stiffness = _stiffness(_along(q, y, axis), half, axis=axis)
             sample = jnp.maximum(sample, mu / _STABLE * stiffness)
         bound = running_bound(previous, sample, mode)
         step = mu / positive(bound)
@@ -168,7 +169,7 @@ def _triangular(factors: Factors, bounds: Factors, v, h, size, mu, mode: Mode):
     a, b = h, v
     for axis, factor in enumerate(factors):
         a, b = _along(factor, a, axis), _solve_transposed_along(factor, b, axis)
-    a = moderated([a], size, root_mean_square([b])) * a
+    a = size * a
     new_factors, new_bounds = [], []
     for axis, (q, previous) in enumerate(zip(factors, bounds)):
         aa, bb = _second_moment(a, axis, q), _second_moment(b, axis, q)
@@ -206,6 +207,8 @@ def fit_factors(
     (h,), v = pair.h, None if pair.v is None else pair.v[0]
     scale = jnp.where(bounds[0] > 0, 1.0, first_scale(h, pair.size)) ** (1 / len(factors))
     scaled = tuple(q * scale.astype(q.dtype) for q in factors)
+    shrink = shrinkage(apply_factors(scaled, h), pair.size) ** (1 / len(factors))
+    scaled = tuple(q * shrink for q in scaled)
     # L bounds the curvature of one factor; three and more that move together would overshoot.
     mu = mu.astype(h.dtype) / max(1, len(factors) - 1)
     if update_form == "inverse_free":

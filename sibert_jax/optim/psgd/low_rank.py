@@ -26,13 +26,13 @@ from sibert_jax.optim.psgd.transform import (
     check_count,
     fit_dtype,
     kept_unless,
-    moderated,
     normal_like,
     positive,
     root_mean_square,
     running_bound,
     scale_by_psgd,
     scale_free,
+    shrinkage,
     times_unit,
     widest_dtype,
 )
@@ -137,9 +137,8 @@ def _balanced(q: LowRankPreconditioner) -> LowRankPreconditioner:
 def _moved(
     q: LowRankPreconditioner, v: Leaves, h: Leaves, size, mu, turn, mode: Mode
 ) -> LowRankPreconditioner:
+    h = [size.astype(x.dtype) * x for x in h]
     a, b = _q_times(q, h), _solve_transposed(q, v)
-    size = moderated(a, size, root_mean_square(b))
-    a, h = [size.astype(x.dtype) * x for x in a], [size.astype(x.dtype) * x for x in h]
     hph, vpv = _times(h, _q_transposed_times(q, a)), _times(v, _solve(q, b))
     d, d_bounds = [], []
     for di, plus, minus, previous in zip(q.d, hph, vpv, q.d_bounds):
@@ -216,6 +215,9 @@ def _low_rank_form(mode: Mode, rank: int, seed: int) -> Form:
         scaled = _balanced(
             q._replace(u=_times(q.u, shares), v=_times(q.v, shares), d=_times(q.d, scales))
         )
+        reached = _q_transposed_times(scaled, _q_times(scaled, pair.h))
+        shrinks = [shrinkage(x, pair.size) for x in reached]
+        scaled = scaled._replace(d=_times(scaled.d, shrinks))
         moved = _moved(scaled, v, pair.h, pair.size, mu, jax.random.bernoulli(turn_key), mode)
         d_bounds = [
             jnp.where(on, new, old) for on, new, old in zip(alive, moved.d_bounds, q.d_bounds)

@@ -18,13 +18,12 @@ from sibert_jax.optim.psgd.transform import (
     by_leaf,
     fit_dtype,
     kept_unless,
-    moderated,
     normal_like,
     positive,
-    root_mean_square,
     running_bound,
     scale_by_psgd,
     scale_free,
+    shrinkage,
     times_unit,
     widest_dtype,
 )
@@ -91,10 +90,15 @@ def _matrix_free_form(mode: Mode, shape: Shape) -> Form:
         return MatrixFreePreconditioner(filled(1.0), filled(0.0), bounds)
 
     def moved(q: MatrixFreePreconditioner, scales: Leaves, v: Leaves, h: Leaves, size, mu):
-        spread = _flat([jnp.broadcast_to(s, x.shape) for s, x in zip(scales, h)])
-        a, b = _flat(q.a) * spread, _flat(q.b) * spread
-        alpha, beta = _times(a, b, _flat(h)), _solve_transposed(a, b, _flat(v))
-        alpha = alpha * moderated([alpha], size.astype(alpha.dtype), root_mean_square([beta]))
+        def scaled(a, b, factors):
+            spread = _flat([jnp.broadcast_to(s, x.shape) for s, x in zip(factors, h)])
+            return a * spread, b * spread
+
+        a, b = scaled(_flat(q.a), _flat(q.b), scales)
+        reached = _like(_transposed_times(a, b, _times(a, b, _flat(h))), h)
+        a, b = scaled(a, b, [shrinkage(x, size) for x in reached])
+        alpha = size.astype(a.dtype) * _times(a, b, _flat(h))
+        beta = _solve_transposed(a, b, _flat(v))
         off_diagonal = _off_diagonal(shape, alpha.size).astype(alpha.dtype)
         e = jnp.square(alpha) - jnp.square(beta)
         aa, bb = off_diagonal * alpha * alpha[::-1], off_diagonal * beta * beta[::-1]

@@ -12,7 +12,7 @@ h is damped by a little noise. Without it Q would grow without limit in directio
 a gradient; with it P stays below 1/(damping · rms h).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
@@ -28,9 +28,10 @@ Mode = Literal["whitening", "newton"]
 Leaves = list[jax.Array]
 
 # The noise in h, as a part of its rms. Hessian products are exact, so the noise is below rounding.
-DAMPING: dict[Mode, float] = {"whitening": 1e-5, "newton": 1e-8}
+DAMPING: dict[Mode, float] = {"whitening": 1e-4, "newton": 1e-8}
 
-# An h that P makes larger than this, against v, is scaled down: one spike must not set L for long.
+# The largest rms of P h, against that of v: where it is larger, Q shrinks at once. The first
+# gradient of a leaf, which sets its scale, may have been small by chance.
 _LARGEST = 10.0
 
 
@@ -153,11 +154,11 @@ def by_leaf(
     return v, alive, scales
 
 
-def moderated(
-    preconditioned: Leaves, size: jax.Array, v_size: float | jax.Array = 1.0
-) -> jax.Array:
-    """Return the size, or as much of it as brings size·`preconditioned` to `_LARGEST` times v's."""
-    return jnp.minimum(size, _LARGEST * v_size / positive(root_mean_square(preconditioned)))
+def shrinkage(preconditioned: jax.Array, size: jax.Array) -> jax.Array:
+    """Return the factor on Q that keeps P h within bounds; `preconditioned` is P h without its size."""
+    limit = _LARGEST / positive(root_mean_square([preconditioned]))
+    ratio = limit / positive(size).astype(limit.dtype)
+    return jnp.sqrt(jnp.clip(ratio, jnp.finfo(limit.dtype).tiny, 1.0))
 
 
 def _saturated(out: jax.Array, given: jax.Array) -> jax.Array:
@@ -214,6 +215,11 @@ def check_count(name: str, value: int) -> None:
         raise ValueError(f"{name} must be an integer >= 1, found {value!r}.")
 
 
+def _tuple_again(entry: Any) -> Any:
+    """Undo what flax.nnx makes of a tuple in its optimizer state: a mapping by position."""
+    return tuple(entry[i] for i in range(len(entry))) if isinstance(entry, Mapping) else entry
+
+
 def _is_none(node: Any) -> bool:
     return node is None
 
@@ -234,7 +240,7 @@ class _Aligned(NamedTuple):
                 f"PSGD: the updates have another tree structure than {what}; None may stand for "
                 "any leaf of the updates."
             ) from error
-        return [entries[i] for i in self.present]
+        return [_tuple_again(entries[i]) for i in self.present]
 
     def back(self, new: list[Any], tree: Any) -> Any:
         """Return `tree` with new entries for the present leaves."""
