@@ -70,7 +70,14 @@ FINETUNING = {
 }
 SQUAD = {"data.cache_dir": "cache", "task.max_query_len": 12, "task.doc_stride": 16}
 TEXT = {"data.source": "text", "data.path": "text/*.txt"}  # gathered in no time
-SLOW = ("finetuning.md", "performance.md", "--config=sibert_large", "runs/demo")
+SLOW = (
+    "finetuning.md",
+    "interop.md",
+    "performance.md",
+    "text.md",
+    "--config=sibert_large",
+    "runs/demo",
+)
 SMALLER = {"1000": "1", "2000": "2", "--profile=1:3": "--profile=0:1"}  # steps that a page names
 
 
