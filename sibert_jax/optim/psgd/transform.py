@@ -155,7 +155,7 @@ def by_leaf(
 
 
 def shrinkage(preconditioned: jax.Array, size: jax.Array) -> jax.Array:
-    """Return the factor on Q that keeps P h within bounds; `preconditioned` is P h over its size."""
+    """Return the factor on Q that keeps P h within bounds; `preconditioned` is P h over it."""
     limit = _LARGEST / positive(root_mean_square([preconditioned]))
     ratio = limit / positive(size).astype(limit.dtype)
     return jnp.sqrt(jnp.clip(ratio, jnp.finfo(limit.dtype).tiny, 1.0))
