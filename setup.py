@@ -35,7 +35,12 @@ DEV = [
     "setuptools>=77",  # builds the wheel in the tests
     "twine>=6",
 ]
-DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1,<2"]
+DOCS = [
+    "latex2mathml>=3.77,<4",
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.7,<10",
+    "mkdocstrings[python]>=1,<2",
+]
 
 setuptools.setup(
     name="sibert_jax",

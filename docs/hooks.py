@@ -12,6 +12,7 @@ import pathlib
 import re
 
 import griffe
+import latex2mathml.converter
 from mkdocs.structure.files import File, Files, InclusionLevel
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -59,13 +60,23 @@ def reference(directive: re.Match) -> str:
     return "\n\n".join(f"::: {path}" for path in paths) or directive[0]
 
 
-class Examples(griffe.Extension):
-    """Reads a docstring's section "Example:" as doctests; griffe knows "Examples:" only."""
+class Docstrings(griffe.Extension):
+    """Reads "Example:", a section that griffe calls "Examples:", and formulas after `.. math::`."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs) -> None:
         if obj.docstring:
-            found = obj.docstring.value
-            obj.docstring.value = re.sub(r"^Example:$", "Examples:", found, flags=re.MULTILINE)
+            found = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
+            obj.docstring.value = re.sub(
+                r"^\.\. math::((?:.+|\n +)+)", formula, found, flags=re.MULTILINE
+            )
+
+
+def formula(latex: re.Match) -> str:
+    """MathML, which browsers show without scripts."""
+    text = " ".join(latex[1].split())
+    if "&" in text:
+        text = rf"\begin{{aligned}}{text}\end{{aligned}}"
+    return f"<div>{latex2mathml.converter.convert(text, display='block')}</div>"
 
 
 def resolve(source: pathlib.Path, link: str) -> pathlib.Path | None:
