@@ -23,7 +23,7 @@ from absl import logging
 
 from sibert_jax import command
 from sibert_jax.__main__ import COMMANDS
-from sibert_jax.homogeneity import registry
+from sibert_jax.homogeneity import rules
 from sibert_jax.interop import hugging_face
 from sibert_jax.main import main as train
 from sibert_jax.model import Encoder, ModelConfig
@@ -105,7 +105,7 @@ def demo() -> list[str]:
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if blocks(page, "python")])
 def test_the_blocks_of_code_run_and_print_what_follows_them(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "RULES", dict(registry.RULES))  # a page declares rules
+    monkeypatch.setattr(rules, "RULES", dict(rules.RULES))  # a page declares rules
     found = re.findall(
         r"^```(\w*)\n(.*?)^```", PAGES[name].read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )
