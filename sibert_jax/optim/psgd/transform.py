@@ -74,7 +74,8 @@ class Pair(NamedTuple):
       v: of rms 1; None in whitening mode, where it is any standard normal.
       h: of largest entry 1, damped.
       size: what h lacks: the pair stands for (v, size·h).
-      usable: whether the pair can teach anything: finite, and neither v nor h all zero.
+      usable: whether the pair can teach anything: finite, v not zero, and h neither zero nor below
+        1e-26 of v (1e-215 in float64), where the entries of P would overflow.
     """
 
     v: Leaves | None
@@ -117,17 +118,18 @@ def root_mean_square(leaves: Leaves) -> jax.Array:
 
 def scale_free(v: Leaves | None, h: Leaves, noise: Leaves, mode: Mode) -> Pair:
     """Return the pair without its scale, so that no square over- or underflows."""
-    largest = largest_entry(h)
-    usable = (largest > 0) & jnp.isfinite(largest)
-    unit = [x / positive(largest).astype(x.dtype) for x in h]
+    size = largest_entry(h)
+    unit = [x / positive(size).astype(x.dtype) for x in h]
     h = [x + DAMPING[mode] * root_mean_square([x]) * n for x, n in zip(unit, noise)]
+    limits = jnp.finfo(size.dtype)
+    smallest = float(limits.tiny) ** 0.7
     if v is None:
-        return Pair(None, h, largest, usable)
+        return Pair(None, h, size, (size > smallest) & jnp.isfinite(size))
     v_size = root_mean_square(v)
-    usable = usable & (v_size > 0) & jnp.isfinite(v_size)
     v = [x / positive(v_size).astype(x.dtype) for x in v]
-    limits = jnp.finfo(largest.dtype)
-    return Pair(v, h, jnp.clip(largest / positive(v_size), limits.tiny, limits.max), usable)
+    usable = jnp.isfinite(size) & (v_size > 0) & jnp.isfinite(v_size)
+    size = jnp.minimum(size / positive(v_size), limits.max)
+    return Pair(v, h, size, usable & (size > smallest))
 
 
 def first_scale(h: jax.Array, size: jax.Array) -> jax.Array:
@@ -155,7 +157,7 @@ def by_leaf(
 
 
 def shrinkage(preconditioned: jax.Array, size: jax.Array) -> jax.Array:
-    """Return the factor on Q that keeps P h within bounds; `preconditioned` is P h over it."""
+    """Return the factor on Q that keeps P h within bounds; given is P h without its size."""
     limit = _LARGEST / positive(root_mean_square([preconditioned]))
     ratio = limit / positive(size).astype(limit.dtype)
     return jnp.sqrt(jnp.clip(ratio, jnp.finfo(limit.dtype).tiny, 1.0))
