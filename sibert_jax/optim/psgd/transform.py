@@ -18,11 +18,10 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from sibert_jax.optim.blocks import floating_leaves
-from sibert_jax.optim.scalars import check_scalar, value_at
+from sibert_jax.optim.scalars import check_integer, check_scalar, value_at
 
 Mode = Literal["whitening", "newton"]
 Leaves = list[jax.Array]
@@ -209,12 +208,9 @@ def normal_like(key: jax.Array, leaves: Leaves) -> Leaves:
     return [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves)]
 
 
-def check_count(name: str, value: int) -> None:
-    """Raise ValueError unless `value` is an integer of at least 1; arrays pass unread."""
-    if isinstance(value, jax.Array):
-        return
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, found {value!r}.")
+def check_count(name: str, value: int) -> int | jax.Array:
+    """Return the whole number ≥ 1, or raise ValueError; arrays, as when injected, pass unread."""
+    return value if isinstance(value, jax.Array) else check_integer(name, value, minimum=1)
 
 
 def _tuple_again(entry: Any) -> Any:
@@ -270,7 +266,7 @@ def scale_by_psgd(
     check_scalar(
         "preconditioner_learning_rate", preconditioner_learning_rate, strict=True, below=1.0
     )
-    check_count("update_every", update_every)
+    update_every = check_count("update_every", update_every)
     if mode not in DAMPING:
         raise ValueError(f"mode must be 'whitening' or 'newton', found {mode!r}.")
 
