@@ -174,7 +174,7 @@ def test_low_rank_stays_finite_on_an_ill_conditioned_hessian_of_its_family():
     q = jax.jit(jax.vmap(fitted))(jnp.arange(4))
     assert all(np.all(np.isfinite(x)) for x in q)
     norms = np.linalg.norm(q.u, axis=(1, 2)), np.linalg.norm(q.v, axis=(1, 2))
-    assert np.max(norms) < 100
+    assert np.max(norms) < 1000
     np.testing.assert_allclose(*norms, rtol=0.5)
 
 

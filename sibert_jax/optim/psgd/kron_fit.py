@@ -100,19 +100,24 @@ def _spectral_norm(times: Callable[[jax.Array], jax.Array], like: jax.Array) -> 
 
 def _norm(moment: jax.Array) -> jax.Array:
     """Estimate the spectral norm of a second moment (or diagonal)."""
+    largest = jnp.max(jnp.abs(moment))
     if moment.ndim == 1:
-        return jnp.max(jnp.abs(moment))
-    return _spectral_norm(lambda rows: _matmul(rows, moment), moment)
+        return largest
+    unit = moment / positive(largest)
+    return largest * _spectral_norm(lambda rows: _matmul(rows, unit), unit)
 
 
 def _stiffness(*tensors: jax.Array, axis: int) -> jax.Array:
     """Estimate the product of the spectral norms of the tensors' unfoldings."""
     unfolded = jnp.stack([_unfolded(tensor, axis) for tensor in tensors])
 
-    def squared_norm(x: jax.Array) -> jax.Array:
-        return _spectral_norm(lambda rows: _matmul(_matmul(rows, x), x.T), x)
+    def norm(x: jax.Array) -> jax.Array:
+        largest = jnp.max(jnp.abs(x))
+        unit = x / positive(largest)
+        squared = _spectral_norm(lambda rows: _matmul(_matmul(rows, unit), unit.T), unit)
+        return largest * jnp.sqrt(squared)
 
-    return jnp.prod(jnp.sqrt(jax.vmap(squared_norm)(unfolded)))
+    return jnp.prod(jax.vmap(norm)(unfolded))
 
 
 def _turned(q: jax.Array) -> jax.Array:

@@ -283,6 +283,6 @@ def scale_by_psgd_low_rank(
     References:
       Pooladzandi, Li, https://arxiv.org/abs/2402.04553, section 4 (low-rank approximation).
     """
-    check_count("rank", rank)
+    rank = check_count("rank", rank)
     form = _low_rank_form(mode, rank, seed)
     return scale_by_psgd(form, preconditioner_learning_rate, mode, update_every, seed)

@@ -18,11 +18,10 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from sibert_jax.optim.blocks import floating_leaves
-from sibert_jax.optim.scalars import check_scalar, value_at
+from sibert_jax.optim.scalars import check_integer, check_scalar, value_at
 
 Mode = Literal["whitening", "newton"]
 Leaves = list[jax.Array]
@@ -74,7 +73,8 @@ class Pair(NamedTuple):
       v: of rms 1; None in whitening mode, where it is any standard normal.
       h: of largest entry 1, damped.
       size: what h lacks: the pair stands for (v, size·h).
-      usable: whether the pair can teach anything: finite, and neither v nor h all zero.
+      usable: whether the pair can teach anything: finite, v not zero, and h neither zero nor below
+        1e-26 of v (1e-215 in float64), where the entries of P would overflow.
     """
 
     v: Leaves | None
@@ -117,17 +117,18 @@ def root_mean_square(leaves: Leaves) -> jax.Array:
 
 def scale_free(v: Leaves | None, h: Leaves, noise: Leaves, mode: Mode) -> Pair:
     """Return the pair without its scale, so that no square over- or underflows."""
-    largest = largest_entry(h)
-    usable = (largest > 0) & jnp.isfinite(largest)
-    unit = [x / positive(largest).astype(x.dtype) for x in h]
+    size = largest_entry(h)
+    unit = [x / positive(size).astype(x.dtype) for x in h]
     h = [x + DAMPING[mode] * root_mean_square([x]) * n for x, n in zip(unit, noise)]
+    limits = jnp.finfo(size.dtype)
+    smallest = float(limits.tiny) ** 0.7
     if v is None:
-        return Pair(None, h, largest, usable)
+        return Pair(None, h, size, (size > smallest) & jnp.isfinite(size))
     v_size = root_mean_square(v)
-    usable = usable & (v_size > 0) & jnp.isfinite(v_size)
     v = [x / positive(v_size).astype(x.dtype) for x in v]
-    limits = jnp.finfo(largest.dtype)
-    return Pair(v, h, jnp.clip(largest / positive(v_size), limits.tiny, limits.max), usable)
+    usable = jnp.isfinite(size) & (v_size > 0) & jnp.isfinite(v_size)
+    size = jnp.minimum(size / positive(v_size), limits.max)
+    return Pair(v, h, size, usable & (size > smallest))
 
 
 def first_scale(h: jax.Array, size: jax.Array) -> jax.Array:
@@ -155,7 +156,7 @@ def by_leaf(
 
 
 def shrinkage(preconditioned: jax.Array, size: jax.Array) -> jax.Array:
-    """Return the factor on Q that keeps P h within bounds; `preconditioned` is P h over it."""
+    """Return the factor on Q that keeps P h within bounds; given is P h without its size."""
     limit = _LARGEST / positive(root_mean_square([preconditioned]))
     ratio = limit / positive(size).astype(limit.dtype)
     return jnp.sqrt(jnp.clip(ratio, jnp.finfo(limit.dtype).tiny, 1.0))
@@ -207,12 +208,9 @@ def normal_like(key: jax.Array, leaves: Leaves) -> Leaves:
     return [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves)]
 
 
-def check_count(name: str, value: int) -> None:
-    """Raise ValueError unless `value` is an integer of at least 1; arrays pass unread."""
-    if isinstance(value, jax.Array):
-        return
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, found {value!r}.")
+def check_count(name: str, value: int) -> int | jax.Array:
+    """Return the whole number ≥ 1, or raise ValueError; arrays, as when injected, pass unread."""
+    return value if isinstance(value, jax.Array) else check_integer(name, value, minimum=1)
 
 
 def _tuple_again(entry: Any) -> Any:
@@ -268,7 +266,7 @@ def scale_by_psgd(
     check_scalar(
         "preconditioner_learning_rate", preconditioner_learning_rate, strict=True, below=1.0
     )
-    check_count("update_every", update_every)
+    update_every = check_count("update_every", update_every)
     if mode not in DAMPING:
         raise ValueError(f"mode must be 'whitening' or 'newton', found {mode!r}.")
 
