@@ -242,9 +242,9 @@ def scale_by_psgd_low_rank(
 
     .. math:: \min_{U,V,d}\; \mathbb E[h^\top P h + v^\top P^{-1} v], \qquad u = P g
 
-    Experimental: finite at every rate, but it finds H⁻¹ only of Hessians of its family with a
-    condition number near 10. On one of 100 and more the fit stalls in newton mode, P H keeping a
-    condition number of 5 to 100, at large rates more than at small ones. Prefer
+    Experimental: finite at every rate, but in newton mode it approaches H⁻¹ only for Hessians of
+    its family with a condition number near 10, at rates up to 0.5. At 100 and more the fit stalls:
+    P H keeps a condition number of 2 to 50, and of hundreds at rates near 1. Prefer
     `scale_by_psgd_kron`.
 
     Sees correlations between any two parameters, r directions of them. Memory: (2r + 1) floats a
