@@ -1,4 +1,4 @@
-"""What all commands share: they end with one sentence, and with the same exit statuses."""
+"""Shared by all commands: argument parsing, one-line error messages, exit statuses."""
 
 import argparse
 import os
@@ -52,7 +52,7 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def fail(sentence: str, status: int = WRONG_INPUT) -> NoReturn:
-    """Ends the program with a sentence on stderr."""
+    """Prints an error message to stderr and exits with a status."""
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(status)
 

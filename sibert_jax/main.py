@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(given: argparse.Namespace, overrides: list[str], stop) -> None:
     from absl import logging
 
-    logging.set_verbosity(logging.FATAL)  # Orbax tells at length what is told here in a sentence
+    logging.set_verbosity(logging.FATAL)  # Orbax logs at length what is reported here as one error
     from sibert_jax.errors import EXPECTED
     from sibert_jax.runtime import launch
     from sibert_jax.runtime.profiling import ProfiledSteps

@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import jax
     from absl import logging
 
-    logging.set_verbosity(logging.FATAL)  # Orbax tells at length what is told here in a sentence
+    logging.set_verbosity(logging.FATAL)  # Orbax logs at length what is reported here as one error
     # On the host alone: the accelerators may be training.
     jax.config.update("jax_platforms", "cpu")
     try:

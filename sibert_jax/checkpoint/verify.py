@@ -65,7 +65,7 @@ def check_leaf(name: str, array: np.ndarray, stated: dict) -> None:
 
 
 def read_leaves(path: pathlib.Path, item: str) -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of "params" or "rest" by name, on the host, without a word to other processes.
+    """The arrays of "params" or "rest" by name, on the host, without contacting other processes.
 
     READ_BYTES or one leaf at a time, so that a state need not fit in memory.
 

@@ -29,7 +29,7 @@ class Attention(nn.Module):
     Attributes:
       cfg: sizes.
       kind: "relu" (SIBERT), "softmax" (BERT: logits/√K) or "qk_norm" (softmax of normalised
-        queries and keys, whose logits have degree 0; PAPER option C).
+        queries and keys, whose logits have degree 0).
       qkv_bias: biases on queries, keys and values, of degree 1 as these are.
       out_bias: bias on the output: degree 1 on a degree-2 tensor, so never in SIBERT.
     """

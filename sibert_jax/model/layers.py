@@ -1,4 +1,4 @@
-"""One encoder layer of each architecture, side by side. Degrees (PAPER Table 2) in the comments.
+"""One encoder layer of each architecture. Comments: degrees (arXiv 2202.00980, Table 2).
 
 Each maps (x_BLD, valid_B11M, deterministic) to (x_BLD, dead rows (B, H, L, 1)).
 """

@@ -1,4 +1,4 @@
-"""Scale invariance for any network: f(R·x/‖x‖) in place of f(x) (PAPER §4.4, option D)."""
+"""Scale invariance for any network: f(R·x/‖x‖) in place of f(x) (cf. arXiv 2202.00980)."""
 
 import math
 

@@ -16,7 +16,7 @@ def report_row(report: Report, weight_decay: float) -> dict[str, float]:
     A window without a single good step has no means, only the count of the bad ones so far.
 
     The equilibrium norm is the one that the window's gradients, after the clip, lead to:
-    ‖x‖_eq² = √(η/(λ(2−ηλ)))·σ with σ² the mean of ‖∇L(x/‖x‖)‖² (PAPER §3.3).
+    ‖x‖_eq² = √(η/(λ(2−ηλ)))·σ with σ² the mean of ‖∇L(x/‖x‖)‖² (arXiv 2202.00980).
     """
     window, health = report
     bad_steps = {"train/bad_steps": int(health.skipped) + int(health.rollbacks)}
