@@ -37,7 +37,7 @@ def predict(
     Raises:
       ConfigError, DataError, CheckpointError: one sentence each.
     """
-    directory = user_path(directory)
+    directory, path = user_path(directory), str(user_path(path))
     try:
         settings = json.loads((directory / "config.json").read_text())
     except (OSError, ValueError) as error:
