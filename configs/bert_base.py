@@ -12,8 +12,10 @@ def get_config():
     config = sibert_base.get_config()
     config.task.head = "tied"
     config.model.arch = "bert"
-    config.model.norm_eps = 1e-12
     config.optim.name = "adamw"
+    config.optim.options = "eps=1e-6"
+    config.optim.max_grad_norm = 1.0
+    config.optim.head.name = "same"
     config.optim.learning_rate = 1e-4
     config.optim.weight_decay = 0.01
     config.optim.schedule = "linear"

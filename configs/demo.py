@@ -4,7 +4,7 @@ Command:  make demo
 Hardware: 2 CPU cores
 """
 
-from sibert_jax.train.defaults import default_config
+from sibert_jax.train.config import default_config
 
 
 def get_config():

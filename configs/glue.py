@@ -14,7 +14,7 @@ Stated by Li et al. 2022: BERT is fine-tuned with Adam, SIBERT with LAMB. Set he
 """
 
 from sibert_jax.errors import ConfigError
-from sibert_jax.train.defaults import finetuning_config
+from sibert_jax.train.config import default_config
 
 # Training set, evaluation set and a further set: GLUE's own files below glue/, docs/data.md.
 FILES = {
@@ -43,7 +43,7 @@ def get_config(variant: str = "task=sst2"):
             )
     if choice["arch"] == "bert" and choice["optim"] == "recipe":
         raise ConfigError("configs/glue.py: optim=recipe is for arch=sibert, not for bert.")
-    config = finetuning_config("classification")
+    config = default_config("classification")
     config.task.dataset = choice["task"]
     paths = [f"glue/{name}.tsv*" if name else "" for name in FILES[choice["task"]]]
     config.data.path, config.data.valid_path, config.data.test_path = paths
@@ -57,6 +57,7 @@ def get_config(variant: str = "task=sst2"):
 def use_bert(config):
     config.model.arch = "bert"
     config.optim.name = "adamw"
+    config.optim.options = "eps=1e-6"
     config.optim.learning_rate = 3e-4
 
 
@@ -66,4 +67,6 @@ def use_recipe(config):
     config.optim.learning_rate = 0.0
     config.optim.weight_decay = 0.0
     config.optim.warmup_fraction = 0.0
+    config.optim.max_grad_norm = 0.0
+    config.optim.head.name = "lamb"
     config.optim.head.learning_rate = 1e-2  # experiments/finetuning: 0.60 on SST-2, 0.52 with 1e-3

@@ -7,7 +7,7 @@ Results:  experiments/mini
 """
 
 from sibert_jax.errors import ConfigError
-from sibert_jax.train.defaults import default_config
+from sibert_jax.train.config import default_config
 
 
 def get_config(arch: str = "sibert"):
@@ -26,9 +26,11 @@ def get_config(arch: str = "sibert"):
             config.optim.head.warmup_steps = 60
         case "bert":
             config.model.arch = "bert"
-            config.model.norm_eps = 1e-12
             config.task.head = "tied"
             config.optim.name = "adamw"
+            config.optim.options = "eps=1e-6"
+            config.optim.max_grad_norm = 1.0
+            config.optim.head.name = "same"
             config.optim.eta_lambda = 0.0
             config.optim.learning_rate = 2e-3
             config.optim.weight_decay = 0.01

@@ -10,7 +10,7 @@ Not stated there, and set here as in BERT (Devlin et al. 2019): batch 256, lengt
           Ours: untied output table, no q/k/v biases, relative LayerNorm guard.
 """
 
-from sibert_jax.train.defaults import default_config
+from sibert_jax.train.config import default_config
 
 
 def get_config():

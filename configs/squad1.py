@@ -17,14 +17,14 @@ Not stated there, and set here as in BERT (Devlin et al. 2019, §4.2, A.3 and it
 
 from sibert_jax.configs import bert_base, glue, sibert_base
 from sibert_jax.errors import ConfigError
-from sibert_jax.train.defaults import finetuning_config
+from sibert_jax.train.config import default_config
 
 CHOICES = {"size": ("base", "mini"), "arch": ("sibert", "bert"), "optim": ("paper", "recipe")}
 
 
 def get_config(variant: str = ""):
     choice = parse(variant)
-    config = finetuning_config("question_answering")
+    config = default_config("question_answering")
     config.train.global_batch_size = 32
     config.train.log_every_steps = 100
     config.train.eval_every_steps = 1_000

@@ -1,22 +1,145 @@
-"""Checks of the keys of a configuration, each with one sentence that names the key."""
+"""The keys of a configuration: fields of frozen dataclasses, with default, meaning and range.
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    every_steps: int = key(200, "0: only at the end", low=0)
+
+    def __post_init__(self):
+        check("eval", self)
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from sibert_jax.errors import ConfigError
 
-
-def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuses a value that is none of the choices."""
-    if value not in choices:
-        raise ConfigError(f"{key}={value!r} is unknown; choose one of {list(choices)}.")
+Section = TypeVar("Section")
 
 
-def at_least(section: str, values, low: float, *names: str) -> None:
-    """Refuses fields of a section that are below a bound."""
-    for name in names:
-        if not getattr(values, name) >= low:
-            raise ConfigError(f"{section}.{name}={getattr(values, name)} must be at least {low}.")
+def key(
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Sequence[str] = (),
+    inherited: bool = False,
+    may_change: bool = False,
+    per_process: bool = False,
+) -> Any:
+    """A key with its default, meaning and unit, and range.
+
+    Args:
+      default: the value of a run that does not set it.
+      doc: meaning and unit.
+      low: least value.
+      above: the value must be greater.
+      below: the value must be less; inf: it must be finite.
+      choices: the values that there are; (): any.
+      inherited: None stands for the value of the run in `checkpoint.init_from`, else `default`.
+      may_change: a resumed run may have another value: it says where things are, how to compute
+        or what to show, not what is computed.
+      per_process: the processes of a run may have different values.
+    """
+    metadata = {
+        "doc": doc,
+        "low": low,
+        "above": above,
+        "below": below,
+        "choices": tuple(choices),
+        "inherited": inherited,
+        "may_change": may_change,
+        "per_process": per_process,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def check_fraction(key: str, value: float) -> None:
-    """Refuses a value outside of [0, 1)."""
-    if not 0 <= value < 1:
-        raise ConfigError(f"{key}={value} must lie in [0, 1).")
+def check(section: str, config: Any) -> None:
+    """Checks every field of a section that was made by `key`.
+
+    Raises:
+      ConfigError: a value is outside of its range; names the key.
+    """
+    for field in dataclasses.fields(config):
+        value, about = getattr(config, field.name), field.metadata
+        if not about or value is None:
+            continue
+        name = f"{section}.{field.name}" if section else field.name
+        if about["choices"] and value not in about["choices"]:
+            raise ConfigError(
+                f"{name}={value!r} is unknown; choose one of {list(about['choices'])}."
+            )
+        low, above, below = about["low"], about["above"], about["below"]
+        fits = (
+            (low is None or value >= low)
+            and (above is None or value > above)
+            and (below is None or value < below)
+        )
+        if not fits:
+            raise ConfigError(f"{name}={value!r} must be {_range(low, above, below)}.")
+
+
+def _range(low: float | None, above: float | None, below: float | None) -> str:
+    """ "at least 0 and below 1"."""
+    bounds = []
+    if low is not None:
+        bounds.append(f"at least {low}")
+    if above is not None:
+        bounds.append("positive" if above == 0 else f"above {above}")
+    if below is not None:
+        bounds.append("finite" if below == math.inf else f"below {below}")
+    return " and ".join(bounds)
+
+
+def from_dict(
+    cls: type[Section], values: Mapping[str, Any], section: str = "", **classes: type
+) -> Section:
+    """The dataclass of a section from a nested mapping that has exactly its keys.
+
+    Args:
+      cls: the dataclass.
+      values: its keys; subsections are mappings, lists stand for tuples.
+      section: name of the section; "": the whole config.
+      **classes: of the subsections whose type the annotation does not say.
+
+    Raises:
+      ConfigError: a key is unknown or missing, or has a value that cannot be used.
+    """
+    prefix = f"{section}." if section else ""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name in values:
+        if name not in fields:
+            nearest = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(fields)}."
+            raise ConfigError(f"{prefix}{name} is not a key; {hint}")
+    arguments = {}
+    for name, field in fields.items():
+        if name not in values:
+            raise ConfigError(f"{prefix}{name} is missing; start from default_config().")
+        value, kind = values[name], classes.get(name, field.type)
+        if dataclasses.is_dataclass(kind):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{prefix}{name}={value!r} must be a section with its keys.")
+            value = from_dict(kind, value, prefix + name)
+        arguments[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return cls(**arguments)
+    except ConfigError:
+        raise
+    except TypeError as error:  # as of a comparison of a string with a number
+        raise ConfigError(f"{section or 'config'}: a value has the wrong type ({error}).") from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def named(cls: type, flag: str, prefix: str = "") -> Iterator[str]:
+    """The keys below a dataclass for which a flag of `key` is set, as "section.name"."""
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.type):
+            yield from named(field.type, flag, f"{prefix}{field.name}.")
+        elif field.metadata and field.metadata[flag]:
+            yield prefix + field.name

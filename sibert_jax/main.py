@@ -18,7 +18,7 @@ STARTED = time.monotonic()
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the overrides of the config; wrong ones end with one sentence."""
     parser = command.parser(
-        "sibert_jax.main", __doc__, epilog="Every key: sibert_jax/train/defaults.py."
+        "sibert_jax.main", __doc__, epilog="Every key: sibert_jax/train/config.py."
     )
     parser.add_argument(
         "--config",
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _train(given, overrides, stop)
     except Stopped as signalled:
-        print(f"{signalled}: stopped before the first step; run again to go on", file=sys.stderr)
+        print(f"{signalled}: stopped before the first step; run again to start it", file=sys.stderr)
     finally:
         stop.defer()
     return 0
@@ -80,15 +80,15 @@ def _train(given: argparse.Namespace, overrides: list[str], stop) -> None:
     from absl import logging
 
     logging.set_verbosity(logging.FATAL)  # Orbax logs at length what is reported here as one error
+    from sibert_jax.config_file import load_config
     from sibert_jax.errors import EXPECTED
     from sibert_jax.runtime import launch
     from sibert_jax.runtime.profiling import ProfiledSteps
     from sibert_jax.runtime.terminal import say
     from sibert_jax.tools.compile_only import compile_only, described_devices, markdown
     from sibert_jax.tools.predict import predict
-    from sibert_jax.train import build
-    from sibert_jax.train.config_file import load_config
-    from sibert_jax.train.loop import train
+    from sibert_jax.train.config import distributed_config
+    from sibert_jax.train.run import train
 
     try:
         if given.predict is not None:
@@ -99,7 +99,7 @@ def _train(given: argparse.Namespace, overrides: list[str], stop) -> None:
             print(markdown(compile_only(config, described_devices(given.compile_only))))
             return
         profile = None if given.profile is None else ProfiledSteps.parse(given.profile)
-        with launch.join(build.distributed_config(config)) as hosts:
+        with launch.join(distributed_config(config)) as hosts:
             train(config, given.workdir, stop=stop, hosts=hosts, started=STARTED, profile=profile)
     except EXPECTED as error:
         command.fail(str(error), launch.exit_status(error))

@@ -81,20 +81,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
 
 def _from_config(name: str, overrides: list[str]) -> tuple:
     """Return the loss of a config's task, abstract parameters and batch, and the task's mask."""
-    from sibert_jax.train import build
-    from sibert_jax.train.config_file import load_config
+    from sibert_jax.config_file import load_config
+    from sibert_jax.tools.degrees import loss_of_config
 
-    run = build.run_config(load_config(name, overrides))
-    task = build.analysable_task(build.bare_task(run), run)
-    batch = task.abstract_batch(2, task.seq_lens[-1])
-    params = jax.eval_shape(task.init, jax.random.key(run.seed), batch)
-    dropout_key = jax.random.key(run.seed) if run.model.dropout > 0 else None
-
-    def loss(params, batch, dropout_key):
-        sums, totals = task.sums(params, batch, dropout_key), task.totals(batch)
-        return sum(sums[name] / totals[name] for name in task.loss_names)
-
-    return loss, params, (batch, dropout_key), task.invariance_mask(params)
+    return loss_of_config(load_config(name, overrides))
 
 
 def _from_path(path: str) -> tuple:

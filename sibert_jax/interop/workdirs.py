@@ -18,7 +18,7 @@ from sibert_jax.interop.heads import head_of
 from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.interop.layers import nest
 from sibert_jax.model import ModelConfig
-from sibert_jax.train.defaults import default_config
+from sibert_jax.train.config import default_config
 
 # Of an imported workdir: the directory's own files, which an export writes again.
 ORIGINAL = "original"

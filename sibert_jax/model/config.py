@@ -9,6 +9,8 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from sibert_jax.errors import ConfigError
+from sibert_jax.keys import check, key, named
 from sibert_jax.model.relu_attention import IMPLS
 
 ARCHS = ("sibert", "sibert_qk_norm", "sibert_sandwich", "bert", "reparametrized")
@@ -16,16 +18,14 @@ ARCHS = ("sibert", "sibert_qk_norm", "sibert_sandwich", "bert", "reparametrized"
 REMAT_POLICIES = ("nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable")
 RELU_ARCHS = ("sibert", "sibert_sandwich")  # the others have softmax
 
-# What an encoder shares with the one that it starts from. SHAPE_KEYS must agree, as the shapes of
-# the parameters follow from them; FUNCTION_KEYS change only what is computed from these. The other
-# keys say how to initialize and how to compute. An architecture has no use for its UNUSED_KEYS.
+# How parameters of one architecture are read by another config. SHAPE_KEYS must agree, as the
+# shapes of the parameters follow from them; FUNCTION_KEYS change only what is computed from these.
+# The other keys say how to initialize and how to compute. An architecture ignores its UNUSED_KEYS.
 SHAPE_KEYS = (
     "arch", "vocab_size", "max_len", "num_segments", "width", "depth", "num_heads", "ffn_width",
     "qkv_bias", "scan_layers",
 )  # fmt: skip
 FUNCTION_KEYS = ("branch_scaling", "norm_eps", "dropout")
-# What is taken from there where it is not given: dropout is a choice of the training.
-INHERITED_KEYS = (*SHAPE_KEYS, "branch_scaling", "norm_eps")
 UNUSED_KEYS = {
     "sibert": (),
     "sibert_qk_norm": (),
@@ -37,80 +37,69 @@ UNUSED_KEYS = {
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Everything that shapes an encoder; a missing key is an error.
+    """Keys under `model`."""
 
-    Only the last two have defaults: earlier versions wrote configs without them, and they say how
-    to compute, not what.
-    """
-
-    arch: str  # one of ARCHS
-    vocab_size: int  # V
-    max_len: int  # longest sequence, the rows of the position table
-    num_segments: int  # 2: a segment table, for sentence pairs; 1: none; more: of imported models
-    width: int  # D
-    depth: int  # N
-    num_heads: int  # H, divides D
-    ffn_width: int  # F
-    qkv_bias: bool  # biases on queries, keys and values; degree 1, so SIBERT stays invariant
-    branch_scaling: str  # "none": x + f(x), the paper's; "depth": x + f(x)/√(2·depth)
-    norm_eps: float  # SIBERT: relative, var + eps·mean(x²); BERT: absolute, var + eps
-    dropout: float  # rate in [0, 1), on the stem, the attention weights and each branch
-    init_std: float  # standard deviation before truncation at ±2
-    dtype: str  # "float32" or "bfloat16": what matrix products compute in
-    scan_layers: bool  # stack the layers' parameters (leading axis N) and scan: compiles once
-    remat: bool  # recompute each layer in the backward pass
-    attention_impl: str = "auto"  # one of IMPLS, of ReLU attention; changes rounding only
-    remat_policy: str = "nothing_saveable"  # one of REMAT_POLICIES: what `remat` keeps of a layer
+    arch: str = key("sibert", "architecture", choices=ARCHS, inherited=True)
+    vocab_size: int = key(8192, "V: WordPieces, rows of the token table", low=1, inherited=True)
+    max_len: int = key(128, "longest sequence, rows of the position table", low=1, inherited=True)
+    num_segments: int = key(
+        2, "2: a segment table, for sentence pairs; 1: none", low=1, inherited=True
+    )
+    width: int = key(128, "D: features; a multiple of num_heads", low=1, inherited=True)
+    depth: int = key(2, "N: layers", low=1, inherited=True)
+    num_heads: int = key(2, "H: attention heads", low=1, inherited=True)
+    ffn_width: int = key(
+        512, "F: hidden features of the feed-forward branch", low=1, inherited=True
+    )
+    qkv_bias: bool = key(
+        False, "biases on queries, keys, values (SIBERT stays invariant; always in BERT)",
+        inherited=True,
+    )  # fmt: skip
+    branch_scaling: str = key(
+        "depth", "none: x + f(x), the paper's; depth: x + f(x)/√(2·depth)",
+        choices=("none", "depth"), inherited=True,
+    )  # fmt: skip
+    norm_eps: float = key(
+        1e-6, "SIBERT: relative, var + eps·mean(x²); BERT: absolute, var + eps (there 1e-12)",
+        low=0, inherited=True,
+    )  # fmt: skip
+    dropout: float = key(0.0, "rate on stem, attention weights and branches", low=0, below=1)
+    init_std: float = key(0.02, "standard deviation, truncated at ±2 of them", above=0)
+    dtype: str = key(
+        # float16 underflows on the residual stream of degree 2
+        "float32", "of matrix products; parameters are float32", choices=("float32", "bfloat16")
+    )  # fmt: skip
+    scan_layers: bool = key(
+        True, "stack the layers' parameters (axis N) and scan: compiles one layer", inherited=True
+    )
+    remat: bool = key(False, "recompute layers in the backward pass", may_change=True)
+    remat_policy: str = key(
+        "nothing_saveable", "what remat keeps: nothing, products with weights, all products",
+        choices=REMAT_POLICIES,
+    )  # fmt: skip
+    attention_impl: str = key(
+        "auto", "of ReLU attention, changes rounding only; docs/attention.md",
+        choices=IMPLS, may_change=True,
+    )  # fmt: skip
 
     def __post_init__(self):
-        if self.arch not in ARCHS:
-            raise ValueError(f"model.arch={self.arch!r} is unknown; choose one of {list(ARCHS)}.")
-        sizes = ("vocab_size", "max_len", "width", "depth", "num_heads", "ffn_width")
-        for name in (*sizes, "num_segments"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name}={getattr(self, name)} must be at least 1.")
+        check("model", self)
         if self.width % self.num_heads:
-            raise ValueError(
+            raise ConfigError(
                 f"model.width={self.width} does not divide by model.num_heads={self.num_heads}; "
                 "each head needs the same whole number of features."
             )
-        if self.branch_scaling not in ("none", "depth"):
-            raise ValueError(
-                f'model.branch_scaling={self.branch_scaling!r} is unknown; choose "none" (the '
-                'paper\'s plain sum) or "depth" (1/√(2·depth)).'
-            )
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(
-                f'model.dtype={self.dtype!r} is not supported; choose "float32" or "bfloat16" '
-                "(float16 underflows on the degree-2 residual stream)."
-            )
-        if self.attention_impl not in IMPLS:
-            raise ValueError(
-                f"model.attention_impl={self.attention_impl!r} is unknown; choose one of "
-                f"{list(IMPLS)}."
-            )
-        if self.remat_policy not in REMAT_POLICIES:
-            raise ValueError(
-                f"model.remat_policy={self.remat_policy!r} is unknown; choose one of "
-                f"{list(REMAT_POLICIES)}."
-            )
         keeps_no_weights = self.attention_impl in ("blockwise", "pallas")
         if keeps_no_weights and self.arch not in RELU_ARCHS:
-            raise ValueError(
+            raise ConfigError(
                 f'model.attention_impl="{self.attention_impl}" is for ReLU attention, and '
                 f'model.arch={self.arch!r} has softmax; set it to "auto".'
             )
         if keeps_no_weights and self.dropout > 0:
-            raise ValueError(
+            raise ConfigError(
                 f'model.attention_impl="{self.attention_impl}" keeps no attention weights that '
                 f'model.dropout={self.dropout} could act on; set the one to "auto" or the other '
                 "to 0."
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout={self.dropout} must lie in [0, 1).")
-        if self.norm_eps < 0 or self.init_std <= 0:
-            raise ValueError(
-                f"model.norm_eps={self.norm_eps} must be >= 0, model.init_std={self.init_std} > 0."
             )
 
     @property
@@ -142,3 +131,12 @@ class ModelConfig:
 def is_scale_invariant(arch: str) -> bool:
     """Whether an architecture's encoder is invariant to the scale of all its parameters."""
     return arch != "bert"
+
+
+# Keys that stand for those of the encoder that training starts from, where they are None.
+INHERITED_KEYS = tuple(named(ModelConfig, "inherited"))
+
+
+def fresh_encoder(arch: str) -> ModelConfig:
+    """The encoder of an architecture that starts from nothing and has every default."""
+    return ModelConfig(arch=arch, norm_eps=1e-12) if arch == "bert" else ModelConfig(arch=arch)

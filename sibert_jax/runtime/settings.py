@@ -1,27 +1,35 @@
-"""How the processes of a run find each other."""
+"""Keys under `distributed`: how the processes of a run find each other."""
 
 import dataclasses
 
 from sibert_jax.errors import ConfigError
-from sibert_jax.keys import at_least, one_of
+from sibert_jax.keys import check, key
 
 
 @dataclasses.dataclass(frozen=True)
 class DistributedConfig:
-    """Keys under `distributed`."""
+    """Keys under `distributed`; all may change when a run is resumed."""
 
-    start: str
-    coordinator_address: str
-    num_processes: int
-    process_id: int
-    start_timeout_secs: int
-    heartbeat_secs: int
+    start: str = key(
+        "single", "single: one process; auto: as a TPU pod, SLURM or Open MPI says; explicit: by "
+        "the next three", choices=("single", "auto", "explicit"), may_change=True,
+    )  # fmt: skip
+    coordinator_address: str = key(
+        "", "host:port on which process 0 listens for the others",
+        may_change=True, per_process=True,
+    )  # fmt: skip
+    num_processes: int = key(1, "processes of the run", low=1, may_change=True)
+    process_id: int = key(0, "of this process", low=0, may_change=True, per_process=True)
+    start_timeout_secs: int = key(
+        300, "seconds that the first process waits for the last", low=1, may_change=True
+    )
+    heartbeat_secs: int = key(
+        20, "seconds of silence after which a process counts as lost", low=2, may_change=True
+    )
 
     def __post_init__(self):
-        one_of("distributed.start", self.start, ("single", "auto", "explicit"))
-        at_least("distributed", self, 1, "num_processes", "start_timeout_secs")
-        at_least("distributed", self, 2, "heartbeat_secs")
-        if not 0 <= self.process_id < self.num_processes:
+        check("distributed", self)
+        if self.process_id >= self.num_processes:
             raise ConfigError(
                 f"distributed.process_id={self.process_id} must be at least 0 and below "
                 f"distributed.num_processes={self.num_processes}."

@@ -1,1 +1,1 @@
-"""What is trained: each task is a head, a loss, its examples and its metrics."""
+"""Tasks: each is a head, a loss, its examples, its metrics and its keys; see `registry`."""

@@ -1,62 +1,20 @@
-"""What the training loop needs of a task; it knows no other word about pretraining or SQuAD."""
+"""The interface between tasks and the training loop, which knows nothing else about a task."""
 
+import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from sibert_jax.data import Tokenizer
+from sibert_jax.model import Encoder, ModelConfig, reparametrize
 
 Batch = dict[str, Any]  # of arrays with one row an example
-
-
-class Task(Protocol):
-    """A model with its loss and its metrics, as pure functions of parameters and batch.
-
-    A metric is sum/total; both add over examples, so that any split into microbatches or devices
-    gives the same figures but for rounding.
-    """
-
-    loss_names: tuple[str, ...]  # metrics whose sum is the loss
-    labels: tuple[str, ...]  # what the outputs of head/classifier mean, in order; () without one
-    loss_scale: float  # > 0, multiplies the loss that is differentiated
-    seq_lens: tuple[int, ...]  # lengths that a batch may have, ascending; each is compiled once
-
-    def abstract_batch(self, num_rows: int, seq_len: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Names, shapes and dtypes of a batch."""
-        ...
-
-    def init(self, key: jax.Array, batch: Batch) -> Any:
-        """Fresh float32 parameters {"encoder": ..., "head": ...}; `batch` gives the shapes."""
-        ...
-
-    def invariance_mask(self, params: Any) -> Any:
-        """True on the leaves that are jointly scale invariant, False on the others."""
-        ...
-
-    def sums(
-        self, params: Any, batch: Batch, dropout_key: jax.Array | None = None
-    ) -> dict[str, jax.Array]:
-        """Summed losses, and "dead_attention_rows", over the batch: float32 scalars."""
-        ...
-
-    def totals(self, batch: Batch) -> dict[str, jax.Array]:
-        """What each of `sums` is divided by: float32 scalars of the whole batch, may be 0."""
-        ...
-
-    def eval_batch(self, params: Any, batch: Batch) -> Any:
-        """What `eval_metrics` needs of one held-out batch; compiled, so any tree of arrays."""
-        ...
-
-    def eval_metrics(self, results: list[Any]) -> dict[str, float]:
-        """Metrics of all held-out batches, from the results of `eval_batch` on the host."""
-        ...
-
-    def flops_per_token(self, seq_len: int) -> float:
-        """Forward and backward, model only: recomputation does not count."""
-        ...
 
 
 class Batches(Protocol):
@@ -91,7 +49,7 @@ class NewText(NamedTuple):
 
 
 class TaskData(NamedTuple):
-    """What a task trains and is evaluated on."""
+    """The examples that a task is trained and evaluated on."""
 
     train: Batches
     valid: Batches
@@ -99,4 +57,155 @@ class TaskData(NamedTuple):
     steps_per_epoch: int  # updates that see every training example once
     tokenizer: Tokenizer
     held_out: tuple[HeldOut, ...]
-    main_metric: str  # of `Task.eval_metrics`; of a loss the lowest is best, else the highest
+    main_metric: str  # of `Task.eval_metrics`
+    lower_is_better: bool  # of the main metric
+
+
+class EncoderWithHead(nn.Module):
+    """Encoder and head; parameters under "encoder" and "head".
+
+    The head is called with x_BLD, the batch, the encoder's token table and `deterministic`.
+    """
+
+    cfg: ModelConfig
+    head: nn.Module
+
+    def setup(self):
+        self.encoder = Encoder(self.cfg)
+
+    def __call__(self, batch: Batch, *, deterministic: bool = True):
+        """Returns the head's outputs and dead_N."""
+        x_BLD, dead_N = self.encoder(
+            batch["tokens"], batch["segments"], batch["valid"], deterministic=deterministic
+        )
+        table_VD = self.encoder.token_table()
+        return self.head(x_BLD, batch, table_VD, deterministic=deterministic), dead_N
+
+
+class Task:
+    """A model with its loss and its metrics, as pure functions of parameters and batch.
+
+    A metric is a sum over a denominator. Both add over examples, so that any split into
+    microbatches or devices gives the same figures but for rounding.
+
+    Args:
+      cfg: sizes of the encoder.
+      head: see `EncoderWithHead`.
+      seq_lens: lengths that a batch may have, ascending; each is compiled once.
+      loss_scale: > 0, multiplies the loss that is differentiated.
+      head_is_invariant: whether the head is scale invariant too.
+    """
+
+    loss_names: tuple[str, ...] = ()  # metrics whose sum is the loss
+    labels: tuple[str, ...] = ()  # meaning of the outputs of head/classifier; () without one
+
+    def __init__(
+        self,
+        cfg: ModelConfig,
+        head: nn.Module,
+        *,
+        seq_lens: tuple[int, ...],
+        loss_scale: float,
+        head_is_invariant: bool = False,
+    ):
+        self.cfg, self.model = cfg, EncoderWithHead(cfg, head)
+        self.seq_lens, self.loss_scale = seq_lens, loss_scale
+        self._head_is_invariant = head_is_invariant
+
+    def abstract_batch(self, num_rows: int, seq_len: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Names, shapes and dtypes of a batch: those of every task, and its own."""
+        by_token = {"tokens": jnp.int32, "segments": jnp.int32, "valid": jnp.bool_}
+        shapes = {name: ((num_rows, seq_len), dtype) for name, dtype in by_token.items()}
+        shapes["example_weights"] = ((num_rows,), jnp.float32)
+        shapes |= self.own_shapes(num_rows, seq_len)
+        return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+    def own_shapes(self, num_rows: int, seq_len: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Shape and dtype of the arrays of a batch that only this task has."""
+        raise NotImplementedError
+
+    def init(self, key: jax.Array, batch: Batch) -> Any:
+        """Fresh float32 parameters {"encoder": ..., "head": ...}; `batch` gives the shapes."""
+        return self.model.init(key, batch)["params"]
+
+    def invariance_mask(self, params: Any) -> Any:
+        """True on the leaves that are jointly scale invariant, False on the others."""
+        return {
+            name: jax.tree.map(
+                lambda _, inside=(name == "encoder" or self._head_is_invariant): inside, part
+            )
+            for name, part in params.items()
+        }
+
+    def clip_blocks(self, params: Any) -> Any:
+        """Labels of the leaves that are scale invariant by themselves (`optim.ROWS`: each row).
+
+        None: there is one block, of all scale-invariant leaves.
+        """
+        del params
+        return None
+
+    def apply(self, params: Any, batch: Batch, dropout_key: jax.Array | None = None):
+        """Outputs of the head, and dead_N: float32 (layers,). No dropout without a key."""
+        if self.cfg.arch == "reparametrized":
+            params = {**params, "encoder": reparametrize(params["encoder"], self.cfg.init_std)}
+        rngs = {} if dropout_key is None else {"dropout": dropout_key}
+        deterministic = dropout_key is None
+        return self.model.apply({"params": params}, batch, deterministic=deterministic, rngs=rngs)
+
+    def sums(
+        self, params: Any, batch: Batch, dropout_key: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
+        """Summed losses, and "dead_attention_rows", over the batch: float32 scalars."""
+        raise NotImplementedError
+
+    def denominators(self, batch: Batch) -> dict[str, jax.Array]:
+        """Divisors of `sums`: float32 scalars of the whole batch, may be 0."""
+        raise NotImplementedError
+
+    def attention_rows(self, batch: Batch) -> jax.Array:
+        """Denominator of "dead_attention_rows"."""
+        return jnp.sum(batch["valid"], dtype=jnp.float32) * self.cfg.num_heads * self.cfg.depth
+
+    def eval_batch(self, params: Any, batch: Batch) -> Any:
+        """All that `eval_metrics` needs of one held-out batch; compiled, so any tree of arrays."""
+        raise NotImplementedError
+
+    def eval_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Metrics of all held-out batches, from the results of `eval_batch` on the host."""
+        raise NotImplementedError
+
+    def flops_per_token(self, seq_len: int) -> float:
+        """Forward and backward, model only: recomputation does not count."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskType:
+    """A kind of task, as the registry holds it.
+
+    Attributes:
+      config: dataclass of the keys under `task`.
+      data: dataclass of the keys under `data`.
+      seq_len: most tokens of an example where `data.seq_len` is None.
+      make: the task without data, from (model, task, seq_lens): enough for shapes and compilation.
+      load: the task and its data, from (model, task, data) and the keywords global_batch_size,
+        seed and progress, which takes a line of text.
+      sharding: regular expression of a head parameter's path -> mesh axes of its last dimensions.
+      defaults: keys outside of `task` and `data` with another default, as {"optim.name": "lamb"}.
+      check: raises ConfigError for keys that do not fit, from (model, task, data).
+      head_is_invariant: whether the head is scale invariant, from the keys under `task`.
+      load_new_text: the task and text without answers, from (model, task, data, path, tokenizer)
+        and the keywords global_batch_size and progress; None: this kind answers nothing.
+    """
+
+    config: type
+    data: type
+    seq_len: int
+    make: Callable[[ModelConfig, Any, tuple[int, ...]], Task]
+    load: Callable[..., tuple[Task, TaskData]]
+    sharding: tuple[tuple[str, PartitionSpec], ...]
+    defaults: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    check: Callable[[ModelConfig, Any, Any], None] = lambda model, task, data: None
+    head_is_invariant: Callable[[Any], bool] = lambda task: False
+    load_new_text: Callable[..., tuple[Task, NewText]] | None = None

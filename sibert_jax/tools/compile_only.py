@@ -12,9 +12,10 @@ from jax.experimental import topologies
 from sibert_jax.errors import ConfigError
 from sibert_jax.runtime.processes import one_line
 from sibert_jax.tools.collectives import Collective, collectives
-from sibert_jax.train import build, sharding
+from sibert_jax.train import sharding
+from sibert_jax.train.config import run_config
 from sibert_jax.train.resolve import resolve
-from sibert_jax.train.session import Session, check_divisible, check_kernels
+from sibert_jax.train.trainer import Shapes, Trainer, bare_task, check_divisible, check_kernels
 
 MAX_DEVICES = 256
 # The code for the fake devices never runs, so making it fast would be time lost.
@@ -65,21 +66,25 @@ def compile_only(config: ml_collections.ConfigDict, devices: Sequence[jax.Device
     Raises:
       ConfigError: the config is wrong, or mesh and devices, batch or parameters do not fit.
     """
-    run = build.run_config(resolve(config))
+    run = run_config(resolve(config))
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
     check_divisible(run, mesh)
     check_kernels(run, mesh)
-    session = Session(run, mesh, build.bare_task(run), None)
+    run = run.with_num_steps(steps_per_epoch=1)
+    if run.optim.eta_lambda:  # the rates are constants of the program: any will do
+        run = dataclasses.replace(run, optim=run.optim.with_rates(1.0, run.optim.eta_lambda))
+    shapes = Shapes.of(run, mesh, bare_task(run))
+    trainer = Trainer(run, shapes)
     device = mesh.devices.flat[0]
     options = FAKE_DEVICE_OPTIONS if device.platform == "cpu" else None
-    compiled = session.lower().compile(compiler_options=options)
-    state, batch = session.abstract_state, session.abstract_batch()
-    seq_len = session.task.seq_lens[-1]
-    flops = session.task.flops_per_token(seq_len) * session.batch_size * seq_len
+    seq_len = shapes.task.seq_lens[-1]
+    compiled = trainer.step.lower(seq_len).compile(compiler_options=options)
+    state, batch = trainer.abstract_state, shapes.longest_batch()
+    flops = shapes.task.flops_per_token(seq_len) * shapes.batch_size * seq_len
     return Report(
         platform=device.device_kind,
         mesh=dict(mesh.shape),
-        examples=session.batch_size,
+        examples=shapes.batch_size,
         param_bytes=_bytes(state.params),
         optimizer_bytes=_bytes(state) - _bytes(state.params),
         batch_bytes=_bytes(batch),

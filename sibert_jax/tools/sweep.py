@@ -13,14 +13,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
+from sibert_jax.config_file import import_file, load_config, user_code
 from sibert_jax.data import DataError
 from sibert_jax.errors import TRAINING_FAILED, ConfigError
 from sibert_jax.files import user_path, write_json
 from sibert_jax.report.sweep_table import Outcome
 from sibert_jax.runtime.signals import Stopped
 from sibert_jax.runtime.terminal import say
-from sibert_jax.train import build
-from sibert_jax.train.config_file import import_file, load_config, user_code
+from sibert_jax.train.config import run_config
 from sibert_jax.train.resolve import resolve
 
 NOT_KEYS = ("config", "panel")  # what a point may say besides the config's keys
@@ -82,7 +82,7 @@ def _point(path: pathlib.Path, config_file: str, overrides: Sequence[str], value
     if len(name) > LONGEST_NAME:
         name = f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     try:
-        build.run_config(resolve(load_config(file, [*overrides, *own])))
+        run_config(resolve(load_config(file, [*overrides, *own])))
     except (ConfigError, DataError) as error:
         raise ConfigError(f"{name or 'a point'} of {path}: {error}") from None
     return Point(name or "default", values, arguments)

@@ -1,54 +1,105 @@
-"""Held-out batches through the compiled evaluation of a task, one program a length."""
+"""Held-out batches through the compiled evaluation of a task, and the results of a finished run."""
+
+import json
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sibert_jax.data import prefetch
-from sibert_jax.tasks.task import Batch, Batches, Task
+from sibert_jax.files import write_json
+from sibert_jax.tasks.task import Batch, Batches, TaskData
 from sibert_jax.train import sharding
+from sibert_jax.train.trainer import Programs, Shapes
 
 
 class Evaluator:
-    """`task.eval_batch` on a mesh.
+    """The evaluation of a task on a mesh."""
 
-    Args:
-      task: what to evaluate.
-      mesh: where.
-      batch_size: rows of a global batch.
-      abstract_params: ShapeDtypeStructs with shardings.
-    """
+    def __init__(self, shapes: Shapes):
+        self._shapes = shapes
+        replicated = NamedSharding(shapes.mesh, P())
+        self._program = Programs(
+            shapes.task.eval_batch, shapes, shapes.params, out_shardings=replicated
+        )
 
-    def __init__(self, task: Task, mesh: Mesh, batch_size: int, abstract_params):
-        self._task, self._mesh, self._batch_size = task, mesh, batch_size
-        self._abstract_params = abstract_params
-        evaluate = sharding.on_mesh(task.eval_batch, mesh)
-        self._jitted = jax.jit(evaluate, out_shardings=NamedSharding(mesh, P()))
-        self._compiled = {}
+    @property
+    def batch_size(self) -> int:
+        """Rows of a global batch."""
+        return self._shapes.batch_size
 
-    def results(self, params, batches: Batches, count: int) -> list:
-        """What `eval_batch` returns for the first `count` batches, on the host."""
+    def results(self, params: Any, batches: Batches, count: int) -> list:
+        """`Task.eval_batch` of the first `count` batches, on the host."""
 
         def batch(index: int) -> Batch:
-            return sharding.load_batch(batches, index, self._mesh, self._batch_size)
+            return sharding.load_batch(batches, index, self._shapes.mesh, self.batch_size)
 
         with prefetch(batch, 0, count) as loaded:
-            results = [self._program(rows)(params, rows) for _, rows in loaded]
+            results = [self._program(params, rows) for _, rows in loaded]
         return jax.device_get(results)
 
-    def _program(self, batch: Batch):
-        """Compiled once a length, at its first batch; another shape is an error."""
-        seq_len = batch["tokens"].shape[1]
-        if seq_len not in self._compiled:
-            abstract = abstract_batch(self._task, self._mesh, self._batch_size, seq_len)
-            self._compiled[seq_len] = self._jitted.lower(self._abstract_params, abstract).compile()
-        return self._compiled[seq_len]
+    def metrics(self, params: Any, valid: Batches, most: int) -> dict[str, float]:
+        """Metrics of the first `most` held-out batches, "eval/..."; 0: of all."""
+        count = min(most or len(valid), len(valid))
+        metrics = self._shapes.task.eval_metrics(self.results(params, valid, count))
+        return {f"eval/{name}": value for name, value in metrics.items()}
 
 
-def abstract_batch(task: Task, mesh: Mesh, batch_size: int, seq_len: int) -> Batch:
-    """Shapes and places of a global batch of one length."""
-    where = sharding.batch_sharding(mesh)
-    return {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
-        for name, leaf in task.abstract_batch(batch_size, seq_len).items()
-    }
+def write_results(
+    evaluator: Evaluator,
+    params: Any,
+    data: TaskData,
+    step: int,
+    directory: pathlib.Path,
+    say: Callable[[str], None],
+) -> None:
+    """Predicts every held-out set of the task; writes `predictions/` and `results.json`.
+
+    `results.json` holds the step, the last evaluation during training and the best one by the
+    task's main metric, and for each held-out set its metrics and examples predicted a second.
+
+    Args:
+      evaluator: of the task.
+      params: to evaluate.
+      data: of the task.
+      step: updates done.
+      directory: the workdir.
+      say: takes a line of text.
+    """
+    results = {"step": step, "main_metric": data.main_metric, "held_out": {}}
+    for held in data.held_out:
+        start = time.perf_counter()
+        predicted = evaluator.results(params, held.batches, len(held.batches))
+        seconds = time.perf_counter() - start
+        if jax.process_index() != 0:
+            continue
+        (directory / "predictions").mkdir(exist_ok=True)
+        scores = held.finish(predicted, directory / "predictions")
+        rows = len(held.batches) * evaluator.batch_size
+        results["held_out"][held.name] = scores | {"examples_per_second": round(rows / seconds, 1)}
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        say(f"{held.name}: {shown or 'predicted'}  ({rows / seconds:,.0f} examples/s)")
+    if jax.process_index() == 0:
+        rows = evaluations(directory / "metrics.jsonl")
+        results["last"] = rows[-1] if rows else {}  # a full disk may have lost them
+        name = f"eval/{data.main_metric}"
+        results["best"] = best_row(rows, name, lower_is_better=data.lower_is_better)
+        write_json(directory / "results.json", results)
+
+
+def evaluations(path: pathlib.Path) -> list[dict[str, float]]:
+    """The rows of a metrics file that hold an evaluation, as {"step", "eval/..."}."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [{k: v for k, v in row.items() if k == "step" or k.startswith("eval/")} for row in rows]
+    return [row for row in rows if len(row) > 1]
+
+
+def best_row(rows: list[dict[str, float]], name: str, *, lower_is_better: bool) -> dict:
+    """The first row with the best value of a metric; {} if it is a number in none."""
+    ranked = [row for row in rows if row[name] == row[name]]
+    choose = min if lower_is_better else max
+    return choose(ranked, key=lambda row: row[name]) if ranked else {}

@@ -13,12 +13,18 @@ from sibert_jax.checkpoint.transfer import checkpoints_in
 from sibert_jax.data import Tokenizer
 from sibert_jax.errors import ConfigError
 from sibert_jax.model import is_scale_invariant
-from sibert_jax.model.config import ARCHS, INHERITED_KEYS, SHAPE_KEYS, UNUSED_KEYS
-from sibert_jax.train.defaults import SEQ_LENS, default_config, fresh_encoder
+from sibert_jax.model.config import (
+    ARCHS,
+    INHERITED_KEYS,
+    SHAPE_KEYS,
+    UNUSED_KEYS,
+    fresh_encoder,
+)
+from sibert_jax.tasks.registry import task_type
 
 ConfigDict = ml_collections.ConfigDict
 
-# What this file reads of a config.
+# The keys that this file reads, before all of them are checked.
 _READ = {
     "task": ("name",),
     "model": INHERITED_KEYS,
@@ -34,19 +40,17 @@ def resolve(
 ) -> ConfigDict:
     """A copy of a config in which every key has a value.
 
-    Open are the keys of `model` in INHERITED_KEYS, `data.seq_len` and `data.vocab` where they are
-    None or "", as in fine-tuning configs. A pretraining config has a value for each key of `model`:
-    with `checkpoint.init_from`, one that is the default is open too, but for `model.arch`. They are
-    filled from
+    Open are the keys of `model` that are None, and `data.seq_len` and `data.vocab` where they are
+    None or "". They are filled from
 
-    - the run in `directory`, if that has a checkpoint: a run goes on as it began;
+    - the run in `directory`, if that has a checkpoint: a run continues as it began;
     - else the run in `checkpoint.init_from`;
     - else `fresh_encoder`, and `model.vocab_size` from the vocabulary file.
 
     An open `model.arch` stands for any SIBERT, as the optimizer was chosen for one.
 
     Args:
-      config: every key of `default_config()` or `finetuning_config()`.
+      config: every key of `default_config()`.
       directory: the workdir of the run; None: it is new.
       say: takes a line about what is taken from `checkpoint.init_from` and is not the default.
 
@@ -55,31 +59,31 @@ def resolve(
         differs from what is given, in which case all differences are named.
       DataError: a vocabulary cannot be read.
     """
-    _check_keys(config)
-    if config.task.name not in SEQ_LENS:
-        return config  # `run_config` says so
+    for section, names in _READ.items():
+        for name in names:
+            if section not in config or name not in config[section]:
+                raise ConfigError(f"{section}.{name} is missing; start from default_config().")
     config = copy.deepcopy(config)
+    longest = task_type(config.task.name).seq_len
+    open_keys = [key for key in INHERITED_KEYS if config.model[key] is None]
     if directory is not None and steps_in(directory / "checkpoints"):
         origin = Origin.read(directory)
-        _fill(config, origin, _open_keys(config), origin.seq_len)
+        _fill(config, origin, open_keys)
+        longest = origin.seq_len
     elif config.checkpoint.init_from:
         origin = _source(config.checkpoint.init_from)
-        keys = _open_keys(config)
-        _check_same(config, origin, keys)
-        _fill(config, origin, keys, SEQ_LENS[config.task.name])
-        if taken := _unusual(config, keys):
-            say(f"from {origin.directory}: {', '.join(taken)}")
+        _check_same(config, origin, open_keys)
+        _fill(config, origin, open_keys)
+        unusual = _unusual(config, open_keys)
+        if config.data.seq_len is None and config.model.max_len < longest:
+            unusual.append(f"data.seq_len={config.model.max_len}")
+        if unusual:
+            say(f"from {origin.directory}: {', '.join(unusual)}")
     else:
         _fill_fresh(config)
+    if config.data.seq_len is None:
+        config.data.seq_len = min(longest, config.model.max_len)
     return config
-
-
-def is_open(config: ConfigDict) -> bool:
-    """Whether a key is left to `resolve`."""
-    _check_keys(config)
-    return None in (config.data.seq_len, *(config.model[key] for key in INHERITED_KEYS)) or (
-        config.data.vocab == "" and config.checkpoint.init_from != ""
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,13 +131,6 @@ def read_settings(path: pathlib.Path) -> dict:
     return settings
 
 
-def _check_keys(config: ConfigDict) -> None:
-    for section, names in _READ.items():
-        for name in names:
-            if section not in config or name not in config[section]:
-                raise ConfigError(f"{section}.{name} is missing; start from default_config().")
-
-
 def _source(init_from: str) -> Origin:
     checkpoints = checkpoints_in(init_from)
     if not checkpoints.is_dir():
@@ -155,19 +152,7 @@ def _source(init_from: str) -> Origin:
     return origin
 
 
-def _open_keys(config: ConfigDict) -> set[str]:
-    """The open keys of `model`, and "seq_len" for that of `data`."""
-    defaults = {**default_config().model, "seq_len": SEQ_LENS[config.task.name]}
-    given = {key: config.model[key] for key in INHERITED_KEYS} | {"seq_len": config.data.seq_len}
-    keeps = config.task.name == "pretraining" and config.checkpoint.init_from != ""
-    return {
-        key
-        for key, value in given.items()
-        if value is None or (keeps and key != "arch" and value == defaults[key])
-    }
-
-
-def _check_same(config: ConfigDict, origin: Origin, open_keys: set[str]) -> None:
+def _check_same(config: ConfigDict, origin: Origin, open_keys: list[str]) -> None:
     """Refuses an encoder or a vocabulary other than the config asks for, with all differences."""
     arch = origin.model["arch"]
     differences = [
@@ -179,14 +164,16 @@ def _check_same(config: ConfigDict, origin: Origin, open_keys: set[str]) -> None
     ]
     if "arch" in open_keys and not is_scale_invariant(arch):
         differences.insert(
-            0, f"model.arch is {arch!r} there, and this config trains SIBERT (arch={arch} in it?)"
+            0,
+            f"model.arch is {arch!r} there, and this config trains SIBERT (set "
+            f"model.arch={arch} and an optimizer for it)",
         )
     if config.data.vocab:
         named, kept = Tokenizer.load(config.data.vocab), Tokenizer.load(origin.vocab)
         if named.hash != kept.hash:
             differences.append(
-                f"data.vocab={config.data.vocab} ({named.vocab_size} pieces) is not the vocabulary "
-                f"there ({kept.vocab_size} pieces)"
+                f"data.vocab={config.data.vocab} ({named.vocab_size} tokens) is not the vocabulary "
+                f"there ({kept.vocab_size} tokens)"
             )
     if differences:
         raise ConfigError(
@@ -195,37 +182,29 @@ def _check_same(config: ConfigDict, origin: Origin, open_keys: set[str]) -> None
         )
 
 
-def _fill(config: ConfigDict, origin: Origin, open_keys: set[str], seq_len: int) -> None:
-    for key in open_keys - {"seq_len"}:
+def _fill(config: ConfigDict, origin: Origin, open_keys: list[str]) -> None:
+    for key in open_keys:
         config.model[key] = origin.model[key]
-    if "seq_len" in open_keys:
-        config.data.seq_len = min(seq_len, config.model.max_len)
-    if config.data.vocab == "" and (
-        config.checkpoint.init_from or config.task.name != "pretraining"
-    ):
+    trains_one = "vocab_train_bytes" in config.data and not config.checkpoint.init_from
+    if config.data.vocab == "" and not trains_one:
         config.data.vocab = str(origin.vocab)
 
 
 def _fill_fresh(config: ConfigDict) -> None:
-    model, open_keys = config.model, _open_keys(config)
-    if "vocab_size" in open_keys and config.data.vocab:
+    model = config.model
+    if model.vocab_size is None and config.data.vocab:
         model.vocab_size = Tokenizer.load(config.data.vocab).vocab_size
-    for key, value in fresh_encoder(model.arch or "sibert").items():
+    fresh = fresh_encoder(model.arch or "sibert")
+    for key in INHERITED_KEYS:
         if model[key] is None:
-            model[key] = value
-    if "seq_len" in open_keys:
-        config.data.seq_len = min(SEQ_LENS[config.task.name], model.max_len)
+            model[key] = getattr(fresh, key)
 
 
-def _unusual(config: ConfigDict, open_keys: set[str]) -> list[str]:
-    """What was filled in and is not what a fresh encoder has."""
-    fresh = fresh_encoder(config.model.arch)
-    unused = UNUSED_KEYS[config.model.arch]
-    told = [
+def _unusual(config: ConfigDict, open_keys: list[str]) -> list[str]:
+    """The keys that were filled in and that a fresh encoder has otherwise."""
+    fresh, unused = fresh_encoder(config.model.arch), UNUSED_KEYS[config.model.arch]
+    return [
         f"model.{key}={config.model[key]}"
-        for key in INHERITED_KEYS
-        if key in open_keys and key not in unused and config.model[key] != fresh[key]
+        for key in open_keys
+        if key not in unused and config.model[key] != getattr(fresh, key)
     ]
-    if "seq_len" in open_keys and config.data.seq_len != SEQ_LENS[config.task.name]:
-        told.append(f"data.seq_len={config.data.seq_len}")
-    return told

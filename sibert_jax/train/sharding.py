@@ -1,4 +1,4 @@
-"""Where every array lies on the mesh: one table from parameter path to mesh axes.
+"""Shardings: tables from parameter path, and from activation, to mesh axes.
 
 The batch is split over `data` and `fsdp`, parameters over `fsdp` (to save memory) and `tensor` (to
 split the matrix products); sequences stay whole. Optimizer state that mirrors the parameters
@@ -19,16 +19,19 @@ from jax.sharding import PartitionSpec as P
 from sibert_jax.errors import ConfigError
 from sibert_jax.model import with_placement
 from sibert_jax.tasks.task import Batch, Batches
+from sibert_jax.trees import path_name
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))
 
-# Regex on "a/b/c" -> axes of the last dimensions; leading ones (stacked layers) stay whole.
-# Every parameter must match exactly one row.
-RULES = (
-    (r"encoder/embed/token|head/output", P("tensor", "fsdp")),  # V, D
-    (r"encoder/embed/(position|segment)|head/nsp", P(None, "fsdp")),  # rows, D
-    (r"encoder/stem/kernel|head/(transform|pooler)/kernel", P("fsdp", "tensor")),  # D, D
+# Regular expression of a parameter's path -> axes of its last dimensions; leading ones (stacked
+# layers) stay whole. The rows of the head are those of the task (`TaskType.sharding`); every
+# parameter must match exactly one row.
+Rules = tuple[tuple[str, P], ...]
+ENCODER: Rules = (
+    (r"encoder/embed/token", P("tensor", "fsdp")),  # V, D
+    (r"encoder/embed/(position|segment)", P(None, "fsdp")),  # rows, D
+    (r"encoder/stem/kernel", P("fsdp", "tensor")),  # D, D
     (r"encoder/layers/.+/attention/(query|key|value)/kernel", P("fsdp", "tensor", None)),  # D, H, K
     (r"encoder/layers/.+/attention/(query|key|value)/bias", P("tensor", None)),  # H, K
     (r"encoder/layers/.+/attention/out/kernel", P("tensor", None, "fsdp")),  # H, K, D
@@ -36,10 +39,7 @@ RULES = (
     (r"encoder/layers/.+/ffn/up/bias", P("tensor")),  # F
     (r"encoder/layers/.+/ffn/down/kernel", P("tensor", "fsdp")),  # F, D
     (r"encoder/layers/.+/(attention/out|ffn/down)/bias", P(None)),  # D
-    (r"encoder/(embed_norm|layers/.+_norm)/(scale|bias)|head/transform_norm/.+", P(None)),  # D
-    (r"head/output_bias", P("tensor")),  # V
-    (r"head/(nsp|classifier|span)/kernel", P("fsdp", None)),  # D, labels
-    (r"head/(transform|pooler|nsp|classifier|span)/bias", P(None)),  # D or labels
+    (r"encoder/(embed_norm|layers/.+_norm)/(scale|bias)", P(None)),  # D
 )
 
 # Letter of an activation's dimension (model/config.py) -> mesh axes; other dimensions stay whole.
@@ -95,18 +95,13 @@ def _over_slices(sizes: dict[str, int], num_slices: int, devices: list[jax.Devic
     return mesh_utils.create_hybrid_device_mesh(within, (num_slices, 1, 1), devices)
 
 
-def path_name(path) -> str:
-    """ "a/b/c" of a key path of jax.tree_util."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def spec_for(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+def spec_for(name: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules) -> P:
     """The PartitionSpec of the parameter `name`, checked against its shape."""
-    matching = [spec for pattern, spec in RULES if re.fullmatch(pattern, name)]
+    matching = [spec for pattern, spec in rules if re.fullmatch(pattern, name)]
     if len(matching) != 1:
         raise ValueError(
-            f"parameter {name} {shape} matches {len(matching)} rules of train/sharding.py and "
-            "needs exactly one; every parameter has its own row."
+            f"parameter {name} {shape} matches {len(matching)} sharding rules and needs exactly "
+            "one: those of the encoder are in train/sharding.py, those of a head with its task."
         )
     spec = P(*(None,) * (len(shape) - len(matching[0])), *matching[0])
     for size, axis in zip(shape, spec):
@@ -119,10 +114,18 @@ def spec_for(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     return spec
 
 
-def param_shardings(params, mesh: Mesh):
-    """NamedSharding of every parameter; `params` may hold arrays or ShapeDtypeStructs."""
+def param_shardings(params, mesh: Mesh, head: Rules):
+    """NamedSharding of every parameter.
+
+    Args:
+      params: arrays or ShapeDtypeStructs.
+      mesh: data × fsdp × tensor.
+      head: the rules of the task.
+    """
+    rules = (*ENCODER, *head)
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: NamedSharding(mesh, spec_for(path_name(path), leaf.shape, mesh)), params
+        lambda path, leaf: NamedSharding(mesh, spec_for(path_name(path), leaf.shape, mesh, rules)),
+        params,
     )
 
 
@@ -131,6 +134,11 @@ def state_shardings(state, params, mesh: Mesh):
 
     A leaf whose path ends in a parameter's path and has its shape lies where the parameter lies;
     every other leaf is replicated.
+
+    Args:
+      state: arrays or ShapeDtypeStructs.
+      params: likewise, with their shardings.
+      mesh: data × fsdp × tensor.
     """
     by_name = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
@@ -139,10 +147,19 @@ def state_shardings(state, params, mesh: Mesh):
         for start in (match.start() for match in re.finditer(r"(?<![^/])(encoder|head)/", name)):
             suffix = name[start:]
             if suffix in by_name and by_name[suffix].shape == leaf.shape:
-                return NamedSharding(mesh, spec_for(suffix, leaf.shape, mesh))
+                return by_name[suffix].sharding
         return NamedSharding(mesh, P())
 
     return jax.tree_util.tree_map_with_path(sharding, state)
+
+
+def placed(abstract, shardings):
+    """ShapeDtypeStructs with shardings."""
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        abstract,
+        shardings,
+    )
 
 
 def on_mesh(fn: Callable, mesh: Mesh) -> Callable:

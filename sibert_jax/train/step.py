@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sibert_jax import optim
 from sibert_jax.tasks.task import Batch, Task
-from sibert_jax.train.build import Recipe
-from sibert_jax.train.health import BadSteps, Health, fresh_health
+from sibert_jax.train.bad_steps import BadSteps, Health, fresh_health
+from sibert_jax.train.diagnostics import leaves_where, measure, metric_names
+from sibert_jax.train.optimizer import Optimizer
 
 
 @flax.struct.dataclass
@@ -24,7 +24,7 @@ class Window:
 
 @flax.struct.dataclass
 class TrainState:
-    """What a checkpoint holds. `step` counts the updates, those that were discarded among them."""
+    """The contents of a checkpoint; `step` counts all updates, discarded ones too."""
 
     step: jax.Array  # int32
     params: Any
@@ -34,7 +34,7 @@ class TrainState:
 
 
 class Report(NamedTuple):
-    """What the loop reads of a step: copies that outlive the donation of the state."""
+    """Read by the loop after a step: copies that outlive the donation of the state."""
 
     window: Window
     health: Health
@@ -45,8 +45,7 @@ class Step:
     """The update rule, closed over everything that stays the same during a run."""
 
     task: Task
-    recipe: Recipe
-    mask: Any  # True on scale-invariant leaves
+    optimizer: Optimizer
     microbatches: int
     log_every_steps: int
     dropout_key: jax.Array | None
@@ -56,20 +55,14 @@ class Step:
         """The state before the first update."""
         sums = {name: jnp.zeros((), jnp.float32) for name in self.metric_names}
         zero = jnp.zeros((), jnp.int32)
-        opt_state = self.recipe.tx.init(params)
+        opt_state = self.optimizer.tx.init(params)
         return TrainState(zero, params, opt_state, Window(zero, sums), fresh_health())
 
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Scalars measured at each step; the window holds their sums."""
-        names = ("loss", *self.task.loss_names, "dead_attention_rows", "grad_norm", "param_norm")
-        names += ("clip_ratio", "rotation", "euler_residual", "learning_rate")
-        names += ("effective_learning_rate",)
-        if self.recipe.predicts_equilibrium:
-            names += ("sphere_grad_square",)
-        if self.recipe.clip_factor is not None:
-            names += ("clipped", "clip_threshold")
-        return names
+        losses = ("loss", *self.task.loss_names, "dead_attention_rows")
+        return (*losses, *metric_names(self.optimizer))
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
         """Applies one update.
@@ -79,22 +72,24 @@ class Step:
           batch: a global batch, rows a multiple of `microbatches`.
 
         Returns:
-          The next state, and what the loop reads of it.
+          The next state, and the report to the loop.
         """
         key = None if self.dropout_key is None else jax.random.fold_in(self.dropout_key, state.step)
-        grads, metrics = self.gradient(state.params, batch, key)
-        updates, opt_state = self.recipe.tx.update(grads, state.opt_state, state.params)
+        grads, metrics = gradient(self.task, state.params, batch, key, self.microbatches)
+        updates, opt_state = self.optimizer.tx.update(grads, state.opt_state, state.params)
         applied = state.step - state.health.skipped  # the optimizer's own count
-        metrics |= self.measure(applied, state.params, grads, updates)
-        # With one clip, the update of the invariant leaves is finite if `rotation` is.
-        unknown = self._leaves(updates, invariant=False) if self.recipe.one_clip else updates
+        metrics |= measure(self.optimizer, applied, state.params, grads, updates)
+        # With one clip, the update of the measured leaves is finite if `rotation` is.
+        unknown = updates
+        if self.optimizer.one_clip:
+            unknown = leaves_where(self.optimizer.measured, updates, inside=False)
         norms = optax.tree.norm(grads), optax.tree.norm(unknown)
         seen = metrics["loss"], metrics["rotation"], metrics["euler_residual"], *norms
         finite = jnp.isfinite(jnp.stack(seen)).all()
         # Written after all that reads the old parameters, else XLA copies these first.
         params = _where(finite, optax.apply_updates(state.params, updates), state.params)
         step = state.step + 1
-        bad, health = self.bad_steps.judge(state.health, step, metrics["loss"], finite)
+        bad, health = self.bad_steps.decide(state.health, step, metrics["loss"], finite)
         if self.bad_steps.action == "skip":
             params, opt_state = _where(bad, (state.params, state.opt_state), (params, opt_state))
         window = self._accumulate(state, bad, metrics)
@@ -111,84 +106,43 @@ class Step:
         }
         return Window(count=jnp.where(fresh, 0, old.count) + good, sums=sums)
 
-    def gradient(self, params, batch: Batch, key: jax.Array | None):
-        """Gradient of loss_scale·loss over the whole batch, and the metrics of the loss.
 
-        Each microbatch contributes its sums over the totals of the *batch*, so a part with more
-        masked tokens weighs more and the split changes nothing but rounding (without dropout).
-        """
-        totals = {name: jnp.maximum(total, 1.0) for name, total in self.task.totals(batch).items()}
+def gradient(task: Task, params, batch: Batch, key: jax.Array | None, microbatches: int):
+    """Gradient of loss_scale·loss over the whole batch, and the metrics of the loss.
 
-        def loss_fn(params, part, key):
-            sums = self.task.sums(params, part, key)
-            metrics = {name: value / totals[name] for name, value in sums.items()}
-            metrics["loss"] = sum(metrics[name] for name in self.task.loss_names)
-            return metrics["loss"] * self.task.loss_scale, metrics
+    Each microbatch contributes its sums over the denominators of the *batch*, so a part with more
+    masked tokens weighs more and the split changes nothing but rounding (without dropout).
+    """
+    denominators = {name: jnp.maximum(n, 1.0) for name, n in task.denominators(batch).items()}
 
-        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        if self.microbatches == 1:
-            (_, metrics), grads = value_and_grad(params, batch, key)
-            return grads, metrics
+    def loss_fn(params, part, key):
+        sums = task.sums(params, part, key)
+        metrics = {name: value / denominators[name] for name, value in sums.items()}
+        metrics["loss"] = sum(metrics[name] for name in task.loss_names)
+        return metrics["loss"] * task.loss_scale, metrics
 
-        def accumulate(carry, part_and_index):
-            part, index = part_and_index
-            part_key = None if key is None else jax.random.fold_in(key, index)
-            (_, metrics), grads = value_and_grad(params, part, part_key)
-            return jax.tree.map(jnp.add, carry, (grads, metrics)), None
-
-        parts = jax.tree.map(self._split, batch)
-        first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(lambda: value_and_grad(params, first, key))
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[1], shapes[0][1]))
-        indices = jnp.arange(self.microbatches)
-        (grads, metrics), _ = jax.lax.scan(accumulate, zeros, (parts, indices))
+    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+    if microbatches == 1:
+        (_, metrics), grads = value_and_grad(params, batch, key)
         return grads, metrics
 
-    def _split(self, rows: jax.Array) -> jax.Array:
+    def split(rows: jax.Array) -> jax.Array:
         # Every device keeps rows of its own in every part, so splitting moves no data.
-        parts = rows.reshape(-1, self.microbatches, *rows.shape[1:])
-        return jnp.swapaxes(parts, 0, 1)
+        return jnp.swapaxes(rows.reshape(-1, microbatches, *rows.shape[1:]), 0, 1)
 
-    def measure(self, step, params, grads, updates) -> dict[str, jax.Array]:
-        """Norms, clip and rotation over the scale-invariant leaves (for BERT: the encoder's)."""
-        x, g = self._leaves(params, invariant=True), self._leaves(grads, invariant=True)
-        x_norm, g_norm = optax.tree.norm(x), optax.tree.norm(g)
-        cosine = optim.radial_cosine(x, g)
-        learning_rate = jnp.asarray(self.recipe.learning_rate(step), jnp.float32)
-        metrics = {
-            "param_norm": x_norm,
-            "grad_norm": g_norm,
-            "clip_ratio": _divide(g_norm, x_norm),
-            "euler_residual": jnp.abs(cosine),
-            "learning_rate": learning_rate,
-            "effective_learning_rate": optim.effective_learning_rate(learning_rate, x),
-        }
-        clipped_norm = g_norm
-        if self.recipe.clip_factor is not None:
-            threshold = optim.equilibrium.clip_threshold(
-                learning_rate, self.recipe.weight_decay, self.recipe.clip_factor
-            )
-            clipped_norm = jnp.minimum(g_norm, threshold * x_norm)
-            metrics["clip_threshold"] = threshold
-            metrics["clipped"] = (g_norm > threshold * x_norm).astype(jnp.float32)
-        if self.recipe.one_clip:
-            metrics["rotation"] = optim.sgd_rotation(
-                learning_rate, self.recipe.weight_decay, x_norm, clipped_norm, cosine
-            )
-        else:
-            metrics["rotation"] = optim.rotation(x, self._leaves(updates, invariant=True))
-        # ‖∇L(x/‖x‖)‖² after the clip: what the equilibrium norm follows from.
-        metrics["sphere_grad_square"] = jnp.square(x_norm * clipped_norm)
-        return metrics
+    def accumulate(carry, part_and_index):
+        part, index = part_and_index
+        part_key = None if key is None else jax.random.fold_in(key, index)
+        (_, metrics), grads = value_and_grad(params, part, part_key)
+        return jax.tree.map(jnp.add, carry, (grads, metrics)), None
 
-    def _leaves(self, tree, *, invariant: bool) -> list[jax.Array]:
-        leaves = zip(jax.tree.leaves(tree), jax.tree.leaves(self.mask))
-        return [leaf for leaf, inside in leaves if inside == invariant]
+    parts = jax.tree.map(split, batch)
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(lambda: value_and_grad(params, first, key))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[1], shapes[0][1]))
+    (grads, metrics), _ = jax.lax.scan(accumulate, zeros, (parts, jnp.arange(microbatches)))
+    return grads, metrics
 
 
 def _where(condition: jax.Array, yes, no):
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
-def _divide(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), 0.0)

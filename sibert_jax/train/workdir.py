@@ -1,55 +1,226 @@
-"""What a run's directory holds besides metrics and checkpoints."""
+"""The directory of a run: taken for one process, described, and given back if no step was taken."""
 
-import functools
+import contextlib
+import json
 import pathlib
-import platform
-import subprocess
+from collections.abc import Callable, Mapping
 
 import jax
 import ml_collections
 from clu import parameter_overview
 from jax.sharding import Mesh
 
-import sibert_jax
-from sibert_jax.files import flatten
+from sibert_jax.checkpoint.directory import steps_in
+from sibert_jax.errors import ConfigError
+from sibert_jax.files import flatten, write_json
+from sibert_jax.runtime import lock
+from sibert_jax.runtime.provenance import describe_code
+from sibert_jax.train.config import keys_where
+from sibert_jax.train.resolve import read_settings
 
-# Keys that runs of earlier versions lack, with the value that does what those did.
-ADDED = {
-    "model.attention_impl": "auto",
-    "model.remat_policy": "nothing_saveable",
-    "task.loss_blocks": 1,
-    "train.extend": False,
-}
+LENGTH = ("train.num_steps", "train.num_epochs")
+MADE_BEFORE_A_STEP = ("goodput.json", "checkpoints")  # by a run in its workdir
 
 
-# Keys that may differ between the processes of a run.
-MAY_DIFFER = (
-    "distributed.coordinator_address",
-    "distributed.process_id",
-    "data.cache_dir",
-    "train.compilation_cache_dir",
-)
+class Claim:
+    """A directory that is this run's alone until it is closed; a context manager.
+
+    Until `begin`, closing it removes what this start has made, and nothing else.
+
+    Args:
+      directory: the workdir, made if need be.
+      config: resolved.
+
+    Raises:
+      ConfigError: another run is at work in the directory, or it holds something else or a
+        checkpoint of another configuration; nothing is changed then.
+    """
+
+    def __init__(self, directory: pathlib.Path, config: ml_collections.ConfigDict):
+        self._directory, self._config, self._begun = directory, config, False
+        check_free(directory, config)
+        self._made = [path for path in (directory, *directory.parents) if not path.exists()]
+        try:
+            self._lock, is_new = lock.lock_directory(directory)
+        except lock.InUse as holder:
+            raise ConfigError(
+                f"{directory} is in use by another run ({holder}); wait for it, end it, or choose "
+                "another --workdir. Nothing was changed."
+            ) from None
+        except OSError as error:
+            self._remove_directories()
+            raise ConfigError(f"--workdir={directory} cannot be written: {error}.") from None
+        self._to_make = [name for name in MADE_BEFORE_A_STEP if not (directory / name).exists()]
+        if is_new:
+            self._to_make.append(lock.NAME)
+        try:
+            check_free(directory, config)  # the run that has just ended may have changed it
+        except ConfigError:
+            self.close()
+            raise
+
+    def begin(self, first_step: int, say: Callable[[str], None]) -> None:
+        """Writes `config.json`; from now on everything stays.
+
+        Args:
+          first_step: updates done so far; at 0, the rows of an earlier run without a checkpoint are
+            dropped, which is said, and its results are renamed.
+          say: takes a line.
+        """
+        try:
+            if first_step == 0:
+                _set_aside(self._directory, say)
+            write_json(self._directory / "config.json", self._config.to_dict())
+        except OSError as error:
+            raise ConfigError(f"--workdir={self._directory} cannot be written: {error}.") from None
+        self._begun = True
+
+    def close(self) -> None:
+        """Frees the directory."""
+        if not self._begun:
+            for name in self._to_make:
+                _remove(self._directory / name)
+            self._remove_directories()
+        self._lock.close()
+
+    def _remove_directories(self) -> None:
+        for path in self._made:
+            _remove(path)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+
+def check_free(directory: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Refuses a directory that holds something else, or a checkpoint of another configuration.
+
+    Without a checkpoint, the directory of a run is free, whatever that run was.
+    """
+    if directory.is_file():
+        raise ConfigError(f"--workdir={directory} is a file; name a directory.")
+    path, steps = directory / "config.json", steps_in(directory / "checkpoints")
+    if steps:
+        check_same(directory, read_settings(path), config.to_dict(), steps[-1])
+    elif (names := _names(directory)) and not _is_run(directory, names):
+        raise ConfigError(
+            f"{directory} is not empty and has no config.json of a run, so it is no run of this "
+            "program; choose another --workdir. Nothing was changed."
+        )
+
+
+def check_same(directory: pathlib.Path, old: Mapping, new: Mapping, newest: int) -> None:
+    """Refuses settings that a run cannot be resumed with.
+
+    Args:
+      directory: the workdir, for the message.
+      old: the settings it has, a nested mapping.
+      new: the settings of this start.
+      newest: step of its newest checkpoint.
+
+    Raises:
+      ConfigError: a key differs that may not change (`keys.key`), or the length does and neither
+        the schedules are constant nor `train.extend` is set.
+    """
+    free = keys_where("may_change", new)
+    old, new = flatten(old), flatten(new)
+    changed = [
+        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in free and key not in LENGTH
+    ]
+    if changed:
+        raise ConfigError(
+            f"{directory} holds a run of another configuration ({'; '.join(changed)}); give the "
+            "same settings to resume it, or another --workdir. Nothing was changed."
+        )
+    for key in LENGTH:
+        if new[key] == old[key] or new[key] == 0:
+            continue
+        if key == "train.num_steps" and new[key] < newest:
+            raise too_short(key, new[key], newest)
+        schedules = _depending_on_length(new)
+        if schedules and not new["train.extend"]:
+            raise ConfigError(
+                f"{directory} holds a run of {key}={old[key]}, now it is {new[key]}, and the "
+                f"learning rate follows from it ({', '.join(schedules)}): give "
+                "--config.train.extend=True to continue with the schedule of the new length, or "
+                f"--config.{key}={old[key]}. Nothing was changed."
+            )
+
+
+def _depending_on_length(settings: Mapping) -> list[str]:
+    """The schedules in use that follow from the length of the run."""
+    sections = ["optim"]
+    if settings["optim.head.name"] != "same":
+        sections.append("optim.head")
+    if settings["optim.other.pattern"]:
+        sections.append("optim.other")
+    return [
+        f"{section}.schedule={settings[f'{section}.schedule']!r}"
+        for section in sections
+        if settings[f"{section}.schedule"] != "constant"
+        or settings[f"{section}.warmup_fraction"] > 0
+    ]
+
+
+def too_short(key: str, num_steps: int, newest: int) -> ConfigError:
+    """The error of a length that the run is past already."""
+    return ConfigError(
+        f"{key} says {num_steps:,} steps, and the newest checkpoint is of step {newest:,}; give at "
+        "least as many, or another --workdir. Nothing was changed."
+    )
+
+
+def _names(directory: pathlib.Path) -> set[str]:
+    try:
+        return {path.name for path in directory.iterdir()}
+    except FileNotFoundError:
+        return set()
+
+
+def _is_run(directory: pathlib.Path, names: set[str]) -> bool:
+    """Whether a start of this program has been here: its lock, or a config of ours."""
+    if lock.NAME in names and lock.is_lock(directory / lock.NAME):
+        return True
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        settings = json.loads((directory / "config.json").read_text())
+        return {"task", "model", "data", "optim", "train", "checkpoint"} <= settings.keys()
+    return False
+
+
+def _set_aside(directory: pathlib.Path, say: Callable[[str], None]) -> None:
+    """Says that a run's rows are dropped; the results of a finished one are renamed."""
+    metrics, results = directory / "metrics.jsonl", directory / "results.json"
+    if results.exists():  # whose checkpoints were removed
+        for path in (results, metrics):
+            if path.exists():
+                path.replace(path.with_stem(f"{path.stem}.old"))
+        say(
+            f"{directory} has no checkpoint, so the run starts at step 0; the results and metrics "
+            "of the one before are in results.old.json and metrics.old.jsonl"
+        )
+    elif metrics.exists() and (rows := len(metrics.read_bytes().splitlines())):
+        say(
+            f"{directory} has no checkpoint, so the run starts at step 0; the {rows} rows in "
+            "metrics.jsonl of the start before are dropped"
+        )
+
+
+def _remove(path: pathlib.Path) -> None:
+    """Removes a file or an empty directory."""
+    with contextlib.suppress(OSError):  # such as a directory that is not empty
+        path.rmdir() if path.is_dir() else path.unlink()
 
 
 def shared_facts(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, object]:
-    """What must be the same in every process of a run before it looks at its data."""
-    settings = flatten(config.to_dict())
+    """Facts that must be the same in every process of a run before it looks at its data."""
+    settings = config.to_dict()
+    own = keys_where("per_process", settings)
     code = {"workdir": str(workdir.absolute())} | describe_code()
-    return flatten(code) | {k: v for k, v in settings.items() if not k.startswith(MAY_DIFFER)}
-
-
-def describe_code() -> dict:
-    """The commit of this package and the versions of what it uses."""
-    status = _git("status", "--porcelain")
-    versions = {"python": platform.python_version(), "sibert_jax": sibert_jax.__version__}
-    for name in ("jax", "jaxlib", "flax", "optax", "orbax.checkpoint", "numpy"):
-        module = __import__(name, fromlist=["__version__"])
-        versions[name] = module.__version__
-    return {
-        "git_commit": git_commit(),
-        "git_dirty": None if status is None else bool(status),
-        "versions": versions,
-    }
+    return flatten(code) | {k: v for k, v in flatten(settings).items() if k not in own}
 
 
 def describe_run(mesh: Mesh, params, extra: dict) -> dict:
@@ -69,21 +240,3 @@ def describe_run(mesh: Mesh, params, extra: dict) -> dict:
 def parameter_table(params) -> str:
     """Name, shape, dtype, size of every parameter, and their sum."""
     return parameter_overview.get_parameter_overview(params, include_stats="sharding")
-
-
-@functools.cache
-def git_commit() -> str | None:
-    """The commit of this code, as of the first call; None where it is not in its own checkout."""
-    return _git("rev-parse", "HEAD")
-
-
-def _git(*args: str) -> str | None:
-    here = pathlib.Path(sibert_jax.__file__).parents[1]
-    # Installed below another project, the enclosing repository is not that of this package.
-    if not (here / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # no git, or not this user's folder
-        return None
-    return done.stdout.strip()

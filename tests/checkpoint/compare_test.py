@@ -7,7 +7,7 @@ from sibert_jax.checkpoint import CheckpointError
 from sibert_jax.checkpoint.compare import check_same_leaves
 from sibert_jax.checkpoint.verify import named
 from sibert_jax.train import build
-from sibert_jax.train.defaults import default_config
+from sibert_jax.train.config import default_config
 
 
 def params(change=lambda config: None):

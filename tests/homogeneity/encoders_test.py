@@ -9,7 +9,7 @@ import pytest
 
 from sibert_jax.homogeneity import analyse
 from sibert_jax.model import Encoder, ModelConfig, reparametrize
-from sibert_jax.train.defaults import default_config
+from sibert_jax.train.config import default_config
 
 TOKENS = jnp.arange(12).reshape(2, 6)
 SEGMENTS = jnp.array([[0, 0, 0, 1, 1, 1]] * 2)

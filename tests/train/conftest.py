@@ -6,8 +6,8 @@ import pydoc_data.topics
 import jax
 import pytest
 
-from sibert_jax.train.defaults import default_config
-from sibert_jax.train.loop import train
+from sibert_jax.train.config import default_config
+from sibert_jax.train.run import train
 
 
 @pytest.fixture(scope="session")

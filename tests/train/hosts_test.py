@@ -17,7 +17,7 @@ import pytest
 from sibert_jax.errors import ConfigError
 from sibert_jax.runtime import launch
 from sibert_jax.train import build
-from sibert_jax.train.loop import train
+from sibert_jax.train.run import train
 from tests.train.metrics_rows import rows
 from tests.train.processes import ROOT, Group, free_port
 

@@ -6,7 +6,7 @@ import pytest
 from sibert_jax.model.config import ARCHS
 from sibert_jax.runtime.peak_flops import PEAKS, peak_flops
 from sibert_jax.train import build
-from sibert_jax.train.defaults import default_config
+from sibert_jax.train.config import default_config
 
 SEQ_LEN, ROWS = 64, 2
 # XLA counts the elementwise work too, so its figure is greater, by up to this share of it.

@@ -11,7 +11,7 @@ import pytest
 
 from sibert_jax.errors import ConfigError
 from sibert_jax.runtime.profiling import ProfiledSteps, Profiler
-from sibert_jax.train.loop import train
+from sibert_jax.train.run import train
 
 TRACES = "profile/plugins/profile/*/*"
 

@@ -8,7 +8,7 @@ import pytest
 from sibert_jax.configs import glue, mini, squad1
 from sibert_jax.errors import ConfigError
 from sibert_jax.train import build
-from sibert_jax.train.defaults import default_config, finetuning_config, fresh_encoder
+from sibert_jax.train.config import default_config, default_config, fresh_encoder
 from sibert_jax.train.resolve import resolve
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -141,7 +141,7 @@ def test_a_source_that_is_no_run_is_named(source, spoil, message):
 
 
 def test_a_run_goes_on_with_what_is_recorded_when_its_source_is_gone(source, tmp_path):
-    config = start(finetuning_config("classification"), source)
+    config = start(default_config("classification"), source)
     recorded = resolve(config, tmp_path / "run")
     make_run(tmp_path / "run", recorded)
     source.rename(tmp_path / "moved")
@@ -154,7 +154,7 @@ def test_a_run_goes_on_with_what_is_recorded_when_its_source_is_gone(source, tmp
 
 @pytest.mark.parametrize("key", ["model.width", "data.vocab", "checkpoint.init_from"])
 def test_a_missing_key_is_named(key):
-    config = finetuning_config("classification")
+    config = default_config("classification")
     section, name = key.split(".")
     del config[section][name]
     for function in (resolve, build.run_config):

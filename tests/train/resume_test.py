@@ -16,7 +16,7 @@ from sibert_jax.checkpoint import restore_params
 from sibert_jax.errors import ConfigError
 from sibert_jax.runtime.signals import StopRequest
 from sibert_jax.train import build, sharding
-from sibert_jax.train.loop import train
+from sibert_jax.train.run import train
 from sibert_jax.train.session import Session
 from tests.train.metrics_rows import rows
 
@@ -26,7 +26,7 @@ import json, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 1)
 import ml_collections
-from sibert_jax.train.loop import train
+from sibert_jax.train.run import train
 train(ml_collections.ConfigDict(json.load(open(sys.argv[1]))), sys.argv[2])
 """
 

@@ -5,17 +5,18 @@ import pathlib
 from collections.abc import Callable
 
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from sibert_jax.data import (
     BucketedBatches,
     DataError,
-    FinetuningSpec,
     Sequences,
     Tokenizer,
     join_pair,
     seq_lens_for_one_pass,
     seq_lens_for_training,
 )
+from sibert_jax.data.config import LabeledConfig
 from sibert_jax.data.fingerprint import digest
 from sibert_jax.data.held_out import is_held_out
 from sibert_jax.errors import named_by
@@ -31,28 +32,25 @@ from sibert_jax.tasks.classification.task import (
     predictions,
     real_rows,
 )
-from sibert_jax.tasks.task import HeldOut, NewText, TaskData
+from sibert_jax.tasks.finetuning import DEFAULTS, load_tokenizer
+from sibert_jax.tasks.task import HeldOut, NewText, TaskData, TaskType
 
 
 def load_classification(
     model: ModelConfig,
     task: ClassificationConfig,
-    data: FinetuningSpec,
-    tokenizer: Tokenizer,
+    data: LabeledConfig,
     *,
-    seq_len: int,
     global_batch_size: int,
     seed: int,
     progress: Callable[[str], None],
 ) -> tuple[Classification, TaskData]:
-    """Reads and tokenises the examples and makes the task of them.
+    """Reads and tokenizes the examples and makes the task of them.
 
     Args:
       model: sizes of the encoder.
       task: which dataset.
-      data: where it is.
-      tokenizer: gives the tokens.
-      seq_len: the longest example in tokens; longer ones are cut.
+      data: where it is, and the longest example in tokens.
       global_batch_size: examples of a batch.
       seed: of the order of the training examples.
       progress: called with a line of text now and then.
@@ -60,11 +58,12 @@ def load_classification(
     Raises:
       DataError: a set cannot be read or has no labels to train on or evaluate by.
     """
+    tokenizer, seq_len = load_tokenizer(data.vocab, model), data.seq_len
     sets = _read_sets(data, task)
     for examples in sets.values():
         for line in examples.report:
             progress(f"{examples.name}: {line}")
-    sequences = {name: _tokenise(s, task.glue, tokenizer, seq_len) for name, s in sets.items()}
+    sequences = {name: _tokenize(s, task.glue, tokenizer, seq_len) for name, s in sets.items()}
     longest = max(int(s.lengths.max()) for s in sequences.values())
     train = sequences["train"]
     seq_lens = seq_lens_for_training(train.lengths, global_batch_size, data.num_seq_lens, longest)
@@ -92,6 +91,7 @@ def load_classification(
         tokenizer=tokenizer,
         held_out=held_out,
         main_metric=task.glue.metrics[0],
+        lower_is_better=False,
     )
     return Classification(model, task, seq_lens), task_data
 
@@ -99,10 +99,10 @@ def load_classification(
 def load_new_sentences(
     model: ModelConfig,
     task: ClassificationConfig,
+    data: LabeledConfig,
     path: str,
     tokenizer: Tokenizer,
     *,
-    seq_len: int,
     global_batch_size: int,
     progress: Callable[[str], None],
 ) -> tuple[Classification, NewText]:
@@ -110,12 +110,13 @@ def load_new_sentences(
 
     Args:
       path: a file with a sentence a line, two with a tab between, or a TSV file of the task.
-      model, task, tokenizer, seq_len, global_batch_size, progress: as for training.
+      tokenizer: of the run.
+      model, task, data, global_batch_size, progress: as for training.
     """
     examples = read_new_text(path, task.glue)
     for line in examples.report:
         progress(f"{path}: {line}")
-    sequences = _tokenise(examples, task.glue, tokenizer, seq_len)
+    sequences = _tokenize(examples, task.glue, tokenizer, data.seq_len)
     seq_lens = seq_lens_for_one_pass(sequences.lengths, global_batch_size)
     batches = BucketedBatches(
         sequences, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
@@ -157,7 +158,7 @@ def write_predictions(path: pathlib.Path, ids: list[str], labels: list[str]) -> 
         temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-def _read_sets(data: FinetuningSpec, task: ClassificationConfig) -> dict[str, Examples]:
+def _read_sets(data: LabeledConfig, task: ClassificationConfig) -> dict[str, Examples]:
     """ "train", "valid" and the test sets by their path."""
 
     def read(key: str, path: str) -> Examples:
@@ -188,7 +189,7 @@ def _read_sets(data: FinetuningSpec, task: ClassificationConfig) -> dict[str, Ex
     return {"train": train, "valid": valid} | tests
 
 
-def _tokenise(examples: Examples, glue: GlueTask, tokenizer: Tokenizer, seq_len: int) -> Sequences:
+def _tokenize(examples: Examples, glue: GlueTask, tokenizer: Tokenizer, seq_len: int) -> Sequences:
     columns = [tokenizer.encode_batch(column) for column in examples.texts]
     seconds = columns[1] if len(columns) == 2 else [None] * len(examples.ids)
     joined = [join_pair(a, b, tokenizer, seq_len) for a, b in zip(columns[0], seconds)]
@@ -197,3 +198,35 @@ def _tokenise(examples: Examples, glue: GlueTask, tokenizer: Tokenizer, seq_len:
     if labels is None:
         labels = np.zeros(len(examples.ids), np.int32 if glue.labels else np.float32)
     return Sequences.of(tokens, second_starts, {"labels": labels}, tokenizer.pad_id)
+
+
+TASK = TaskType(
+    config=ClassificationConfig,
+    data=LabeledConfig,
+    seq_len=128,
+    make=Classification,
+    load=load_classification,
+    load_new_text=load_new_sentences,
+    sharding=(
+        (r"head/pooler/kernel", P("fsdp", "tensor")),  # D, D
+        (r"head/classifier/kernel", P("fsdp", None)),  # D, labels
+        (r"head/(pooler|classifier)/bias", P(None)),  # D or labels
+    ),
+    defaults=DEFAULTS,
+)
+
+
+TASK = TaskType(
+    config=ClassificationConfig,
+    data=LabeledConfig,
+    seq_len=128,
+    make=Classification,
+    load=load_classification,
+    load_new_text=load_new_sentences,
+    sharding=(
+        (r"head/pooler/kernel", P("fsdp", "tensor")),  # D, D
+        (r"head/classifier/kernel", P("fsdp", None)),  # D, labels
+        (r"head/(pooler|classifier)/bias", P(None)),  # D or labels
+    ),
+    defaults=DEFAULTS,
+)

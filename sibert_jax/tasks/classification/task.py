@@ -10,29 +10,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sibert_jax.model import Encoder, ModelConfig, encoder_flops_per_token
-from sibert_jax.tasks.apply import apply_model
+from sibert_jax.keys import check, key
+from sibert_jax.model import ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.classification.glue import MAX_SCORE, TASKS, GlueTask
 from sibert_jax.tasks.classification.metrics import METRICS
 from sibert_jax.tasks.losses import cross_entropy
+from sibert_jax.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationConfig:
     """Keys under `task` of a classification config."""
 
-    name: str  # "classification"
-    dataset: str  # one of glue.TASKS
-    strict: bool  # stop at a broken row of a file, instead of leaving it out
-    loss_scale: float  # > 0, multiplies the loss that is differentiated, not the one reported
+    name: str = key("classification", "classification")
+    dataset: str = key("sst2", "columns, labels and metrics", choices=tuple(TASKS))
+    strict: bool = key(
+        False, "stop at a broken row of a file, instead of leaving it out", may_change=True
+    )
+    loss_scale: float = key(1.0, "multiplies the loss that is differentiated", above=0)
 
     def __post_init__(self):
-        if self.dataset not in TASKS:
-            raise ValueError(
-                f"task.dataset={self.dataset!r} is unknown; choose one of {list(TASKS)}."
-            )
-        if self.loss_scale <= 0:
-            raise ValueError(f"task.loss_scale={self.loss_scale} must be positive.")
+        check("task", self)
 
     @property
     def glue(self) -> GlueTask:
@@ -51,8 +49,9 @@ class ClassificationHead(nn.Module):
     num_outputs: int
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, *, deterministic: bool) -> jax.Array:
+    def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
         """Returns outputs_BC, float32."""
+        del batch, token_table_VD
         c = self.cfg
         init = nn.initializers.truncated_normal(c.init_std)
         dense = nn.Dense(c.width, dtype=c.compute_dtype, kernel_init=init, name="pooler")
@@ -61,81 +60,42 @@ class ClassificationHead(nn.Module):
         return nn.Dense(self.num_outputs, kernel_init=init, name="classifier")(pooled_BD)
 
 
-class ClassificationModel(nn.Module):
-    """Encoder and head; parameters under "encoder" and "head"."""
-
-    cfg: ModelConfig
-    num_outputs: int
-
-    def setup(self):
-        self.encoder = Encoder(self.cfg)
-        self.head = ClassificationHead(self.cfg, self.num_outputs)
-
-    def __call__(self, batch: dict[str, jax.Array], *, deterministic: bool = True):
-        """Returns outputs_BC and dead_N."""
-        x_BLD, dead_N = self.encoder(
-            batch["tokens"], batch["segments"], batch["valid"], deterministic=deterministic
-        )
-        return self.head(x_BLD, deterministic=deterministic), dead_N
-
-
-class Classification:
-    """The task as the training loop sees it: see `tasks.task.Task`.
+class Classification(Task):
+    """Classification or regression of sentences and pairs of them.
 
     Args:
       model: sizes of the encoder.
-      task: which labels there are.
+      task: the dataset, which says the labels.
       seq_lens: the lengths that batches have, ascending.
     """
 
     loss_names = ("label_loss",)
 
     def __init__(self, model: ModelConfig, task: ClassificationConfig, seq_lens: tuple[int, ...]):
-        self.cfg, self.glue = model, task.glue
-        self.seq_lens, self.loss_scale = seq_lens, task.loss_scale
+        self.glue = task.glue
         self.labels = self.glue.labels or ("score",)
-        self.model = ClassificationModel(model, len(self.labels))
+        head = ClassificationHead(model, len(self.labels))
+        super().__init__(model, head, seq_lens=seq_lens, loss_scale=task.loss_scale)
 
-    def abstract_batch(self, num_rows: int, seq_len: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of what `BucketedBatches` makes."""
+    def own_shapes(self, num_rows: int, seq_len: int) -> dict:
         label_dtype = jnp.int32 if self.glue.labels else jnp.float32
-        shapes = {
-            "tokens": ((num_rows, seq_len), jnp.int32),
-            "segments": ((num_rows, seq_len), jnp.int32),
-            "valid": ((num_rows, seq_len), jnp.bool_),
-            "labels": ((num_rows,), label_dtype),
-            "example_weights": ((num_rows,), jnp.float32),
-            "example_index": ((num_rows,), jnp.int32),
-        }
-        return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
-
-    def init(self, key: jax.Array, batch: dict[str, jax.Array]):
-        """Fresh float32 parameters {"encoder": ..., "head": ...}; `batch` gives the shapes."""
-        return self.model.init(key, batch)["params"]
-
-    def invariance_mask(self, params):
-        """True on the leaves of the encoder, False on the head's."""
-        return {
-            name: jax.tree.map(lambda _, inside=(name == "encoder"): inside, part)
-            for name, part in params.items()
-        }
+        return {"labels": ((num_rows,), label_dtype), "example_index": ((num_rows,), jnp.int32)}
 
     def sums(self, params, batch, dropout_key: jax.Array | None = None) -> dict[str, jax.Array]:
         """Summed cross entropy or squared error, and dead rows: float32 scalars."""
-        outputs_BC, dead_N = apply_model(self.model, self.cfg, params, batch, dropout_key)
+        outputs_BC, dead_N = self.apply(params, batch, dropout_key)
         return {
             "label_loss": jnp.sum(batch["example_weights"] * self._losses(outputs_BC, batch)),
             "dead_attention_rows": jnp.sum(dead_N).astype(jnp.float32),
         }
 
-    def totals(self, batch) -> dict[str, jax.Array]:
-        """Examples and attention rows: float32 scalars."""
-        rows = jnp.sum(batch["valid"], dtype=jnp.float32) * self.cfg.num_heads * self.cfg.depth
-        return {"label_loss": jnp.sum(batch["example_weights"]), "dead_attention_rows": rows}
+    def denominators(self, batch) -> dict[str, jax.Array]:
+        examples = jnp.sum(batch["example_weights"])
+        return {"label_loss": examples, "dead_attention_rows": self.attention_rows(batch)}
 
     def eval_batch(self, params, batch) -> dict[str, jax.Array]:
         """Outputs and losses of each row, and which example it is."""
-        outputs_BC, _ = apply_model(self.model, self.cfg, params, batch)
+        outputs_BC, _ = self.apply(params, batch)
         losses_B = self._losses(outputs_BC, batch)
         kept = ("labels", "example_weights", "example_index")
         return {"outputs": outputs_BC, "losses": losses_B} | {name: batch[name] for name in kept}

@@ -37,9 +37,10 @@ class StandardHead(nn.Module):
     log_frequency: tuple[float, ...]  # V numbers that the output bias starts from; (): zeros
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, positions_BP: jax.Array, token_table_VD: jax.Array):
+    def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
         """Returns a `Readout` and nsp_logits_B2 (float32; None without NSP)."""
-        c, dtype = self.cfg, self.cfg.compute_dtype
+        del deterministic
+        c, dtype, positions_BP = self.cfg, self.cfg.compute_dtype, batch["masked_positions"]
         init = nn.initializers.truncated_normal(c.init_std)
         h_TD = masked_rows(x_BLD, positions_BP)
         h_TD = nn.Dense(c.width, dtype=dtype, kernel_init=init, name="transform")(h_TD)
@@ -70,10 +71,10 @@ class NormalizedHead(nn.Module):
     log_frequency: tuple[float, ...]  # V numbers
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, positions_BP: jax.Array, token_table_VD: jax.Array):
+    def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
         """As `StandardHead`; the token table is not used."""
-        del token_table_VD
-        c = self.cfg
+        del token_table_VD, deterministic
+        c, positions_BP = self.cfg, batch["masked_positions"]
         init = nn.initializers.truncated_normal(c.init_std)
 
         def features(x: jax.Array, name: str) -> jax.Array:

@@ -2,152 +2,106 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sibert_jax.data import (
-    Corpora,
-    CorpusSpec,
-    PackedExamples,
-    PairExamples,
-    PretrainingBatches,
-    WeightedExamples,
-    load_corpora,
-)
-from sibert_jax.errors import named_by
-from sibert_jax.model import Encoder, ModelConfig, encoder_flops_per_token
-from sibert_jax.tasks.apply import apply_model
+from sibert_jax import optim
+from sibert_jax.errors import ConfigError
+from sibert_jax.keys import check, key
+from sibert_jax.model import ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.losses import cross_entropy, table_cross_entropy
 from sibert_jax.tasks.pretraining.heads import NormalizedHead, StandardHead
-from sibert_jax.tasks.task import TaskData
-
-HEADS = ("untied", "tied", "normalized")
+from sibert_jax.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingConfig:
     """Keys under `task` of a pretraining config."""
 
-    name: str  # "pretraining"
-    head: str  # "untied" (SIBERT), "tied" (BERT: the token table is the output table), "normalized"
-    unigram_prior: bool  # logits start from the log frequency of the training tokens
-    nsp: bool  # sentence pairs and the next-sentence loss; else text packed without padding
-    mask_rate: float  # share of the real tokens to predict, in (0, 1)
-    whole_word: bool  # mask all pieces of a word together
-    loss_blocks: int  # parts in which the masked positions meet the output table: more, less memory
-    loss_scale: float  # > 0, multiplies the loss that is differentiated, not the one reported
+    name: str = key("pretraining", "pretraining")
+    head: str = key(
+        "untied", "untied; tied: the token table is the output table (BERT); normalized: scale "
+        "invariant too", choices=("untied", "tied", "normalized"),
+    )  # fmt: skip
+    unigram_prior: bool = key(True, "the output bias starts from the log frequency of the tokens")
+    nsp: bool = key(True, "next-sentence loss; False: text packed without padding")
+    mask_rate: float = key(0.15, "share of the tokens to predict", above=0, below=1)
+    whole_word: bool = key(False, "mask all tokens of a word together")
+    loss_blocks: int = key(
+        1, "parts in which masked positions meet the output table: more parts, less memory", low=1
+    )
+    loss_scale: float = key(1.0, "multiplies the loss that is differentiated", above=0)
 
     def __post_init__(self):
-        if self.head not in HEADS:
-            raise ValueError(f"task.head={self.head!r} is unknown; choose one of {list(HEADS)}.")
+        check("task", self)
         if self.head == "normalized" and not self.unigram_prior:
-            raise ValueError(
+            raise ConfigError(
                 'task.unigram_prior=False with task.head="normalized": that head has no bias to '
                 "learn the frequencies with; set it to True."
             )
-        if not 0 < self.mask_rate < 1:
-            raise ValueError(f"task.mask_rate={self.mask_rate} must lie between 0 and 1.")
-        if self.loss_blocks < 1:
-            raise ValueError(f"task.loss_blocks={self.loss_blocks} must be at least 1.")
-        if self.loss_scale <= 0:
-            raise ValueError(f"task.loss_scale={self.loss_scale} must be positive.")
 
 
-class PretrainingModel(nn.Module):
-    """Encoder and head; parameters under "encoder" and "head"."""
-
-    cfg: ModelConfig
-    task: PretrainingConfig
-    log_frequency: tuple[float, ...]
-
-    def setup(self):
-        self.encoder = Encoder(self.cfg)
-        if self.task.head == "normalized":
-            self.head = NormalizedHead(self.cfg, self.task.nsp, self.log_frequency)
-        else:
-            tied = self.task.head == "tied"
-            self.head = StandardHead(self.cfg, tied, self.task.nsp, self.log_frequency)
-
-    def __call__(self, batch: dict[str, jax.Array], *, deterministic: bool = True):
-        """Returns a `Readout` of the token logits, nsp_logits_B2 or None, dead_N."""
-        x_BLD, dead_N = self.encoder(
-            batch["tokens"], batch["segments"], batch["valid"], deterministic=deterministic
-        )
-        readout, nsp_B2 = self.head(x_BLD, batch["masked_positions"], self.encoder.token_table())
-        return readout, nsp_B2, dead_N
-
-
-class Pretraining:
-    """The task as the training loop sees it: see `tasks.task.Task`.
+class Pretraining(Task):
+    """Masked-language modeling, and next-sentence prediction if asked for.
 
     Args:
       model: sizes of the encoder.
       task: head and objectives.
-      seq_len: L, tokens of an example.
-      unigram_counts: (V,), how often each piece occurs in the training text; None: all alike.
+      seq_lens: of which there is one, L, tokens of an example.
+      unigram_counts: (V,), how often each token occurs in the training text; None: all alike.
     """
-
-    labels = ()
 
     def __init__(
         self,
         model: ModelConfig,
         task: PretrainingConfig,
-        seq_len: int,
+        seq_lens: tuple[int, ...],
         unigram_counts: np.ndarray | None = None,
     ):
         if unigram_counts is None:
             unigram_counts = np.zeros(model.vocab_size)
         frequency = (unigram_counts + 1.0) / (unigram_counts + 1.0).sum()
-        self.cfg, self.task = model, task
-        self.seq_lens, self.loss_scale = (seq_len,), task.loss_scale
         prior = tuple(np.log(frequency).tolist()) if task.unigram_prior else ()
-        self.model = PretrainingModel(model, task, prior)
+        if task.head == "normalized":
+            head = NormalizedHead(model, task.nsp, prior)
+        else:
+            head = StandardHead(model, task.head == "tied", task.nsp, prior)
+        super().__init__(
+            model,
+            head,
+            seq_lens=seq_lens,
+            loss_scale=task.loss_scale,
+            head_is_invariant=head_is_invariant(task),
+        )
+        self.task = task
         self.loss_names = ("mlm_loss", "nsp_loss") if task.nsp else ("mlm_loss",)
 
-    def abstract_batch(self, num_rows: int, seq_len: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of what `PretrainingBatches` makes."""
-        shapes = {
-            "tokens": ((num_rows, seq_len), jnp.int32),
-            "segments": ((num_rows, seq_len), jnp.int32),
-            "valid": ((num_rows, seq_len), jnp.bool_),
-            "example_weights": ((num_rows,), jnp.float32),
-            "nsp_labels": ((num_rows,), jnp.int32),
-        }
+    def own_shapes(self, num_rows: int, seq_len: int) -> dict:
+        shapes = {"nsp_labels": ((num_rows,), jnp.int32)}
         num_masked = math.ceil(self.task.mask_rate * seq_len)
         for name, dtype in (("positions", "int32"), ("targets", "int32"), ("weights", "float32")):
             shapes[f"masked_{name}"] = ((num_rows, num_masked), dtype)
-        return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+        return shapes
 
-    def init(self, key: jax.Array, batch: dict[str, jax.Array]):
-        """Fresh float32 parameters {"encoder": ..., "head": ...}; `batch` gives the shapes."""
-        return self.model.init(key, batch)["params"]
+    def clip_blocks(self, params):
+        if not head_is_invariant(self.task):
+            return None
+        rows = ("output", "nsp")
+        head = {name: optim.ROWS if name in rows else name for name in params["head"]}
+        return {"encoder": "encoder", "head": head}
 
-    def invariance_mask(self, params):
-        """True on the leaves that are jointly scale invariant, False on the others."""
-        head = self.task.head == "normalized"
-        return {
-            name: jax.tree.map(lambda _, inside=(name == "encoder" or head): inside, part)
-            for name, part in params.items()
-        }
-
-    def apply(self, params, batch, dropout_key: jax.Array | None = None):
-        """Returns logits_BPV, nsp_logits_B2 or None, dead_N; no dropout without a key."""
-        readout, nsp_B2, dead_N = self._apply(params, batch, dropout_key)
-        return readout.logits(), nsp_B2, dead_N
-
-    def _apply(self, params, batch, dropout_key):
-        return apply_model(self.model, self.cfg, params, batch, dropout_key)
+    def logits(self, params, batch):
+        """Returns logits_BPV and nsp_logits_B2 or None, without dropout."""
+        (readout, nsp_B2), _ = self.apply(params, batch)
+        return readout.logits(), nsp_B2
 
     def sums(
         self, params, batch, dropout_key: jax.Array | None = None, *, accuracy: bool = False
     ) -> dict[str, jax.Array]:
-        """Summed losses and counts over the batch, float32 scalars; `totals` has their weights."""
-        readout, nsp_B2, dead_N = self._apply(params, batch, dropout_key)
+        """Summed losses and counts over the batch, float32 scalars."""
+        (readout, nsp_B2), dead_N = self.apply(params, batch, dropout_key)
         weights_BP, targets_BP = batch["masked_weights"], batch["masked_targets"]
         sums = {"dead_attention_rows": jnp.sum(dead_N).astype(jnp.float32)}
         if self.task.loss_blocks > 1 and not accuracy:
@@ -168,29 +122,27 @@ class Pretraining:
                 sums["nsp_accuracy"] = jnp.sum(weights_B * hits_B)
         return sums
 
-    def totals(self, batch) -> dict[str, jax.Array]:
-        """What each of `sums` is divided by: counts of this batch, float32, may be 0."""
+    def denominators(self, batch) -> dict[str, jax.Array]:
         masked = jnp.sum(batch["masked_weights"])
         examples = jnp.sum(batch["example_weights"])
-        rows = jnp.sum(batch["valid"], dtype=jnp.float32) * self.cfg.num_heads * self.cfg.depth
         return {
             "mlm_loss": masked,
             "mlm_accuracy": masked,
             "nsp_loss": examples,
             "nsp_accuracy": examples,
-            "dead_attention_rows": rows,
+            "dead_attention_rows": self.attention_rows(batch),
         }
 
     def eval_batch(self, params, batch) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """(sum, total) of every metric."""
-        sums, totals = self.sums(params, batch, accuracy=True), self.totals(batch)
+        """Sum and denominator of every metric."""
+        sums, denominators = self.sums(params, batch, accuracy=True), self.denominators(batch)
         del sums["dead_attention_rows"]
-        return {name: (value, totals[name]) for name, value in sums.items()}
+        return {name: (value, denominators[name]) for name, value in sums.items()}
 
     def eval_metrics(self, results: list) -> dict[str, float]:
         """Means over all batches, whatever the number of masked tokens in each."""
         sums = jax.tree.map(lambda *values: float(np.sum(np.asarray(values, np.float64))), *results)
-        return {name: value / max(total, 1.0) for name, (value, total) in sums.items()}
+        return {name: value / max(denominator, 1.0) for name, (value, denominator) in sums.items()}
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward and backward, model only: recomputation does not count.
@@ -205,69 +157,22 @@ class Pretraining:
         return encoder_flops_per_token(self.cfg, seq_len) + head
 
 
-def load_pretraining(
-    model: ModelConfig,
-    task: PretrainingConfig,
-    data: CorpusSpec,
-    *,
-    seq_len: int,
-    global_batch_size: int,
-    seed: int,
-    progress: Callable[[str], None],
-) -> tuple[Pretraining, TaskData]:
-    """Tokenises the text, or maps what an earlier call tokenised, and makes the task of it.
-
-    Training batches are shuffled and their masks redrawn each epoch; the evaluation examples and
-    their masks are the same for every seed.
-    """
-    corpora = load_corpora(data, progress=progress)
-    train, valid = build_batches(
-        corpora, task, seq_len=seq_len, global_batch_size=global_batch_size, seed=seed
-    )
-    padding = 1 - float(train.batch(0, slice(256))["valid"].mean())
-    progress(
-        f"{train.num_examples:,} examples of {seq_len} tokens to train on, "
-        + (f"about {padding:.1%} of them padding" if task.nsp else "packed without padding")
-        + f"; {valid.num_examples:,} to evaluate on"
-    )
-    pretraining = Pretraining(model, task, seq_len, corpora.unigram_counts)
-    data = TaskData(
-        train=train,
-        valid=valid,
-        fingerprint=corpora.fingerprint,
-        steps_per_epoch=train.steps_per_epoch,
-        tokenizer=corpora.tokenizer,
-        held_out=(),
-        main_metric="mlm_loss",
-    )
-    return pretraining, data
+def head_is_invariant(task: PretrainingConfig) -> bool:
+    """Whether the head is invariant to the scale of its parameters, as the encoder is."""
+    return task.head == "normalized"
 
 
-def build_batches(
-    corpora: Corpora, task: PretrainingConfig, *, seq_len: int, global_batch_size: int, seed: int
-) -> tuple[PretrainingBatches, PretrainingBatches]:
-    """Batches for training and for evaluation."""
-    tokenizer = corpora.tokenizer
-
-    def examples(corpus, seed):
-        if task.nsp:
-            return PairExamples(corpus, seq_len, tokenizer, seed=seed)
-        return PackedExamples(corpus, seq_len, tokenizer)
-
-    def batches(examples, seed, shuffle):
-        return PretrainingBatches(
-            examples,
-            tokenizer,
-            global_batch_size=global_batch_size,
-            seed=seed,
-            mask_rate=task.mask_rate,
-            whole_word=task.whole_word,
-            shuffle=shuffle,
+def check_keys(model: ModelConfig, task: PretrainingConfig, data) -> None:
+    """Refuses an encoder and a head that do not fit."""
+    del data
+    if task.nsp and model.num_segments < 2:
+        raise ConfigError(
+            f"task.nsp=True needs model.num_segments=2, found {model.num_segments}: the two "
+            "sentences are told apart by the segment table."
         )
-
-    with named_by("data.path"):
-        sets = [examples(corpus, seed) for corpus in corpora.train]
-        train = sets[0] if len(sets) == 1 else WeightedExamples(sets, corpora.weights, seed)
-        train_batches = batches(train, seed, True)
-    with named_by("held-out text (data.valid_path, data.valid_fraction)"):
-        return train_batches, batches(examples(corpora.valid, 0), 0, False)
+    if task.head == "tied" and model.arch.startswith("sibert"):
+        raise ConfigError(
+            'task.head="tied" makes the logits grow with the token table, so the loss is no longer '
+            f"scale invariant in the encoder of model.arch={model.arch}; use "
+            '"untied" or "normalized".'
+        )

@@ -1,4 +1,4 @@
-"""Extractive question answering: SQuAD 1.1, 2.0 and files of their form.
+"""Fine-tuning on questions whose answer is a span of a context, as in SQuAD.
 
 Nothing is imported here, so that scoring a file (`python -m` on this package) needs no JAX.
 """

@@ -4,6 +4,8 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
+from jax.sharding import PartitionSpec as P
+
 from sibert_jax.data import (
     BucketedBatches,
     DataError,
@@ -12,11 +14,13 @@ from sibert_jax.data import (
     seq_lens_for_training,
 )
 from sibert_jax.data.cache import Cache
+from sibert_jax.data.config import split_paths
 from sibert_jax.data.fingerprint import digest
-from sibert_jax.data.spec import split_paths
-from sibert_jax.errors import named_by
+from sibert_jax.errors import ConfigError, named_by
 from sibert_jax.files import user_path
+from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig
+from sibert_jax.tasks.finetuning import DEFAULTS, load_tokenizer
 from sibert_jax.tasks.question_answering.answers import Answerer
 from sibert_jax.tasks.question_answering.dataset import (
     Dataset,
@@ -31,51 +35,49 @@ from sibert_jax.tasks.question_answering.features import (
 )
 from sibert_jax.tasks.question_answering.held_out_labels import with_answers
 from sibert_jax.tasks.question_answering.rows import WindowRows
-from sibert_jax.tasks.question_answering.task import QuestionAnswering, QuestionAnsweringConfig
-from sibert_jax.tasks.task import HeldOut, NewText, TaskData
+from sibert_jax.tasks.question_answering.task import (
+    QuestionAnswering,
+    QuestionAnsweringConfig,
+    check_keys,
+)
+from sibert_jax.tasks.task import HeldOut, NewText, TaskData, TaskType
 
 
 @dataclasses.dataclass(frozen=True)
-class QuestionAnsweringSpec:
-    """Names SQuAD files and the vocabulary they are read with.
+class SquadFilesConfig:
+    """Keys under `data` of a question-answering config: SQuAD files and the vocabulary."""
 
-    Args:
-      path: training questions.
-      valid_path: questions to evaluate on.
-      test_path: further files to answer once training is done, comma-separated; "": none.
-      vocab: a vocabulary file; "": that of the run in `checkpoint.init_from`.
-      cache_dir: where windows are kept; "~" is expanded.
-      num_seq_lens: how many lengths batches may be padded to; small sets get fewer.
-
-    Raises:
-      DataError: if a field has a value outside its range.
-    """
-
-    path: str
-    valid_path: str
-    test_path: str
-    vocab: str
-    cache_dir: str
-    num_seq_lens: int
+    path: str = key("squad/train-v1.1.json", "to train on: .json, .json.gz or .json.xz")
+    valid_path: str = key("squad/dev-v1.1.json", "to evaluate on")
+    test_path: str = key(
+        "", "further files to answer after the last step, comma-separated", may_change=True
+    )
+    vocab: str = key(
+        "", "WordPiece vocabulary file; empty: that of checkpoint.init_from", may_change=True
+    )
+    cache_dir: str = key(
+        "~/.cache/sibert_jax", "of windows of tokens", may_change=True, per_process=True
+    )
+    seq_len: int | None = key(
+        None, "most tokens of a window, question included; None: 384, or model.max_len if less",
+        low=8,
+    )  # fmt: skip
+    num_seq_lens: int = key(8, "most lengths that batches are padded to", low=1)
 
     def __post_init__(self):
-        for name in ("path", "valid_path", "cache_dir"):
+        check("data", self)
+        for name, wanted in (("path", "SQuAD file"), ("valid_path", "SQuAD file")):
             if not getattr(self, name):
-                raise DataError(f"data.{name} is empty; name a {_WANTED[name]}")
-        if self.num_seq_lens < 1:
-            raise DataError(f"data.num_seq_lens must be at least 1, found {self.num_seq_lens}")
-
-
-_WANTED = {"path": "SQuAD file", "valid_path": "SQuAD file", "cache_dir": "directory"}
+                raise ConfigError(f"data.{name} is empty; name a {wanted}.")
+        if not self.cache_dir:
+            raise ConfigError("data.cache_dir is empty; name a directory.")
 
 
 def load_question_answering(
     model: ModelConfig,
     task: QuestionAnsweringConfig,
-    data: QuestionAnsweringSpec,
-    tokenizer: Tokenizer,
+    data: SquadFilesConfig,
     *,
-    seq_len: int,
     global_batch_size: int,
     seed: int,
     progress: Callable[[str], None],
@@ -85,9 +87,7 @@ def load_question_answering(
     Args:
       model: sizes of the encoder.
       task: windows and answers.
-      data: which files.
-      tokenizer: gives the tokens.
-      seq_len: the longest window in tokens.
+      data: which files, and the longest window in tokens.
       global_batch_size: windows of a batch.
       seed: of the order of the training windows.
       progress: called with a line of text now and then.
@@ -95,7 +95,8 @@ def load_question_answering(
     Raises:
       DataError: a file cannot be used.
     """
-    cache, sizes = Cache(data.cache_dir, progress), _sizes(task, seq_len)
+    tokenizer = load_tokenizer(data.vocab, model)
+    cache, sizes = Cache(data.cache_dir, progress), _sizes(task, data.seq_len)
 
     def rows(path: str, for_training: bool) -> WindowRows:
         features, fingerprint = load_features(
@@ -152,6 +153,7 @@ def load_question_answering(
         tokenizer=tokenizer,
         held_out=tuple(held_out),
         main_metric="f1",
+        lower_is_better=False,
     )
     return QuestionAnswering(model, task, seq_lens, answerers[0], is_labelled_W), task_data
 
@@ -159,10 +161,10 @@ def load_question_answering(
 def load_new_questions(
     model: ModelConfig,
     task: QuestionAnsweringConfig,
+    data: SquadFilesConfig,
     path: str,
     tokenizer: Tokenizer,
     *,
-    seq_len: int,
     global_batch_size: int,
     progress: Callable[[str], None],
 ) -> tuple[QuestionAnswering, NewText]:
@@ -170,7 +172,8 @@ def load_new_questions(
 
     Args:
       path: a SQuAD file, or one with a question, a tab and its context a line.
-      model, task, tokenizer, seq_len, global_batch_size, progress: as for training.
+      tokenizer: of the run.
+      model, task, data, global_batch_size, progress: as for training.
     """
     dataset = read_new_questions(path)
     for line in dataset.report:
@@ -178,7 +181,7 @@ def load_new_questions(
     features, _ = build_features(
         dataset,
         tokenizer,
-        _sizes(task, seq_len),
+        _sizes(task, data.seq_len),
         for_training=False,
         strict=task.strict,
         progress=progress,
@@ -260,3 +263,19 @@ def _held_out(answerer: Answerer, batches: BucketedBatches) -> HeldOut:
         return answerer.finish(results, directory / name)
 
     return HeldOut(name, batches, finish)
+
+
+TASK = TaskType(
+    config=QuestionAnsweringConfig,
+    data=SquadFilesConfig,
+    seq_len=384,
+    make=QuestionAnswering,
+    load=load_question_answering,
+    load_new_text=load_new_questions,
+    sharding=(
+        (r"head/span/kernel", P("fsdp", None)),  # D, 2
+        (r"head/span/bias", P(None)),  # 2
+    ),
+    defaults=DEFAULTS,
+    check=check_keys,
+)

@@ -8,44 +8,54 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sibert_jax.model import Encoder, ModelConfig, encoder_flops_per_token
-from sibert_jax.tasks.apply import apply_model
+from sibert_jax.errors import ConfigError
+from sibert_jax.keys import check, key
+from sibert_jax.model import ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.losses import cross_entropy
 from sibert_jax.tasks.question_answering.answers import Answerer
 from sibert_jax.tasks.question_answering.spans import best_spans
+from sibert_jax.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
 class QuestionAnsweringConfig:
     """Keys under `task` of a question-answering config."""
 
-    name: str  # "question_answering"
-    unanswerable: bool  # SQuAD 2.0: a question may have no answer
-    max_query_len: int  # pieces of a question; a longer one is cut off
-    doc_stride: int  # pieces from the start of one window over a context to the next
-    max_answer_len: int  # pieces of the longest answer that is predicted
-    n_best: int  # candidates kept of each window and of each question
-    null_threshold: float  # if unanswerable: no answer where the odds of none exceed it
-    strict: bool  # stop at an answer that is not in its context, instead of leaving it out
-    loss_scale: float  # > 0, multiplies the loss that is differentiated, not the one reported
+    name: str = key("question_answering", "question_answering")
+    unanswerable: bool = key(False, "SQuAD 2.0: a question may have no answer")
+    max_query_len: int = key(64, "tokens of a question; a longer one is cut off", low=1)
+    doc_stride: int = key(
+        128, "tokens from the start of one window over a context to that of the next", low=1
+    )
+    max_answer_len: int = key(
+        30, "tokens of the longest answer that is predicted", low=1, may_change=True
+    )
+    n_best: int = key(
+        20, "candidates kept of each window and of each question", low=1, may_change=True
+    )
+    null_threshold: float = key(
+        0.0, "no answer where the odds of none, a difference of logits, exceed it",
+        above=-math.inf, below=math.inf, may_change=True,
+    )  # fmt: skip
+    strict: bool = key(
+        False, "stop at an answer that is not in its context, instead of leaving it out",
+        may_change=True,
+    )  # fmt: skip
+    loss_scale: float = key(1.0, "multiplies the loss that is differentiated", above=0)
 
     def __post_init__(self):
-        for name in ("max_query_len", "doc_stride", "max_answer_len", "n_best"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"task.{name}={getattr(self, name)} must be at least 1.")
-        if not math.isfinite(self.null_threshold):
-            raise ValueError(f"task.null_threshold={self.null_threshold} must be finite.")
-        if self.loss_scale <= 0:
-            raise ValueError(f"task.loss_scale={self.loss_scale} must be positive.")
+        check("task", self)
 
 
 class SpanHead(nn.Module):
-    """Two logits a piece: the answer starts here, the answer ends here (Devlin et al. 2019)."""
+    """Two logits a token: the answer starts here, the answer ends here (Devlin et al. 2019)."""
 
     cfg: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
+        """Returns start_BL and end_BL, float32."""
+        del batch, token_table_VD, deterministic
         c = self.cfg
         init = nn.initializers.truncated_normal(c.init_std)
         logits_BL2 = nn.Dense(2, dtype=c.compute_dtype, kernel_init=init, name="span")(x_BLD)
@@ -53,25 +63,8 @@ class SpanHead(nn.Module):
         return logits_BL2[..., 0], logits_BL2[..., 1]
 
 
-class QuestionAnsweringModel(nn.Module):
-    """Encoder and head; parameters under "encoder" and "head"."""
-
-    cfg: ModelConfig
-
-    def setup(self):
-        self.encoder = Encoder(self.cfg)
-        self.head = SpanHead(self.cfg)
-
-    def __call__(self, batch: dict[str, jax.Array], *, deterministic: bool = True):
-        """Returns start_BL, end_BL, dead_N."""
-        x_BLD, dead_N = self.encoder(
-            batch["tokens"], batch["segments"], batch["valid"], deterministic=deterministic
-        )
-        return *self.head(x_BLD), dead_N
-
-
-class QuestionAnswering:
-    """The task as the training loop sees it: see `tasks.task.Task`.
+class QuestionAnswering(Task):
+    """Question answering: the answer is a span of the context.
 
     Args:
       model: sizes of the encoder.
@@ -83,7 +76,6 @@ class QuestionAnswering:
     """
 
     loss_names = ("span_loss",)
-    labels = ()
 
     def __init__(
         self,
@@ -93,42 +85,19 @@ class QuestionAnswering:
         answerer: Answerer | None = None,
         is_labelled_W: np.ndarray | None = None,
     ):
-        self.cfg, self.task = model, task
-        self.seq_lens, self.loss_scale = seq_lens, task.loss_scale
-        self.model = QuestionAnsweringModel(model)
+        super().__init__(model, SpanHead(model), seq_lens=seq_lens, loss_scale=task.loss_scale)
+        self.task = task
         self._answerer, self._is_labelled_W = answerer, is_labelled_W
 
-    def abstract_batch(self, num_rows: int, seq_len: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of what `WindowRows` makes."""
-        by_piece = {"tokens": "int32", "segments": "int32", "valid": "bool"}
-        by_piece |= {"may_start": "bool", "may_end": "bool"}
-        by_row = {"answer_first": "int32", "answer_last": "int32", "example_index": "int32"}
-        by_row |= {"example_weights": "float32"}
-        shapes = {name: ((num_rows, seq_len), dtype) for name, dtype in by_piece.items()}
-        shapes |= {name: ((num_rows,), dtype) for name, dtype in by_row.items()}
-        return {
-            name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
-            for name, (shape, dtype) in shapes.items()
-        }
-
-    def init(self, key: jax.Array, batch: dict[str, jax.Array]):
-        """Fresh float32 parameters {"encoder": ..., "head": ...}; `batch` gives the shapes."""
-        return self.model.init(key, batch)["params"]
-
-    def invariance_mask(self, params):
-        """True on the encoder's leaves: its output has degree 0, the head is not invariant."""
-        return {
-            name: jax.tree.map(lambda _, inside=(name == "encoder"): inside, part)
-            for name, part in params.items()
-        }
-
-    def apply(self, params, batch, dropout_key: jax.Array | None = None):
-        """Logits as `QuestionAnsweringModel`; no dropout without a key."""
-        return apply_model(self.model, self.cfg, params, batch, dropout_key)
+    def own_shapes(self, num_rows: int, seq_len: int) -> dict:
+        shapes = dict.fromkeys(("may_start", "may_end"), ((num_rows, seq_len), jnp.bool_))
+        for name in ("answer_first", "answer_last", "example_index"):
+            shapes[name] = ((num_rows,), jnp.int32)
+        return shapes
 
     def sums(self, params, batch, dropout_key: jax.Array | None = None) -> dict[str, jax.Array]:
         """The mean of the cross entropies of start and end, summed over the windows."""
-        start_BL, end_BL, dead_N = self.apply(params, batch, dropout_key)
+        (start_BL, end_BL), dead_N = self.apply(params, batch, dropout_key)
         loss_B = self._losses(start_BL, end_BL, batch)
         return {
             "span_loss": jnp.sum(batch["example_weights"] * loss_B),
@@ -146,14 +115,13 @@ class QuestionAnswering:
         )
         return 0.5 * (start_loss_B + end_loss_B)
 
-    def totals(self, batch) -> dict[str, jax.Array]:
-        """What each of `sums` is divided by: counts of this batch, float32, may be 0."""
-        rows = jnp.sum(batch["valid"], dtype=jnp.float32) * self.cfg.num_heads * self.cfg.depth
-        return {"span_loss": jnp.sum(batch["example_weights"]), "dead_attention_rows": rows}
+    def denominators(self, batch) -> dict[str, jax.Array]:
+        windows = jnp.sum(batch["example_weights"])
+        return {"span_loss": windows, "dead_attention_rows": self.attention_rows(batch)}
 
     def eval_batch(self, params, batch) -> dict[str, jax.Array]:
         """Best spans, score of no answer and loss of each window; arrays of (B, ...)."""
-        start_BL, end_BL, _ = self.apply(params, batch)
+        (start_BL, end_BL), _ = self.apply(params, batch)
         spans = best_spans(
             start_BL,
             end_BL,
@@ -189,3 +157,14 @@ class QuestionAnswering:
     def flops_per_token(self, seq_len: int) -> float:
         """Forward and backward, model only: recomputation does not count."""
         return encoder_flops_per_token(self.cfg, seq_len) + 6.0 * self.cfg.width * 2
+
+
+def check_keys(model: ModelConfig, task: QuestionAnsweringConfig, data) -> None:
+    """Refuses windows without room for a context."""
+    del model
+    if data.seq_len - task.max_query_len - 3 < 1:
+        raise ConfigError(
+            f"data.seq_len={data.seq_len} leaves no room for a context beside a question of "
+            f"task.max_query_len={task.max_query_len} and three special tokens; raise the former "
+            "or lower the latter."
+        )

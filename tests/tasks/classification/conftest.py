@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sibert_jax.data.tokenizer import SPECIAL_PIECES
-from sibert_jax.train.defaults import finetuning_config
-from sibert_jax.train.loop import train
+from sibert_jax.train.config import default_config
+from sibert_jax.train.run import train
 
 WORDS = tuple(f"w{i}" for i in range(43))
 
@@ -45,7 +45,7 @@ def config(vocab):
 
 def make_config(vocab):
     """Two layers × 16, 48 WordPieces, batches of 8."""
-    config = finetuning_config("classification")
+    config = default_config("classification")
     config.task.dataset = "rte"
     config.model.vocab_size = 48
     config.model.max_len = 32

@@ -306,7 +306,7 @@ def test_broken_rows_are_told_and_stop_a_strict_run(config, write_pairs):
 
 
 def test_text_for_a_run_that_was_pretrained_is_refused(tmp_path):
-    from sibert_jax.train.defaults import default_config
+    from sibert_jax.train.config import default_config
 
     (tmp_path / "config.json").write_text(json.dumps(default_config().to_dict()))
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")

@@ -7,8 +7,8 @@ import pathlib
 import jax
 import pytest
 
-from sibert_jax.train.defaults import finetuning_config
-from sibert_jax.train.loop import train
+from sibert_jax.train.config import default_config
+from sibert_jax.train.run import train
 
 SHARED = pathlib.Path(__file__).parents[4] / "shared/data"
 
@@ -35,7 +35,7 @@ def test_32_real_questions_are_learnt_by_heart(tmp_path, name):
     questions = first_questions(SHARED / f"squad/{name}.json.xz", 32)
     path = tmp_path / "questions.json"
     path.write_text(json.dumps(questions))
-    config = finetuning_config("question_answering")
+    config = default_config("question_answering")
     config.task.unanswerable = "v2" in name
     config.task.max_query_len = 32
     config.data.path = config.data.valid_path = str(path)

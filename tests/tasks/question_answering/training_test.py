@@ -10,8 +10,8 @@ from sibert_jax.data import DataError
 from sibert_jax.errors import ConfigError
 from sibert_jax.tasks.question_answering.__main__ import main as score
 from sibert_jax.tools.predict import predict
-from sibert_jax.train.defaults import finetuning_config
-from sibert_jax.train.loop import train
+from sibert_jax.train.config import default_config
+from sibert_jax.train.run import train
 
 from .conftest import PIECES, entry, squad
 
@@ -47,7 +47,7 @@ def made_up(unanswerable):
 
 @pytest.fixture
 def config(write, tmp_path):
-    config = finetuning_config("question_answering")
+    config = default_config("question_answering")
     pieces = [*PIECES, *sorted({*NAMES, *PLACES, "where", "is"} - set(PIECES))]
     config.data.vocab = str(write("vocab.txt", "".join(f"{piece}\n" for piece in pieces)))
     path = write("train.json", made_up(unanswerable=False))

@@ -86,7 +86,7 @@ def _call_get_config(name: str) -> ConfigDict:
     if not isinstance(config, ConfigDict):
         raise ConfigError(
             f"{path}: get_config() returns {type(config).__name__}, not a ConfigDict; start from "
-            "sibert_jax.train.defaults.default_config()."
+            "sibert_jax.train.config.default_config()."
         )
     return config
 

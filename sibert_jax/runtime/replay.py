@@ -6,28 +6,27 @@ that strikes both times alike is not found.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sibert_jax.errors import FaultError
-from sibert_jax.tasks.task import Batch
-from sibert_jax.train.step import Report, TrainState
+from sibert_jax.trees import path_name
 
 BITS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}
 NAMED = 3  # leaves that the message shows
 
 
 def step_twice(
-    step: Callable[[TrainState, Batch], tuple[TrainState, Report]],
-    state: TrainState,
-    batch: Batch,
-) -> tuple[TrainState, Report]:
+    step: Callable[[Any, Any], tuple[Any, Any]], state: Any, batch: Any
+) -> tuple[Any, Any]:
     """One step, accepted only if a second computation of it has the same bits.
 
     Args:
-      step: may donate its state; it is called on a copy first, which needs memory for one more.
+      step: takes state and batch, returns the next state, which has a `step`, and more; may donate
+        the state: it is called on a copy first, which needs memory for one more.
       state: donated.
       batch: of the step.
 
@@ -51,7 +50,7 @@ def different_leaves(a, b) -> list[str]:
     """Paths of the leaves whose bits differ between two trees of the same structure."""
     differ = jax.device_get(_differ(a, b))
     return [
-        jax.tree_util.keystr(path, simple=True, separator="/")
+        path_name(path)
         for path, found in jax.tree_util.tree_leaves_with_path(differ)
         if np.any(found)
     ]

@@ -1,4 +1,4 @@
-"""Which steps are bad, and what is remembered of them: part of the state, all inside the step.
+"""Bad steps: how they are found, skipped or stopped at; all of it inside the compiled step.
 
 A step is bad when its loss, its gradient or its update is not finite, or when its loss exceeds
 `spike_factor` times the running mean of the losses of the good steps before it.
@@ -18,7 +18,7 @@ MEMORY = 100  # steps, the time constant of the running mean
 
 @flax.struct.dataclass
 class Health:
-    """Scalars, checkpointed with the rest: a resumed run judges its steps as the straight one."""
+    """Scalars, checkpointed with the rest, so that a resumed run decides as the straight one."""
 
     loss_sum: jax.Array  # float32, of good steps, each older one weighing 1 − 1/MEMORY as much
     loss_weight: jax.Array  # float32, the sum of these weights; 0: no good step yet
@@ -45,7 +45,7 @@ class BadSteps:
     max_skips_in_a_row: int  # >= 0, for "skip"
     max_rollbacks: int  # >= 0, for "rollback"
 
-    def judge(
+    def decide(
         self, health: Health, step: jax.Array, loss: jax.Array, finite: jax.Array
     ) -> tuple[jax.Array, Health]:
         """Decides on one step.
@@ -64,7 +64,7 @@ class BadSteps:
         spike = (health.loss_weight > 0) & (loss > self.spike_factor * mean)
         bad = ~finite | spike
         # A batch without a single target has the loss 0 and says nothing of the others.
-        told = ~bad & (loss > 0)
+        counts = ~bad & (loss > 0)
         decay = 1.0 - 1.0 / MEMORY
         in_a_row = jnp.where(bad, health.skipped_in_a_row + 1, 0)
         unforgiven, skipped = bad, health.skipped
@@ -73,8 +73,8 @@ class BadSteps:
             skipped = skipped + bad.astype(jnp.int32)
         first = unforgiven & (health.bad_step < 0)
         return bad, health.replace(
-            loss_sum=jnp.where(told, decay * health.loss_sum + loss, health.loss_sum),
-            loss_weight=jnp.where(told, decay * health.loss_weight + 1.0, health.loss_weight),
+            loss_sum=jnp.where(counts, decay * health.loss_sum + loss, health.loss_sum),
+            loss_weight=jnp.where(counts, decay * health.loss_weight + 1.0, health.loss_weight),
             skipped=skipped,
             skipped_in_a_row=in_a_row,
             bad_step=jnp.where(first, step, health.bad_step),
@@ -82,7 +82,7 @@ class BadSteps:
         )
 
     def sentence(self, health: Health) -> str:
-        """What was wrong with `bad_step`, once it is set."""
+        """Says what was wrong with `bad_step`, once it is set."""
         step, loss = int(health.bad_step), float(health.bad_loss)
         if math.isfinite(loss) and math.isfinite(self.spike_factor):
             wrong = (

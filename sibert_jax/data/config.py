@@ -1,0 +1,132 @@
+"""Keys under `data`: text to pretrain on, or labeled examples."""
+
+import dataclasses
+
+from sibert_jax.data.layout import LAYOUTS
+from sibert_jax.errors import ConfigError
+from sibert_jax.keys import check, key
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusConfig:
+    """Text to pretrain on, its held-out part and its vocabulary."""
+
+    source: str = key(
+        "builtin", "builtin: English found in any Python installation; text: files; tfds",
+        choices=("builtin", "text", "tfds"),
+    )  # fmt: skip
+    path: str = key(
+        "", "text: files or globs, tfds: prepared directories (DIR or DIR:SPLIT); comma: one more"
+    )
+    layout: str = key(
+        "auto", "of text files: a blank line ends a document (paragraphs) or a paragraph (wrapped)",
+        choices=LAYOUTS,
+    )  # fmt: skip
+    weights: tuple[float, ...] = key((), "share of each corpus; (): in proportion to size")
+    valid_path: str = key("", "held-out text; empty: hold out valid_fraction of the documents")
+    valid_fraction: float = key(0.02, "in (0, 1), chosen by a hash of the text")
+    tfds_split: str = key("train", "split of a DIR without :SPLIT")
+    tfds_feature: str = key("text", "feature that holds the text")
+    vocab: str = key(
+        "", "WordPiece vocabulary file; empty: that of checkpoint.init_from, else one is trained",
+        may_change=True,  # another vocabulary has another fingerprint, which the checkpoint has
+    )  # fmt: skip
+    vocab_train_bytes: int = key(20_000_000, "text that a trained vocabulary sees, bytes", low=1)
+    cache_dir: str = key(
+        "~/.cache/sibert_jax", "of tokens and trained vocabularies",
+        may_change=True, per_process=True,
+    )  # fmt: skip
+    seq_len: int | None = key(
+        None, "tokens of an example; None: 128, or model.max_len if less", low=8
+    )
+
+    def __post_init__(self):
+        check("data", self)
+        if self.source != "text" and self.layout == "wrapped":
+            raise ConfigError(
+                f'data.layout="wrapped" needs data.source="text", not {self.source!r}.'
+            )
+        if self.source == "builtin" and self.path:
+            raise ConfigError(f'data.source="builtin" takes no data.path, found {self.path!r}.')
+        num_corpora = max(1, len(split_paths(self.path)))
+        if self.weights and len(self.weights) != num_corpora:
+            raise ConfigError(
+                f"data.weights holds {len(self.weights)} numbers for {num_corpora} corpora; "
+                "give one a corpus, or () for in proportion to size."
+            )
+        if not all(0 < weight < float("inf") for weight in self.weights):
+            raise ConfigError(f"data.weights must be positive, found {self.weights}.")
+        check_valid_fraction(self.valid_path, self.valid_fraction)
+        if not self.cache_dir:
+            raise ConfigError("data.cache_dir is empty; name a directory.")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The parts of `path`, one a corpus."""
+        return split_paths(self.path)
+
+    def check_path(self) -> None:
+        """Refuses to load text that is not named.
+
+        Raises:
+          ConfigError: `path` is empty and `source` is not "builtin".
+        """
+        example = {"text": "text/*.txt", "tfds": "DIRECTORY:train"}
+        if self.source in example and not self.paths:
+            raise ConfigError(
+                f'data.source="{self.source}" needs data.path, which is empty; name your text, as '
+                f"in --config.data.path='{example[self.source]}'."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class LabeledConfig:
+    """Labeled examples to fine-tune on, and the vocabulary they are read with."""
+
+    source: str = key("files", "of all paths", choices=("files", "tfds"))
+    path: str = key("glue/SST-2/train.tsv*", "a file or glob; tfds: a prepared DIR:SPLIT")
+    valid_path: str = key(
+        "glue/SST-2/dev.tsv*", "to evaluate on; empty: hold out valid_fraction of path"
+    )
+    valid_fraction: float = key(0.1, "in (0, 1), chosen by a hash of the text")
+    test_path: str = key(
+        "", "further sets to predict after the last step, comma-separated", may_change=True
+    )
+    vocab: str = key(
+        "", "WordPiece vocabulary file; empty: that of checkpoint.init_from", may_change=True
+    )
+    seq_len: int | None = key(
+        None, "most tokens of an example, longer ones are cut; None: 128, or model.max_len if less",
+        low=8,
+    )  # fmt: skip
+    num_seq_lens: int = key(12, "most lengths that batches are padded to", low=1)
+
+    def __post_init__(self):
+        check("data", self)
+        if not self.path:
+            raise ConfigError("data.path is empty; name the training examples.")
+        check_valid_fraction(self.valid_path, self.valid_fraction)
+
+    @property
+    def test_paths(self) -> tuple[str, ...]:
+        """The parts of `test_path`."""
+        return split_paths(self.test_path)
+
+
+def check_valid_fraction(valid_path: str, valid_fraction: float) -> None:
+    """Refuses a share of nothing or all, where it is used."""
+    if not valid_path and not 0 < valid_fraction < 1:
+        raise ConfigError(
+            "data.valid_fraction must lie between 0 and 1 where data.valid_path is empty, found "
+            f"{valid_fraction}."
+        )
+
+
+def split_paths(text: str) -> tuple[str, ...]:
+    """Splits a comma-separated list of paths, dropping blanks.
+
+    Example:
+      >>> split_paths("wiki.txt, books_*.txt")
+      ('wiki.txt', 'books_*.txt')
+    """
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -1,0 +1,42 @@
+"""Shared by the tasks that fine-tune an encoder on labeled examples."""
+
+from sibert_jax.data import Tokenizer
+from sibert_jax.errors import ConfigError
+from sibert_jax.model import ModelConfig
+
+# As the paper fine-tunes SIBERT: LAMB on all parameters. Epochs, warm-up and decay are BERT's
+# (Devlin et al. 2019, A.3), the rate is from experiments/finetuning_rates.
+DEFAULTS = {
+    "optim.name": "lamb",
+    "optim.eta_lambda": 0.0,
+    "optim.learning_rate": 1e-2,
+    "optim.weight_decay": 0.01,
+    "optim.max_grad_norm": 1.0,
+    "optim.schedule": "linear",
+    "optim.warmup_fraction": 0.1,
+    "optim.head.name": "same",
+    "optim.head.warmup_fraction": 0.1,
+    "train.num_steps": 0,
+    "train.num_epochs": 3.0,
+    "train.eval_batches": 0,
+}
+
+
+def load_tokenizer(vocab: str, model: ModelConfig) -> Tokenizer:
+    """The vocabulary of a fine-tuning run, from `data.vocab`.
+
+    Raises:
+      ConfigError: none is named, or it has not as many tokens as the model.
+    """
+    if not vocab:
+        raise ConfigError(
+            "data.vocab and checkpoint.init_from are both empty, so there is no vocabulary; name a "
+            "vocabulary file, or a workdir to start from."
+        )
+    tokenizer = Tokenizer.load(vocab)
+    if tokenizer.vocab_size != model.vocab_size:
+        raise ConfigError(
+            f"the vocabulary {vocab} has {tokenizer.vocab_size} tokens but "
+            f"model.vocab_size={model.vocab_size}; leave the latter out, or set them alike."
+        )
+    return tokenizer

@@ -1,0 +1,113 @@
+"""Text to examples of pretraining."""
+
+from collections.abc import Callable
+
+from jax.sharding import PartitionSpec as P
+
+from sibert_jax.data import (
+    Corpora,
+    CorpusSpec,
+    PackedExamples,
+    PairExamples,
+    PretrainingBatches,
+    WeightedExamples,
+    load_corpora,
+)
+from sibert_jax.data.config import CorpusConfig
+from sibert_jax.errors import named_by
+from sibert_jax.model import ModelConfig
+from sibert_jax.tasks.pretraining.task import (
+    Pretraining,
+    PretrainingConfig,
+    check_keys,
+    head_is_invariant,
+)
+from sibert_jax.tasks.task import TaskData, TaskType
+
+
+def load_pretraining(
+    model: ModelConfig,
+    task: PretrainingConfig,
+    data: CorpusConfig,
+    *,
+    global_batch_size: int,
+    seed: int,
+    progress: Callable[[str], None],
+) -> tuple[Pretraining, TaskData]:
+    """Tokenizes the text, or maps the tokens of an earlier call, and makes the task.
+
+    Training batches are shuffled and their masks redrawn each epoch; the evaluation examples and
+    their masks are the same for every seed.
+    """
+    keys = {name: value for name, value in vars(data).items() if name != "seq_len"}
+    spec = CorpusSpec(**keys, vocab_size=model.vocab_size)
+    corpora, seq_len = load_corpora(spec, progress=progress), data.seq_len
+    train, valid = build_batches(
+        corpora, task, seq_len=seq_len, global_batch_size=global_batch_size, seed=seed
+    )
+    padding = 1 - float(train.batch(0, slice(256))["valid"].mean())
+    progress(
+        f"{train.num_examples:,} examples of {seq_len} tokens to train on, "
+        + (f"about {padding:.1%} of them padding" if task.nsp else "packed without padding")
+        + f"; {valid.num_examples:,} to evaluate on"
+    )
+    pretraining = Pretraining(model, task, (seq_len,), corpora.unigram_counts)
+    return pretraining, TaskData(
+        train=train,
+        valid=valid,
+        fingerprint=corpora.fingerprint,
+        steps_per_epoch=train.steps_per_epoch,
+        tokenizer=corpora.tokenizer,
+        held_out=(),
+        main_metric="mlm_loss",
+        lower_is_better=True,
+    )
+
+
+def build_batches(
+    corpora: Corpora, task: PretrainingConfig, *, seq_len: int, global_batch_size: int, seed: int
+) -> tuple[PretrainingBatches, PretrainingBatches]:
+    """Batches for training and for evaluation."""
+    tokenizer = corpora.tokenizer
+
+    def examples(corpus, seed):
+        if task.nsp:
+            return PairExamples(corpus, seq_len, tokenizer, seed=seed)
+        return PackedExamples(corpus, seq_len, tokenizer)
+
+    def batches(examples, seed, shuffle):
+        return PretrainingBatches(
+            examples,
+            tokenizer,
+            global_batch_size=global_batch_size,
+            seed=seed,
+            mask_rate=task.mask_rate,
+            whole_word=task.whole_word,
+            shuffle=shuffle,
+        )
+
+    with named_by("data.path"):
+        sets = [examples(corpus, seed) for corpus in corpora.train]
+        train = sets[0] if len(sets) == 1 else WeightedExamples(sets, corpora.weights, seed)
+        train_batches = batches(train, seed, True)
+    with named_by("held-out text (data.valid_path, data.valid_fraction)"):
+        return train_batches, batches(examples(corpora.valid, 0), 0, False)
+
+
+TASK = TaskType(
+    config=PretrainingConfig,
+    data=CorpusConfig,
+    seq_len=128,
+    make=Pretraining,
+    load=load_pretraining,
+    sharding=(
+        (r"head/output", P("tensor", "fsdp")),  # V, D
+        (r"head/nsp", P(None, "fsdp")),  # 2, D
+        (r"head/(transform|pooler)/kernel", P("fsdp", "tensor")),  # D, D
+        (r"head/nsp/kernel", P("fsdp", None)),  # D, 2
+        (r"head/transform_norm/.+|head/(transform|pooler|nsp)/bias", P(None)),  # D or 2
+        (r"head/output_bias", P("tensor")),  # V
+    ),
+    check=check_keys,
+    head_is_invariant=head_is_invariant,
+)

@@ -1,0 +1,224 @@
+"""The keys of a run: each section as a frozen dataclass, and the config of their defaults."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+from sibert_jax.errors import ConfigError
+from sibert_jax.keys import check, from_dict, key, named
+from sibert_jax.model import ModelConfig
+from sibert_jax.runtime.settings import DistributedConfig
+from sibert_jax.tasks.registry import task_type
+from sibert_jax.tasks.task import TaskType
+from sibert_jax.train.bad_steps import ACTIONS
+from sibert_jax.train.optimizer import OptimConfig, make_schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Keys under `train`."""
+
+    num_steps: int = key(1000, "updates; 0: num_epochs counts", low=0)
+    num_epochs: float = key(
+        0.0, "passes over the training examples; 0: num_steps counts", low=0, below=math.inf
+    )
+    extend: bool = key(
+        False, "resume with another length, the schedules computed anew", may_change=True
+    )
+    global_batch_size: int = key(32, "examples of one update, over all devices", low=1)
+    microbatches: int = key(1, "parts of a batch whose gradients are summed; divides it", low=1)
+    log_every_steps: int = key(20, "window of the logged means", low=1, may_change=True)
+    eval_every_steps: int = key(200, "0: only at the end", low=0, may_change=True)
+    eval_batches: int = key(
+        16, "most held-out batches of an evaluation; 0: all", low=0, may_change=True
+    )
+    compilation_cache_dir: str = key(
+        "~/.cache/sibert_jax/xla", "of compiled programs; empty: none",
+        may_change=True, per_process=True,
+    )  # fmt: skip
+    on_bad_step: str = key(
+        "stop", "where loss, gradient or update is not finite, or the loss spikes: stop, skip the "
+        "update, or rollback to a checkpoint and past its data", choices=ACTIONS, may_change=True,
+    )  # fmt: skip
+    spike_factor: float = key(
+        math.inf, "of the loss over its running mean; inf: no spikes", above=1, may_change=True
+    )
+    max_skips_in_a_row: int = key(10, "more of them stop the run; for skip", low=0, may_change=True)
+    max_rollbacks: int = key(
+        3, "of the whole run, one more stops it; for rollback", low=0, may_change=True
+    )
+    replay_every_steps: int = key(
+        0, "compute each such step twice and compare the bits; 0: never", low=0, may_change=True
+    )
+    watchdog_secs: float = key(
+        1800.0, "a step that takes longer ends the run, seconds; 0: never", low=0, may_change=True
+    )
+
+    def __post_init__(self):
+        check("train", self)
+        if (self.num_steps > 0) == (self.num_epochs > 0):
+            raise ConfigError(
+                f"train.num_steps={self.num_steps} and train.num_epochs={self.num_epochs}: one of "
+                "them says the length of the run, so set the other to 0."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Keys under `mesh`: devices along each axis; -1: all that are left."""
+
+    data: int = key(-1, "copies of the model, over which the batch is split", may_change=True)
+    fsdp: int = key(1, "parts of the parameters, over which the batch is split", may_change=True)
+    tensor: int = key(1, "parts of the matrix products", may_change=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Keys under `checkpoint`."""
+
+    every_steps: int = key(
+        1000, "steps between checkpoints; the last step has one too", low=1, may_change=True
+    )
+    keep: int = key(3, "newest checkpoints kept", low=1, may_change=True)
+    init_from: str = key(
+        "", "workdir to start the parameters from, with its encoder and vocabulary; empty: fresh",
+        may_change=True,
+    )  # fmt: skip
+
+    def __post_init__(self):
+        check("checkpoint", self)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything a run is a function of."""
+
+    seed: int = key(0, "initial parameters, order of examples, masks, dropout", low=0)
+    init_scale: float = key(
+        1.0, "multiplies the encoder's initial parameters", above=0, below=math.inf
+    )
+    task: Any = None  # TaskType.config
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: Any = None  # TaskType.data
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+
+    def __post_init__(self):
+        check("", self)
+        if not 8 <= self.data.seq_len <= self.model.max_len:
+            raise ConfigError(
+                f"data.seq_len={self.data.seq_len} must lie between 8 and model.max_len="
+                f"{self.model.max_len}, the rows of the position table."
+            )
+        self.task_type.check(self.model, self.task, self.data)
+        if self.optim.trains_head_by_the_recipe and not self.task_type.head_is_invariant(self.task):
+            raise ConfigError(
+                f'optim.head.name="same" with optim.name={self.optim.name!r}: the head of this '
+                f"{self.task.name} task is not scale invariant; give it an optimizer of its own, "
+                'such as "lamb".'
+            )
+        if self.train.num_steps:
+            self._check_schedules()
+
+    def _check_schedules(self) -> None:
+        optim, num_steps = self.optim.with_warmup_steps(self.train.num_steps), self.train.num_steps
+        for section, group in optim.groups.items():
+            try:
+                make_schedule(group, 1.0, num_steps)
+            except ValueError as error:
+                raise ConfigError(
+                    f"{section}.schedule={group.schedule!r}, {section}.warmup_steps="
+                    f"{group.warmup_steps} and train.num_steps={num_steps} do not fit: {error}"
+                ) from None
+
+    @property
+    def task_type(self) -> TaskType:
+        """The kind of task."""
+        return task_type(self.task.name)
+
+    def with_num_steps(self, steps_per_epoch: int) -> "RunConfig":
+        """The same run with its length in steps, and warm-up too."""
+        num_steps = self.train.num_steps or max(1, round(self.train.num_epochs * steps_per_epoch))
+        train = dataclasses.replace(self.train, num_steps=num_steps, num_epochs=0.0)
+        optim = self.optim.with_warmup_steps(num_steps)
+        return dataclasses.replace(self, optim=optim, train=train)
+
+
+def run_config(config: ml_collections.ConfigDict | Mapping) -> RunConfig:
+    """Checks every key and every combination of keys.
+
+    Args:
+      config: as `resolve` returns it, or as `dataclasses.asdict` a run.
+
+    Raises:
+      ConfigError: one sentence that names the key.
+    """
+    values = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
+    kind = task_type(_task_name(values))
+    return from_dict(RunConfig, values, task=kind.config, data=kind.data)
+
+
+def distributed_config(config: ml_collections.ConfigDict) -> DistributedConfig:
+    """The keys that say how processes find each other, checked before the others can be."""
+    values = config.to_dict()
+    if "distributed" not in values:
+        raise ConfigError("distributed is missing; start from default_config().")
+    return from_dict(DistributedConfig, values["distributed"], "distributed")
+
+
+def default_config(task_name: str = "pretraining") -> ml_collections.ConfigDict:
+    """Every key of a run with its default; a config file starts from here and changes some.
+
+    Pretraining: a mini SIBERT trained by the recipe on text found on this machine. Fine-tuning: as
+    the paper does it, LAMB on everything, for three epochs. A key that is None is filled in from
+    `checkpoint.init_from`, or with the default of a fresh encoder: see `resolve`.
+
+    Args:
+      task_name: "pretraining", "classification" or "question_answering".
+
+    Example:
+      >>> config = default_config()
+      >>> config.model.width = 256
+    """
+    kind = task_type(task_name)
+    config = _defaults(RunConfig, task=kind.config, data=kind.data)
+    config.update_from_flattened_dict(kind.defaults)
+    return config
+
+
+def _defaults(cls: type, **classes: type) -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    for field in dataclasses.fields(cls):
+        kind = classes.get(field.name, field.type)
+        if dataclasses.is_dataclass(kind):
+            config[field.name] = _defaults(kind)
+        elif field.metadata["inherited"]:
+            config[field.name] = placeholder(kind)
+        elif kind == (int | None):
+            config[field.name] = placeholder(int)
+        else:
+            config[field.name] = field.default
+    return config
+
+
+def keys_where(flag: str, settings: Mapping) -> set[str]:
+    """Dotted names of the keys of a config for which a flag of `keys.key` is set."""
+    kind = task_type(_task_name(settings))
+    found = set(named(RunConfig, flag))
+    for section, cls in (("task", kind.config), ("data", kind.data)):
+        found |= set(named(cls, flag, f"{section}."))
+    return found
+
+
+def _task_name(settings: Mapping) -> str:
+    try:
+        return settings["task"]["name"]
+    except (KeyError, TypeError):
+        raise ConfigError("task.name is missing; start from default_config().") from None

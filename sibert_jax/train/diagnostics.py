@@ -1,0 +1,108 @@
+"""Measurements of one update, and the rows of metrics made of them."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sibert_jax import optim
+from sibert_jax.train.optimizer import Optimizer
+
+
+def metric_names(optimizer: Optimizer) -> tuple[str, ...]:
+    """Names of what `measure` returns."""
+    names = ("grad_norm", "param_norm", "relative_grad_norm", "rotation", "euler_residual")
+    names += ("learning_rate", "effective_learning_rate")
+    if optimizer.predicts_equilibrium:
+        names += ("sphere_grad_square",)
+    if optimizer.clip_factor is not None:
+        names += ("clipped", "clip_threshold")
+    return names
+
+
+def measure(optimizer: Optimizer, step, params, grads, updates) -> dict[str, jax.Array]:
+    """Norms, clip and rotation over the leaves of `optimizer.measured`: float32 scalars.
+
+    Args:
+      optimizer: of the run.
+      step: int32, updates that the optimizer has made.
+      params: before the update.
+      grads: before the clip.
+      updates: the changes of the parameters.
+    """
+    x, g = leaves_where(optimizer.measured, params), leaves_where(optimizer.measured, grads)
+    x_norm, g_norm = optax.tree.norm(x), optax.tree.norm(g)
+    cosine = optim.radial_cosine(x, g)
+    learning_rate = jnp.asarray(optimizer.learning_rate(step), jnp.float32)
+    metrics = {
+        "param_norm": x_norm,
+        "grad_norm": g_norm,
+        "relative_grad_norm": jnp.where(x_norm > 0, g_norm / jnp.where(x_norm > 0, x_norm, 1), 0),
+        "euler_residual": jnp.abs(cosine),
+        "learning_rate": learning_rate,
+        "effective_learning_rate": optim.effective_learning_rate(learning_rate, x),
+    }
+    clipped_norm = g_norm
+    if optimizer.clip_factor is not None:
+        threshold = optim.equilibrium.clip_threshold(
+            learning_rate, optimizer.weight_decay, optimizer.clip_factor
+        )
+        clipped_norm = jnp.minimum(g_norm, threshold * x_norm)
+        metrics["clip_threshold"] = threshold
+        metrics["clipped"] = (g_norm > threshold * x_norm).astype(jnp.float32)
+    if optimizer.one_clip:
+        metrics["rotation"] = optim.sgd_rotation(
+            learning_rate, optimizer.weight_decay, x_norm, clipped_norm, cosine
+        )
+    else:
+        metrics["rotation"] = optim.rotation(x, leaves_where(optimizer.measured, updates))
+    if optimizer.predicts_equilibrium:
+        # ‖∇L(x/‖x‖)‖² after the clip: the equilibrium norm follows from its mean.
+        metrics["sphere_grad_square"] = jnp.square(x_norm * clipped_norm)
+    return metrics
+
+
+def leaves_where(mask: Any, tree: Any, *, inside: bool = True) -> list[jax.Array]:
+    """The leaves on one side of a mask."""
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(mask))
+    return [leaf for leaf, is_inside in pairs if is_inside == inside]
+
+
+def metrics_row(sums: dict, count: int, num_bad_steps: int, weight_decay: float) -> dict:
+    """A row of the metrics file: means over a window of steps.
+
+    A window without a single good step has no means, only the count of the bad ones so far.
+
+    The equilibrium norm is the one that the window's gradients, after the clip, lead to:
+    ‖x‖_eq² = √(η/(λ(2−ηλ)))·σ with σ² the mean of ‖∇L(x/‖x‖)‖² (arXiv 2202.00980, section 4).
+
+    Args:
+      sums: of each metric over the good steps.
+      count: good steps.
+      num_bad_steps: of the run so far.
+      weight_decay: λ.
+    """
+    bad_steps = {"train/bad_steps": num_bad_steps}
+    if count == 0:
+        return bad_steps
+    means = {name: float(value) / count for name, value in sums.items()}
+    sphere = means.pop("sphere_grad_square", None)
+    row = {f"{_section(name)}/{name}": value for name, value in means.items()} | bad_steps
+    learning_rate = means["learning_rate"]
+    if sphere is not None:
+        row["optim/weight_decay"] = weight_decay
+        if learning_rate > 0 and weight_decay > 0 and math.isfinite(sphere):
+            norm = float(
+                optim.equilibrium.equilibrium_norm(learning_rate, weight_decay, math.sqrt(sphere))
+            )
+            row["optim/equilibrium_norm"] = norm
+            row["optim/equilibrium_gap"] = math.log(means["param_norm"] / norm)
+    return row
+
+
+def _section(name: str) -> str:
+    if name == "dead_attention_rows":
+        return "model"
+    return "train" if name.endswith("loss") else "optim"

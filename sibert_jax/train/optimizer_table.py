@@ -1,0 +1,205 @@
+"""Every optimizer that a config can name: one line each.
+
+A factory takes `learning_rate`, and what it knows of `weight_decay`, `mask`, `clip_factor` and
+`blocks`, from the keys of the config; its other parameters are the options of `optim.options`. One
+without `weight_decay` gets optax's `add_decayed_weights` before it.
+"""
+
+import ast
+import difflib
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from optax import contrib
+
+from sibert_jax import optim
+from sibert_jax.errors import ConfigError
+
+
+class Entry(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      make: the factory.
+      follows_theory: whether the equilibrium of SGD with weight decay applies: arXiv 2202.00980,
+        section 4.
+      is_direction: whether the factory makes no step but its direction, without learning rate.
+    """
+
+    make: Callable[..., optax.GradientTransformation]
+    follows_theory: bool = False
+    is_direction: bool = False
+
+
+def _hyperball(learning_rate, inner: str = "sgd", blocks=None):
+    if inner not in DIRECTIONS:
+        raise ValueError(f"inner={inner!r} is unknown; choose one of {list(DIRECTIONS)}")
+    return optim.hyperball(DIRECTIONS[inner](), learning_rate, blocks=blocks)
+
+
+def _muon_dimensions(params):
+    """Matrices of stacked layers and attention heads; tables and vectors are left to Adam."""
+
+    def dimensions(path, leaf):
+        names = [str(entry.key) for entry in path]
+        if names[-1] != "kernel":
+            return None
+        last = leaf.ndim - 1
+        if names[-2] in ("query", "key", "value"):  # D, H, K
+            return contrib.MuonDimensionNumbers(last - 2, (last - 1, last))
+        if names[-3:-1] == ["attention", "out"]:  # H, K, D
+            return contrib.MuonDimensionNumbers((last - 2, last - 1), last)
+        return contrib.MuonDimensionNumbers(last - 1, last)
+
+    return jax.tree_util.tree_map_with_path(dimensions, params)
+
+
+@functools.wraps(optax.adafactor)
+def _adafactor(**options):
+    return optax.chain(optax.adafactor(None, **options), optax.scale(-1.0))
+
+
+DIRECTIONS = {
+    "sgd": optax.identity,
+    "momentum": functools.partial(optax.trace, decay=0.9),
+    "adam": optax.scale_by_adam,
+    "lion": optax.scale_by_lion,
+    "muon": functools.partial(contrib.scale_by_muon, weight_dimension_numbers=_muon_dimensions),
+    "psgd_kron": optim.scale_by_psgd_kron,
+}
+
+TABLE = {
+    "scale_invariant_sgd": Entry(optim.scale_invariant_sgd, follows_theory=True),
+    "sgd_sai": Entry(optim.sgd_sai),
+    "hyperball": Entry(_hyperball),
+    "psgd_kron": Entry(optim.scale_by_psgd_kron, is_direction=True),
+    "psgd_low_rank": Entry(optim.scale_by_psgd_low_rank, is_direction=True),
+    "psgd_matrix_free": Entry(optim.scale_by_psgd_matrix_free, is_direction=True),
+    "sgd": Entry(optax.sgd),
+    "momentum": Entry(functools.partial(optax.sgd, momentum=0.9)),
+    "sign_sgd": Entry(optax.sign_sgd),
+    "adamw": Entry(optax.adamw),
+    "lamb": Entry(optax.lamb),
+    "lars": Entry(optax.lars),
+    "lion": Entry(optax.lion),
+    "adafactor": Entry(_adafactor, is_direction=True),
+    "muon": Entry(functools.partial(contrib.muon, muon_weight_dimension_numbers=_muon_dimensions)),
+    "ademamix": Entry(contrib.ademamix),
+    "schedule_free_sgd": Entry(contrib.schedule_free_sgd),
+    "schedule_free_adamw": Entry(contrib.schedule_free_adamw),
+}
+
+# Parameters of factories that are keys of the config, or set by the program.
+_NOT_OPTIONS = {
+    "learning_rate", "weight_decay", "mask", "weight_decay_mask", "weight_decay_rate",
+    "clip_factor", "blocks", "axis_name", "warmup_steps", "muon_weight_dimension_numbers",
+}  # fmt: skip
+
+
+def parse_options(section: str, name: str, text: str) -> dict[str, Any]:
+    """The options in a text such as "b2=0.98, nesterov=True", checked against the factory.
+
+    Raises:
+      ConfigError: it cannot be read, or the optimizer has no such option.
+    """
+    key = f"{section}.options={text!r}"
+    try:
+        call = ast.parse(f"dict({text})", mode="eval").body
+        if call.args:
+            raise ValueError("there is no name before '='")
+        given = {keyword.arg: _value(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        message = error.msg if isinstance(error, SyntaxError) else error
+        raise ConfigError(
+            f'{key} cannot be read ({message}); write it as "momentum=0.9, nesterov=True".'
+        ) from None
+    known = [name for name in _parameters(TABLE[name].make) if name not in _NOT_OPTIONS]
+    for option in given:
+        if option not in known:
+            nearest = difflib.get_close_matches(str(option), known, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(known)}."
+            raise ConfigError(f"{key}: {name} has no option {option!r}; {hint}")
+    return given
+
+
+def _value(node: ast.expr) -> Any:
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+
+def _parameters(make: Callable) -> tuple[str, ...]:
+    return tuple(inspect.signature(make).parameters)
+
+
+def make_optimizer(
+    name: str,
+    options: dict[str, Any],
+    learning_rate: optax.Schedule,
+    weight_decay: float,
+    *,
+    mask: Callable[[Any], Any],
+    clip_factor: float = math.inf,
+    blocks: Any = None,
+) -> optax.GradientTransformation:
+    """The optimizer of one group of leaves.
+
+    Args:
+      name: a row of TABLE.
+      options: of its factory.
+      learning_rate: η_t.
+      weight_decay: λ.
+      mask: params -> True on the leaves that decay, where the factory does not decay all.
+      clip_factor: C of the relative clip, where the factory has one; inf: no clip.
+      blocks: leaves that the factory treats together, where it asks for them.
+    """
+    entry = TABLE[name]
+    parameters = _parameters(entry.make)
+    if name == "hyperball" and weight_decay:
+        raise ConfigError(
+            f"weight_decay={weight_decay} with the optimizer hyperball, which holds every norm "
+            "where it is; set it to 0."
+        )
+    given = {
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "mask": mask,
+        "weight_decay_mask": mask,
+        "clip_factor": None if math.isinf(clip_factor) else clip_factor,
+        "blocks": blocks,
+    }
+    if entry.is_direction:
+        return optax.chain(
+            entry.make(**options),
+            optax.add_decayed_weights(weight_decay, mask),
+            optax.scale_by_learning_rate(learning_rate),
+        )
+    tx = entry.make(**{k: value for k, value in given.items() if k in parameters}, **options)
+    if "weight_decay" in parameters or not weight_decay:
+        return tx
+    return optax.chain(optax.add_decayed_weights(weight_decay, mask), tx)
+
+
+def averaged_params(opt_state: Any, params: Any) -> Any:
+    """The parameters to evaluate: of a schedule-free optimizer the average, else as they are."""
+
+    def is_schedule_free(node) -> bool:
+        return isinstance(node, contrib.ScheduleFreeState)
+
+    def average(param, z, state):
+        if isinstance(z, optax.MaskedNode):
+            return param
+        return contrib.schedule_free_eval_params(state._replace(z=z), param)
+
+    for state in jax.tree.leaves(opt_state, is_leaf=is_schedule_free):
+        if is_schedule_free(state):
+            params = jax.tree.map(
+                functools.partial(average, state=state),
+                params,
+                state.z,
+                is_leaf=lambda node: isinstance(node, optax.MaskedNode),
+            )
+    return params

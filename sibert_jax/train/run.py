@@ -1,0 +1,276 @@
+"""A run from its config to its last step: resolve, load, build, restore, loop."""
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import ml_collections
+
+from sibert_jax.checkpoint import Checkpoints, start_from
+from sibert_jax.errors import ConfigError
+from sibert_jax.files import user_path, write_json
+from sibert_jax.runtime.goodput import Goodput
+from sibert_jax.runtime.processes import ALONE, Hosts
+from sibert_jax.runtime.profiling import ProfiledSteps, Profiler
+from sibert_jax.runtime.provenance import git_commit
+from sibert_jax.runtime.signals import StopRequest
+from sibert_jax.runtime.stop_step import StopStep
+from sibert_jax.runtime.terminal import epochs_line, say
+from sibert_jax.runtime.watchdog import WAITING, Watchdog
+from sibert_jax.tasks.task import TaskData
+from sibert_jax.train import sharding, workdir
+from sibert_jax.train.config import RunConfig, run_config
+from sibert_jax.train.evaluate import write_results
+from sibert_jax.train.loop import Loop, Services, load_batch, restore
+from sibert_jax.train.optimizer import make_schedule
+from sibert_jax.train.optimizer_table import averaged_params
+from sibert_jax.train.resolve import resolve
+from sibert_jax.train.step import TrainState
+from sibert_jax.train.trainer import (
+    Shapes,
+    Trainer,
+    check_divisible,
+    check_kernels,
+    find_rates,
+    fresh_params,
+)
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    directory: str | pathlib.Path,
+    devices: Sequence[jax.Device] | None = None,
+    stop: StopRequest | None = None,
+    hosts: Hosts = ALONE,
+    started: float | None = None,
+    profile: ProfiledSteps | None = None,
+) -> TrainState:
+    """Runs a config to its last step, from the newest checkpoint of `directory` if there is one.
+
+    Args:
+      config: every key of `default_config()`.
+      directory: the workdir, made if need be.
+      devices: what the mesh is made of; None: all of them.
+      stop: the caller's, entered already; None: signals are caught while this function runs.
+      hosts: the processes that run this together, from `launch.join`.
+      started: `time.monotonic()` when the program began; None: now.
+      profile: steps to trace into `profile` of the workdir; None: none.
+
+    Returns:
+      The final state; after SIGTERM or SIGINT the state that was saved.
+
+    Raises:
+      ConfigError, DataError, CheckpointError, TrainingError: one sentence each.
+      Stopped: SIGTERM or SIGINT before there was a state to save.
+    """
+    started = time.monotonic() if started is None else started
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopRequest()) if stop is None else stop
+        directory = user_path(directory)
+        config = resolve(config, directory, hosts.say)
+        run = run_config(config)
+        if hosts.count > 1:
+            hosts.agree("settings", workdir.shared_facts(directory, config))
+        mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
+        check_processes(hosts)
+        check_divisible(run, mesh)
+        check_kernels(run, mesh)
+        if profile is not None and run.train.num_steps:  # of epochs, the data has to say first
+            profile.check(run.train.num_steps)
+        watchdog = stack.enter_context(Watchdog(run.train.watchdog_secs))
+        if hosts.is_first:
+            claim = stack.enter_context(workdir.Claim(directory, config))
+        else:
+            watchdog.expect(WAITING)  # for process 0 to tokenize, as long as it lives
+        hosts.check_shared(directory)
+        sums = directory / "goodput.json" if hosts.is_first else None
+        goodput = Goodput(sums, watchdog, started)
+        stack.callback(goodput.write)
+        goodput.write()  # counts a start that is killed before its first row
+        use_compilation_cache(run.train.compilation_cache_dir)
+
+        def progress(text: str):
+            goodput.renew()
+            hosts.say(text)
+
+        def load():
+            return run.task_type.load(
+                run.model,
+                run.task,
+                run.data,
+                global_batch_size=run.train.global_batch_size,
+                seed=run.seed,
+                progress=progress,
+            )
+
+        # Process 0 fills the cache of tokens before the others look into it.
+        task, data = hosts.first_then_others("data", load)
+        hosts.agree("data", {"fingerprint": data.fingerprint})
+        shapes = Shapes.of(run, mesh, task)
+        checkpoints = stack.enter_context(
+            Checkpoints(directory / "checkpoints", run.checkpoint.keep, say)
+        )
+        trainer, state = start(run, shapes, data, checkpoints, goodput, hosts.say)
+        num_steps = trainer.run.train.num_steps
+        if profile is not None:
+            profile.check(num_steps)
+        hosts.say(epochs_line(num_steps, shapes.batch_size, data.steps_per_epoch))
+        goodput.write()
+        stop.defer()
+        if hosts.is_first:
+            claim.begin(int(state.step), hosts.say)
+            described = workdir.describe_run(mesh, state.params, data_facts(trainer.run, data))
+            write_json(directory / "run.json", described)
+            hosts.say("\n".join(described["parameters"]))
+            data.tokenizer.save(directory / "vocab.txt")
+        stop_step = stack.enter_context(StopStep(stop, hosts))
+        traced, step = profile if hosts.is_first else None, int(state.step)
+        profiler = stack.enter_context(Profiler(traced, directory / "profile", step, hosts.say))
+        services = Services(directory, hosts, stop, stop_step, checkpoints, goodput, profiler)
+        facts = data_facts(trainer.run, data) | provenance(trainer.run, shapes, data)
+        with Loop(trainer, data, state, facts, services) as loop:
+            state = loop.run()
+        if (step := int(state.step)) == num_steps:
+            with goodput.phase("evaluation"):
+                params = averaged_params(state.opt_state, state.params)
+                write_results(loop.evaluator, params, data, step, directory, hosts.say)
+        hosts.say(goodput.line(step))
+        return state
+
+
+def start(
+    run: RunConfig,
+    shapes: Shapes,
+    data: TaskData,
+    checkpoints: Checkpoints,
+    goodput: Goodput,
+    say: Callable[[str], None],
+) -> tuple[Trainer, TrainState]:
+    """Restores the newest checkpoint or initializes, and compiles the next step.
+
+    Args:
+      run: its length may be in epochs, and its rates open.
+      shapes: of its task.
+      data: of its task.
+      checkpoints: of this run.
+      goodput: counts the time.
+      say: takes a line about a length that has changed.
+
+    Returns:
+      A trainer, whose run has its length in steps and its rates, and the state to continue from.
+    """
+    in_epochs = run.train.num_epochs > 0
+    run = run.with_num_steps(data.steps_per_epoch)
+    newest = checkpoints.latest_step()
+    if newest is None:
+        with goodput.phase("compile"):
+            params = fresh_params(run, shapes)
+            if source := run.checkpoint.init_from:
+                facts = provenance(run, shapes, data)
+                params = start_from(source, params, facts, keys=run.model.function_keys)
+            run = find_rates(run, shapes, params, load_batch(shapes, data, 0))
+            trainer = Trainer(run, shapes)
+        state = trainer.init(params)
+    else:
+        check_length(run, newest, in_epochs=in_epochs)
+        facts = checkpoints.description(newest)
+        check_data(facts, data)
+        rates = run.optim.with_rates(facts["learning_rate"], facts["weight_decay"])
+        trainer = Trainer(dataclasses.replace(run, optim=rates), shapes)
+        with goodput.phase("restore"):
+            state = restore(trainer, checkpoints, newest)
+        updates = newest - int(state.health.skipped)
+        before = run_config(facts["config"])
+        if line := describe_new_length(trainer.run, before, newest, updates):
+            say(line)
+    if (done := int(state.step)) < run.train.num_steps:
+        with goodput.phase("compile"):
+            index = done + int(state.health.batch_offset)
+            trainer.step.compile(data.train.batch(index, slice(0, 1)))
+    return trainer, state
+
+
+def data_facts(run: RunConfig, data: TaskData) -> dict:
+    """Facts that the next step depends on besides the arrays."""
+    return {
+        "learning_rate": run.optim.learning_rate,
+        "weight_decay": run.optim.weight_decay,
+        "data_fingerprint": data.fingerprint,
+        "examples_per_step": run.train.global_batch_size,
+    }
+
+
+def provenance(run: RunConfig, shapes: Shapes, data: TaskData) -> dict:
+    """Facts about the origin of a checkpoint."""
+    return {
+        "git_commit": git_commit(),
+        "mesh": dict(shapes.mesh.shape),
+        "vocab_hash": data.tokenizer.hash,
+        "labels": list(shapes.task.labels),
+        "config": dataclasses.asdict(run),
+    }
+
+
+def check_data(facts: dict, data: TaskData) -> None:
+    """Refuses to continue on other data than a checkpoint was trained on."""
+    if "data_fingerprint" not in facts:
+        raise ConfigError(
+            "the workdir holds imported weights, not a run; start from them in another "
+            "--workdir, with --config.checkpoint.init_from."
+        )
+    if facts["data_fingerprint"] != data.fingerprint:
+        raise ConfigError(
+            "the data has changed since the checkpoint was written (fingerprint "
+            f"{facts['data_fingerprint']}, now {data.fingerprint}); put the same files and "
+            "vocabulary back, or start a new --workdir."
+        )
+
+
+def check_length(run: RunConfig, newest: int, *, in_epochs: bool) -> None:
+    """Refuses a length, now in steps, that the run is past already."""
+    if newest > run.train.num_steps:
+        key = "train.num_epochs" if in_epochs else "train.num_steps"
+        raise workdir.too_short(key, run.train.num_steps, newest)
+
+
+def describe_new_length(run: RunConfig, before: RunConfig, step: int, updates: int) -> str:
+    """The learning rates at a change of length, in a line; "" if it is the same.
+
+    Args:
+      run: with its length and warm-up in steps.
+      before: the run that the checkpoint was written by.
+      step: of the checkpoint.
+      updates: those of them that were not skipped, which schedules count.
+    """
+    old, new = before.train.num_steps, run.train.num_steps
+    if old == new:
+        return ""
+    changes = []
+    for section, group in run.optim.groups.items():
+        earlier = before.optim.groups[section]
+        was = float(make_schedule(earlier, earlier.learning_rate, old)(updates))
+        now = float(make_schedule(group, group.learning_rate, new)(updates))
+        change = f"stays {now:.3g}" if was == now else f"goes from {was:.3g} to {now:.3g}"
+        whose = {"optim": f"η at step {step:,}", "optim.head": "that of the head"}
+        changes.append(f"{whose.get(section, f'that of {section}')} {change} ({group.schedule})")
+    return f"the run of {old:,} steps becomes one of {new:,}: {', '.join(changes)}"
+
+
+def check_processes(hosts: Hosts) -> None:
+    """Refuses devices of processes that this one does not know of."""
+    if jax.process_count() != hosts.count:
+        raise ConfigError(
+            f"JAX sees devices of {jax.process_count()} processes but this run is of "
+            f'{hosts.count}; set distributed.start to "auto" or "explicit".'
+        )
+
+
+def use_compilation_cache(directory: str) -> None:
+    """Keeps compiled programs on disk, so that a restart does not compile again."""
+    if directory:
+        path = user_path(directory)
+        jax.config.update("jax_compilation_cache_dir", str(path))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -1,0 +1,289 @@
+"""The arrays of a run before they exist, and the programs compiled for them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from sibert_jax import homogeneity, optim
+from sibert_jax.checkpoint import Checkpoints
+from sibert_jax.errors import ConfigError
+from sibert_jax.tasks.task import Batch, Task
+from sibert_jax.train import sharding
+from sibert_jax.train.bad_steps import BadSteps
+from sibert_jax.train.config import RunConfig
+from sibert_jax.train.diagnostics import leaves_where
+from sibert_jax.train.optimizer import build_optimizer
+from sibert_jax.train.step import Report, Step, TrainState, gradient
+
+# Purposes of the seed, so that no two uses share random bits.
+INIT, DROPOUT = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """Shapes, dtypes and shardings of parameters and batches.
+
+    Attributes:
+      task: whose they are.
+      mesh: of all shardings.
+      batch_size: rows of a global batch.
+      params: ShapeDtypeStructs with shardings.
+      mask: True on the scale-invariant parameters.
+    """
+
+    task: Task
+    mesh: Mesh
+    batch_size: int
+    params: Any
+    mask: Any
+
+    @classmethod
+    def of(cls, run: RunConfig, mesh: Mesh, task: Task) -> "Shapes":
+        """Of the task of a run on a mesh.
+
+        Raises:
+          ConfigError: batch or parameters do not divide by the mesh.
+        """
+        check_divisible(run, mesh)
+        row = task.abstract_batch(1, task.seq_lens[-1])
+        abstract = jax.eval_shape(task.init, jax.random.key(0), row)
+        shardings = sharding.param_shardings(abstract, mesh, run.task_type.sharding)
+        params = sharding.placed(abstract, shardings)
+        mask = task.invariance_mask(params)
+        return cls(task, mesh, run.train.global_batch_size, params, mask)
+
+    def batch(self, seq_len: int) -> Batch:
+        """A global batch of one length."""
+        where = sharding.batch_sharding(self.mesh)
+        return {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+            for name, leaf in self.task.abstract_batch(self.batch_size, seq_len).items()
+        }
+
+    def longest_batch(self) -> Batch:
+        """A global batch of the longest sequences."""
+        return self.batch(self.task.seq_lens[-1])
+
+
+class Programs:
+    """A function of (tree, batch), compiled once a length, when it is first met.
+
+    The other sizes are known, so that another shape is an error, never a second trace.
+
+    Args:
+      fn: the function.
+      shapes: of the batches.
+      tree: its first argument, as ShapeDtypeStructs with shardings.
+      **options: of `jax.jit`.
+    """
+
+    def __init__(self, fn: Callable, shapes: Shapes, tree: Any, **options):
+        self._jitted = jax.jit(sharding.on_mesh(fn, shapes.mesh), **options)
+        self._shapes, self._tree = shapes, tree
+        self._compiled: dict[int, jax.stages.Compiled] = {}
+
+    def __call__(self, tree: Any, batch: Batch) -> Any:
+        self.compile(batch)
+        return self._compiled[_seq_len(batch)](tree, batch)
+
+    def is_compiled(self, batch: Batch) -> bool:
+        """Whether there is a program for the length of a batch."""
+        return _seq_len(batch) in self._compiled
+
+    def compile(self, batch: Batch) -> None:
+        """Compiles for the length of a batch, unless that is done."""
+        if not self.is_compiled(batch):
+            self._compiled[_seq_len(batch)] = self.lower(_seq_len(batch)).compile()
+
+    def lower(self, seq_len: int) -> jax.stages.Lowered:
+        """The program of one length, before it is compiled."""
+        return self._jitted.lower(self._tree, self._shapes.batch(seq_len))
+
+
+def _seq_len(batch: Batch) -> int:
+    return batch["tokens"].shape[1]
+
+
+class Trainer:
+    """The update of a run on its mesh, compiled; the state is the caller's.
+
+    Args:
+      run: with its length in steps and its rates.
+      shapes: of its task.
+
+    Raises:
+      ConfigError: the loss is not scale invariant in the parameters that are said to be so.
+    """
+
+    def __init__(self, run: RunConfig, shapes: Shapes):
+        self.run, self.shapes, task = run, shapes, shapes.task
+        if run.model.is_scale_invariant:
+            _check_invariance(run, shapes)
+        blocks = task.clip_blocks(shapes.params)
+        self.optimizer = build_optimizer(run.optim, run.train.num_steps, shapes.mask, blocks)
+        c = run.train
+        self.bad_steps = BadSteps(
+            c.on_bad_step, c.spike_factor, c.max_skips_in_a_row, c.max_rollbacks
+        )
+        dropout_key = jax.random.fold_in(jax.random.key(run.seed), DROPOUT)
+        step = Step(
+            task=task,
+            optimizer=self.optimizer,
+            microbatches=c.microbatches,
+            log_every_steps=c.log_every_steps,
+            dropout_key=dropout_key if run.model.dropout > 0 else None,
+            bad_steps=self.bad_steps,
+        )
+        abstract = jax.eval_shape(step.init, shapes.params)
+        shardings = sharding.state_shardings(abstract, shapes.params, shapes.mesh)
+        self.abstract_state: TrainState = sharding.placed(abstract, shardings)
+        self._init = jax.jit(step.init, out_shardings=shardings)
+        report = Report(abstract.window, abstract.health)
+        replicated = jax.tree.map(lambda _: NamedSharding(shapes.mesh, P()), report)
+        self.step = Programs(
+            step.__call__,
+            shapes,
+            self.abstract_state,
+            donate_argnums=0,
+            out_shardings=(shardings, replicated),
+        )
+
+    def init(self, params: Any) -> TrainState:
+        """The state before the first update."""
+        return self._init(params)
+
+    def restore(self, checkpoints: Checkpoints, step: int) -> TrainState:
+        """The state of a checkpoint, on this mesh."""
+        like = self.abstract_state
+        params, rest = checkpoints.restore(step, like.params, _without_params(like))
+        return TrainState(params=params, **rest)
+
+    def save(self, checkpoints: Checkpoints, state: TrainState, step: int, facts: dict) -> None:
+        """Starts writing a checkpoint of everything that the next step depends on.
+
+        Args:
+          checkpoints: of the run.
+          state: after `step` updates.
+          step: updates done.
+          facts: about the run, for those who read the checkpoint.
+        """
+        checkpoints.save(step, state.params, _without_params(state), facts)
+
+
+def _without_params(state: TrainState) -> dict:
+    """The fields of a state but the parameters, by name."""
+    names = (field.name for field in dataclasses.fields(state) if field.name != "params")
+    return {name: getattr(state, name) for name in names}
+
+
+def fresh_params(run: RunConfig, shapes: Shapes) -> Any:
+    """The parameters that a run of this seed starts from."""
+
+    def init(batch: Batch):
+        key = jax.random.fold_in(jax.random.key(run.seed), INIT)
+        params = shapes.task.init(key, batch)
+        scaled = jax.tree.map(lambda x: x * run.init_scale, params["encoder"])
+        return {**params, "encoder": scaled}
+
+    # One example is enough for the shapes that `init` needs.
+    zeros = {
+        name: np.zeros((1, *leaf.shape[1:]), leaf.dtype)
+        for name, leaf in shapes.longest_batch().items()
+    }
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes.params)
+    return jax.jit(init, out_shardings=shardings)(zeros)
+
+
+def find_rates(run: RunConfig, shapes: Shapes, params: Any, batch: Batch) -> RunConfig:
+    """The run with η and λ instead of `optim.eta_lambda`: its first step turns by √(2ηλ).
+
+    Args:
+      run: whose `optim.eta_lambda` may be 0: then the rates are in it.
+      shapes: of its task.
+      params: before the first update.
+      batch: the first one.
+
+    Raises:
+      ConfigError: the gradient is zero.
+    """
+    eta_lambda = run.optim.eta_lambda
+    if eta_lambda == 0:
+        return run
+    probe = run.optim.with_rates(1.0, eta_lambda)
+    blocks = shapes.task.clip_blocks(shapes.params)
+    measured = build_optimizer(probe, run.train.num_steps, shapes.mask, blocks).measured
+
+    def norms(params, batch):
+        grads, _ = gradient(shapes.task, params, batch, None, run.train.microbatches)
+        return [optax.tree.norm(leaves_where(measured, tree)) for tree in (params, grads)]
+
+    param_norm, grad_norm = jax.jit(sharding.on_mesh(norms, shapes.mesh))(params, batch)
+    if not float(grad_norm) > 0:
+        raise ConfigError(
+            f"the gradient at initialization has norm {float(grad_norm)}, so optim.eta_lambda "
+            "cannot set η; give optim.learning_rate and optim.weight_decay."
+        )
+    learning_rate = float(
+        optim.equilibrium.learning_rate_for_rotation(eta_lambda, param_norm, grad_norm)
+    )
+    rates = run.optim.with_rates(learning_rate, eta_lambda / learning_rate)
+    return dataclasses.replace(run, optim=rates)
+
+
+def _check_invariance(run: RunConfig, shapes: Shapes) -> None:
+    """Proves that the loss is invariant to the scale of the leaves that are said to be so."""
+    task = analyzable_task(run, shapes.task)
+
+    def losses(params, batch):
+        sums = task.sums(params, batch)
+        return [sums[name] for name in task.loss_names]
+
+    try:
+        homogeneity.assert_scale_invariant(
+            losses, shapes.params, shapes.longest_batch(), mask=shapes.mask
+        )
+    except ValueError as error:
+        raise ConfigError(f"model.arch={run.model.arch}: the loss is {error}") from None
+
+
+def bare_task(run: RunConfig) -> Task:
+    """The task without data: enough for shapes, degrees and compilation, not for training."""
+    return run.task_type.make(run.model, run.task, (run.data.seq_len,))
+
+
+def analyzable_task(run: RunConfig, task: Task) -> Task:
+    """`task`, or if its attention is a kernel, the bare task with the same attention as einsums.
+
+    The analysis of degrees cannot look into a kernel.
+    """
+    if run.model.attention_impl != "pallas":
+        return task
+    model = dataclasses.replace(run.model, attention_impl="einsum")
+    return bare_task(dataclasses.replace(run, model=model))
+
+
+def check_divisible(run: RunConfig, mesh: Mesh) -> None:
+    """Refuses a batch that does not divide, with both numbers."""
+    batch, parts = run.train.global_batch_size, run.train.microbatches
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch % (shards * parts):
+        raise ConfigError(
+            f"train.global_batch_size={batch} does not divide by mesh.data × mesh.fsdp × "
+            f"train.microbatches = {mesh.shape['data']} × {mesh.shape['fsdp']} × {parts}."
+        )
+
+
+def check_kernels(run: RunConfig, mesh: Mesh) -> None:
+    """Refuses a kernel on devices that it is not for."""
+    platform = mesh.devices.flat[0].platform
+    if run.model.attention_impl == "pallas" and platform not in ("tpu", "gpu"):
+        raise ConfigError(
+            f'model.attention_impl="pallas" is a kernel for TPUs and GPUs; the devices here are '
+            f'{platform}; set it to "auto", which changes rounding only.'
+        )
