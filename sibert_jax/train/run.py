@@ -20,7 +20,7 @@ from sibert_jax.runtime.signals import StopRequest
 from sibert_jax.runtime.stop_step import StopStep
 from sibert_jax.runtime.terminal import epochs_line, say
 from sibert_jax.runtime.watchdog import WAITING, Watchdog
-from sibert_jax.tasks.task import TaskData
+from sibert_jax.tasks.task import Task, TaskData
 from sibert_jax.train import sharding, workdir
 from sibert_jax.train.config import RunConfig, run_config
 from sibert_jax.train.evaluate import write_results
@@ -96,18 +96,8 @@ def train(
             goodput.renew()
             hosts.say(text)
 
-        def load():
-            return run.task_type.load(
-                run.model,
-                run.task,
-                run.data,
-                global_batch_size=run.train.global_batch_size,
-                seed=run.seed,
-                progress=progress,
-            )
-
         # Process 0 fills the cache of tokens before the others look into it.
-        task, data = hosts.first_then_others("data", load)
+        task, data = hosts.first_then_others("data", lambda: load_task(run, progress))
         hosts.agree("data", {"fingerprint": data.fingerprint})
         shapes = Shapes.of(run, mesh, task)
         checkpoints = stack.enter_context(
@@ -139,6 +129,22 @@ def train(
                 write_results(loop.evaluator, params, data, step, directory, hosts.say)
         hosts.say(goodput.line(step))
         return state
+
+
+def load_task(run: RunConfig, progress: Callable[[str], None]) -> tuple[Task, TaskData]:
+    """The task of a run and its data; `progress` takes a line of text now and then.
+
+    Raises:
+      DataError: text, examples, vocabulary or cache cannot be used.
+    """
+    return run.task_type.load(
+        run.model,
+        run.task,
+        run.data,
+        global_batch_size=run.train.global_batch_size,
+        seed=run.seed,
+        progress=progress,
+    )
 
 
 def start(

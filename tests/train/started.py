@@ -1,0 +1,51 @@
+"""A run in memory, before its first step: nothing of it is on disk."""
+
+import dataclasses
+import math
+
+import jax
+import ml_collections
+
+from sibert_jax.tasks.task import Batch
+from sibert_jax.train import sharding
+from sibert_jax.train.config import run_config
+from sibert_jax.train.loop import load_batch
+from sibert_jax.train.resolve import resolve
+from sibert_jax.train.run import load_task
+from sibert_jax.train.trainer import Shapes, Trainer, bare_task, find_rates, fresh_params
+
+Sizes = tuple[int, int, int]  # of a mesh
+
+
+class Started:
+    """The trainer of a config with its data and fresh parameters."""
+
+    def __init__(self, config: ml_collections.ConfigDict, sizes: Sizes = (1, 1, 1)):
+        run = run_config(resolve(config))
+        task, self.data = load_task(run, progress=lambda line: None)
+        run = run.with_num_steps(self.data.steps_per_epoch)
+        self.shapes = Shapes.of(run, mesh_of(sizes), task)
+        self.params = fresh_params(run, self.shapes)
+        self.run = find_rates(run, self.shapes, self.params, self.batch(0))
+        self.trainer = Trainer(self.run, self.shapes)
+
+    def batch(self, index: int) -> Batch:
+        return load_batch(self.shapes, self.data, index)
+
+    def steps(self, indices, state=None):
+        """The state and the report after an update on each of some batches; donates the state."""
+        state, report = self.trainer.init(self.params) if state is None else state, None
+        for index in indices:
+            state, report = self.trainer.step(state, self.batch(index))
+        return state, report
+
+
+def bare_trainer(config: ml_collections.ConfigDict, sizes: Sizes = (1, 1, 1)) -> Trainer:
+    """The trainer of a config, without data; the rates are 0.5 and 0.02."""
+    run = run_config(resolve(config)).with_num_steps(1)
+    run = dataclasses.replace(run, optim=run.optim.with_rates(0.5, 0.02))
+    return Trainer(run, Shapes.of(run, mesh_of(sizes), bare_task(run)))
+
+
+def mesh_of(sizes: Sizes) -> jax.sharding.Mesh:
+    return sharding.make_mesh(*sizes, jax.devices()[: math.prod(sizes)])
