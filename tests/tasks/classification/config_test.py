@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from sibert_jax.tasks.classification.glue import TASKS
-from sibert_jax.train import build
+from sibert_jax.train.config import run_config
+from sibert_jax.train.resolve import resolve
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -24,7 +25,7 @@ def get_config(monkeypatch):
 def test_every_task_builds_for_every_encoder_and_optimizer(get_config, task):
     names = set()
     for variant in ("", ",arch=bert", ",optim=recipe"):
-        run = build.run_config(get_config(f"task={task}{variant}"))
+        run = run_config(resolve(get_config(f"task={task}{variant}")))
         assert run.task.dataset == task
         names.add((run.model.arch, run.optim.name))
     assert names == {("sibert", "lamb"), ("bert", "adamw"), ("sibert", "scale_invariant_sgd")}
@@ -60,7 +61,7 @@ def test_an_unknown_variant_is_refused_with_those_there_are(get_config, variant,
         (["--config=configs/glue.py:task=sst"], "error: configs/glue.py:task=sst is unknown; "),
         ([], "give --config to train, or --predict to label new text"),
         (["--config=configs/glue.py", "--predict=x"], "give --config to train, or --predict"),
-        (["--predict=new.txt"], "has no config.json that can be read"),
+        (["--predict=new.txt"], "Name the workdir of a fine-tuned run"),
     ],
 )
 def test_the_command_says_what_is_wrong_in_one_sentence(arguments, message, tmp_path):

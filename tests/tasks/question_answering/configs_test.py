@@ -6,7 +6,9 @@ import pytest
 
 from sibert_jax.configs import squad1, squad2
 from sibert_jax.errors import ConfigError
-from sibert_jax.train import build
+from sibert_jax.train.config import run_config
+from sibert_jax.train.resolve import resolve
+from sibert_jax.train.trainer import bare_task
 
 VARIANTS = [
     f"size={size},arch={arch},optim={optim}"
@@ -18,8 +20,8 @@ VARIANTS = [
 @pytest.mark.parametrize("variant", ["", *VARIANTS])
 def test_every_variant_is_a_run(variant):
     for config in (squad1.get_config(variant), squad2.get_config(variant)):
-        run = build.run_config(config)
-        assert build.bare_task(run).seq_lens == (run.seq_len,)
+        run = run_config(resolve(config))
+        assert bare_task(run).seq_lens == (run.data.seq_len,)
         is_bert = "arch=bert" in variant
         assert run.model.arch == ("bert" if is_bert else "sibert")
         by_optim = {"paper": "adamw" if is_bert else "lamb", "recipe": "scale_invariant_sgd"}
@@ -28,8 +30,8 @@ def test_every_variant_is_a_run(variant):
 
 
 def test_squad_2_may_have_no_answer():
-    assert not build.run_config(squad1.get_config()).task.unanswerable
-    assert build.run_config(squad2.get_config()).task.unanswerable
+    assert not run_config(resolve(squad1.get_config())).task.unanswerable
+    assert run_config(resolve(squad2.get_config())).task.unanswerable
 
 
 @pytest.mark.parametrize("variant", ["tiny", "size=huge", "arch=bert,optim=recipe", "depth=2"])
@@ -43,4 +45,4 @@ def test_a_key_of_another_task_is_refused():
     with config.unlocked():
         config.task.mask_rate = 0.15
     with pytest.raises(ConfigError, match="task.mask_rate is not a key"):
-        build.run_config(config)
+        run_config(resolve(config))
