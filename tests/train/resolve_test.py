@@ -20,6 +20,7 @@ def make_run(directory, config=None, **model):
     """A workdir, as far as it is looked at before anything is read from its checkpoint."""
     config = default_config() if config is None else config
     config.model.update(SMALL | model)
+    config = resolve(config)
     (directory / "checkpoints/5").mkdir(parents=True)
     (directory / "config.json").write_text(json.dumps(config.to_dict()))
     pieces = [*SPECIAL, *(f"w{i}" for i in range(config.model.vocab_size - len(SPECIAL)))]
