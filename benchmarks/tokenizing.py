@@ -7,11 +7,12 @@ from collections.abc import Callable
 from unittest import mock
 
 from benchmarks import measuring, train_step
-from sibert_jax.data import Tokenizer, load_corpora
+from sibert_jax.data import CorpusSpec, Tokenizer, load_corpora
 from sibert_jax.data.cache import Cache
 from sibert_jax.data.python_docs import builtin_source
 from sibert_jax.data.tokenizer import word_piece_model
-from sibert_jax.train import build
+from sibert_jax.train.config import run_config
+from sibert_jax.train.resolve import resolve
 
 LIBRARY, OURS = "tokenizers (Hugging Face)", "sibert_jax.data.Tokenizer"
 MAX_PARAGRAPHS = 20_000
@@ -19,7 +20,9 @@ MAX_PARAGRAPHS = 20_000
 
 def measure(*, repeats: int = 5) -> measuring.Result:
     """MB/s on the builtin text."""
-    spec = build.run_config(train_step.model_config("sibert")).data
+    run = run_config(resolve(train_step.model_config("sibert")))
+    keys = {name: value for name, value in vars(run.data).items() if name != "seq_len"}
+    spec = CorpusSpec(**keys, vocab_size=run.model.vocab_size)
     tokenizer = load_corpora(spec, progress=measuring.say).tokenizer
     documents = builtin_source(Cache(spec.cache_dir, measuring.say), measuring.say).documents()
     paragraphs = itertools.chain.from_iterable(documents)

@@ -1,23 +1,12 @@
-"""Faults of disks, of hardware and of people, and batches with nothing in them."""
+"""Rows of metrics on a disk that is full."""
 
 import errno
 import json
 import os
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from sibert_jax.errors import FaultError
-from sibert_jax.runtime import goodput
-from sibert_jax.runtime.goodput import Goodput
-from sibert_jax.runtime.watchdog import Watchdog
-from sibert_jax.train import build, replay, sharding, writers
-from sibert_jax.train.session import Session
-from sibert_jax.train.step import Step
-from tests.train.bad_steps_test import NoCheckpoints, assert_same, rows
+from sibert_jax.train import writers
 
 
 class FullDisk:
@@ -99,140 +88,3 @@ def test_tensorboard_reads_the_events(tmp_path):
     assert events[1].session_log.status == 1  # START: what came after step 4 is forgotten
     found = {value.tag: value.simple_value for value in events[2].summary.value}
     assert found == {"train/loss": 1.5, "eval/mlm_loss": 2.5}
-
-
-@pytest.fixture
-def session(config):
-    config.mesh.data = 1
-    config.task.nsp, config.model.num_segments = True, 2
-    run = build.run_config(config)
-    mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
-    return Session(run, mesh, *build.load_task(run, progress=print))
-
-
-def flip_one_bit(grads):
-    """The lowest bit of the first element of the first leaf, another way."""
-    leaves, tree = jax.tree.flatten(grads)
-    bits = jax.lax.bitcast_convert_type(leaves[0], jnp.uint32).ravel()
-    bits = bits.at[0].set(bits[0] ^ jnp.uint32(1)).reshape(leaves[0].shape)
-    leaves[0] = jax.lax.bitcast_convert_type(bits, jnp.float32)
-    return jax.tree.unflatten(tree, leaves)
-
-
-@pytest.mark.slow
-def test_a_flipped_bit_of_a_gradient_is_found_and_nothing_empty_divides_by_zero(
-    session, monkeypatch
-):
-    state = session.start(NoCheckpoints())
-    (sound,) = session._steps.values()
-    batch = session.batch(0)
-
-    replayed, _ = replay.step_twice(sound, state, batch)
-    state = session.start(NoCheckpoints())
-    plain, _ = sound(state, batch)
-    assert_same(replayed, plain)
-
-    for empty in ("masked_weights", "valid"):  # no target in the batch; no token
-        nothing = batch | {
-            name: jnp.zeros_like(batch[name])
-            for name in ("masked_weights", "example_weights", empty)
-        }
-        plain, report = sound(plain, nothing)
-        assert int(report.health.bad_step) == -1
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(plain)))
-        found = jax.jit(session.task.eval_batch)(plain.params, nothing)
-        metrics = session.task.eval_metrics([jax.device_get(found)])
-        assert np.isfinite(list(metrics.values())).all()
-
-    original = Step.gradient
-
-    def gradient(self, *args):
-        grads, metrics = original(self, *args)
-        return flip_one_bit(grads), metrics
-
-    monkeypatch.setattr(Step, "gradient", gradient)
-    state = session.start(NoCheckpoints())
-    wrong = list(session._steps.values())  # for the first computation of the two
-
-    def step(state, batch):
-        return (wrong.pop() if wrong else sound)(state, batch)
-
-    with pytest.raises(FaultError, match=r"step 1 computed twice gives different bits in .*params"):
-        replay.step_twice(step, state, batch)
-
-
-def test_bits_are_compared_not_values():
-    a = {"x": jnp.float32([0.0, np.nan]), "n": jnp.int32(3), "b": jnp.bfloat16(1)}
-    assert replay.different_leaves(a, a) == []
-    assert replay.different_leaves(a, a | {"x": -a["x"]}) == ["x"]
-    assert replay.different_leaves(a, a | {"n": jnp.int32(4), "b": jnp.bfloat16(2)}) == ["b", "n"]
-
-
-@pytest.mark.slow
-def test_the_loop_replays_when_due_and_two_runs_on_one_mesh_have_the_same_bits(
-    config, tmp_path, monkeypatch
-):
-    from sibert_jax.train import loop
-
-    config.mesh.data, config.mesh.fsdp, config.mesh.tensor = 2, 2, 2
-    config.train.num_steps, config.checkpoint.every_steps = 6, 6
-    config.train.eval_every_steps = 0
-    first = jax.device_get(loop.train(config, tmp_path / "first"))
-    config.train.replay_every_steps = 3
-    replayed, original = [], replay.step_twice
-
-    def noted(step, state, batch):
-        replayed.append(int(state.step) + 1)
-        return original(step, state, batch)
-
-    monkeypatch.setattr(loop, "step_twice", noted)
-    second = jax.device_get(loop.train(config, tmp_path / "second"))
-    assert replayed == [3, 6]
-    assert_same(first, second)
-    assert rows(tmp_path / "first") == rows(tmp_path / "second")
-
-
-class FakeTime:
-    now = 100.0
-
-    def monotonic(self):
-        return self.now
-
-
-def test_goodput_counts_inner_phases_once_and_adds_up_over_starts(tmp_path, monkeypatch):
-    clock = FakeTime()
-    monkeypatch.setattr(goodput, "time", clock)
-    path = tmp_path / "goodput.json"
-    for start in (1, 2):
-        sums = Goodput(path, Watchdog(0), clock.now - 5.0)
-        with sums.phase("step"):
-            clock.now += 1.0
-            for _ in sums.each("input", range(3)):
-                sums.steps += 1
-                clock.now += 2.0
-            with sums.phase("evaluation"):
-                clock.now += 3.0
-        sums.write()
-        row = sums.row(step=3)
-        assert row["goodput/starts"] == start
-        assert row["goodput/start"] == 5.0 * start
-        assert row["goodput/step"] == 7.0 * start
-        assert row["goodput/evaluation"] == 3.0 * start
-        assert row["goodput/repeated_steps"] == 3 * (start - 1)
-        assert row["goodput/share"] == pytest.approx(7.0 / 15.0 / start)
-        assert f"{start} start" in sums.line(3)
-        clock.now += 50.0  # between two starts nothing runs
-    path.write_text("{}")
-    assert Goodput(path, Watchdog(0), clock.now).starts == 1
-
-
-def test_the_watchdog_is_told_of_every_phase(train_one, config, tmp_path, monkeypatch):
-    told = []
-    monkeypatch.setattr(Watchdog, "expect", lambda self, phase: told.append(phase))
-    config.mesh.data = 1
-    train_one(config, tmp_path / "run")
-    assert set(told) == set(goodput.PHASES) - {"restore", "other"}
-    assert told.count("input") == config.train.num_steps
-    del told[:]
-    train_one(config, tmp_path / "run")
-    assert "restore" in told

@@ -77,7 +77,9 @@ def test_changed_text_is_refused(copied, train_one, tmp_path):
     config, directory, _ = copied
     path = directory / "config.json"
     changed = tmp_path / "text.txt"
-    changed.write_text(pathlib.Path(config.data.path).read_text() + "\n\nOne more document than before.\n")
+    changed.write_text(
+        pathlib.Path(config.data.path).read_text() + "\n\nOne more document than before.\n"
+    )
     path.write_text(path.read_text().replace(config.data.path, str(changed)))
     config.data.path = str(changed)
     with pytest.raises(ConfigError, match="the data has changed since the checkpoint"):

@@ -69,7 +69,9 @@ def test_a_dimension_that_does_not_divide_is_named():
 
 def test_stacked_layers_keep_their_leading_axis_whole():
     mesh = sharding.make_mesh(2, 2, 2)
-    spec = sharding.spec_for("encoder/layers/layer/ffn/up/kernel", (2, 16, 32), mesh, sharding.ENCODER)
+    spec = sharding.spec_for(
+        "encoder/layers/layer/ffn/up/kernel", (2, 16, 32), mesh, sharding.ENCODER
+    )
     assert spec == P(None, "fsdp", "tensor")
 
 
