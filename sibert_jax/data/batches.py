@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sibert_jax.data import fingerprint
+from sibert_jax.data.cache import digest
 from sibert_jax.data.masking import Masker
 from sibert_jax.data.randomness import EpochPermutations, Purpose, generator
 from sibert_jax.data.tokenizer import Tokenizer
@@ -58,7 +58,7 @@ class PretrainingBatches:
             )
         self.seq_len = examples.seq_len
         self.global_batch_size = global_batch_size
-        self.fingerprint = fingerprint.digest(
+        self.fingerprint = digest(
             examples.fingerprint, global_batch_size, seed, mask_rate, whole_word, shuffle
         )
         self._examples = examples

@@ -4,7 +4,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sibert_jax.data import fingerprint
+from sibert_jax.data.cache import digest
 from sibert_jax.data.randomness import EpochPermutations
 from sibert_jax.errors import DataError
 
@@ -58,7 +58,7 @@ class BucketedBatches:
                 "the longest batch"
             )
         self.seq_lens, self.global_batch_size = seq_lens, global_batch_size
-        self.fingerprint = fingerprint.digest(
+        self.fingerprint = digest(
             sequences.fingerprint, list(seq_lens), global_batch_size, seed, shuffle
         )
         self._sequences, self._shuffle = sequences, shuffle

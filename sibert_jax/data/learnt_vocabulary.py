@@ -4,8 +4,7 @@ import collections
 import pathlib
 from collections.abc import Callable, Iterator
 
-from sibert_jax.data import fingerprint
-from sibert_jax.data.cache import FORMAT_VERSION, Cache
+from sibert_jax.data.cache import FORMAT_VERSION, Cache, digest
 from sibert_jax.data.held_out import HeldOutShare
 from sibert_jax.data.source import Source, shortened
 from sibert_jax.data.spec import CorpusSpec
@@ -52,7 +51,7 @@ def find_tokenizer(
         Tokenizer(train_pieces(counts, spec.vocab_size)).save(directory / "vocab.txt")
         return {"vocab_size": spec.vocab_size}
 
-    key = fingerprint.digest(
+    key = digest(
         "vocab", FORMAT_VERSION, hashes, spec.vocab_size, spec.vocab_train_bytes
     )
     return Tokenizer.load(cache.load_or_build(f"vocab-{key}", build).path / "vocab.txt")

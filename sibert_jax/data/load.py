@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sibert_jax.data import fingerprint
-from sibert_jax.data.cache import FORMAT_VERSION, Cache
+from sibert_jax.data.cache import FORMAT_VERSION, Cache, digest
 from sibert_jax.data.held_out import HeldOutShare
 from sibert_jax.data.learnt_vocabulary import find_tokenizer
 from sibert_jax.data.python_docs import builtin_source
@@ -78,7 +77,7 @@ def load_corpora(spec: CorpusSpec, *, progress: Progress) -> Corpora:
         train=tokens.corpora,
         valid=held_out,
         weights=spec.weights,
-        fingerprint=fingerprint.digest(
+        fingerprint=digest(
             [corpus.fingerprint for corpus in tokens.corpora],
             held_out.fingerprint,
             tokenizer.hash,
@@ -154,7 +153,7 @@ def _tokens(
         manifest = _write_tokens(directory, sources, share, tokenizer, progress)
         return manifest | {"tokenizer": tokenizer.hash, "sources": identity}
 
-    key = fingerprint.digest("tokens", FORMAT_VERSION, identity["hashes"], tokenizer.hash)
+    key = digest("tokens", FORMAT_VERSION, identity["hashes"], tokenizer.hash)
     entry = cache.load_or_build(f"tokens-{key}", build)
     corpora = [
         open_corpus(entry.path, description, entry.manifest["files"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sibert_jax.data import fingerprint
+from sibert_jax.data.cache import digest
 from sibert_jax.data.token_corpus import TokenCorpus
 from sibert_jax.data.tokenizer import Tokenizer
 from sibert_jax.errors import DataError
@@ -32,7 +32,7 @@ class PackedExamples:
         if seq_len < 3:
             raise DataError(f"data.seq_len={seq_len} leaves no room between [CLS] and [SEP]")
         self.seq_len = seq_len
-        self.fingerprint = fingerprint.digest("packed", corpus.fingerprint, seq_len, tokenizer.hash)
+        self.fingerprint = digest("packed", corpus.fingerprint, seq_len, tokenizer.hash)
         self._corpus = corpus
         self._tokenizer = tokenizer
         # Each document is followed by one separator: document d begins d places later than stored.

@@ -5,7 +5,7 @@ import bisect
 
 import numpy as np
 
-from sibert_jax.data import fingerprint
+from sibert_jax.data.cache import digest
 from sibert_jax.data.packed import Example
 from sibert_jax.data.randomness import Purpose, generator
 from sibert_jax.data.token_corpus import TokenCorpus
@@ -62,7 +62,7 @@ class PairExamples:
                 f"{corpus.num_documents}; separate documents by blank lines, or train without it"
             )
         self.seq_len = seq_len
-        self.fingerprint = fingerprint.digest(
+        self.fingerprint = digest(
             "pairs", corpus.fingerprint, seq_len, tokenizer.hash, seed, short_prob
         )
         self._corpus = corpus

@@ -16,8 +16,7 @@ import sysconfig
 import warnings
 from collections.abc import Callable, Iterator
 
-from sibert_jax.data import fingerprint
-from sibert_jax.data.cache import FORMAT_VERSION, Cache
+from sibert_jax.data.cache import FORMAT_VERSION, Cache, digest
 from sibert_jax.data.sentences import split_sentences
 from sibert_jax.data.source import Source
 from sibert_jax.data.text_files import text_source
@@ -60,7 +59,7 @@ def builtin_source(cache: Cache, progress: Callable[[str], None]) -> Source:
 
     version = ".".join(map(str, sys.version_info[:2]))
     limits = (MAX_TEXT_BYTES, MAX_SOURCE_BYTES, MAX_FILE_BYTES, MIN_DOCUMENTED, MIN_SENTENCES)
-    key = fingerprint.digest(FORMAT_VERSION, *limits, MIN_WORDS, MIN_LETTERS)
+    key = digest(FORMAT_VERSION, *limits, MIN_WORDS, MIN_LETTERS)
     entry = cache.load_or_build(f"builtin-{version}-{key}", build)
     source = text_source((str(entry.path / "python_docs.txt"),), "data.source", "paragraphs")
     return dataclasses.replace(source, name="Python's documentation")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sibert_jax.data import fingerprint
+from sibert_jax.data.cache import digest
 from sibert_jax.data.tokenizer import Tokenizer
 
 PRICE_IN_BATCHES = 32  # what one more length must save in an epoch, in batches of the longest
@@ -61,7 +61,7 @@ class Sequences:
             name: hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
             for name, array in arrays.items()
         }
-        return fingerprint.digest("sequences", hashes, self.pad_id)
+        return digest("sequences", hashes, self.pad_id)
 
     def rows(self, indices_B: np.ndarray, seq_len: int) -> dict[str, np.ndarray]:
         """Returns the given sequences padded to `seq_len`.

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from sibert_jax.data import fingerprint
+from sibert_jax.data.cache import digest
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ def open_corpus(directory: pathlib.Path, description: dict, files: dict) -> Toke
     dtypes = (np.dtype(description["dtype"]), np.dtype(np.int64), np.dtype(np.int64))
     arrays = [np.memmap(path, dtype, mode="r") for path, dtype in zip(paths, dtypes)]
     hashes = [files[path.name]["sha256"] for path in paths]
-    return TokenCorpus(*arrays, fingerprint=fingerprint.digest(dtypes[0].name, *hashes))
+    return TokenCorpus(*arrays, fingerprint=digest(dtypes[0].name, *hashes))
 
 
 def _paths(directory: pathlib.Path, name: str) -> list[pathlib.Path]:

@@ -4,7 +4,7 @@ import fractions
 from collections.abc import Sequence
 from typing import Protocol
 
-from sibert_jax.data import fingerprint
+from sibert_jax.data.cache import digest
 from sibert_jax.data.packed import Example
 from sibert_jax.data.randomness import EpochPermutations, Purpose
 from sibert_jax.errors import DataError
@@ -55,7 +55,7 @@ class WeightedExamples:
         self.seq_len = seq_lens.pop()
         self._sets = tuple(example_sets)
         self._len = sum(map(len, example_sets))
-        self.fingerprint = fingerprint.digest(
+        self.fingerprint = digest(
             "weighted",
             [examples.fingerprint for examples in example_sets],
             [float(weight) for weight in weights],
