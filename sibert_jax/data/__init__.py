@@ -7,7 +7,7 @@ from sibert_jax.data.load import Corpora, load_corpora
 from sibert_jax.data.masking import Masker
 from sibert_jax.data.packed import PackedExamples
 from sibert_jax.data.pairs import PairExamples
-from sibert_jax.data.prefetch import Prefetcher, prefetch
+from sibert_jax.data.prefetch import prefetch
 from sibert_jax.data.randomness import EpochPermutations, Purpose, generator
 from sibert_jax.data.sequences import (
     Sequences,
@@ -34,7 +34,6 @@ __all__ = [
     "Masker",
     "PackedExamples",
     "PairExamples",
-    "Prefetcher",
     "PretrainingBatches",
     "Purpose",
     "Sequences",
