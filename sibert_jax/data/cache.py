@@ -151,7 +151,7 @@ class Cache:
             try:
                 newest = max(file.stat().st_mtime for file in (path, *path.rglob("*")))
             except OSError:
-                continue  # its builder is at work on it
+                continue  # its builder is still writing it
             if time.time() - newest > ABANDONED_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
 

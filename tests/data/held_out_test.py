@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from sibert_jax.data.held_out import cut
+from sibert_jax.data.documents import document_parts as cut
 
 DOCUMENTS = {
     "short": (["aa bb"], [["aa bb"]]),

@@ -5,8 +5,8 @@ import textwrap
 
 import pytest
 
-from sibert_jax.data import layout
-from sibert_jax.data.layout import is_wrapped, joined_paragraphs
+from sibert_jax.data import text_files as layout
+from sibert_jax.data.text_files import is_wrapped, joined_paragraphs
 
 TEXT = """the a house of stone where nobody had lived since autumn and its windows looked over
 fields that went down to river boats passed slowly under bridges with grain for mills she asked

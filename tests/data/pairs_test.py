@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sibert_jax.data import DataError, PairExamples, pairs
-from sibert_jax.data.pairs import chunk_sentences, truncate_pair
+from sibert_jax.data import DataError, PairExamples
+from sibert_jax.data import pretraining_examples as pairs
+from sibert_jax.data.pretraining_examples import chunk_sentences, truncate_pair
 
 DOCUMENTS = [[4, 5, 3, 6, 2, 7, 5]] * 40 + [[3, 30, 2], [1, 1], [50]]
 SEQ_LEN = 24

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sibert_jax.data.sentences import MAX_SENTENCE_CHARS, split_sentences
+from sibert_jax.data.documents import MAX_SENTENCE_CHARS, split_sentences
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import lzma
 import pytest
 
 from sibert_jax.data import DataError, text_files
-from sibert_jax.data.text_files import cut_at_spaces, read_documents, text_source
+from sibert_jax.data.documents import split_at_spaces
+from sibert_jax.data.text_files import read_documents, text_source
 
 TEXT = "One.\nTwo, naïve.\n\n\nThree.\r\n  \nFour.\n"
 DOCUMENTS = [["One.", "Two, naïve."], ["Three."], ["Four."]]
@@ -53,7 +54,7 @@ def test_text_without_blank_lines_or_line_ends_is_cut_into_documents(tmp_path, m
     [("ab cd ef", ["ab cd", "ef"]), ("abcdefg", ["abcde", "fg"]), ("abcde", ["abcde"]), ("", [])],
 )
 def test_long_text_is_cut_at_a_space_where_there_is_one(text, pieces):
-    assert list(cut_at_spaces(text, 5)) == pieces
+    assert list(split_at_spaces(text, 5)) == pieces
 
 
 def read(path):

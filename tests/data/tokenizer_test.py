@@ -236,7 +236,7 @@ def test_tokenizer_json_says_what_no_other_file_does(tmp_path, settings, change,
         (lambda v: v["model"].update(type="BPE"), "model.type is 'BPE'"),
         (lambda v: v["model"].update(unk_token="<unk>"), "model.unk_token is '<unk>'"),
         (lambda v: v["normalizer"].update(type="NFKC"), "normalizer.type is 'NFKC'"),
-        (lambda v: v.update(normalizer=None), "is no WordPiece tokenizer's"),
+        (lambda v: v.update(normalizer=None), "is not of a WordPiece tokenizer"),
         (lambda v: v["model"]["vocab"].pop("the"), "ids of model.vocab are not 0, 1, 2"),
         (lambda v: v["added_tokens"].append(added("covid", False)), "adds the word 'covid'"),
         (lambda v: v["added_tokens"].append(added("[E]", True, 999)), "with the id 999"),
@@ -261,7 +261,7 @@ def test_two_vocabularies_in_a_directory_must_agree(tmp_path):
 @pytest.mark.parametrize(
     ("pieces", "complaint"),
     [
-        (("[PAD]", "[UNK]", "[CLS]", "a"), r"lacks the special pieces \[SEP\], \[MASK\]"),
+        (("[PAD]", "[UNK]", "[CLS]", "a"), r"lacks the special tokens \[SEP\], \[MASK\]"),
         ((*SPECIAL_PIECES, "a", "b", "a"), r"has 'a' twice, on lines 6 and 8"),
         ((*SPECIAL_PIECES, "", "b"), r"has an empty line 6"),
     ],

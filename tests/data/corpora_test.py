@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from sibert_jax.data import DataError, Tokenizer, load_corpora
-from sibert_jax.data.held_out import is_held_out
-from sibert_jax.data.sentences import split_sentences
+from sibert_jax.data.documents import is_held_out, split_sentences
 from sibert_jax.data.text_files import read_documents
 
 
@@ -30,12 +29,12 @@ def load(said):
     return load
 
 
-def was_tokenised(said):
-    return any(line.startswith("tokenised") for line in said)
+def was_tokenized(said):
+    return any(line.startswith("tokenized") for line in said)
 
 
 def came_from_the_cache(said):
-    return not any(line.startswith(("reading", "learning", "tokenised")) for line in said)
+    return not any(line.startswith(("reading", "learning", "tokenized")) for line in said)
 
 
 def texts_of(corpus, tokenizer):
@@ -105,7 +104,7 @@ def test_large_vocabularies_are_stored_in_32_bits(make_spec, write_text, load, t
 def test_a_second_load_maps_what_the_first_one_made(make_spec, write_text, load, said):
     spec = make_spec(path=str(write_text("a.txt", 30)))
     first = load(spec)
-    assert was_tokenised(said)
+    assert was_tokenized(said)
     second = load(spec)
     assert came_from_the_cache(said)
     assert isinstance(second.train[0].tokens, np.memmap)
@@ -124,7 +123,7 @@ def test_two_machines_make_the_same_corpora(make_spec, write_text, load, tmp_pat
     assert here.fingerprint == there.fingerprint
 
 
-def test_moved_or_touched_text_is_not_tokenised_again(make_spec, write_text, load, said, tmp_path):
+def test_moved_or_touched_text_is_not_tokenized_again(make_spec, write_text, load, said, tmp_path):
     path = write_text("a.txt", 30)
     load(make_spec(path=str(path)))
     moved = path.rename(tmp_path / "moved.txt")
@@ -140,7 +139,7 @@ def test_changed_text_is_noticed_even_at_the_same_size(make_spec, write_text, lo
     text = path.read_text()
     path.write_text(text[::-1])
     second = load(spec)
-    assert was_tokenised(said)
+    assert was_tokenized(said)
     assert second.fingerprint != first.fingerprint
     path.write_text(text)
     assert load(spec).fingerprint == first.fingerprint
@@ -186,7 +185,7 @@ def test_a_lost_vocabulary_is_learnt_again_alike(make_spec, write_text, load, sa
     second = load(spec)
     assert any("rebuilding the corrupt cache" in line for line in said)
     assert second.tokenizer.pieces == first.tokenizer.pieces
-    assert not was_tokenised(said)
+    assert not was_tokenized(said)
 
 
 def test_a_vocabulary_sees_a_sample_spread_over_the_text(make_spec, write_text, load, tmp_path):
@@ -207,7 +206,7 @@ def test_a_vocabulary_sees_no_more_than_asked(make_spec, write_text, load, said,
     (tmp_path / "a.txt").write_text("nine bytes\n" * 1000)
     valid = str(write_text("valid.txt", 5))
     load(make_spec(path=str(tmp_path / "a.txt"), valid_path=valid, vocab_train_bytes=2000))
-    assert "learning 300 word pieces from 400 words" in said
+    assert "learning 300 WordPieces from 400 words" in said
 
 
 def test_a_vocabulary_does_not_see_what_is_held_out(make_spec, load, tmp_path):
@@ -237,7 +236,7 @@ def test_a_vocabulary_of_another_size_is_refused(make_spec, write_text, load, tm
     vocabulary = tmp_path / "vocab.txt"
     vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
     spec = make_spec(path=str(write_text("a.txt", 9)), vocab=str(vocabulary), vocab_size=7)
-    with pytest.raises(DataError, match=r"has 6 pieces but the model wants 7; set model\.vocab"):
+    with pytest.raises(DataError, match=r"has 6 tokens but the model wants 7; set model\.vocab"):
         load(spec)
 
 
@@ -313,8 +312,8 @@ def test_other_text_to_evaluate_on_leaves_vocabulary_and_training_tokens(
     first = load(make_spec(path=train, valid_path=str(write_text("v1.txt", 5, seed=1))))
     second = load(make_spec(path=train, valid_path=str(write_text("v2.txt", 6, seed=2))))
     assert not any(line.startswith("learning") for line in said)
-    (tokenised,) = (line for line in said if line.startswith("tokenised"))
-    assert "v2.txt" in tokenised
+    (tokenized,) = (line for line in said if line.startswith("tokenized"))
+    assert "v2.txt" in tokenized
     assert second.tokenizer.hash == first.tokenizer.hash
     assert second.train[0].fingerprint == first.train[0].fingerprint
     assert (first.valid.num_documents, second.valid.num_documents) == (5, 6)
@@ -435,7 +434,7 @@ def test_the_layout_can_be_given(make_spec, load, said, novel):
     path = str(wrapped(novel, (1, 1)))
     found = load(make_spec(path=path))
     lines = load(make_spec(path=path, layout="paragraphs"))
-    assert not any("wrapped" in line and "tokenis" not in line for line in said if ": wr" in line)
+    assert not any("wrapped" in line and "tokeniz" not in line for line in said if ": wr" in line)
     assert lines.train[0].num_documents > 3 * found.train[0].num_documents
     assert lines.fingerprint != found.fingerprint
 
@@ -479,7 +478,7 @@ def start(path, cache_dir, kill_at=""):
     return process
 
 
-@pytest.mark.parametrize("kill_at", ["learning", "tokenised"])
+@pytest.mark.parametrize("kill_at", ["learning", "tokenized"])
 def test_a_build_that_was_killed_is_not_trusted(make_spec, write_text, load, tmp_path, kill_at):
     path = write_text("a.txt", 30)
     process = start(path, tmp_path / "cache", kill_at)
