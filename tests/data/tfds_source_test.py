@@ -2,7 +2,6 @@
 
 import importlib.util
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -118,23 +117,15 @@ def change_shards(change):
         (change_shards(lambda p: p.unlink()), r"cannot read .*articles/1\.0\.0: .*No such file"),
         (change_shards(lambda p: p.write_bytes(p.read_bytes()[:-100])), "cannot read .*articles"),
         (lambda p: (p / "dataset_info.json").write_text('{"name": '), "cannot read .*articles"),
+        (lambda p: sys.modules.update(tensorflow_datasets=None), r"install 'sibert_jax\[tfds\]'"),
     ],
-    ids=["tfrecord", "gone", "cut", "description"],
+    ids=["tfrecord", "gone", "cut", "description", "no library"],
 )
 def test_a_set_that_cannot_be_read_is_named(prepared, tmp_path, monkeypatch, damage, words):
     copy = tmp_path / "articles" / "1.0.0"
     shutil.copytree(prepared, copy)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", tfds)  # restored at the end
     damage(copy)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # no TensorFlow
     with pytest.raises(DataError, match=words):
         documents(copy)
-
-
-def test_without_the_library_the_message_says_what_to_install(prepared):
-    program = (
-        "import sys; sys.modules['tensorflow_datasets'] = None\n"
-        "from sibert_jax.data.tfds_source import tfds_source\n"
-        f"tfds_source(({str(prepared)!r},), 'train', 'text', 'data.path')"
-    )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "pip install 'sibert_jax[tfds]'" in run.stderr

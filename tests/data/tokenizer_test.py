@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sibert_jax.data import Tokenizer
@@ -32,30 +32,6 @@ def tokenizer():
     return Tokenizer(PIECES)
 
 
-def pieces_of(tokenizer, text):
-    (ids,) = tokenizer.encode_batch([text])
-    return " ".join(tokenizer.pieces[i] for i in ids)
-
-
-@pytest.mark.parametrize(
-    ("text", "pieces"),
-    [
-        ("UNAFFABLE", "un ##aff ##able"),
-        ("The café, the naïve.", "the cafe , the naive ."),
-        ("wanted  running!", "want ##ed run ##n ##ing !"),
-        ("[MASK] the [SEP]", "[ mask ] the [ s ##e ##p ]"),
-        ("x中国y", "x 中 国 y"),
-        ("the ¿ the", "the [UNK] the"),
-        ("don't\tgo", "d ##o ##n ' t g ##o"),
-        ("a" * 101 + " b", "[UNK] b"),
-        ("", ""),
-        ("  ", ""),
-    ],
-)
-def test_wordpieces_are_those_found_by_hand(tokenizer, text, pieces):
-    assert pieces_of(tokenizer, text) == pieces
-
-
 @pytest.mark.parametrize(
     ("cleaning", "pieces"),
     [
@@ -69,7 +45,8 @@ def test_wordpieces_are_those_found_by_hand(tokenizer, text, pieces):
 def test_text_is_cleaned_as_the_vocabulary_asks(cleaning, pieces):
     words = ("the", "The", "café", "cafe", "Café", "中", "国", "中国")
     tokenizer = Tokenizer((*SPECIAL_PIECES, *words), cleaning=cleaning)
-    assert pieces_of(tokenizer, "The café\u200b 中国") == pieces
+    (ids,) = tokenizer.encode_batch(["The café\u200b 中国"])
+    assert " ".join(tokenizer.pieces[i] for i in ids) == pieces
 
 
 def reference(pieces, cleaning=UNCASED):
@@ -94,6 +71,10 @@ texts = st.lists(
 
 @settings(max_examples=40)
 @given(texts, st.sampled_from(CLEANINGS))
+@example(
+    ["UNAFFABLE  running!", "The café, the naïve.", "[MASK] the [SEP]", "a ¿ don't\tgo"], UNCASED
+)
+@example(["x中国y", "a" * 101 + " b", "", "  "], UNCASED)
 def test_word_by_word_gives_the_ids_of_whole_texts(batch, cleaning):
     pieces = (*PIECES, "É", "é", "##É", "##é", "A", "Σ")
     expected = [encoding.ids for encoding in reference(pieces, cleaning).encode_batch(batch)]
