@@ -1,8 +1,11 @@
 """Entries are built once and atomically, and are checked when they are read."""
 
+import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -77,10 +80,12 @@ DAMAGES = {
 def test_a_corrupt_entry_is_rebuilt_and_the_fault_named(cache, said, name):
     damage, fault = DAMAGES[name]
     build = Build()
-    path = cache.load_or_build("key", build).path
+    path, manifest = dataclasses.astuple(cache.load_or_build("key", build))
     damage(path)
     for _ in range(2):
-        assert (cache.load_or_build("key", build).path / "a").read_text() == "content"
+        entry = cache.load_or_build("key", build)
+        assert (entry.path / "a").read_text() == "content"
+        assert entry.manifest["files"] == manifest["files"]  # nothing in it depends on the time
     assert build.count == 2
     (line,) = said
     assert line.startswith(f"rebuilding the corrupt cache {path}: ")
@@ -167,3 +172,27 @@ def test_a_damaged_note_of_a_hash_is_written_again(cache, tmp_path):
         for note in (cache.directory / "sources").iterdir():
             note.write_text(text)
         assert cache.source_sha256(path) == first
+
+
+PROGRAM = """
+import os, sys
+from sibert_jax.data.cache import Cache
+
+def build(directory):
+    (directory / "a").write_text(str(os.getpid()))
+    if sys.argv[2:]:
+        os.kill(os.getpid(), 9)
+    return {}
+
+print((Cache(sys.argv[1], print).load_or_build("key", build).path / "a").read_text())
+"""
+
+
+def test_processes_agree_whatever_a_killed_one_left(cache):
+    command = [sys.executable, "-c", PROGRAM, str(cache.directory)]
+    assert subprocess.run([*command, "kill"]).returncode == -9
+    assert leftovers(cache)
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(command, stdout=pipe, text=True) for _ in range(3)]
+    assert len({process.communicate()[0] for process in processes}) == 1
+    assert [process.returncode for process in processes] == [0] * 3

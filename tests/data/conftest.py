@@ -35,8 +35,17 @@ def make_corpus():
 
 
 @pytest.fixture
-def make_spec(tmp_path):
-    def make(**fields):
+def progress():
+    """The lines of progress of the latest `load`."""
+    return []
+
+
+@pytest.fixture
+def load(tmp_path, progress):
+    """Loads the corpora of a specification with the given fields."""
+
+    def load(**fields):
+        progress.clear()
         defaults = {
             "source": "text",
             "path": "",
@@ -51,22 +60,7 @@ def make_spec(tmp_path):
             "vocab_train_bytes": 1_000_000,
             "cache_dir": str(tmp_path / "cache"),
         }
-        return CorpusSpec(**(defaults | fields))
-
-    return make
-
-
-@pytest.fixture
-def progress():
-    """The lines of progress of the latest `load`."""
-    return []
-
-
-@pytest.fixture
-def load(make_spec, progress):
-    def load(**fields):
-        progress.clear()
-        return load_corpora(make_spec(**fields), progress=progress.append)
+        return load_corpora(CorpusSpec(**(defaults | fields)), progress=progress.append)
 
     return load
 
