@@ -3,16 +3,32 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any
 
-T = TypeVar("T")
-JOIN_SECONDS = 5.0
+JOIN_SECONDS = 5.0  # a read that hangs does not keep the process from ending
+
+
+class Prefetcher(Iterator):
+    """A generator of (step, batch) that is a context manager too."""
+
+    def __init__(self, batches):
+        self._batches = batches
+        self.close = batches.close
+
+    def __next__(self) -> tuple[int, Any]:
+        return next(self._batches)
+
+    def __enter__(self) -> "Prefetcher":
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
 
 def prefetch(
-    batch_fn: Callable[[int], T], first_step: int, num_steps: int, depth: int = 4
-) -> "Prefetcher[T]":
+    batch_fn: Callable[[int], Any], first_step: int, num_steps: int, depth: int = 4
+) -> Prefetcher:
     """Calls `batch_fn` for `num_steps` steps from `first_step`, up to `depth` ahead of the reader.
 
     Args:
@@ -33,29 +49,8 @@ def prefetch(
     return Prefetcher(_batches(batch_fn, range(first_step, first_step + num_steps), depth))
 
 
-class Prefetcher(Iterator[tuple[int, T]], Generic[T]):
-    """A generator of (step, batch) that is a context manager too."""
-
-    def __init__(self, batches: Generator[tuple[int, T], None, None]):
-        self._batches = batches
-
-    def __next__(self) -> tuple[int, T]:
-        return next(self._batches)
-
-    def __enter__(self) -> "Prefetcher[T]":
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self) -> None:
-        """Ends the iterator and its thread; may be called twice."""
-        self._batches.close()
-
-
 def _batches(batch_fn, steps: range, depth: int):
-    finished: queue.Queue = queue.Queue(depth)
-    stop = threading.Event()
+    finished, stop = queue.Queue(depth), threading.Event()
 
     def produce():
         for step in steps:

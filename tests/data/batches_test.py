@@ -73,7 +73,7 @@ def test_a_batch_has_the_promised_arrays(make, examples, tokenizer, kind, shuffl
     assert not tokenizer.is_special[batch["masked_targets"][batch["masked_weights"] > 0]].any()
 
 
-def test_each_example_occurs_once_per_epoch_and_epochs_join_inside_a_batch(make, examples):
+def test_each_example_occurs_once_per_epoch(make, examples):
     batches = make()
     rows = [row for step in range(5) for row in restored(batches.batch(step))]  # 20 = 2 epochs
     assert sorted(rows[:10]) == sorted(rows[10:]) == sorted(originals(examples["packed"]))

@@ -186,16 +186,6 @@ def test_sizes_are_reported_each_time(write_text, load, progress):
     assert progress[-1] == f"data.valid_fraction=0.2: {size} held out of it"
 
 
-@pytest.mark.parametrize("what", ["files", "parts"])
-def test_many_files_make_short_lines(load, progress, tmp_path, what):
-    files = [tmp_path / f"a_name_that_is_not_short_{i:03}.txt" for i in range(30)]
-    for i, file in enumerate(files):
-        file.write_text("\n\n".join(f"It says {i} and {j}." for j in range(9)))
-    load(path=str(tmp_path / "*.txt") if what == "files" else ",".join(map(str, files)))
-    assert any(line.endswith(f"30 {what}, {files[0]} ...") for line in progress)
-    assert max(map(len, progress)) < 300
-
-
 WORDS = [f"word{i % 977}" for i in range(20_000)]
 SENTENCES = [" ".join(WORDS[i : i + 20]).capitalize() + "." for i in range(0, len(WORDS), 20)]
 BY_TWENTY = ["\n".join(SENTENCES[i : i + 20]) for i in range(0, 1000, 20)]
