@@ -193,6 +193,6 @@ def test_processes_agree_whatever_a_killed_one_left(cache):
     assert subprocess.run([*command, "kill"]).returncode == -9
     assert leftovers(cache)
     pipe = subprocess.PIPE
-    processes = [subprocess.Popen(command, stdout=pipe, text=True) for _ in range(3)]
+    processes = [subprocess.Popen(command, stdout=pipe, text=True) for _ in range(2)]
     assert len({process.communicate()[0] for process in processes}) == 1
-    assert [process.returncode for process in processes] == [0] * 3
+    assert [process.returncode for process in processes] == [0] * 2

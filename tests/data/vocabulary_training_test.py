@@ -15,6 +15,7 @@ def test_merges_are_those_found_by_hand():
     expected = ("b", "##b", "a", "c", "##c", "ab", "abc", "abcb", "[unused0]", "[unused1]")
     found = train_wordpieces(counts, 5 + 10)
     assert found == (*SPECIAL_PIECES, *expected)
+    assert train_wordpieces(collections.Counter(dict(reversed(counts.items()))), 5 + 10) == found
     assert Tokenizer(found).is_special.sum() == 5 + 2
 
 
@@ -23,17 +24,15 @@ def test_where_nothing_ties_the_result_is_that_of_hugging_face():
     syllables = [c + v for c in "bdklmnrst" for v in "aeiou"]
     weights = 1 / np.arange(1, 1 + len(syllables))
     weights /= weights.sum()
-    words = ["".join(rng.choice(syllables, rng.integers(2, 6), p=weights)) for _ in range(5000)]
+    words = ["".join(rng.choice(syllables, rng.integers(2, 6), p=weights)) for _ in range(4000)]
     trainer = tokenizers.trainers.WordPieceTrainer(
         vocab_size=100, special_tokens=list(SPECIAL_PIECES), show_progress=False
     )
     model = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
     model.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     model.train_from_iterator(words, trainer)
-    counts = collections.Counter(words)
-    found = train_wordpieces(counts, 100)
+    found = train_wordpieces(collections.Counter(words), 100)
     assert set(found) == set(model.get_vocab())
-    assert train_wordpieces(collections.Counter(dict(reversed(counts.items()))), 100) == found
 
 
 def test_words_are_cleaned_and_split_at_punctuation():
