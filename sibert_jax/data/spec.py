@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from sibert_jax.data.layout import LAYOUTS
+from sibert_jax.data.text_files import LAYOUTS
 from sibert_jax.errors import DataError
 
 SOURCES = ("builtin", "text", "tfds")

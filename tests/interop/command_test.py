@@ -220,7 +220,7 @@ def test_a_table_with_spare_rows_keeps_them(cfg, encoder_params, source, tmp_pat
     ("spoil", "message"),
     [
         (lambda d: (d / "vocab.txt").unlink(), "vocab.txt is missing"),
-        (lambda d: (d / "vocab.txt").write_text("[PAD]\n"), "lacks the special pieces"),
+        (lambda d: (d / "vocab.txt").write_text("[PAD]\n"), "lacks the special tokens"),
         (
             lambda d: (d / "vocab.txt").write_text((d / "vocab.txt").read_text() + "more\n"),
             "has 51 pieces and the token table 50",

@@ -16,9 +16,9 @@ from sibert_jax.data import (
     seq_lens_for_one_pass,
     seq_lens_for_training,
 )
+from sibert_jax.data.cache import digest
 from sibert_jax.data.config import LabeledConfig
-from sibert_jax.data.fingerprint import digest
-from sibert_jax.data.held_out import is_held_out
+from sibert_jax.data.documents import is_held_out
 from sibert_jax.errors import named_by
 from sibert_jax.files import atomically
 from sibert_jax.model import ModelConfig

@@ -11,8 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sibert_jax.data import fingerprint
-from sibert_jax.data.cache import Cache, Entry
+from sibert_jax.data.cache import Cache, Entry, digest
 from sibert_jax.data.tokenizer import Tokenizer
 from sibert_jax.errors import DataError
 from sibert_jax.tasks.question_answering.dataset import Dataset, read_dataset
@@ -140,7 +139,7 @@ def load_features(
     Raises:
       DataError: the file cannot be used.
     """
-    key = fingerprint.digest(
+    key = digest(
         "squad",
         FORMAT_VERSION,
         cache.source_sha256(path),
@@ -162,7 +161,7 @@ def load_features(
     entry = cache.load_or_build(f"squad-{key}", build)
     for line in entry.manifest["report"]:
         progress(f"{path.name}: {line}")
-    return _open(entry), fingerprint.digest(entry.manifest["files"])
+    return _open(entry), digest(entry.manifest["files"])
 
 
 def _open(entry: Entry) -> Features:

@@ -13,9 +13,8 @@ from sibert_jax.data import (
     seq_lens_for_one_pass,
     seq_lens_for_training,
 )
-from sibert_jax.data.cache import Cache
+from sibert_jax.data.cache import Cache, digest
 from sibert_jax.data.config import split_paths
-from sibert_jax.data.fingerprint import digest
 from sibert_jax.errors import ConfigError, named_by
 from sibert_jax.files import user_path
 from sibert_jax.keys import check, key

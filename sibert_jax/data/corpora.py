@@ -1,4 +1,4 @@
-"""From a specification to tokenised corpora, through the cache."""
+"""Tokenized corpora of a specification, through the cache."""
 
 import dataclasses
 import pathlib
@@ -7,35 +7,32 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sibert_jax.data import fingerprint
-from sibert_jax.data.cache import FORMAT_VERSION, Cache
-from sibert_jax.data.held_out import HeldOutShare
-from sibert_jax.data.learnt_vocabulary import find_tokenizer
+from sibert_jax.data.cache import FORMAT_VERSION, Cache, digest
+from sibert_jax.data.documents import HeldOutShare, Source, shortened
 from sibert_jax.data.python_docs import builtin_source
-from sibert_jax.data.source import Source, shortened
 from sibert_jax.data.spec import CorpusSpec, split_paths
 from sibert_jax.data.text_files import text_source
 from sibert_jax.data.tfds_source import tfds_source
-from sibert_jax.data.token_corpus import CorpusWriter, TokenCorpus, open_corpus
-from sibert_jax.data.tokenise import write_corpora
+from sibert_jax.data.token_corpus import CorpusWriter, TokenCorpus, open_corpus, write_corpora
 from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.data.vocabulary_training import find_tokenizer
 from sibert_jax.errors import DataError
 
-MAX_UNKNOWN = 0.02  # share of [UNK] that is passed over in silence
+MAX_UNKNOWN = 0.02  # share of [UNK] above which there is a warning
 Progress = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpora:
-    """Everything that pretraining draws from.
+    """The text of a pretraining run.
 
     Args:
-      tokenizer: of the vocabulary given or trained.
+      tokenizer: of the vocabulary that was given or learned.
       train: one corpus for each part of `CorpusSpec.path`.
       valid: the held-out documents.
       weights: as in the specification.
       fingerprint: a hash of the tokens of all corpora, the vocabulary and the weights.
-      unigram_counts: (V,) int64, how often each piece occurs in `train`.
+      unigram_counts: (V,) int64, how often each token occurs in `train`.
     """
 
     tokenizer: Tokenizer
@@ -47,11 +44,11 @@ class Corpora:
 
 
 def load_corpora(spec: CorpusSpec, *, progress: Progress) -> Corpora:
-    """Tokenises the text of a specification, or maps the tokens of an earlier call.
+    """Tokenizes the text of a specification, or maps the tokens of an earlier call.
 
     Args:
       spec: what to load.
-      progress: called with a line of text now and then, and with what was found.
+      progress: called with a line of text now and then, and with the sizes of the corpora.
 
     Raises:
       DataError: if text, vocabulary or cache cannot be used.
@@ -66,7 +63,7 @@ def load_corpora(spec: CorpusSpec, *, progress: Progress) -> Corpora:
     tokens = _tokens(train, share, identity, tokenizer, cache, progress)
     held_out = tokens.held_out
     if valid:
-        # An entry of its own, so that other text to evaluate on leaves the training text alone.
+        # A separate entry, so that training text stays valid when the text to evaluate on changes.
         nothing = HeldOutShare([valid], 0.0)
         identity = _identity([valid], nothing, cache)
         (held_out,) = _tokens([valid], nothing, identity, tokenizer, cache, progress).corpora
@@ -78,7 +75,7 @@ def load_corpora(spec: CorpusSpec, *, progress: Progress) -> Corpora:
         train=tokens.corpora,
         valid=held_out,
         weights=spec.weights,
-        fingerprint=fingerprint.digest(
+        fingerprint=digest(
             [corpus.fingerprint for corpus in tokens.corpora],
             held_out.fingerprint,
             tokenizer.hash,
@@ -91,7 +88,7 @@ def load_corpora(spec: CorpusSpec, *, progress: Progress) -> Corpora:
 def _sources(
     spec: CorpusSpec, cache: Cache, progress: Progress
 ) -> tuple[list[Source], Source | None]:
-    """Returns the training sources and the one of validation, None where documents are held out."""
+    """Returns the sources to train and to evaluate on; None: hold out documents of the first."""
 
     def source(paths: tuple[str, ...], key: str) -> Source:
         if spec.source == "tfds":
@@ -117,7 +114,7 @@ def _check_disjoint(train: list[Source], valid: Source | None) -> None:
 
 
 def _identity(sources: list[Source], share: HeldOutShare, cache: Cache) -> dict:
-    """Returns the files read, for people, and the hashes of what decides the corpora."""
+    """Returns the files, for the manifest, and hashes that change whenever the corpora would."""
     files = [
         [
             {"path": str(f), "size": f.stat().st_size, "sha256": cache.source_sha256(f)}
@@ -133,7 +130,7 @@ def _identity(sources: list[Source], share: HeldOutShare, cache: Cache) -> dict:
 
 
 class _Tokens(NamedTuple):
-    """A corpus of each source, and one of what is held out of them, if anything is."""
+    """A corpus of each source, and one of the documents held out of them, if any are."""
 
     corpora: list[TokenCorpus]
     held_out: TokenCorpus | None
@@ -148,13 +145,13 @@ def _tokens(
     cache: Cache,
     progress: Progress,
 ) -> _Tokens:
-    """Tokenises sources, or maps their tokens in the cache, and says what is in them."""
+    """Tokenizes sources, or maps their tokens in the cache, and reports their sizes."""
 
     def build(directory: pathlib.Path) -> dict:
         manifest = _write_tokens(directory, sources, share, tokenizer, progress)
         return manifest | {"tokenizer": tokenizer.hash, "sources": identity}
 
-    key = fingerprint.digest("tokens", FORMAT_VERSION, identity["hashes"], tokenizer.hash)
+    key = digest("tokens", FORMAT_VERSION, identity["hashes"], tokenizer.hash)
     entry = cache.load_or_build(f"tokens-{key}", build)
     corpora = [
         open_corpus(entry.path, description, entry.manifest["files"])
@@ -164,7 +161,7 @@ def _tokens(
     for note in entry.manifest["notes"]:
         progress(note)
     names = shortened([source.name for source in sources], "parts")
-    parts = "parts of documents" if entry.manifest["in_pieces"] else "documents"
+    parts = "parts of documents" if entry.manifest["splits_documents"] else "documents"
     progress(f"{sources[0].key}: {_size(corpora, parts)} in {names}")
     if held_out:
         size = _size([held_out], parts)
@@ -184,7 +181,7 @@ def _write_tokens(
     tokenizer: Tokenizer,
     progress: Progress,
 ) -> dict:
-    """Writes the arrays of all corpora, the last one of what is held out, and describes them."""
+    """Writes the arrays of all corpora, the held-out one last, and describes them."""
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     corpora = []
     with CorpusWriter(directory, "held_out", tokenizer.vocab_size) as held_out_writer:
@@ -201,7 +198,7 @@ def _write_tokens(
     counts.tofile(directory / "unigram_counts")
     return {
         "corpora": corpora,
-        "in_pieces": share.is_of_pieces,
+        "splits_documents": share.splits_documents,
         "notes": [f"{source.key}: {note}" for source in sources if (note := source.note())],
     }
 
