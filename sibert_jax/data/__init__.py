@@ -1,8 +1,8 @@
 """Text to tokens to examples to batches, importing numpy alone."""
 
 from sibert_jax.data.batches import Masker, PretrainingBatches
+from sibert_jax.data.config import CorpusConfig, LabeledConfig, split_paths
 from sibert_jax.data.corpora import Corpora, load_corpora
-from sibert_jax.data.finetuning_spec import FinetuningSpec
 from sibert_jax.data.prefetch import prefetch
 from sibert_jax.data.pretraining_examples import (
     Examples,
@@ -20,7 +20,6 @@ from sibert_jax.data.sequences import (
     seq_lens_for_one_pass,
     seq_lens_for_training,
 )
-from sibert_jax.data.spec import CorpusSpec
 from sibert_jax.data.token_corpus import TokenCorpus
 from sibert_jax.data.tokenizer import Tokenizer
 from sibert_jax.errors import DataError
@@ -28,11 +27,11 @@ from sibert_jax.errors import DataError
 __all__ = [
     "BucketedBatches",
     "Corpora",
-    "CorpusSpec",
+    "CorpusConfig",
     "DataError",
     "EpochPermutations",
     "Examples",
-    "FinetuningSpec",
+    "LabeledConfig",
     "Masker",
     "PackedExamples",
     "PairExamples",
@@ -50,4 +49,5 @@ __all__ = [
     "prefetch",
     "seq_lens_for_one_pass",
     "seq_lens_for_training",
+    "split_paths",
 ]

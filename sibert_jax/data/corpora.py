@@ -1,4 +1,4 @@
-"""Tokenized corpora of a specification, through the cache."""
+"""The tokenized corpora that a config names, through the cache."""
 
 import dataclasses
 import pathlib
@@ -8,11 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sibert_jax.data.cache import FORMAT_VERSION, Cache, digest
+from sibert_jax.data.config import SOURCES, CorpusConfig, split_paths
 from sibert_jax.data.documents import HeldOutShare, Source, shortened
-from sibert_jax.data.python_docs import builtin_source
-from sibert_jax.data.spec import CorpusSpec, split_paths
-from sibert_jax.data.text_files import text_source
-from sibert_jax.data.tfds_source import tfds_source
 from sibert_jax.data.token_corpus import CorpusWriter, TokenCorpus, open_corpus, write_corpora
 from sibert_jax.data.tokenizer import Tokenizer
 from sibert_jax.data.vocabulary_training import find_tokenizer
@@ -28,9 +25,9 @@ class Corpora:
 
     Args:
       tokenizer: of the vocabulary that was given or learned.
-      train: one corpus for each part of `CorpusSpec.path`.
+      train: one corpus for each part of `CorpusConfig.path`.
       valid: the held-out documents.
-      weights: as in the specification.
+      weights: as in the config.
       fingerprint: a hash of the tokens of all corpora, the vocabulary and the weights.
       unigram_counts: (V,) int64, how often each token occurs in `train`.
     """
@@ -43,23 +40,24 @@ class Corpora:
     unigram_counts: np.ndarray
 
 
-def load_corpora(spec: CorpusSpec, *, progress: Progress) -> Corpora:
-    """Tokenizes the text of a specification, or maps the tokens of an earlier call.
+def load_corpora(c: CorpusConfig, *, vocab_size: int, progress: Progress) -> Corpora:
+    """Tokenizes the text that a config names, or maps the tokens of an earlier call.
 
     Args:
-      spec: what to load.
+      c: the text and its vocabulary.
+      vocab_size: tokens that the model has.
       progress: called with a line of text now and then, and with the sizes of the corpora.
 
     Raises:
       DataError: if text, vocabulary or cache cannot be used.
     """
-    spec.check_path()
-    cache = Cache(spec.cache_dir, progress)
-    train, valid = _sources(spec, cache, progress)
+    c.check_path()
+    cache = Cache(c.cache_dir, progress)
+    train, valid = _sources(c, cache, progress)
     _check_disjoint(train, valid)
-    share = HeldOutShare(train, 0.0 if valid else spec.valid_fraction)
+    share = HeldOutShare(train, 0.0 if valid else c.valid_fraction)
     identity = _identity(train, share, cache)
-    tokenizer = find_tokenizer(spec, identity["hashes"], train, share, cache, progress)
+    tokenizer = find_tokenizer(c, vocab_size, identity["hashes"], train, share, cache, progress)
     tokens = _tokens(train, share, identity, tokenizer, cache, progress)
     held_out = tokens.held_out
     if valid:
@@ -74,32 +72,30 @@ def load_corpora(spec: CorpusSpec, *, progress: Progress) -> Corpora:
         tokenizer=tokenizer,
         train=tokens.corpora,
         valid=held_out,
-        weights=spec.weights,
+        weights=c.weights,
         fingerprint=digest(
             [corpus.fingerprint for corpus in tokens.corpora],
             held_out.fingerprint,
             tokenizer.hash,
-            [float(weight) for weight in spec.weights],
+            [float(weight) for weight in c.weights],
         ),
         unigram_counts=tokens.unigram_counts,
     )
 
 
 def _sources(
-    spec: CorpusSpec, cache: Cache, progress: Progress
+    c: CorpusConfig, cache: Cache, progress: Progress
 ) -> tuple[list[Source], Source | None]:
     """Returns the sources to train and to evaluate on; None: hold out documents of the first."""
 
-    def source(paths: tuple[str, ...], key: str) -> Source:
-        if spec.source == "tfds":
-            return tfds_source(paths, spec.tfds_split, spec.tfds_feature, key)
-        return text_source(paths, key, spec.layout)
+    def source(kind: str, paths: tuple[str, ...], key: str) -> Source:
+        return SOURCES[kind](c, paths, key, cache, progress)
 
-    valid_paths = split_paths(spec.valid_path)
-    valid = source(valid_paths, "data.valid_path") if valid_paths else None
-    if spec.source == "builtin":
-        return [builtin_source(cache, progress)], valid
-    return [source((path,), "data.path") for path in spec.paths], valid
+    valid, valid_paths = None, split_paths(c.valid_path)
+    if valid_paths:
+        kind = "text" if c.source == "builtin" else c.source  # no file of builtin text has a name
+        valid = source(kind, valid_paths, "data.valid_path")
+    return [source(c.source, (path,), "data.path") for path in c.paths or ("",)], valid
 
 
 def _check_disjoint(train: list[Source], valid: Source | None) -> None:

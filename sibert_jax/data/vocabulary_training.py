@@ -12,8 +12,8 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 from sibert_jax.data.cache import FORMAT_VERSION, Cache, digest
+from sibert_jax.data.config import CorpusConfig
 from sibert_jax.data.documents import HeldOutShare, Source, shortened
-from sibert_jax.data.spec import CorpusSpec
 from sibert_jax.data.tokenizer import Tokenizer, bert_normalizer, bert_pre_tokenizer
 from sibert_jax.data.vocabulary import CONTINUATION, MAX_WORD_CHARS, SPECIAL_PIECES
 from sibert_jax.errors import DataError, named_by
@@ -24,17 +24,19 @@ MIN_PAIR_COUNT = 2
 
 
 def find_tokenizer(
-    spec: CorpusSpec,
+    c: CorpusConfig,
+    vocab_size: int,
     hashes: list,
     train: list[Source],
     share: HeldOutShare,
     cache: Cache,
     progress: Callable[[str], None],
 ) -> Tokenizer:
-    """Returns the tokenizer of `spec.vocab`, or of a vocabulary that is learned once.
+    """Returns the tokenizer of `c.vocab`, or of a vocabulary that is learned once.
 
     Args:
-      spec: what to load.
+      c: names the vocabulary, if there is one.
+      vocab_size: tokens that the model has.
       hashes: JSON values that change with the training text.
       train: the training text.
       share: the part of it that is held out, which a vocabulary does not see.
@@ -44,24 +46,24 @@ def find_tokenizer(
     Raises:
       DataError: if the vocabulary or the text cannot be used.
     """
-    if spec.vocab:
+    if c.vocab:
         with named_by("data.vocab"):
-            tokenizer = Tokenizer.load(spec.vocab)
-        if tokenizer.vocab_size != spec.vocab_size:
+            tokenizer = Tokenizer.load(c.vocab)
+        if tokenizer.vocab_size != vocab_size:
             raise DataError(
-                f"data.vocab: the vocabulary {spec.vocab} has {tokenizer.vocab_size} tokens but "
-                f"the model wants {spec.vocab_size}; set model.vocab_size={tokenizer.vocab_size} "
+                f"data.vocab: the vocabulary {c.vocab} has {tokenizer.vocab_size} tokens but "
+                f"the model wants {vocab_size}; set model.vocab_size={tokenizer.vocab_size} "
                 "or name another data.vocab"
             )
         return tokenizer
 
     def build(directory: pathlib.Path) -> dict:
-        counts = _sampled_word_counts(spec.vocab_train_bytes, train, share, progress)
-        progress(f"learning {spec.vocab_size:,} WordPieces from {counts.total():,} words")
-        Tokenizer(train_wordpieces(counts, spec.vocab_size)).save(directory / "vocab.txt")
-        return {"vocab_size": spec.vocab_size}
+        counts = _sampled_word_counts(c.vocab_train_bytes, train, share, progress)
+        progress(f"learning {vocab_size:,} WordPieces from {counts.total():,} words")
+        Tokenizer(train_wordpieces(counts, vocab_size)).save(directory / "vocab.txt")
+        return {"vocab_size": vocab_size}
 
-    key = digest("vocab", FORMAT_VERSION, hashes, spec.vocab_size, spec.vocab_train_bytes)
+    key = digest("vocab", FORMAT_VERSION, hashes, vocab_size, c.vocab_train_bytes)
     return Tokenizer.load(cache.load_or_build(f"vocab-{key}", build).path / "vocab.txt")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sibert_jax.data import CorpusSpec, TokenCorpus, Tokenizer, load_corpora
+from sibert_jax.data import CorpusConfig, TokenCorpus, Tokenizer, load_corpora
 from sibert_jax.data.vocabulary import SPECIAL_PIECES
 
 FIRST_ORDINARY = len(SPECIAL_PIECES)
@@ -44,23 +44,17 @@ def progress():
 def load(tmp_path, progress):
     """Loads the corpora of a specification with the given fields."""
 
-    def load(**fields):
+    def load(vocab_size=300, **fields):
         progress.clear()
         defaults = {
             "source": "text",
-            "path": "",
-            "layout": "auto",
-            "weights": (),
-            "valid_path": "",
             "valid_fraction": 0.2,
-            "tfds_split": "train",
-            "tfds_feature": "text",
-            "vocab": "",
-            "vocab_size": 300,
             "vocab_train_bytes": 1_000_000,
             "cache_dir": str(tmp_path / "cache"),
         }
-        return load_corpora(CorpusSpec(**(defaults | fields)), progress=progress.append)
+        return load_corpora(
+            CorpusConfig(**(defaults | fields)), vocab_size=vocab_size, progress=progress.append
+        )
 
     return load
 
