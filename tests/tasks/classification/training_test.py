@@ -183,7 +183,7 @@ def test_a_finished_run_is_extended_by_epochs(memorized, train_one, tmp_path, ca
 def test_bert_with_adamw_memorizes_the_scores_of_32_pairs(config, train_one, write_pairs, tmp_path):
     config.data.path = config.data.valid_path = write_pairs("train.tsv", [i / 7 for i in range(32)])
     config.task.dataset, config.model.arch, config.optim.name = "stsb", "bert", "adamw"
-    config.optim.learning_rate, config.train.num_epochs = 1e-2, 30.0
+    config.optim.learning_rate, config.train.num_epochs = 1e-2, 80.0
     train_one(config, tmp_path / "run")
     (scores,) = loaded(tmp_path / "run/results.json")["held_out"].values()
     assert min(scores["pearson"], scores["spearman"]) > 0.9
