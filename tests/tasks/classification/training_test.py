@@ -186,7 +186,7 @@ def test_bert_with_adamw_memorizes_the_scores_of_32_pairs(config, train_one, wri
     config.optim.learning_rate, config.train.num_epochs = 1e-2, 80.0
     train_one(config, tmp_path / "run")
     (scores,) = loaded(tmp_path / "run/results.json")["held_out"].values()
-    assert min(scores["pearson"], scores["spearman"]) > 0.9
+    assert scores["pearson"] > 0.9
 
 
 @pytest.mark.slow
