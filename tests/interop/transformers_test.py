@@ -28,8 +28,9 @@ from sibert_jax.model import Encoder, ModelConfig
 from sibert_jax.tasks.classification.task import ClassificationModel
 from sibert_jax.tasks.pretraining.heads import Readout
 from sibert_jax.tasks.pretraining.task import PretrainingConfig, PretrainingModel
-from sibert_jax.tasks.question_answering.offsets import OffsetTokenizer
 from sibert_jax.tasks.question_answering.task import QuestionAnsweringModel
+from sibert_jax.tasks.question_answering.windows import OffsetTokenizer
+from tests.builders import model_config
 
 from .transformers_side import cases
 
@@ -107,13 +108,11 @@ def test_what_came_in_goes_out(models, case):
 
 
 def bert(num_segments: int) -> ModelConfig:
-    return ModelConfig(
+    return model_config(
         arch="bert",
         vocab_size=50,
-        max_len=16,
         num_segments=num_segments,
         width=12,
-        depth=2,
         num_heads=3,
         ffn_width=20,
         qkv_bias=True,
@@ -121,9 +120,6 @@ def bert(num_segments: int) -> ModelConfig:
         norm_eps=1e-12,
         dropout=0.1,
         init_std=0.5,
-        dtype="float32",
-        scan_layers=True,
-        remat=False,
     )
 
 

@@ -23,8 +23,7 @@ from sibert_jax.errors import named_by
 from sibert_jax.files import atomically
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.classification.examples import Examples, read_examples, read_new_text
-from sibert_jax.tasks.classification.glue import GlueTask
-from sibert_jax.tasks.classification.metrics import METRICS
+from sibert_jax.tasks.classification.glue import METRICS, GlueTask
 from sibert_jax.tasks.classification.task import (
     Classification,
     ClassificationConfig,

@@ -20,7 +20,6 @@ from sibert_jax.files import user_path
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.finetuning import DEFAULTS, load_tokenizer
-from sibert_jax.tasks.question_answering.answers import Answerer
 from sibert_jax.tasks.question_answering.dataset import (
     Dataset,
     read_dataset,
@@ -28,12 +27,13 @@ from sibert_jax.tasks.question_answering.dataset import (
 )
 from sibert_jax.tasks.question_answering.features import (
     Features,
+    WindowRows,
     WindowSizes,
     build_features,
     load_features,
+    with_answers,
 )
-from sibert_jax.tasks.question_answering.held_out_labels import with_answers
-from sibert_jax.tasks.question_answering.rows import WindowRows
+from sibert_jax.tasks.question_answering.predictions import Answerer
 from sibert_jax.tasks.question_answering.task import (
     QuestionAnswering,
     QuestionAnsweringConfig,

@@ -12,8 +12,7 @@ from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.losses import cross_entropy
-from sibert_jax.tasks.question_answering.answers import Answerer
-from sibert_jax.tasks.question_answering.spans import best_spans
+from sibert_jax.tasks.question_answering.predictions import Answerer, best_spans
 from sibert_jax.tasks.task import Task
 
 

@@ -1,23 +1,66 @@
-"""From the best spans of windows to the answers of questions, their files and their metrics."""
+"""Predicted answers: the best spans of a window, the answer of a question, the files written.
+
+Letters: B batch, L length, A tokens of the longest answer, C candidates.
+"""
 
 import dataclasses
 import json
 import math
 import pathlib
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sibert_jax.files import atomically
-from sibert_jax.tasks.question_answering.dataset import Dataset
+from sibert_jax.tasks.question_answering.dataset import Dataset, evaluate
 from sibert_jax.tasks.question_answering.features import Features
-from sibert_jax.tasks.question_answering.scoring import evaluate
 
 PREDICTIONS, N_BEST, NULL_ODDS = "predictions.json", "nbest_predictions.json", "null_odds.json"
 
 
+class Spans(NamedTuple):
+    """Spans of tokens, best first; a `score` of -inf means that there are no more."""
+
+    score_BC: jax.Array  # float32, start logit + end logit
+    first_BC: jax.Array  # int32, position of the first token
+    last_BC: jax.Array  # int32, of the last
+
+
+def best_spans(
+    start_BL: jax.Array,
+    end_BL: jax.Array,
+    may_start_BL: jax.Array,
+    may_end_BL: jax.Array,
+    *,
+    max_len: int,
+    count: int,
+) -> Spans:
+    """Returns the spans of highest score among all of at most `max_len` tokens.
+
+    Args:
+      start_BL: float32, logits of starting here.
+      end_BL: float32, logits of ending here.
+      may_start_BL: bool, positions where a span may start.
+      may_end_BL: bool, positions where it may end.
+      max_len: A >= 1.
+      count: C >= 1.
+    """
+    num_rows, seq_len = start_BL.shape
+    starts_BL = jnp.where(may_start_BL, start_BL, -jnp.inf)
+    ends_BL = jnp.where(may_end_BL, end_BL, -jnp.inf)
+    ends_BM = jnp.pad(ends_BL, ((0, 0), (0, max_len - 1)), constant_values=-jnp.inf)
+    ends_BLA = jnp.stack([ends_BM[:, a : a + seq_len] for a in range(max_len)], axis=-1)
+    score_BS = (starts_BL[:, :, None] + ends_BLA).reshape(num_rows, seq_len * max_len)
+    score_BC, index_BC = jax.lax.top_k(score_BS, min(count, seq_len * max_len))
+    first_BC = index_BC // max_len
+    return Spans(score_BC, first_BC, first_BC + index_BC % max_len)
+
+
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A possible answer, a part of the context as it stands there; "": none."""
+    """A possible answer: a substring of the context, or "" for no answer."""
 
     text: str
     start_logit: float
@@ -25,37 +68,37 @@ class Candidate:
 
     @property
     def score(self) -> float:
-        """What candidates are ranked by."""
+        """Candidates are ranked by start logit + end logit."""
         return self.start_logit + self.end_logit
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What is known about one question."""
+    """Candidate answers of one question and the score of no answer."""
 
-    candidates: tuple[Candidate, ...]  # best first, no text twice, none empty
-    null_score: float  # of no answer: the lowest of its windows
+    candidates: tuple[Candidate, ...]  # best first, distinct texts, none empty
+    null_score: float  # of no answer: the minimum over its windows
 
     @property
     def best(self) -> str:
-        """The best text, whatever speaks for no answer; "" where no span is possible."""
+        """The best text, ignoring the score of no answer; "" if no span is possible."""
         return self.candidates[0].text if self.candidates else ""
 
     @property
     def null_odds(self) -> float:
-        """Score of no answer less that of the best answer."""
+        """Score of no answer minus that of the best answer."""
         return self.null_score - self.candidates[0].score if self.candidates else math.inf
 
 
 class Answerer:
-    """Puts together the windows of one data set.
+    """Combines the windows of each question of a data set into an answer.
 
     Args:
       dataset: questions and contexts.
       features: its windows.
-      n_best: candidates kept of each question.
+      n_best: number of candidates per question.
       unanswerable: whether a question may have no answer, as in SQuAD 2.0.
-      null_threshold: no answer where the odds of none exceed it; read if `unanswerable`.
+      null_threshold: predict no answer where the odds of none exceed it; used if `unanswerable`.
     """
 
     def __init__(
@@ -99,10 +142,10 @@ class Answerer:
         num_spans = windows["score_BC"].shape[1]
         score_S = windows["score_BC"].reshape(-1)
         candidates: dict[str, Candidate] = {}
-        for place in np.argsort(-score_S, kind="stable"):
-            if len(candidates) == self.n_best or not np.isfinite(score_S[place]):
+        for span in np.argsort(-score_S, kind="stable"):
+            if len(candidates) == self.n_best or not np.isfinite(score_S[span]):
                 break
-            row, column = divmod(int(place), num_spans)
+            row, column = divmod(int(span), num_spans)
             start, end = self.features.characters(
                 windows["window"][row],
                 windows["first_BC"][row, column],
@@ -114,7 +157,7 @@ class Answerer:
         return Prediction(tuple(candidates.values()), float(windows["null_score"].min()))
 
     def text(self, prediction: Prediction) -> str:
-        """The answer that is given: "" for none."""
+        """The predicted answer, "" for none."""
         if self.unanswerable and prediction.null_odds > self.null_threshold:
             return ""
         return prediction.best
@@ -122,7 +165,7 @@ class Answerer:
     def metrics(self, predictions: dict[str, Prediction]) -> dict[str, float]:
         """EM and F1 over the predicted questions, and the best thresholds in SQuAD 2.0.
 
-        {} where nothing is predicted, or the data set knows no answer at all.
+        {} if nothing is predicted or the data set has no answers.
         """
         golds = self.dataset.gold_answers()
         if not predictions or not any(golds.values()):
@@ -144,7 +187,7 @@ class Answerer:
 
         Args:
           results: as in `answers`, of all windows.
-          directory: where the files go; made if need be.
+          directory: for the files; created if it does not exist.
 
         Returns:
           The metrics.
@@ -161,7 +204,7 @@ class Answerer:
         return self.metrics(predictions)
 
     def _n_best(self, prediction: Prediction) -> list[dict]:
-        """The candidates with their probabilities among each other; with none in SQuAD 2.0."""
+        """The candidates, in SQuAD 2.0 with "", and the softmax of their scores."""
         entries = [
             {
                 "text": c.text,
@@ -182,7 +225,7 @@ class Answerer:
 
 
 def _write_json(path: pathlib.Path, content: dict) -> None:
-    """Writes a file of JSON atomically, a line a question."""
+    """Writes a file of JSON atomically, one question per line."""
     lines = (
         f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}"
         for key, value in content.items()
