@@ -44,8 +44,8 @@ def count(arch, layers):
     Outside the layers: three embeddings are added (2 equations), gain and bias of the norm (1), the
     stem: 6 leaves. In a layer 10 leaves: q, k, v, up with their biases (4 equations), out, down.
     SIBERT: the branches join the stream, v + out = gain + stem = up + down (2 more equations).
-    QK-norm: the same. Sandwich: every branch is normalised, no further equation.
-    BERT: no stem; epsilons pin every tensor that is normalised and softmax q + k = 0, so that only
+    QK-norm: the same. Sandwich: every branch is normalized, no further equation.
+    BERT: no stem; epsilons pin every tensor that is normalized and softmax q + k = 0, so that only
     value against output and query against key are left.
     """
     return {

@@ -56,7 +56,7 @@ def masked_softmax(w):
     return jax.nn.softmax(jnp.where(VALID, w / jnp.linalg.norm(w), -jnp.inf))
 
 
-def masked_normalisation(w):
+def masked_normalization(w):
     r = jax.nn.relu(w) * VALID.astype(w.dtype)
     z = jnp.sum(r, -1, keepdims=True)
     return jnp.where(z > 0, r / jnp.where(z > 0, z, 1), VALID.astype(w.dtype) / 2)
@@ -75,7 +75,7 @@ def nested(w):
 
 SOUND = [
     broadcast_before, not_positive, is_zero, is_not_zero, two_sided, variance, through_jit,
-    masked_softmax, masked_normalisation, cancelled, nested,
+    masked_softmax, masked_normalization, cancelled, nested,
 ]  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def test_a_guard_whose_constant_is_discarded_is_recognised(fn, certify):
     assert certify(fn, W).is_invariant()
 
 
-@pytest.mark.parametrize("fn", [is_zero, not_positive, masked_normalisation, cancelled])
+@pytest.mark.parametrize("fn", [is_zero, not_positive, masked_normalization, cancelled])
 def test_it_is_recognised_inside_a_jitted_vmapped_function(fn, certify):
     report = certify(jax.jit(jax.vmap(lambda w: fn(w))), jnp.stack([W, 2 * W]))
     assert report.is_invariant()

@@ -33,7 +33,7 @@ def test_flax_attention_with_biases_has_two_symmetries(certify):
     assert report.degree({"query": 1, "key": -1, "value": 1, "out": {"kernel": -1, "bias": 0}}) == 0
 
 
-def test_flax_attention_with_queries_normalised_still_needs_their_gain_fixed(certify):
+def test_flax_attention_with_queries_normalized_still_needs_their_gain_fixed(certify):
     module = nn.MultiHeadDotProductAttention(num_heads=2, use_bias=False, normalize_qk=True)
     found = symmetries(*linen(module), certify)
     # The norms' epsilon (1e-6) pins q and k, softmax the product of the gains.
@@ -172,7 +172,7 @@ def test_flax_nnx_modules_are_analysed_through_split_and_merge(certify):
         return nnx.merge(graph, params, fresh)(x)
 
     report = certify(fn, params, rest, X)
-    # first: kernel = bias, then normalised away (1). norm: gain = bias = n, absorbed by q, k and v:
+    # first: kernel = bias, then normalized away (1). norm: gain = bias = n, absorbed by q, k and v:
     # kernel + n = bias each; q + k + (their norm) = 0; v + n + out = 0; out bias = 0.
     # Leaves 2 + 2 + 8 = 12; equations 1 + 1 + 3 + 1 + 1 + 1 = 8.
     assert len(report.symmetries()) == 4

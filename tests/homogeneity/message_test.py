@@ -121,7 +121,7 @@ def test_repairs_fit_the_cause():
     assert "degree matches" in repair(lambda w: w + w**2)
     assert "discard the result" in repair(lambda w: jnp.where(w > 0, w, 1))
     assert "one degree" in repair(lambda w: jnp.concatenate([w, w**2]))
-    assert "normalise the result" in repair(lambda w: w)
+    assert "normalize the result" in repair(lambda w: w)
     assert "qr" in repair(lambda w: jnp.linalg.det(w.T @ w))
 
 

@@ -125,13 +125,13 @@ def random_network(seed):
         # Recent tensors are likelier, so that depth grows.
         first = known - 1 - min(rng.geometric(0.4) - 1, known - 1)
         steps.append((menu[rng.integers(len(menu))], int(first), int(rng.integers(known))))
-    ends_normalised = rng.random() < 0.5
+    ends_normalized = rng.random() < 0.5
 
     def network(params):
         tensors = [params[name] for name in NAMES]
         for operation, i, j in steps:
             tensors.append(operation(tensors[i], tensors[j]))
-        return layer_norm(tensors[-1], None) if ends_normalised else tensors[-1]
+        return layer_norm(tensors[-1], None) if ends_normalized else tensors[-1]
 
     params = {
         name: jnp.asarray(rng.normal(size=(N, N)) + 0.2 * (i == 0), jnp.float32)

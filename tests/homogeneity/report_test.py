@@ -80,7 +80,7 @@ PARAMS = {name: jnp.ones((2, 2)) for name in ("a", "b", "c", "d", "head")}
 
 def test_symmetries_blocks_labels_and_mask_agree():
     report = analyse(fn, PARAMS)
-    # a is normalised away, b cancels, c = d, head = 0.
+    # a is normalized away, b cancels, c = d, head = 0.
     assert report.symmetries() == [{"a": 1}, {"b": 1}, {"c": 1, "d": 1}]
     assert report.blocks() == [("a",), ("b",), ("c", "d")]
     assert report.block_labels() == {

@@ -362,7 +362,7 @@ def test_the_class_decides_which_head_is_read(exported, architecture, tensors, h
         (
             "BertForSequenceClassification",
             POOLER | zeros(("classifier.weight", (3, 12)), ("classifier.bias", 3)),
-            r"classifier.weight is \(3, 12\), .*\(2, 12\) \(a row a label\)",
+            r"classifier.weight is \(3, 12\), .*\(2, 12\) \(one row per label\)",
         ),
     ],
 )

@@ -26,7 +26,7 @@ from sibert_jax.interop import hugging_face
 from sibert_jax.interop.__main__ import main
 from sibert_jax.model import Encoder, ModelConfig
 from sibert_jax.tasks.classification.task import ClassificationModel
-from sibert_jax.tasks.pretraining.heads import Readout
+from sibert_jax.tasks.pretraining.heads import OutputProjection
 from sibert_jax.tasks.pretraining.task import PretrainingConfig, PretrainingModel
 from sibert_jax.tasks.question_answering.offsets import OffsetTokenizer
 from sibert_jax.tasks.question_answering.task import QuestionAnsweringModel
@@ -206,7 +206,7 @@ def assert_same(cfg, params, head, directory, wanted) -> None:
     names = [name for name in OUTPUTS[head] if name in wanted]
     assert names
     for name, output in zip(names, outputs):
-        found = np.asarray(output.logits() if isinstance(output, Readout) else output)
+        found = np.asarray(output.logits() if isinstance(output, OutputProjection) else output)
         expected = wanted[name]
         if expected.shape[:2] == valid.shape:  # a value a token: padding says nothing
             found, expected = found[valid], expected[valid]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sibert_jax.model import AffineNorm, Encoder, attention, encoder, layers, normalise
+from sibert_jax.model import AffineNorm, Encoder, attention, encoder, layers, normalize
 
 SCALES = (1e-3, 0.1, 10.0, 1e3)
 INVARIANT = ("sibert", "sibert_qk_norm", "sibert_sandwich")
@@ -88,7 +88,7 @@ class GainBeforeBranch(nn.Module):
     @nn.compact
     def __call__(self, x):
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-        return normalise(x, self.eps) * scale[None, None]
+        return normalize(x, self.eps) * scale[None, None]
 
 
 def with_weights(to_weights):
@@ -132,23 +132,23 @@ def biased_attention(cfg, kind, qkv_bias, out_bias, name):
 
 
 def plain_norm(epsilon):
-    return lambda x, eps: normalise(x, epsilon, relative=False)
+    return lambda x, eps: normalize(x, epsilon, relative=False)
 
 
 CONTROLS = {
     "stream of degree 1": (
         encoder,
         "AffineNorm",
-        lambda eps, relative: lambda x: normalise(x, eps),
+        lambda eps, relative: lambda x: normalize(x, eps),
     ),
     "bias after the feed-forward": (layers, "FeedForward", biased_feed_forward),
     "bias after the attention": (layers, "Attention", biased_attention),
-    "gain before the branches": (layers, "normalise", lambda x, eps: GainBeforeBranch(eps)(x)),
+    "gain before the branches": (layers, "normalize", lambda x, eps: GainBeforeBranch(eps)(x)),
     "softmax": (attention, "relu_attention", with_weights(attention.softmax_weights)),
     "GELU": (layers, "FeedForward", gelu_feed_forward),
-    "LayerNorm epsilon 1e-12": (layers, "normalise", plain_norm(1e-12)),
-    "LayerNorm epsilon 1e-6": (layers, "normalise", plain_norm(1e-6)),
-    "LayerNorm epsilon 1e-5": (layers, "normalise", plain_norm(1e-5)),
+    "LayerNorm epsilon 1e-12": (layers, "normalize", plain_norm(1e-12)),
+    "LayerNorm epsilon 1e-6": (layers, "normalize", plain_norm(1e-6)),
+    "LayerNorm epsilon 1e-5": (layers, "normalize", plain_norm(1e-5)),
     "attention epsilon 1e-6": (attention, "relu_attention", with_weights(added_epsilon(1e-6))),
     "attention epsilon 1e-9": (attention, "relu_attention", with_weights(added_epsilon(1e-9))),
     "additive mask": (attention, "relu_attention", with_weights(added_mask)),

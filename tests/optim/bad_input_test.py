@@ -47,7 +47,7 @@ ARGUMENTS = [
     (lambda: sgd_sai(momentum=-0.1), "momentum"),
     (lambda: sgd_sai(weight_decay=-1.0), "weight_decay"),
     (lambda: sgd_sai(eps=0.0), "eps"),
-    (lambda: sgd_sai(scaling="paper"), "one of snr, snr_max_normalised, sqrt_size"),
+    (lambda: sgd_sai(scaling="paper"), "one of snr, snr_max_normalized, sqrt_size"),
     (lambda: scale_by_psgd_kron(0.0), "preconditioner_learning_rate"),
     (lambda: scale_by_psgd_kron(1.0), "preconditioner_learning_rate"),
     (lambda: scale_by_psgd_kron(mode="hessian"), "mode must be 'whitening' or 'newton'"),

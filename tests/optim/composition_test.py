@@ -99,7 +99,7 @@ CASES = {
     ),
     "partition": Case(partitioned),
     "sgd_sai": Case(sgd_sai),
-    "sgd_sai of the paper": Case(functools.partial(sgd_sai, scaling="snr_max_normalised")),
+    "sgd_sai of the paper": Case(functools.partial(sgd_sai, scaling="snr_max_normalized")),
     "sgd_sai by size": Case(functools.partial(sgd_sai, scaling="sqrt_size")),
     "hyperball of momentum SGD": on_the_sphere(optax.sgd(1.0, momentum=0.9)),
     "hyperball by rows": on_the_sphere(optax.sgd(1.0, momentum=0.9), blocks=labels(ROWS, "vector")),

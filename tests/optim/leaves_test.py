@@ -48,7 +48,7 @@ TRANSFORMS = {
     "scale_invariant_sgd": scale_invariant_sgd(0.1, 0.1),
     "scale_invariant_sgd without clip": scale_invariant_sgd(0.1, 0.1, None),
     "sgd_sai": sgd_sai(),
-    "sgd_sai of the paper": sgd_sai(scaling="snr_max_normalised"),
+    "sgd_sai of the paper": sgd_sai(scaling="snr_max_normalized"),
     "hyperball": hyperball(optax.sgd(1.0), 0.1),
     "hyperball by rows": hyperball(optax.sgd(1.0), 0.1, blocks=by_rows),
     "track_rotation by labels": track_rotation(optax.sgd(0.1), 0.1, blocks=each_its_own),

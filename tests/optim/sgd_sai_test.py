@@ -36,7 +36,7 @@ def published_rule(params, grads_by_step, eta, lam, mu, scaling):
         factor = {k: np.sqrt(g.size) for k, g in first.items()}
     else:
         factor = {k: published_snr(g, ddof=int(scaling == "snr")) for k, g in first.items()}
-    if scaling == "snr_max_normalised":
+    if scaling == "snr_max_normalized":
         factor = {k: a / max(factor.values()) for k, a in factor.items()}
     params, average = {k: np.float64(x) for k, x in params.items()}, {}
     for t, grads in enumerate(grads_by_step):
@@ -49,7 +49,7 @@ def published_rule(params, grads_by_step, eta, lam, mu, scaling):
 
 @pytest.mark.parametrize(
     ("mu", "scaling"),
-    [(0.9, "snr"), (0.0, "snr"), (0.9, "snr_max_normalised"), (0.9, "sqrt_size")],
+    [(0.9, "snr"), (0.0, "snr"), (0.9, "snr_max_normalized"), (0.9, "sqrt_size")],
 )
 def test_equals_the_published_rule_over_many_steps(mu, scaling):
     """With momentum and both schedules; a scalar, a (1, 1) and a tensor silent at first too."""
@@ -93,12 +93,12 @@ def test_ratio_does_not_depend_on_the_scale(scale, ddof):
     assert 1e6 < equal_entries <= 2.1e8 or scale < 1e-30
 
 
-@pytest.mark.parametrize("scaling", ["snr", "snr_max_normalised", "sqrt_size"])
+@pytest.mark.parametrize("scaling", ["snr", "snr_max_normalized", "sqrt_size"])
 def test_tensors_without_spread_get_the_root_of_their_size(scaling):
     params = {"scalar": jnp.float32(1.0), "one": jnp.ones((1, 1)), "zero": jnp.ones(9)}
     grads = {"scalar": jnp.float32(3.0), "one": jnp.full((1, 1), -2.0), "zero": jnp.zeros(9)}
     _, state = first_update(sgd_sai(scaling=scaling), grads, params)
-    largest = 3.0 if scaling == "snr_max_normalised" else 1.0
+    largest = 3.0 if scaling == "snr_max_normalized" else 1.0
     wanted = {"scalar": 1 / largest, "one": 1 / largest, "zero": 3 / largest}
     assert_close(state.scale, wanted)
 

@@ -1,4 +1,4 @@
-"""Heads: the loss against numpy, the normalised head's invariance, the tied table."""
+"""Heads: the loss against numpy, the normalized head's invariance, the tied table."""
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +92,7 @@ def test_with_the_unigram_prior_the_first_loss_is_the_frequencies_cross_entropy(
 
 
 @pytest.mark.parametrize("arch", ["sibert", "reparametrized"])
-def test_with_the_normalised_head_the_whole_model_is_invariant_bit_for_bit(batch, arch):
+def test_with_the_normalized_head_the_whole_model_is_invariant_bit_for_bit(batch, arch):
     task = make_task(arch, "normalized")
     params = jax.jit(task.init)(jax.random.key(0), batch)
     assert all(jax.tree.leaves(task.invariance_mask(params)))
@@ -102,7 +102,7 @@ def test_with_the_normalised_head_the_whole_model_is_invariant_bit_for_bit(batch
         jax.tree.map(np.testing.assert_array_equal, loss(scaled), loss(params))
 
 
-def test_each_row_of_the_normalised_output_table_is_invariant_by_itself(batch):
+def test_each_row_of_the_normalized_output_table_is_invariant_by_itself(batch):
     task = make_task("sibert", "normalized")
     params = jax.jit(task.init)(jax.random.key(0), batch)
     scaled = jax.tree.map(lambda x: x, params)
