@@ -56,21 +56,21 @@ def count(arch, layers):
     }[arch]
 
 
-@pytest.mark.parametrize("attention_impl", ["einsum", "blockwise"])
-def test_each_form_of_the_attention_has_the_same_symmetries(attention_impl):
-    features, params = build(attention_impl=attention_impl)
-    report = analyse(features, params)
-    assert not report.unknown_primitives()
-    assert report.is_invariant(True)
-    assert len(report.symmetries()) == count("sibert", 1)
-
-
-@pytest.mark.parametrize("arch", ["sibert", "sibert_qk_norm", "sibert_sandwich", "bert"])
-@pytest.mark.parametrize("scan_layers", [True, False], ids=["stacked", "one leaf a layer"])
-def test_the_symmetries_of_each_encoder_are_those_counted_by_hand(arch, scan_layers, certify):
-    features, params = build(arch=arch, scan_layers=scan_layers)
+@pytest.mark.parametrize(
+    ("arch", "changes"),
+    [
+        *((arch, {}) for arch in ("sibert", "sibert_qk_norm", "sibert_sandwich", "bert")),
+        ("sibert", {"scan_layers": False}),
+        ("sibert", {"attention_impl": "blockwise"}),
+        pytest.param("sibert_qk_norm", {"scan_layers": False}, marks=pytest.mark.slow),
+        pytest.param("sibert_sandwich", {"scan_layers": False}, marks=pytest.mark.slow),
+        pytest.param("bert", {"scan_layers": False}, marks=pytest.mark.slow),
+    ],
+)
+def test_the_symmetries_of_each_encoder_are_those_counted_by_hand(arch, changes, certify):
+    features, params = build(arch=arch, **changes)
     report = certify(features, params)
-    assert len(report.symmetries()) == count(arch, 1 if scan_layers else CONFIG.depth)
+    assert len(report.symmetries()) == count(arch, CONFIG.depth if "scan_layers" in changes else 1)
     assert report.is_invariant() == (arch != "bert")
     assert report.unknown_primitives() == []
 
@@ -96,8 +96,14 @@ def test_bert_is_stopped_by_the_epsilon_of_its_first_norm():
     assert "embed_norm" in found.module
 
 
-@pytest.mark.parametrize("arch", ["sibert", "sibert_qk_norm", "sibert_sandwich"])
-def test_dropout_remat_and_bfloat16_keep_the_invariance_and_its_gradient(arch):
+@pytest.mark.parametrize(
+    "arch",
+    [
+        "sibert",
+        *(pytest.param(f"sibert_{a}", marks=pytest.mark.slow) for a in ("qk_norm", "sandwich")),
+    ],
+)
+def test_dropout_remat_and_bfloat16_keep_the_invariance(arch):
     features, params = build(
         arch=arch,
         dropout=0.1,
@@ -114,7 +120,7 @@ def test_dropout_remat_and_bfloat16_keep_the_invariance_and_its_gradient(arch):
     assert set(jax.tree.leaves(gradient.degree())) == {-1}
 
 
-def test_any_encoder_reparametrised_by_its_norm_has_the_joint_symmetry_only(certify):
+def test_reparametrized_encoder_has_the_joint_symmetry_only(certify):
     features, params = build(arch="bert")
     report = certify(lambda p: features(reparametrize(p, CONFIG.init_std)), params)
     assert report.symmetries() == [dict.fromkeys(report.names, 1)]

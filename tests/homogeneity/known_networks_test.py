@@ -205,7 +205,9 @@ NETWORKS = {
     "tied table": (language_model(lambda p: p["embed"]), "embed w out", [{"w": 1}, {"out": 1}]),
     "untied table": (language_model(lambda p: p["out"]), "embed w out", [{"w": 1}, {"embed": 1}]),
     "unit rows": (
-        language_model(lambda p: unit(p["embed"])), "embed w out", [{"w": 1}, {"embed": 1}, {"out": 1}],
+        language_model(lambda p: unit(p["embed"])),
+        "embed w out",
+        [{"w": 1}, {"embed": 1}, {"out": 1}],
     ),
 }  # fmt: skip
 

@@ -158,14 +158,10 @@ def check(seed, largest_error):
     return len(scalings)
 
 
-@settings(max_examples=20, database=None)
+@settings(max_examples=10, database=None)
 @given(st.integers(0, 2**32 - 1))
 def test_what_is_certified_holds_in_random_networks(largest_error, seed):
     check(seed, largest_error)
-
-
-def test_random_networks_have_certificates_to_check(largest_error):
-    assert sum(check(seed, largest_error) > 0 for seed in range(10)) >= 5
 
 
 @pytest.mark.parametrize(
@@ -180,7 +176,7 @@ def test_random_networks_have_certificates_to_check(largest_error):
     ],
 )
 def test_random_networks_find_a_wrong_rule(primitive, wrong, seed, monkeypatch, largest_error):
-    check(seed, largest_error)  # `seed` makes a network that shows the mistake
+    assert check(seed, largest_error) > 0  # a network with certificates that shows the mistake
     rule = rules.Rule(wrong, rules.RULES[primitive].kind)
     monkeypatch.setitem(rules.RULES, primitive, rule)
     with pytest.raises(AssertionError, match="false certificate"):
