@@ -23,7 +23,7 @@ def of_one(x):
 def run(*arguments):
     """Return the exit status of the command."""
     with pytest.raises(SystemExit) as ended:
-        command.run(lambda: main(arguments))
+        command.run(main, arguments)
     return ended.value.code or 0
 
 

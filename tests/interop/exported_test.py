@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sibert_jax.errors import InteropError
 from sibert_jax.interop import exported
 from sibert_jax.model import ARCHS, Encoder
 
@@ -69,35 +68,3 @@ def test_the_blocks_of_its_readme_run(cfg, encoder_params, tmp_path, monkeypatch
         namespace = {}
         exec(block, namespace)
     assert namespace["features"].shape == (1, 4, 12)
-
-
-def edit(directory, old, new):
-    path = directory / "config.json"
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda d: (d / "config.json").unlink(), "config.json is missing"),
-        (lambda d: (d / "config.json").write_text("{"), "config.json cannot be read"),
-        (lambda d: (d / "config.json").write_text("[]"), "holds a list, wanted an object"),
-        (lambda d: (d / "config.json").write_text("{}"), "was not written here"),
-        (lambda d: edit(d, '"width": 12', '"width": "12"'), "width is '12', wanted int"),
-        (lambda d: edit(d, '"remat": false', '"remat": 0'), "remat is 0, wanted bool"),
-        (lambda d: (d / "config.json").write_text('{"format": "sibert_jax"}'), "lacks the key"),
-        (lambda d: (d / "model.safetensors").write_bytes(b"no"), "no safetensors file"),
-    ],
-)
-def test_a_damaged_directory_is_named(cfg, encoder_params, tmp_path, spoil, message):
-    exported.write(tmp_path / "out", cfg, encoder_params(cfg), "a test")
-    spoil(tmp_path / "out")
-    with pytest.raises(InteropError, match=message):
-        exported.read(tmp_path / "out")
-
-
-def test_nothing_is_overwritten(cfg, encoder_params, tmp_path):
-    (tmp_path / "precious").write_text("")
-    with pytest.raises(InteropError, match="not empty"):
-        exported.write(tmp_path, cfg, encoder_params(cfg), "a test")

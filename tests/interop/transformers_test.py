@@ -4,6 +4,7 @@ HF_PY=PYTHON python -m pytest -m slow tests/interop/transformers_test.py, where 
 transformers; without HF_PY they are looked for beside us.
 """
 
+import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -31,6 +32,7 @@ from sibert_jax.tasks.pretraining.task import PretrainingConfig, PretrainingMode
 from sibert_jax.tasks.question_answering.offsets import OffsetTokenizer
 from sibert_jax.tasks.question_answering.task import QuestionAnsweringModel
 
+from .conftest import BERT
 from .transformers_side import cases
 
 pytestmark = pytest.mark.slow
@@ -107,23 +109,13 @@ def test_what_came_in_goes_out(models, case):
 
 
 def bert(num_segments: int) -> ModelConfig:
-    return ModelConfig(
-        arch="bert",
-        vocab_size=50,
-        max_len=16,
+    return dataclasses.replace(
+        BERT,
         num_segments=num_segments,
-        width=12,
         depth=2,
-        num_heads=3,
-        ffn_width=20,
-        qkv_bias=True,
         branch_scaling="none",
-        norm_eps=1e-12,
         dropout=0.1,
         init_std=0.5,
-        dtype="float32",
-        scan_layers=True,
-        remat=False,
     )
 
 
