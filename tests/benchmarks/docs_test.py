@@ -18,7 +18,7 @@ BENCH, _, LARGE_PAGES, REMAT = re.findall(
 )
 
 
-def test_the_command_of_a_benchmark_is_legal():
+def test_command_of_a_benchmark_is_legal():
     arguments = command.parse(shlex.split(BENCH)[3:])
     assert (arguments.name, arguments.repeats) == ("models", 3)
 

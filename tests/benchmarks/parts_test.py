@@ -7,7 +7,7 @@ from sibert_jax.data import Tokenizer
 from sibert_jax.data.tokenizer import SPECIAL_PIECES
 
 
-def test_the_three_ways_differ_in_their_layers_only(tiny):
+def test_three_ways_differ_in_their_layers_only(tiny):
     config = tiny("sibert")
     runs = layers.variants(config)
     for run in runs.values():
@@ -40,7 +40,7 @@ def test_cold_start_has_a_new_cache_and_a_warm_one_the_first():
 
 
 @pytest.mark.slow
-def test_the_peak_is_compared_with_the_arrays(tiny):
+def test_peak_is_compared_with_the_arrays(tiny):
     ran = []
     run = lambda overrides: ran.append(overrides) or command.Run(1.0, 500_000_000)  # noqa: E731
     arrays, planned, peak = memory.measure(tiny("sibert"), repeats=1, run=run).rows

@@ -67,7 +67,7 @@ def count(arch, layers):
         pytest.param("bert", {"scan_layers": False}, marks=pytest.mark.slow),
     ],
 )
-def test_the_symmetries_of_each_encoder_are_those_counted_by_hand(arch, changes, certify):
+def test_symmetries_of_encoders_are_those_counted_by_hand(arch, changes, certify):
     features, params = build(arch=arch, **changes)
     report = certify(features, params)
     assert len(report.symmetries()) == count(arch, CONFIG.depth if "scan_layers" in changes else 1)
@@ -75,7 +75,7 @@ def test_the_symmetries_of_each_encoder_are_those_counted_by_hand(arch, changes,
     assert report.unknown_primitives() == []
 
 
-def test_the_blocks_of_the_papers_encoder():
+def test_blocks_of_the_papers_encoder():
     features, params = build()
     blocks = analyse(features, params).blocks()
     assert ("embed/position", "embed/segment", "embed/token") in blocks
@@ -126,7 +126,7 @@ def test_reparametrized_encoder_has_the_joint_symmetry_only(certify):
     assert report.symmetries() == [dict.fromkeys(report.names, 1)]
 
 
-def test_a_dead_row_keeps_the_encoder_invariant():
+def test_dead_row_keeps_the_encoder_invariant():
     features, params = build(qkv_bias=False)
     params["layers"]["layer"]["attention"]["query"]["kernel"] *= 0.0
     before = features(params)

@@ -78,7 +78,7 @@ def test_points_at_the_line_that_calls_a_library():
         assert_points_at(analyse(fn, params, X).obstruction(mask), fn, "# here")
 
 
-def test_a_library_function_given_directly_points_into_the_library():
+def test_library_function_by_itself_has_no_line():
     params = nn.LayerNorm().init(jax.random.key(0), X)
     fn = nn.LayerNorm().apply
     found = analyse(lambda x, params: fn(params, x), X, params).obstruction()
@@ -89,7 +89,7 @@ def test_a_library_function_given_directly_points_into_the_library():
     assert str(found).startswith("the function itself: output of degree 1 in params")
 
 
-def test_the_line_inside_scans_conditionals_and_derivatives():
+def test_line_inside_scans_conditionals_and_derivatives():
     def loss(w, x):
         def body(h, _):
             h = jax.lax.cond(
@@ -106,7 +106,7 @@ def test_the_line_inside_scans_conditionals_and_derivatives():
         assert_points_at(analyse(fn, X.T @ X, X).obstruction(), loss, "# here")
 
 
-def test_the_equation_is_written_in_the_leaves_names():
+def test_equation_is_written_in_the_leaves_names():
     report = analyse(lambda p: p["a"] * p["b"] + p["c"], dict.fromkeys("abc", X))
     found = report.obstruction()
     assert found.equation in ("-a - b + c = 0", "a + b - c = 0")

@@ -76,7 +76,7 @@ def test_rescaling_error_is_relative_to_the_largest_entry(fn, w, c, wanted):
 
 
 @pytest.mark.parametrize("c", [0.25, 1.0, 8.0])
-def test_a_power_of_two_rounds_nothing(c):
+def test_power_of_two_rounds_nothing(c):
     assert rescaling_error(angle, X, c=c, mask={"a": True, "b": False}) == 0
 
 
@@ -100,7 +100,7 @@ def test_where_everything_is_invariant_everything_is_found(size, dtype):
     assert sorted(found, key=str) == [{"v": 1}, {"w": 1}]
 
 
-def test_an_output_that_is_small_beside_another_counts():
+def test_output_that_is_small_beside_another_counts():
     """1e6·log(v) hides in size, not in kind, that w·log(v/u) reacts to w."""
 
     def fn(p):

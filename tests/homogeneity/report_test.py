@@ -124,7 +124,7 @@ def test_every_output_counts_and_has_its_own_degree():
     assert report.symmetries() == [{"c": 1}, {"d": 1}, {"head": 1}]  # not used at all
 
 
-def test_the_table_lists_tensors_between_modules_with_their_degree():
+def test_table_lists_tensors_between_modules():
     def first(w):
         with jax.named_scope("first"):
             return jnp.square(w) * 3.0

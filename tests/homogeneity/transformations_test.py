@@ -54,7 +54,7 @@ root.defjvp(lambda primals, tangents: (root(*primals), jnp.sign(primals[0]) * ta
         (lambda w: lax.switch(2, [cube, lambda w: w**3 + w**3, jax.jit(cube)], w), 3),
     ],
 )
-def test_a_transformation_keeps_the_algebra(fn, degree, certify):
+def test_transformation_keeps_the_algebra(fn, degree, certify):
     report = certify(fn, W)
     assert report.degree() == degree
     assert report.unknown_primitives() == []
@@ -107,7 +107,7 @@ def test_nested_scans_and_their_gradient(certify):
     assert gradient.degrees == {"v": {"w": 1}, "w": {"v": 1}}
 
 
-def test_a_while_loop_must_run_as_often_as_before(certify):
+def test_while_loop_must_run_as_often_as_before(certify):
     def halve(limit):
         return lambda p: lax.while_loop(
             lambda c: jnp.sum(jnp.abs(c)) > limit(p), lambda c: c / 2, p["w"]
@@ -130,7 +130,7 @@ def test_branches_must_agree_and_the_choice_must_not_change(certify):
     assert report.scalings() == [{"v": 1}]
 
 
-def test_a_shard_has_the_degree_of_the_whole(certify):
+def test_shard_has_the_degree_of_the_whole(certify):
     mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
 
     def fn(p):
@@ -174,7 +174,7 @@ def kernel(p):
     return call(p["w"], p["v"])
 
 
-def test_a_pallas_kernel_needs_a_declaration(certify):
+def test_pallas_kernel_needs_a_declaration(certify):
     report = analyse(kernel, PARAMS)
     assert report.scalings() == []
     assert report.unknown_primitives() == ["pallas_call"]
@@ -187,7 +187,7 @@ def test_a_pallas_kernel_needs_a_declaration(certify):
     assert report.degrees == {"v": 1, "w": 1}
 
 
-def test_a_custom_primitive_is_declared_by_its_name():
+def test_custom_primitive_is_declared_by_its_name():
     outer = jax.extend.core.Primitive("outer_product")
     outer.def_abstract_eval(lambda x, y: x)
     try:
@@ -198,7 +198,7 @@ def test_a_custom_primitive_is_declared_by_its_name():
     assert report.degrees == {"v": 1, "w": 1}
 
 
-def test_what_is_written_into_a_mutable_array_counts_for_every_output():
+def test_writes_into_a_mutable_array_count():
     def fn(w):
         memory = jax.new_ref(jnp.zeros((4, 4)))
         memory[...] = jnp.exp(w)

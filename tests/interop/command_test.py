@@ -46,7 +46,7 @@ def test_in_and_out_again_every_file_is_the_same(
         assert (again / name).read_bytes() == (source / name).read_bytes(), name
 
 
-def test_a_run_starts_from_what_was_imported(cfg, encoder_params, source, tmp_path, vocabulary):
+def test_run_starts_from_what_was_imported(cfg, encoder_params, source, tmp_path, vocabulary):
     workdir = tmp_path / "workdir"
     assert main(["import", str(source), str(workdir)]) == 0
     params = encoder_params(cfg)
@@ -137,7 +137,7 @@ def test_every_class_goes_out_as_it_came_in(source, tmp_path, capsys, name):
         assert (tmp_path / "again" / file).read_bytes() == (source / file).read_bytes()
 
 
-def test_a_token_classifier_is_an_encoder_and_says_so(source, tmp_path, capsys):
+def test_token_classifier_is_an_encoder_and_says_so(source, tmp_path, capsys):
     tensors = head_tensors(HEADS["named"][2])
     rewrite(source, {"architectures": ["BertForTokenClassification"]}, tensors)
     assert main(["import", str(source), str(tmp_path / "workdir")]) == 0
@@ -150,7 +150,7 @@ def test_a_token_classifier_is_an_encoder_and_says_so(source, tmp_path, capsys):
     assert "id2label" not in config
 
 
-def test_a_cased_vocabulary_stays_cased(source, tmp_path, capsys):
+def test_cased_vocabulary_stays_cased(source, tmp_path, capsys):
     lines = (source / "vocab.txt").read_text().replace("w0\n", "Paris\n").replace("w1\n", "été\n")
     (source / "vocab.txt").write_text(lines)
     assert main(["import", str(source), str(tmp_path / "lower")]) == 0
@@ -186,7 +186,7 @@ def test_pieces_may_be_in_tokenizer_json(source, vocabulary, tmp_path):
 
 
 @pytest.mark.parametrize("arch", ["bert", "sibert"])
-def test_a_table_with_spare_rows_keeps_them(cfg, encoder_params, source, tmp_path, capsys, arch):
+def test_table_with_spare_rows_keeps_them(cfg, encoder_params, source, tmp_path, capsys, arch):
     lines = (source / "vocab.txt").read_text().splitlines()[:-7]
     if arch == "sibert":
         cfg = dataclasses.replace(cfg, arch="sibert", norm_eps=1e-6)

@@ -20,7 +20,7 @@ def sibert(cfg, arch, **changes):
 
 @pytest.mark.parametrize("scan_layers", [True, False])
 @pytest.mark.parametrize("arch", ARCHS)
-def test_a_model_comes_back_bit_for_bit(cfg, encoder_params, tmp_path, arch, scan_layers):
+def test_model_comes_back_bit_for_bit(cfg, encoder_params, tmp_path, arch, scan_layers):
     cfg = sibert(cfg, arch, scan_layers=scan_layers)
     params = encoder_params(cfg) | {"head": {"transform": {"kernel": np.eye(12, dtype="float32")}}}
     exported.write(tmp_path / "out", cfg, params, "a test")
@@ -56,7 +56,7 @@ def test_pytorch_computes_the_same_features(cfg, encoder_params, tmp_path, arch,
     np.testing.assert_array_equal(again, theirs)
 
 
-def test_the_blocks_of_its_readme_run(cfg, encoder_params, tmp_path, monkeypatch):
+def test_blocks_of_its_readme_run(cfg, encoder_params, tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="needs torch")
     cfg = sibert(cfg, "sibert")
     directory = exported.write(tmp_path / "out", cfg, encoder_params(cfg), "a test")

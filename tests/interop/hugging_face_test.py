@@ -59,7 +59,7 @@ def test_parameters_go_to_their_names_and_come_back(cfg, encoder_params, tmp_pat
     assert_same_leaves(found.params, params)
 
 
-def test_a_model_without_segments_has_two_zero_rows_of_them(cfg, encoder_params, tmp_path):
+def test_model_without_segments_has_two_zero_rows_of_them(cfg, encoder_params, tmp_path):
     cfg = dataclasses.replace(cfg, num_segments=1, depth=1)
     params = encoder_params(cfg)
     hugging_face.write(tmp_path, cfg, params, head="")
@@ -182,7 +182,7 @@ BIAS, BIAS_COPY = zeros((f"{MLM}bias", 50)), zeros((f"{MLM}decoder.bias", 50))
         (None, TRANSFORM | BIAS | BIAS_COPY, "pretraining", None),
     ],
 )
-def test_the_class_decides_which_head_is_read(hf_directory, architecture, tensors, head, note):
+def test_class_decides_which_head_is_read(hf_directory, architecture, tensors, head, note):
     edit_config(hf_directory, architectures=[architecture] if architecture else None)
     edit_tensors(hf_directory, lambda t: t | (tensors))
     found = hugging_face.read(hf_directory)
@@ -212,7 +212,7 @@ def test_the_class_decides_which_head_is_read(hf_directory, architecture, tensor
         ),
     ],
 )
-def test_a_head_with_a_part_missing_is_refused(hf_directory, architecture, tensors, message):
+def test_head_with_a_part_missing_is_refused(hf_directory, architecture, tensors, message):
     edit_config(hf_directory, architectures=[architecture])
     edit_tensors(hf_directory, lambda t: t | (tensors))
     with pytest.raises(InteropError, match=message):

@@ -28,7 +28,7 @@ def test_gradient_of_a_frequent_token_is_summed_in_float32(cfg):
 
 
 @pytest.mark.parametrize("num_segments", [1, 2, 3])
-def test_a_token_has_the_row_of_its_segment(cfg, num_segments):
+def test_token_has_the_row_of_its_segment(cfg, num_segments):
     embedding = Embedding(dataclasses.replace(cfg, num_segments=num_segments))
     tokens_BL = jnp.array([[4, 5, 6]])
     segments_BL = jnp.arange(3)[None] % num_segments

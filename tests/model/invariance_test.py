@@ -171,7 +171,7 @@ def test_each_known_mistake_breaks_invariance(cfg, inputs, name, monkeypatch):
     assert largest_change(broken, random_params(broken, inputs), inputs) > 1e-3
 
 
-def test_an_affine_norm_has_degree_one(inputs):
+def test_affine_norm_has_degree_one(inputs):
     x = jnp.asarray(np.random.default_rng(2).normal(size=(3, 16, 32)), jnp.float32)
     module = AffineNorm(1e-6, relative=True)
     params = random_params(module, (x,))

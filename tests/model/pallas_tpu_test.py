@@ -86,7 +86,7 @@ def test_four_cores_do_not_race(monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("interpreted")
-def test_split_over_batch_and_heads_each_device_computes_its_part():
+def test_each_device_computes_its_batch_and_heads():
     mesh = sharding.make_mesh(2, 2, 2)
     *floats, valid, segments = case = inputs(8, 4, 40, 2, 8, 2)
     heads, rows = (

@@ -152,7 +152,7 @@ def test_split_over_batch_and_heads_nothing_is_gathered(impl):
     assert_close(found, reference(*case), 5e-6)
 
 
-def test_an_encoder_gives_the_same_features_by_every_form(cfg, inputs):
+def test_encoder_gives_the_same_features_by_every_form(cfg, inputs):
     params = jax.jit(Encoder(cfg).init)(jax.random.key(0), *inputs)["params"]
     found = [
         jax.jit(Encoder(dataclasses.replace(cfg, attention_impl=impl)).apply)(

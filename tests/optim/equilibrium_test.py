@@ -222,7 +222,7 @@ def test_learning_rate_for_rotation_starts_at_equilibrium():
     np.testing.assert_allclose(gap, np.log(2), rtol=1e-5)
 
 
-def test_clip_threshold_is_the_root_of_c_times_the_equilibrium_ratio():
+def test_clip_threshold_is_root_c_times_the_equilibrium_ratio():
     ratio = 1 / equilibrium.equilibrium_norm(8e-4, 1e-2, 1.0) ** 2  # ‖g‖/‖x‖ with ‖g‖ = 1/‖x‖
     threshold = equilibrium.clip_threshold(8e-4, 1e-2, 4.0)
     np.testing.assert_allclose([2 * ratio, threshold], 10.0, rtol=1e-5)

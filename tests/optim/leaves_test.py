@@ -195,7 +195,7 @@ def test_norms_are_those_of_the_leaves_with_a_gradient(tx):
     assert state.param_norm == 4.0
 
 
-def test_the_moving_leaves_of_a_block_keep_their_joint_norm():
+def test_moving_leaves_of_a_block_keep_their_joint_norm():
     params = plain(*leaves_of(0))
     tx = hyperball(optax.sgd(1.0), 0.2, blocks=lambda tree: jax.tree.map(lambda _: "all", tree))
     updates, _ = tx.update(plain(*leaves_of(1)) | {"a": None}, tx.init(params), params)

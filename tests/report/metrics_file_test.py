@@ -44,13 +44,13 @@ def test_of_steps_written_twice_the_last_wins_and_steps_ascend(tmp_path_factory,
 
 
 @pytest.mark.parametrize("tail", ['{"step": 20, "train/lo', '{"step": 20, "train/loss": 8', "\0\0"])
-def test_a_half_written_last_line_is_left_out_with_a_word(metrics_of, tail):
+def test_half_written_last_line_is_left_out_with_a_word(metrics_of, tail):
     series, notes = metrics_of('{"step": 10, "train/loss": 9.5}\n' + tail)
     assert series["train/loss"].steps.tolist() == [10]
     assert notes == ["metrics.jsonl: the last line is half-written (a killed run) and was left out"]
 
 
-def test_a_line_that_a_resumed_run_wrote_into_is_left_out_by_number(metrics_of):
+def test_garbled_line_is_left_out_by_number(metrics_of):
     series, notes = metrics_of(
         '{"step": 10, "train/loss": 9.5}\n'
         '{"step": 20, "tra{"step": 20, "train/loss": 8.5}\n'

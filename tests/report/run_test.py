@@ -52,7 +52,7 @@ def test_settings_are_found_by_dotted_key(write_run):
         assert run.setting(missing) is None
 
 
-def test_a_missing_run_json_is_no_fault(write_run):
+def test_missing_run_json_is_no_fault(write_run):
     directory = write_run("a", [ROW])
     (directory / "run.json").unlink()
     assert read_run(directory).info == {}
@@ -73,13 +73,13 @@ def test_names_take_as_many_parents_as_it_takes(paths, names):
     assert len(set(names)) == len(names)
 
 
-def test_the_path_is_absolute_so_that_a_dot_has_a_name(write_run, monkeypatch):
+def test_path_is_absolute_so_that_a_dot_has_a_name(write_run, monkeypatch):
     directory = write_run("here", [ROW])
     monkeypatch.chdir(directory)
     assert read_run(".").name == "here"
 
 
-def test_the_examples_in_the_docstrings_hold():
+def test_examples_in_the_docstrings_hold():
     flags = doctest.IGNORE_EXCEPTION_DETAIL
     failed, tried = doctest.testmod(run_module, optionflags=flags)
     assert (failed, tried > 0) == (0, True)

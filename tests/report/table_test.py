@@ -26,7 +26,7 @@ def cells(markdown, heading):
     return [dict(zip(rows[0], row)) for row in rows[2:]]
 
 
-def test_a_row_shows_the_figures_with_their_units(write_run):
+def test_row_shows_the_figures_with_their_units(write_run):
     (row,) = cells(table([read_run(write_run("sgd", [ROW, EVALUATION]))]), "Runs")
     assert row == {
         "run": "sgd",
@@ -97,12 +97,12 @@ def test_notes_name_the_run_and_divergence_shows(write_run):
     assert "- broken: train/loss is not finite in 1 of 1 rows, first at step 1" in markdown
 
 
-def test_a_bar_in_a_name_does_not_end_its_cell(write_run):
+def test_bar_in_a_name_does_not_end_its_cell(write_run):
     (row,) = cells(table([read_run(write_run("a|b", [ROW]))]), "Runs")
     assert row["run"] == "a¦b"
 
 
-def test_the_reading_guide_explains_every_figure_shown(write_run):
+def test_reading_guide_explains_every_figure_shown(write_run):
     markdown = table([read_run(write_run("a", [ROW]))])
     guide = markdown.split("## How to read it")[1]
     for word in ("Loss", "‖x‖", "Rotation", "Clip rate", "Dead rows", "Euler residual"):
