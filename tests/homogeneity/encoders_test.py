@@ -9,15 +9,12 @@ import pytest
 
 from sibert_jax.homogeneity import analyse
 from sibert_jax.model import Encoder, ModelConfig, reparametrize
-from sibert_jax.train.config import default_config
 
 TOKENS = jnp.arange(12).reshape(2, 6)
 SEGMENTS = jnp.array([[0, 0, 0, 1, 1, 1]] * 2)
 VALID = jnp.arange(6)[None] < jnp.array([[6], [4]])
 SIZES = {"vocab_size": 13, "max_len": 8, "width": 8, "depth": 2, "num_heads": 2, "ffn_width": 12}
-CONFIG = ModelConfig(
-    **(default_config().model.to_dict() | SIZES | {"arch": "sibert", "qkv_bias": True})
-)
+CONFIG = ModelConfig(**SIZES, qkv_bias=True)
 
 
 def build(**changes):

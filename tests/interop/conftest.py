@@ -15,20 +15,13 @@ BERT = ModelConfig(
     arch="bert",
     vocab_size=50,
     max_len=16,
-    num_segments=2,
     width=12,
     depth=3,
     num_heads=3,
     ffn_width=20,
     qkv_bias=True,
-    branch_scaling="depth",
     norm_eps=1e-12,
-    dropout=0.0,
     init_std=0.1,
-    dtype="float32",
-    scan_layers=True,
-    remat=False,
-    attention_impl="auto",
 )
 
 

@@ -118,6 +118,9 @@ def numbers(tree):
     return jax.tree.leaves(tree)
 
 
+PARAMS, GRADS = plain(*leaves_of(0)), plain(*leaves_of(1))
+
+
 @every_transform
 def test_names_and_nodes_of_leaves_change_nothing(name):
     tx = TRANSFORMS[name]
@@ -146,26 +149,25 @@ def test_block_is_called_by_the_path_of_its_leaf(tree, names):
 def test_parameters_may_be_boxed_in_init_and_bare_in_update(name):
     """As Flax's optimizers call them."""
     tx = TRANSFORMS[name]
-    params = plain(*leaves_of(0))
-    state = nnx.as_pure(tx.init(jax.tree.map(nnx.Param, params)))
-    updates, _ = tx.update(plain(*leaves_of(1)), state, params)
-    wanted, _ = tx.update(plain(*leaves_of(1)), tx.init(params), params)
+    state = nnx.as_pure(tx.init(jax.tree.map(nnx.Param, PARAMS)))
+    updates, _ = tx.update(GRADS, state, PARAMS)
+    wanted, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS)
     assert_equal(updates, wanted)
 
 
 @every_transform
 def test_leaf_without_gradient_stays_and_counts_for_nothing(name):
     """What optax.sgd does: the update is None, and the others are as if it were not there."""
-    tx, params = TRANSFORMS[name], plain(*leaves_of(0))
+    tx = TRANSFORMS[name]
     update = jax.jit(tx.update)
-    grads = plain(*leaves_of(1)) | {"a": None}
-    first = tx.init(params)
-    updates, state = update(grads, first, params)
-    again, state = update(grads, state, params)
+    grads = GRADS | {"a": None}
+    first = tx.init(PARAMS)
+    updates, state = update(grads, first, PARAMS)
+    again, state = update(grads, state, PARAMS)
     assert updates["a"] is again["a"] is None
     assert jax.tree.structure(state) == jax.tree.structure(first)
     assert not any(np.any(np.isnan(x)) for x in numbers((updates, state)))
-    without = {k: params[k] for k in "bc"}
+    without = {k: PARAMS[k] for k in "bc"}
     if name == "sgd_sai of the paper":  # divided by the largest factor, of all tensors
         return
     wanted, _ = tx.update({k: grads[k] for k in "bc"}, tx.init(without), without)
@@ -196,20 +198,18 @@ def test_norms_are_those_of_the_leaves_with_a_gradient(tx):
 
 
 def test_moving_leaves_of_a_block_keep_their_joint_norm():
-    params = plain(*leaves_of(0))
     tx = hyperball(optax.sgd(1.0), 0.2, blocks=lambda tree: jax.tree.map(lambda _: "all", tree))
-    updates, _ = tx.update(plain(*leaves_of(1)) | {"a": None}, tx.init(params), params)
-    before = {k: params[k] for k in "bc"}
-    after = {k: params[k] + updates[k] for k in "bc"}
+    updates, _ = tx.update(GRADS | {"a": None}, tx.init(PARAMS), PARAMS)
+    before = {k: PARAMS[k] for k in "bc"}
+    after = {k: PARAMS[k] + updates[k] for k in "bc"}
     np.testing.assert_allclose(optax.tree.norm(after), optax.tree.norm(before), rtol=1e-6)
     assert optax.tree.norm({k: updates[k] for k in "bc"}) > 0.1
 
 
 def test_sgd_sai_keeps_the_average_of_a_leaf_without_gradient():
-    params, grads = plain(*leaves_of(0)), plain(*leaves_of(1))
     tx = sgd_sai()
-    _, state = tx.update(grads, tx.init(params), params)
-    _, after = tx.update(grads | {"a": None}, state, params)
+    _, state = tx.update(GRADS, tx.init(PARAMS), PARAMS)
+    _, after = tx.update(GRADS | {"a": None}, state, PARAMS)
     np.testing.assert_array_equal(after.momentum["a"], state.momentum["a"])
     np.testing.assert_array_equal(after.scale["a"], state.scale["a"])
 
@@ -231,20 +231,18 @@ def test_empty_leaves_change_nothing(name):
 @every_transform
 def test_updates_of_another_structure_are_refused(name):
     tx = TRANSFORMS[name]
-    params = plain(*leaves_of(0))
     with pytest.raises(ValueError, match="do not have the structure of the parameters"):
-        tx.update({"a": params["a"]}, tx.init(params), params)
+        tx.update({"a": PARAMS["a"]}, tx.init(PARAMS), PARAMS)
 
 
 @every_transform
 def test_extra_arguments_are_accepted(name):
     tx = TRANSFORMS[name]
-    params, grads = plain(*leaves_of(0)), plain(*leaves_of(1))
     chained = optax.chain(tx, optax.scale(1.0))
     for outer in (tx, chained):
         assert isinstance(outer, optax.GradientTransformationExtraArgs)
-        updates, _ = outer.update(grads, outer.init(params), params, value=1.0, loss_fn=None)
-        wanted, _ = outer.update(grads, outer.init(params), params)
+        updates, _ = outer.update(GRADS, outer.init(PARAMS), PARAMS, value=1.0, loss_fn=None)
+        wanted, _ = outer.update(GRADS, outer.init(PARAMS), PARAMS)
         assert_equal(updates, wanted)
 
 
@@ -266,8 +264,7 @@ def test_extra_arguments_reach_the_inner_transform_divided(wrap):
 
     inner = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
     tx = wrap(inner)
-    params, grads = plain(*leaves_of(0)), plain(*leaves_of(1))
-    tx.update(grads, tx.init(params), params, value=3.0, vector=plain(*leaves_of(2)))
+    tx.update(GRADS, tx.init(PARAMS), PARAMS, value=3.0, vector=plain(*leaves_of(2)))
     (found,) = seen
     assert found["value"] == 3.0
     assert jax.tree.structure(found["vector"]) == found["structure"]
@@ -290,9 +287,8 @@ def test_extra_arguments_reach_the_inner_transform_divided(wrap):
 )
 def test_map_params_finds_leaves_shaped_like_the_parameters(tx, copies):
     """So that a state is sharded as its parameters are, and its numbers are on every device."""
-    params = plain(*leaves_of(0))
-    state = tx.init(params)
-    shapes = sorted(x.shape for x in params.values())
+    state = tx.init(PARAMS)
+    shapes = sorted(x.shape for x in PARAMS.values())
     marked = optax.tree.map_params(tx, lambda x: -x - 1, state)
     changed = [
         a.shape
@@ -307,7 +303,6 @@ def test_map_params_finds_leaves_shaped_like_the_parameters(tx, copies):
 
 
 def test_labels_of_any_allowed_kind_are_kept_apart():
-    params = plain(*leaves_of(0))
     for labels in ({"a": 0, "b": False, "c": "x"}, {"a": np.int32(2), "b": 1, "c": True}):
-        state = clip_by_relative_global_norm(0.1, blocks=labels).init(params)
+        state = clip_by_relative_global_norm(0.1, blocks=labels).init(PARAMS)
         assert len(state.ratio) == 3
