@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from sibert_jax.model.config import ModelConfig
 from sibert_jax.model.layers import BertLayer, SandwichLayer, SibertLayer
-from sibert_jax.model.norm import AffineNorm, normalise
-from sibert_jax.model.placement import place
+from sibert_jax.model.norm import AffineNorm, normalize
+from sibert_jax.model.sharding import constrain
 
 
 class Embedding(nn.Module):
@@ -37,7 +37,7 @@ class Embedding(nn.Module):
             )
         dtype = self.cfg.compute_dtype
         # Rounded only after the look-up: a frequent token's gradient is a sum of thousands of rows.
-        x_BLD = place(place(self.token, "VD")[tokens_BL].astype(dtype), "BLD")
+        x_BLD = constrain(constrain(self.token, "VD")[tokens_BL].astype(dtype), "BLD")
         x_BLD += self.position.astype(dtype)[None, :seq_len]
         if self.cfg.num_segments == 1:
             return x_BLD
@@ -109,9 +109,9 @@ class Encoder(nn.Module):
         if self.is_sibert:
             x_BLD = self.stem(x_BLD)
         if self.cfg.arch == "sibert_sandwich":
-            x_BLD = normalise(x_BLD, self.cfg.norm_eps)
+            x_BLD = normalize(x_BLD, self.cfg.norm_eps)
         x_BLD, dead_N = self.layers(x_BLD, valid_BL, deterministic)
-        return (normalise(x_BLD, self.cfg.norm_eps) if self.is_sibert else x_BLD), dead_N
+        return (normalize(x_BLD, self.cfg.norm_eps) if self.is_sibert else x_BLD), dead_N
 
 
 class LayerStack(nn.Module):
@@ -126,8 +126,8 @@ class LayerStack(nn.Module):
         valid_B11M, valid_B1L1 = valid_BL[:, None, None, :], valid_BL[:, None, :, None]
 
         def run(layer: nn.Module, x_BLD: jax.Array):
-            x_BLD, dead_BHL1 = layer(place(x_BLD, "BLD"), valid_B11M, deterministic)
-            return place(x_BLD, "BLD"), jnp.sum(dead_BHL1 & valid_B1L1, dtype=jnp.int32)
+            x_BLD, dead_BHL1 = layer(constrain(x_BLD, "BLD"), valid_B11M, deterministic)
+            return constrain(x_BLD, "BLD"), jnp.sum(dead_BHL1 & valid_B1L1, dtype=jnp.int32)
 
         if c.remat:
             # Inside a scan, XLA cannot merge the recomputation away, so CSE need not be prevented.

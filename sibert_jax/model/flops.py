@@ -1,4 +1,4 @@
-"""Floating-point operations of a model by formula: what the utilisation figures are based on."""
+"""Floating-point operations of a model by formula, for utilization figures."""
 
 from sibert_jax.model.config import ModelConfig
 

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.model.placement import split
 from sibert_jax.model.relu_attention import blockwise, einsum
 from sibert_jax.model.relu_attention.dead_rows import mean_value, mean_value_of_segment
+from sibert_jax.model.sharding import shard_map
 
 
 def _pallas(*arrays):
@@ -16,7 +16,7 @@ def _pallas(*arrays):
 
     # XLA cannot split a kernel over devices.
     letters = ("BHLK", "BHMK", "BHMK", "BL", "BM"), ("BHLK", "BHL")
-    return split(kernels.attend, *letters)(*arrays)
+    return shard_map(kernels.attend, *letters)(*arrays)
 
 
 FORMS = {"einsum": einsum.attend, "blockwise": blockwise.attend, "pallas": _pallas}

@@ -1,4 +1,4 @@
-"""What every form computes of a block of query rows against all keys.
+"""Computations on a block of query rows against all keys, shared by every implementation.
 
 With r = ReLU(q·kᵀ) where query and key have the same id and 0 elsewhere, and z = Σ_j r_ij:
 

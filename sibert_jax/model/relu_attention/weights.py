@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def relu_weights(logits_BHLM: jax.Array, valid_B11M: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Normalises ReLU(logits) over the valid keys: any positive degree -> 0.
+    """Normalizes ReLU(logits) over the valid keys: any positive degree -> 0.
 
     Padding is dropped by multiplication with 0, never by adding a large negative number, and a row
     without a positive score (a dead row) falls back to the mean over its valid keys; such a row
