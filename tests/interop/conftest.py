@@ -10,7 +10,6 @@ from safetensors import numpy as safetensors
 
 from sibert_jax.interop import hugging_face
 from sibert_jax.model import Encoder, ModelConfig
-from tests.builders import model_config
 
 BERT = ModelConfig(
     arch="bert",

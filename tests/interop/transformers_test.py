@@ -28,8 +28,8 @@ from sibert_jax.interop.__main__ import main
 from sibert_jax.model import Encoder, ModelConfig
 from sibert_jax.tasks.classification.task import ClassificationHead
 from sibert_jax.tasks.pretraining.heads import OutputProjection, StandardHead
-from sibert_jax.tasks.question_answering.windows import OffsetTokenizer
 from sibert_jax.tasks.question_answering.task import SpanHead
+from sibert_jax.tasks.question_answering.windows import OffsetTokenizer
 from sibert_jax.tasks.task import EncoderWithHead
 
 from .conftest import BERT
