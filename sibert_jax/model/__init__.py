@@ -1,6 +1,6 @@
 """Encoders in Flax: SIBERT, its variants and BERT, from one set of modules."""
 
-from sibert_jax.model.config import ARCHS, ModelConfig, is_scale_invariant
+from sibert_jax.model.config import ARCHS, ModelConfig
 from sibert_jax.model.encoder import Encoder
 from sibert_jax.model.flops import encoder_flops_per_token
 from sibert_jax.model.norm import AffineNorm, normalize
@@ -16,7 +16,6 @@ __all__ = [
     "ShardingRules",
     "constrain",
     "encoder_flops_per_token",
-    "is_scale_invariant",
     "normalize",
     "relu_attention",
     "reparametrize",

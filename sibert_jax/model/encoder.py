@@ -5,14 +5,12 @@ layers (2 -> 2) -> LayerNorm without affine (0). The order of the stem is not st
 this one type-checks and keeps few attention rows dead at the start.
 """
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sibert_jax.model.config import ModelConfig
-from sibert_jax.model.layers import BertLayer, SandwichLayer, SibertLayer
+from sibert_jax.model.layers import LAYERS
 from sibert_jax.model.norm import AffineNorm, normalize
 from sibert_jax.model.sharding import constrain
 
@@ -62,23 +60,11 @@ class Encoder(nn.Module):
         c = self.cfg
         init = nn.initializers.truncated_normal(c.init_std)
         self.embed = Embedding(c)
-        self.embed_norm = AffineNorm(c.norm_eps, relative=self.is_sibert)
-        if self.is_sibert:
+        self.embed_norm = AffineNorm(c.norm_eps, relative=self.cfg.is_sibert)
+        if self.cfg.is_sibert:
             self.stem = nn.Dense(c.width, False, c.compute_dtype, kernel_init=init)
         self.dropout = nn.Dropout(c.dropout)
-        layer = {
-            "sibert": SibertLayer,
-            "sibert_qk_norm": functools.partial(SibertLayer, attention="qk_norm"),
-            "sibert_sandwich": SandwichLayer,
-            "bert": BertLayer,
-            "reparametrized": BertLayer,
-        }[c.arch]
-        self.layers = LayerStack(c, layer)
-
-    @property
-    def is_sibert(self) -> bool:
-        """Whether the layers are SIBERT's (PreNorm, no affine) rather than BERT's."""
-        return self.cfg.arch.startswith("sibert")
+        self.layers = LayerStack(c, LAYERS[c.arch])
 
     def token_table(self) -> jax.Array:
         """The token embeddings (V, D), float32, for a head that shares them."""
@@ -106,12 +92,12 @@ class Encoder(nn.Module):
         """
         x_BLD = self.embed_norm(self.embed(tokens_BL, segments_BL))
         x_BLD = self.dropout(x_BLD, deterministic=deterministic)
-        if self.is_sibert:
+        if self.cfg.is_sibert:
             x_BLD = self.stem(x_BLD)
         if self.cfg.arch == "sibert_sandwich":
             x_BLD = normalize(x_BLD, self.cfg.norm_eps)
         x_BLD, dead_N = self.layers(x_BLD, valid_BL, deterministic)
-        return (normalize(x_BLD, self.cfg.norm_eps) if self.is_sibert else x_BLD), dead_N
+        return (normalize(x_BLD, self.cfg.norm_eps) if self.cfg.is_sibert else x_BLD), dead_N
 
 
 class LayerStack(nn.Module):

@@ -3,6 +3,8 @@
 Each maps (x_BLD, valid_B11M, deterministic) to (x_BLD, dead rows (B, H, L, 1)).
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -89,3 +91,12 @@ class BertLayer(nn.Module):
         y_BLD = FeedForward(c, "gelu", out_bias=True, name="ffn")(x_BLD)
         norm = AffineNorm(c.norm_eps, relative=False, name="ffn_norm")
         return norm(x_BLD + dropout(y_BLD)), dead_BHL1
+
+
+LAYERS = {
+    "sibert": SibertLayer,
+    "sibert_qk_norm": functools.partial(SibertLayer, attention="qk_norm"),
+    "sibert_sandwich": SandwichLayer,
+    "bert": BertLayer,
+    "reparametrized": BertLayer,
+}

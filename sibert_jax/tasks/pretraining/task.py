@@ -170,7 +170,7 @@ def check_keys(model: ModelConfig, task: PretrainingConfig, data) -> None:
             f"task.nsp=True needs model.num_segments=2, found {model.num_segments}: the two "
             "sentences are told apart by the segment table."
         )
-    if task.head == "tied" and model.arch.startswith("sibert"):
+    if task.head == "tied" and model.is_sibert:
         raise ConfigError(
             'task.head="tied" makes the logits grow with the token table, so the loss is no longer '
             f"scale invariant in the encoder of model.arch={model.arch}; use "
