@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from sibert_jax.checkpoint.digest import as_text, digest, own_parts, partial_digest
+from sibert_jax.checkpoint.manifest import as_text, digest, own_parts, partial_digest
 
 DTYPES = ("float32", "bfloat16", "float16", "bool", "int8", "uint32", "float64", "int64")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sibert_jax.checkpoint import Checkpoints
-from sibert_jax.checkpoint.verify import verify
+from sibert_jax.checkpoint.read import verify
 from tests.checkpoint.conftest import DESCRIPTION, abstract, make_state
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
