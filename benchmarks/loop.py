@@ -11,7 +11,7 @@ import ml_collections
 from benchmarks import measuring, train_step
 from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.runtime.goodput import Goodput
-from sibert_jax.runtime.processes import ALONE
+from sibert_jax.runtime.processes import SINGLE_PROCESS
 from sibert_jax.runtime.profiling import Profiler
 from sibert_jax.runtime.signals import StopRequest
 from sibert_jax.runtime.stop_step import StopStep
@@ -90,8 +90,8 @@ def run_loop(session: Session, start: TrainState) -> float:
             pathlib.Path(directory),
             train_step.copy(start),
             stop,
-            StopStep(stop, ALONE),
-            ALONE,
+            StopStep(stop, SINGLE_PROCESS),
+            SINGLE_PROCESS,
             Goodput(pathlib.Path(directory) / "goodput.json", watchdog, time.monotonic()),
             Profiler(None, pathlib.Path(directory) / "profile", 0, measuring.say),
         ) as loop,

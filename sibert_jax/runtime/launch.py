@@ -19,8 +19,14 @@ from sibert_jax.errors import (
     FaultError,
     TrainingError,
 )
-from sibert_jax.runtime import coordination
-from sibert_jax.runtime.processes import ALONE, Hosts, Peers, complain, leave_at_once, one_line
+from sibert_jax.runtime.processes import (
+    SINGLE_PROCESS,
+    MultiProcessGroup,
+    ProcessGroup,
+    complain,
+    leave_at_once,
+    one_line,
+)
 from sibert_jax.runtime.settings import DistributedConfig
 from sibert_jax.runtime.signals import Stopped
 
@@ -37,7 +43,7 @@ def exit_status(error: BaseException) -> int:
 
 
 @contextlib.contextmanager
-def join(settings: DistributedConfig) -> Iterator[Hosts]:
+def join(settings: DistributedConfig) -> Iterator[ProcessGroup]:
     """Starts the processes of a run together, and ends them together.
 
     Must run before anything touches a device. If the body raises in one of several processes, all
@@ -50,29 +56,29 @@ def join(settings: DistributedConfig) -> Iterator[Hosts]:
       ConfigError: the settings cannot work; of one process alone also whatever the body raises.
     """
     if settings.start == "single":
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     _start(settings)
-    hosts = Peers(settings)
+    group = MultiProcessGroup(settings)
     try:
-        yield hosts
-        hosts.leave()
+        yield group
+        group.leave()
     except BaseException as error:
-        _end_all(hosts, error)
+        _end_all(group, error)
 
 
-def _end_all(hosts: Peers, error: BaseException) -> None:
+def _end_all(group: MultiProcessGroup, error: BaseException) -> None:
     reason = str(error)
     if not isinstance(error, EXPECTED):
         reason = f"{type(error).__name__}: {one_line(error)}"
-    complain(hosts, reason)
+    complain(group, reason)
     if not isinstance(error, (ConfigError, DataError, TrainingError, KeyboardInterrupt)):
         # Perhaps a collective that failed as a process is gone (JAX raises many kinds then). Which
         # one is soon known, and said in place of a traceback.
-        hosts.await_verdict()
+        group.await_verdict()
     if not isinstance(error, (*EXPECTED, KeyboardInterrupt)):
         traceback.print_exc()
-    hosts.fail(reason)
+    group.fail(reason)
     leave_at_once(exit_status(error))
 
 
@@ -127,20 +133,23 @@ def _check_port(address: str) -> None:
 def _give_up(settings: DistributedConfig, started: threading.Event) -> None:
     if started.wait(settings.start_timeout_secs):
         return
-    where = coordination.address()
-    host, _, port = where.rpartition(":")
+    explicit = settings.start == "explicit"
+    number = f"{settings.num_processes} " if explicit else ""
+    within = f"within {settings.start_timeout_secs} s"
     sentence = (
-        f"not all of the {coordination.count() if where else settings.num_processes} processes "
-        f"came to the start within {settings.start_timeout_secs} s "
-        "(distributed.start_timeout_secs); start the same command in each, with another "
-        "distributed.process_id from 0 on."
+        f"not all of the {number}processes came to the start {within} "
+        "(distributed.start_timeout_secs); start the same command in each"
+        + (", with another distributed.process_id from 0 on." if explicit else ".")
     )
+    where = settings.coordinator_address
+    host, _, port = where.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
+        if explicit:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
         sentence = (
-            f"the coordinator at {where!r}, where process 0 listens, cannot be reached within "
-            f"{settings.start_timeout_secs} s (distributed.start_timeout_secs): {error}."
+            f"the coordinator at {where!r}, where process 0 listens, cannot be reached "
+            f"{within} (distributed.start_timeout_secs): {error}."
         )
     if not started.is_set():
         print(f"error: {sentence}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """The processes of a run as one of them sees them: they agree, wait for each other, end together.
 
 Every process runs the same program on its own devices; `launch.py` starts them. They leave each
-other notes (`coordination.py`) about being alive and about why one has ended, so that none waits
+other notes (`self.notes.py`) about being alive and about why one has ended, so that none waits
 for ever for another that is gone.
 """
 
@@ -19,7 +19,7 @@ from typing import TypeVar
 import jax
 
 from sibert_jax.errors import ConfigError, TrainingError
-from sibert_jax.runtime import coordination
+from sibert_jax.runtime.coordination import GONE, Notes, RemoteNotes, connect
 from sibert_jax.runtime.settings import DistributedConfig
 from sibert_jax.runtime.terminal import say
 
@@ -29,11 +29,12 @@ APPEAR_SECONDS = 5.0  # how late a network disk may show a new file
 DAY_SECONDS = 86_400.0  # for work of unknown length; whoever dies meanwhile is noticed anyway
 
 
-class Hosts:
+class ProcessGroup:
     """The processes of a run as one of them sees them; this class is a run of one process."""
 
     index = 0  # of this process
     count = 1
+    notes: Notes | RemoteNotes = Notes()  # for all processes
 
     @property
     def is_first(self) -> bool:
@@ -72,31 +73,33 @@ class Hosts:
         """Refuses a directory of process 0 that the others do not see."""
 
 
-ALONE = Hosts()
+SINGLE_PROCESS = ProcessGroup()
 
 
-class Peers(Hosts):
+class MultiProcessGroup(ProcessGroup):
     """One of several processes. A thread tells the others that it is alive, and hears of them."""
 
     def __init__(self, settings: DistributedConfig):
-        self.index, self.count = coordination.index(), coordination.count()
+        host = settings.coordinator_address.rpartition(":")[0].strip("[]")
+        self.index, self.count = jax.process_index(), jax.process_count()
+        self.notes = connect([host] if host else [])
         self._start_timeout_secs = settings.start_timeout_secs
         self._heartbeat_secs = settings.heartbeat_secs
         self._left = threading.Event()
         self._answered = time.monotonic()  # when process 0 last answered
         for target in (self._talk, self._listen):
-            threading.Thread(target=target, name="hosts", daemon=True).start()
+            threading.Thread(target=target, name="processes", daemon=True).start()
 
     def barrier(self, name: str, timeout_secs: float = DAY_SECONDS) -> None:
-        if missing := coordination.barrier(name, timeout_secs):
+        if missing := self.notes.barrier(name, self.index, self.count, timeout_secs):
             raise TrainingError(
                 f"not all of the {self.count} processes came to the barrier {name!r} within "
                 f"{timeout_secs:g} s; {_named(missing)} did not."
             )
 
     def agree(self, topic: str, facts: dict[str, object]) -> None:
-        coordination.put(f"agree/{topic}/{self.index}", json.dumps(facts))
-        text = coordination.wait(f"agree/{topic}/0", DAY_SECONDS)
+        self.notes.put(f"agree/{topic}/{self.index}", json.dumps(facts))
+        text = self.notes.wait(f"agree/{topic}/0", DAY_SECONDS)
         first, own = json.loads(text or "{}"), json.loads(json.dumps(facts))
         for key in sorted(first.keys() | own.keys()):
             if first.get(key, "absent") != own.get(key, "absent"):
@@ -114,8 +117,8 @@ class Peers(Hosts):
 
     def check_shared(self, directory: pathlib.Path) -> None:
         if self.is_first:
-            coordination.put("shared", f".{secrets.token_hex(8)}")
-        mark = directory / coordination.wait("shared", DAY_SECONDS)
+            self.notes.put("shared", f".{secrets.token_hex(8)}")
+        mark = directory / self.notes.wait("shared", DAY_SECONDS)
         if self.is_first:
             mark.touch()
         self.barrier("a file in the workdir")
@@ -139,8 +142,8 @@ class Peers(Hosts):
     def fail(self, reason: str) -> None:
         """Tells the others why this process ends."""
         self._left.set()
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 may be what is gone
-            coordination.put("failed", f"process {self.index} of {self.count} ended it: {reason}")
+        with contextlib.suppress(*GONE):  # process 0 may be what is gone
+            self.notes.put("failed", f"process {self.index} of {self.count} ended it: {reason}")
             self._linger()
 
     def await_verdict(self) -> None:
@@ -153,21 +156,21 @@ class Peers(Hosts):
         try:
             while not self._left.wait(POLL_SECONDS):
                 beats += 1
-                coordination.put(f"alive/{self.index}", str(beats), overwrite=True)
-                failed = coordination.get("failed")
+                self.notes.put(f"alive/{self.index}", str(beats), True)
+                failed = self.notes.get("failed")
                 if failed is None and self.is_first:
                     failed = self._silent(heard)
                 self._answered = time.monotonic()
                 if failed is not None and not self._left.is_set():
-                    coordination.put("failed", failed)
+                    self.notes.put("failed", failed)
                     self._end(failed)
-        except jax.errors.JaxRuntimeError as error:
+        except GONE as error:
             if not self._left.is_set():
                 self._end(f"process 0, the coordinator, is gone ({one_line(error)}).")
 
     def _silent(self, heard: dict[int, tuple[str, float]]) -> str | None:
         """Says which processes have not been heard of; `heard` holds each one's last beat."""
-        now, beats = time.monotonic(), coordination.entries("alive")
+        now, beats = time.monotonic(), self.notes.entries("alive")
         for process in range(self.count):
             beat = beats.get(process, "")
             if process not in heard or heard[process][0] != beat:
@@ -201,9 +204,9 @@ class Peers(Hosts):
             time.sleep(3 * POLL_SECONDS)
 
 
-def complain(hosts: Hosts, sentence: str) -> None:
+def complain(group: ProcessGroup, sentence: str) -> None:
     """An error on stderr; of several processes it says which one speaks."""
-    who = f" (process {hosts.index} of {hosts.count})" if hosts.count > 1 else ""
+    who = f" (process {group.index} of {group.count})" if group.count > 1 else ""
     say(f"error{who}: {sentence}")
 
 

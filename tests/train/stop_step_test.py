@@ -1,47 +1,32 @@
-"""The step that processes agree to stop after, with the notes between them in a dict."""
+"""The step that processes agree to stop after."""
 
 import time
 
 import pytest
 
 from sibert_jax.runtime import stop_step
-from sibert_jax.runtime.processes import ALONE, Hosts
+from sibert_jax.runtime.coordination import Notes
+from sibert_jax.runtime.processes import SINGLE_PROCESS, ProcessGroup
 from sibert_jax.runtime.signals import StopRequest
 from sibert_jax.runtime.stop_step import StopStep
 
 
-class Notes:
-    """What `coordination` offers."""
-
-    def __init__(self):
-        self.notes = {}
-
-    def put(self, key, value):
-        self.notes.setdefault(key, value)
-
-    def get(self, key):
-        return self.notes.get(key)
-
-    def entries(self, folder):
-        return {int(k.rsplit("/")[-1]): v for k, v in self.notes.items() if k.startswith(folder)}
-
-
-class One(Hosts):
-    """Process `index` of two."""
-
+class OneOfTwo(ProcessGroup):
     count = 2
 
-    def __init__(self, index):
-        self.index = index
+    def __init__(self, index, notes):
+        self.index, self.notes = index, notes
 
 
 @pytest.fixture
 def pair(monkeypatch):
     """The two processes' requests and stop steps."""
-    monkeypatch.setattr(stop_step, "coordination", Notes())
     monkeypatch.setattr(stop_step, "POLL_SECONDS", 0.01)
-    requests = StopRequest(), StopRequest()
-    with StopStep(requests[0], One(0)) as first, StopStep(requests[1], One(1)) as second:
+    requests, notes = (StopRequest(), StopRequest()), Notes()
+    with (
+        StopStep(requests[0], OneOfTwo(0, notes)) as first,
+        StopStep(requests[1], OneOfTwo(1, notes)) as second,
+    ):
         yield requests, first, second
 
 
@@ -83,7 +68,7 @@ def test_without_a_signal_nothing_stops(pair):
 
 def test_a_process_alone_stops_at_once():
     request = StopRequest()
-    with StopStep(request, ALONE) as stop:
+    with StopStep(request, SINGLE_PROCESS) as stop:
         assert not stop.reached(3)
         request.requested = "SIGINT"
         assert stop.reached(4)
