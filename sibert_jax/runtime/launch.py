@@ -95,7 +95,7 @@ def _start(settings: DistributedConfig) -> None:
         }
         if settings.process_id == 0:
             _check_port(settings.coordinator_address)
-    # JAX's own service would take SIGTERM, which train/signals.py and train/stop_step.py handle.
+    # JAX's own service would take SIGTERM, which signals.py and stop_step.py handle.
     jax.config.update("jax_enable_preemption_service", False)
     started = threading.Event()
     watch = threading.Thread(target=_give_up, args=(settings, started), daemon=True)

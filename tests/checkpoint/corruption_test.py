@@ -1,7 +1,6 @@
 """A byte, half a file or a whole file that is wrong: found, or shown not to matter."""
 
 import json
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -15,31 +14,32 @@ from sibert_jax.checkpoint import manifest as manifests
 from sibert_jax.checkpoint.manifest import ITEMS
 from sibert_jax.checkpoint.read import problem_of, read_leaves, verify
 from sibert_jax.errors import CorruptError
-from tests.checkpoint.conftest import abstract, make_state
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.checkpoint.conftest import ROOT, abstract, make_state
 
 
 def flip(position):
-    def change(path):
-        content = bytearray(path.read_bytes())
-        content[int(position * (len(content) - 1))] ^= 0x10
-        path.write_bytes(bytes(content))
+    def change(content):
+        at = int(position * (len(content) - 1))
+        return content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :]
 
     return change
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 CHANGES = {
     "first byte": flip(0),
     "middle byte": flip(0.5),
     "last byte": flip(1),
-    "half": truncate,
-    "missing": pathlib.Path.unlink,
+    "half": lambda content: content[: len(content) // 2],
+    "missing": lambda content: None,
 }
+
+
+def damage(path, change):
+    """Changes a file; returns what it was."""
+    before = path.read_bytes()
+    after = CHANGES[change](before)
+    path.unlink() if after is None else path.write_bytes(after)
+    return before
 
 
 @pytest.fixture
@@ -62,8 +62,7 @@ def test_shares_of_any_size_add_up_to_all_leaves(two, monkeypatch, limit, count)
 def changed_in_turn(path, names, change):
     """Yields each file's name while that file, and no other, is changed."""
     for name in names:
-        before = (path / name).read_bytes()
-        CHANGES[change](path / name)
+        before = damage(path / name, change)
         yield name
         (path / name).write_bytes(before)
 
@@ -119,7 +118,7 @@ def test_the_older_one_is_used_and_the_newer_named(copy, capfd, change):
     def files():
         return sorted(file for file in copy.rglob("*") if file.is_file())
 
-    CHANGES[change](max((copy / "2").rglob("*"), key=lambda file: file.stat().st_size))
+    damage(max((copy / "2/params/d").iterdir(), key=lambda file: file.stat().st_size), change)
     left, (params, rest) = files(), make_state(1)
     with Checkpoints(copy, keep=3) as checkpoints:
         step = checkpoints.latest_step()

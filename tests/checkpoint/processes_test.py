@@ -1,7 +1,6 @@
 """Two processes over loopback write one checkpoint; another number of processes restores it."""
 
 import contextlib
-import pathlib
 import socket
 import subprocess
 import sys
@@ -9,8 +8,8 @@ import sys
 import pytest
 
 from sibert_jax.checkpoint import manifest
+from tests.checkpoint.conftest import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = """
 import pathlib, sys
 import jax

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.train import processes
+from tests.runtime import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 
