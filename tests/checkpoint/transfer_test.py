@@ -43,9 +43,7 @@ def test_a_head_of_another_shape_stays_fresh(two, fresh):
 
 
 def test_another_vocabulary_is_refused(two, fresh):
-    with pytest.raises(
-        CheckpointError, match=r"another vocabulary \(hash a{12}\) than .*bb"
-    ):
+    with pytest.raises(CheckpointError, match=r"another vocabulary \(hash a{12}\) than .*bb"):
         start_from(two, fresh, DESCRIPTION | {"vocab_hash": "b" * 64})
 
 

@@ -30,34 +30,23 @@ def pair(monkeypatch):
         yield requests, first, second
 
 
-def signal_one(requests):
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (([7], [5]), ([8], [6, 7, 8])),  # after the step that neither has begun
+        (([], []), ([101], [101])),  # before the first step of a resumed run
+        (([101], []), ([102], [101, 102])),  # only one has begun a step
+    ],
+)
+def test_both_stop_after_the_same_step(pair, before, after):
+    requests, *processes = pair
+    for process, steps in zip(processes, before):
+        assert not any(process.reached(step) for step in steps)
     requests[1].requested = "SIGTERM"
     while requests[0].requested != "SIGTERM":
         time.sleep(0.01)
-
-
-def test_both_stop_after_the_step_that_none_has_asked_about(pair):
-    requests, first, second = pair
-    assert not first.reached(7)
-    assert not second.reached(5)
-    signal_one(requests)
-    assert first.reached(8)
-    assert [second.reached(step) for step in (6, 7, 8)] == [False, False, True]
-
-
-def test_a_signal_before_the_first_step_of_a_resumed_run_stops_after_that_step(pair):
-    requests, first, second = pair
-    signal_one(requests)
-    assert first.reached(101)
-    assert second.reached(101)
-
-
-def test_a_signal_that_only_one_has_begun_a_step_before_stops_after_the_next(pair):
-    requests, first, second = pair
-    assert not first.reached(101)
-    signal_one(requests)
-    assert [second.reached(101), second.reached(102)] == [False, True]
-    assert first.reached(102)
+    for process, steps in zip(processes, after):
+        assert [process.reached(step) for step in steps] == [step == steps[-1] for step in steps]
 
 
 def test_without_a_signal_nothing_stops(pair):
