@@ -83,7 +83,14 @@ class Checkpoints:
     def _open(self) -> ocp.CheckpointManager:
         # Not `max_to_keep`: it counts checkpoints that do not verify, and deletes an old one before
         # the new one has been read back, and in place, so that a kill leaves a part of it.
+        # Barriers are collectives unless the processes are named: then they cannot get between the
+        # collectives of the training step.
+        processes = ocp.options.MultiprocessingOptions(
+            active_processes=set(range(jax.process_count())), barrier_sync_key_prefix="checkpoints"
+        )
         options = ocp.CheckpointManagerOptions(
+            create=False,  # done
+            multiprocessing_options=processes,
             cleanup_tmp_directories=True,
             lightweight_initialize=True,  # does not read the files of damaged checkpoints
             async_options=ocp.AsyncOptions(

@@ -19,6 +19,7 @@ from sibert_jax.errors import (
     FaultError,
     TrainingError,
 )
+from sibert_jax.runtime import coordination
 from sibert_jax.runtime.processes import (
     SINGLE_PROCESS,
     MultiProcessGroup,
@@ -133,23 +134,20 @@ def _check_port(address: str) -> None:
 def _give_up(settings: DistributedConfig, started: threading.Event) -> None:
     if started.wait(settings.start_timeout_secs):
         return
-    explicit = settings.start == "explicit"
-    number = f"{settings.num_processes} " if explicit else ""
-    within = f"within {settings.start_timeout_secs} s"
-    sentence = (
-        f"not all of the {number}processes came to the start {within} "
-        "(distributed.start_timeout_secs); start the same command in each"
-        + (", with another distributed.process_id from 0 on." if explicit else ".")
-    )
-    where = settings.coordinator_address
+    where = coordination.address()
     host, _, port = where.rpartition(":")
+    sentence = (
+        f"not all of the {coordination.count() if where else settings.num_processes} processes "
+        f"came to the start within {settings.start_timeout_secs} s "
+        "(distributed.start_timeout_secs); start the same command in each, with another "
+        "distributed.process_id from 0 on."
+    )
     try:
-        if explicit:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except OSError as error:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
         sentence = (
-            f"the coordinator at {where!r}, where process 0 listens, cannot be reached "
-            f"{within} (distributed.start_timeout_secs): {error}."
+            f"the coordinator at {where!r}, where process 0 listens, cannot be reached within "
+            f"{settings.start_timeout_secs} s (distributed.start_timeout_secs): {error}."
         )
     if not started.is_set():
         print(f"error: {sentence}", file=sys.stderr)

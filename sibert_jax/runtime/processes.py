@@ -1,7 +1,7 @@
 """The processes of a run as one of them sees them: they agree, wait for each other, end together.
 
 Every process runs the same program on its own devices; `launch.py` starts them. They leave each
-other notes (`self.notes.py`) about being alive and about why one has ended, so that none waits
+other notes (`coordination.py`) about being alive and about why one has ended, so that none waits
 for ever for another that is gone.
 """
 
@@ -19,7 +19,7 @@ from typing import TypeVar
 import jax
 
 from sibert_jax.errors import ConfigError, TrainingError
-from sibert_jax.runtime.coordination import GONE, Notes, RemoteNotes, connect
+from sibert_jax.runtime import coordination
 from sibert_jax.runtime.settings import DistributedConfig
 from sibert_jax.runtime.terminal import say
 
@@ -34,7 +34,6 @@ class ProcessGroup:
 
     index = 0  # of this process
     count = 1
-    notes: Notes | RemoteNotes = Notes()  # for all processes
 
     @property
     def is_first(self) -> bool:
@@ -80,26 +79,24 @@ class MultiProcessGroup(ProcessGroup):
     """One of several processes. A thread tells the others that it is alive, and hears of them."""
 
     def __init__(self, settings: DistributedConfig):
-        host = settings.coordinator_address.rpartition(":")[0].strip("[]")
-        self.index, self.count = jax.process_index(), jax.process_count()
-        self.notes = connect([host] if host else [])
+        self.index, self.count = coordination.index(), coordination.count()
         self._start_timeout_secs = settings.start_timeout_secs
         self._heartbeat_secs = settings.heartbeat_secs
         self._left = threading.Event()
         self._answered = time.monotonic()  # when process 0 last answered
         for target in (self._talk, self._listen):
-            threading.Thread(target=target, name="processes", daemon=True).start()
+            threading.Thread(target=target, name="group", daemon=True).start()
 
     def barrier(self, name: str, timeout_secs: float = DAY_SECONDS) -> None:
-        if missing := self.notes.barrier(name, self.index, self.count, timeout_secs):
+        if missing := coordination.barrier(name, timeout_secs):
             raise TrainingError(
                 f"not all of the {self.count} processes came to the barrier {name!r} within "
                 f"{timeout_secs:g} s; {_named(missing)} did not."
             )
 
     def agree(self, topic: str, facts: dict[str, object]) -> None:
-        self.notes.put(f"agree/{topic}/{self.index}", json.dumps(facts))
-        text = self.notes.wait(f"agree/{topic}/0", DAY_SECONDS)
+        coordination.put(f"agree/{topic}/{self.index}", json.dumps(facts))
+        text = coordination.wait(f"agree/{topic}/0", DAY_SECONDS)
         first, own = json.loads(text or "{}"), json.loads(json.dumps(facts))
         for key in sorted(first.keys() | own.keys()):
             if first.get(key, "absent") != own.get(key, "absent"):
@@ -117,8 +114,8 @@ class MultiProcessGroup(ProcessGroup):
 
     def check_shared(self, directory: pathlib.Path) -> None:
         if self.is_first:
-            self.notes.put("shared", f".{secrets.token_hex(8)}")
-        mark = directory / self.notes.wait("shared", DAY_SECONDS)
+            coordination.put("shared", f".{secrets.token_hex(8)}")
+        mark = directory / coordination.wait("shared", DAY_SECONDS)
         if self.is_first:
             mark.touch()
         self.barrier("a file in the workdir")
@@ -126,7 +123,7 @@ class MultiProcessGroup(ProcessGroup):
             if not _appears(mark, APPEAR_SECONDS):
                 raise ConfigError(
                     f"--workdir={directory} of process {self.index} is not the directory of "
-                    "process 0; name one on a disk that all hosts share."
+                    "process 0; name one on a disk that all group share."
                 )
             self.barrier("the file in the workdir seen")
         finally:
@@ -142,8 +139,8 @@ class MultiProcessGroup(ProcessGroup):
     def fail(self, reason: str) -> None:
         """Tells the others why this process ends."""
         self._left.set()
-        with contextlib.suppress(*GONE):  # process 0 may be what is gone
-            self.notes.put("failed", f"process {self.index} of {self.count} ended it: {reason}")
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 may be what is gone
+            coordination.put("failed", f"process {self.index} of {self.count} ended it: {reason}")
             self._linger()
 
     def await_verdict(self) -> None:
@@ -156,21 +153,21 @@ class MultiProcessGroup(ProcessGroup):
         try:
             while not self._left.wait(POLL_SECONDS):
                 beats += 1
-                self.notes.put(f"alive/{self.index}", str(beats), True)
-                failed = self.notes.get("failed")
+                coordination.put(f"alive/{self.index}", str(beats), overwrite=True)
+                failed = coordination.get("failed")
                 if failed is None and self.is_first:
                     failed = self._silent(heard)
                 self._answered = time.monotonic()
                 if failed is not None and not self._left.is_set():
-                    self.notes.put("failed", failed)
+                    coordination.put("failed", failed)
                     self._end(failed)
-        except GONE as error:
+        except jax.errors.JaxRuntimeError as error:
             if not self._left.is_set():
                 self._end(f"process 0, the coordinator, is gone ({one_line(error)}).")
 
     def _silent(self, heard: dict[int, tuple[str, float]]) -> str | None:
         """Says which processes have not been heard of; `heard` holds each one's last beat."""
-        now, beats = time.monotonic(), self.notes.entries("alive")
+        now, beats = time.monotonic(), coordination.entries("alive")
         for process in range(self.count):
             beat = beats.get(process, "")
             if process not in heard or heard[process][0] != beat:

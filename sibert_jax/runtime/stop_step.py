@@ -4,7 +4,9 @@ import contextlib
 import math
 import threading
 
-from sibert_jax.runtime.coordination import GONE
+import jax
+
+from sibert_jax.runtime import coordination
 from sibert_jax.runtime.processes import ProcessGroup
 from sibert_jax.runtime.signals import StopRequest
 
@@ -24,42 +26,42 @@ class StopStep:
     """
 
     def __init__(self, signals: StopRequest, group: ProcessGroup):
-        self._signals, self._group = signals, group
+        self._signals, self._hosts = signals, group
         self._between_steps = threading.Lock()
         self._step, self._last = 0, math.inf
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._agree, name="stop", daemon=True)
 
     def __enter__(self):
-        if self._group.count > 1:
+        if self._hosts.count > 1:
             self._thread.start()
         return self
 
     def __exit__(self, *exception):
         self._ended.set()
-        if self._group.count > 1:
+        if self._hosts.count > 1:
             self._thread.join()
 
     def reached(self, step: int) -> bool:
         """Whether to stop after `step`; every process must ask after each one."""
-        if self._group.count == 1:
+        if self._hosts.count == 1:
             return bool(self._signals.requested)
         with self._between_steps:
             self._step = step
             return step >= self._last
 
     def _agree(self) -> None:
-        with contextlib.suppress(*GONE):  # process 0 is gone: see processes.py
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 is gone: see processes.py
             notice = None
             while notice is None:
                 if self._ended.wait(POLL_SECONDS):
                     return
                 if self._signals.requested:
-                    self._group.notes.put("stop/notice", self._signals.requested)
-                notice = self._group.notes.get("stop/notice")
+                    coordination.put("stop/notice", self._signals.requested)
+                notice = coordination.get("stop/notice")
             with self._between_steps:
-                self._group.notes.put(f"stop/step/{self._group.index}", str(self._step))
-                while len(steps := self._group.notes.entries("stop/step")) < self._group.count:
+                coordination.put(f"stop/step/{self._hosts.index}", str(self._step))
+                while len(steps := coordination.entries("stop/step")) < self._hosts.count:
                     if self._ended.wait(POLL_SECONDS):
                         return
                 self._signals.requested = notice

@@ -83,9 +83,7 @@ FAULTS = {  # the tests of each row of docs/faults.md
         "train/faults_test.py::test_rows_wait_for_a_full_disk_and_none_is_cut",
         "train/faults_test.py::test_tensorboard_gives_up_with_one_line",
     ),
-    19: (
-        "checkpoint/fixture_test.py::test_a_checkpoint_of_another_jax_verifies_and_restores",
-    ),
+    19: ("checkpoint/fixture_test.py::test_a_checkpoint_of_another_jax_verifies_and_restores",),
     20: (
         "tasks/question_answering/scoring_test.py::test_the_official_predictions_have_their_official_scores",
         "tasks/classification/metrics_test.py::test_the_examples_in_scikit_learns_documentation",
