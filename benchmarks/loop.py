@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import jax
 import ml_collections
+from sibert_jax.train.session import Session
 
 from benchmarks import measuring, train_step
 from sibert_jax.checkpoint import Checkpoints
@@ -17,7 +18,6 @@ from sibert_jax.runtime.signals import StopRequest
 from sibert_jax.runtime.stop_step import StopStep
 from sibert_jax.runtime.watchdog import Watchdog
 from sibert_jax.train.loop import Loop
-from sibert_jax.train.session import Session
 from sibert_jax.train.step import TrainState
 
 BARE, LOOP = "bare compiled step", "whole loop"

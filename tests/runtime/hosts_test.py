@@ -18,8 +18,8 @@ from sibert_jax.errors import ConfigError
 from sibert_jax.runtime import launch
 from sibert_jax.train import build
 from sibert_jax.train.run import train
+from tests.runtime.processes import ROOT, Group, free_port
 from tests.train.metrics_rows import rows
-from tests.train.processes import ROOT, Group, free_port
 
 
 @pytest.fixture

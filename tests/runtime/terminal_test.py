@@ -12,7 +12,6 @@ import termios
 import textwrap
 
 import pytest
-
 from sibert_jax.train.metrics import plan
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from sibert_jax.train import build
 from sibert_jax.config_file import load_config
+from sibert_jax.train import build
 from tests.docs_test import PRETRAINING, TEXT
 from tests.runtime.processes import ROOT, free_port
 

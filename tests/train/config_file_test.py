@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
-from sibert_jax.errors import ConfigError
 from sibert_jax.config_file import find_config, load_config
+from sibert_jax.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[2]
 

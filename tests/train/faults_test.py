@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sibert_jax.train.session import Session
 
 from sibert_jax.errors import FaultError
 from sibert_jax.runtime import goodput
 from sibert_jax.runtime.goodput import Goodput
 from sibert_jax.runtime.watchdog import Watchdog
 from sibert_jax.train import build, replay, sharding, writers
-from sibert_jax.train.session import Session
 from sibert_jax.train.step import Step
 from tests.train.bad_steps_test import NoCheckpoints, assert_same, rows
 

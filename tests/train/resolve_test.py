@@ -8,7 +8,7 @@ import pytest
 from sibert_jax.configs import glue, mini, squad1
 from sibert_jax.errors import ConfigError
 from sibert_jax.train import build
-from sibert_jax.train.config import default_config, default_config, fresh_encoder
+from sibert_jax.train.config import default_config, fresh_encoder
 from sibert_jax.train.resolve import resolve
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -11,13 +11,13 @@ import time
 import jax
 import numpy as np
 import pytest
+from sibert_jax.train.session import Session
 
 from sibert_jax.checkpoint import restore_params
 from sibert_jax.errors import ConfigError
 from sibert_jax.runtime.signals import StopRequest
 from sibert_jax.train import build, sharding
 from sibert_jax.train.run import train
-from sibert_jax.train.session import Session
 from tests.train.metrics_rows import rows
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -10,6 +10,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from sibert_jax.train.session import Session
 
 from sibert_jax.data import DataError
 from sibert_jax.errors import ConfigError
@@ -17,7 +18,6 @@ from sibert_jax.report.figures_of_merit import figures_of_merit
 from sibert_jax.report.run import read_run
 from sibert_jax.tools.predict import predict
 from sibert_jax.train import build, sharding
-from sibert_jax.train.session import Session
 from tests.tasks.classification.conftest import make_config, train_one
 from tests.train.bad_steps_test import NoCheckpoints
 
