@@ -26,12 +26,6 @@ def run(body: str) -> tuple[int, str]:
     return process.returncode, said
 
 
-def run(body: str) -> tuple[int, str]:
-    process = start(body)
-    said = process.communicate(timeout=60)[1]
-    return process.returncode, said
-
-
 @pytest.mark.parametrize(
     ("phase", "what"), [("step", "a step"), ("evaluation", "the phase 'evaluation'")]
 )
