@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import jax
 import ml_collections
+from sibert_jax.train.session import Session
 
 from benchmarks import measuring, train_step
 from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.runtime.goodput import Goodput
-from sibert_jax.runtime.processes import ALONE
+from sibert_jax.runtime.processes import SINGLE_PROCESS
 from sibert_jax.runtime.profiling import Profiler
 from sibert_jax.runtime.signals import StopRequest
 from sibert_jax.runtime.stop_step import StopStep
 from sibert_jax.runtime.watchdog import Watchdog
 from sibert_jax.train.loop import Loop
-from sibert_jax.train.session import Session
 from sibert_jax.train.step import TrainState
 
 BARE, LOOP = "bare compiled step", "whole loop"
@@ -90,8 +90,8 @@ def run_loop(session: Session, start: TrainState) -> float:
             pathlib.Path(directory),
             train_step.copy(start),
             stop,
-            StopStep(stop, ALONE),
-            ALONE,
+            StopStep(stop, SINGLE_PROCESS),
+            SINGLE_PROCESS,
             Goodput(pathlib.Path(directory) / "goodput.json", watchdog, time.monotonic()),
             Profiler(None, pathlib.Path(directory) / "profile", 0, measuring.say),
         ) as loop,

@@ -37,8 +37,8 @@ ELSEWHERE = {
     "pip install": "tests/install_test.py",
     "export GLIBC": "a setting of the shell",
     "python -m benchmarks": "tests/benchmarks/docs_test.py",
-    "--config.distributed.": "tests/train/pods_test.py",
-    "--compile_only": "tests/train/compile_only_test.py",
+    "--config.distributed.": "tests/tools/pods_test.py",
+    "--compile_only": "tests/tools/compile_only_test.py",
 }
 MODEL = {
     "model.vocab_size": 512,

@@ -12,7 +12,7 @@ from sibert_jax.data import prefetch
 from sibert_jax.errors import TrainingError
 from sibert_jax.runtime.goodput import Goodput
 from sibert_jax.runtime.peak_flops import peak_flops
-from sibert_jax.runtime.processes import Hosts
+from sibert_jax.runtime.processes import ProcessGroup
 from sibert_jax.runtime.profiling import Profiler, marked
 from sibert_jax.runtime.replay import step_twice
 from sibert_jax.runtime.signals import StopRequest
@@ -43,7 +43,7 @@ class Services:
     """The surroundings of a run: its directory, processes, signals, checkpoints and clocks."""
 
     directory: pathlib.Path
-    hosts: Hosts
+    hosts: ProcessGroup
     stop: StopRequest
     stop_step: StopStep
     checkpoints: Checkpoints

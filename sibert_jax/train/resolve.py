@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 import ml_collections
 
-from sibert_jax.checkpoint.directory import steps_in
-from sibert_jax.checkpoint.transfer import checkpoints_in
+from sibert_jax.checkpoint import checkpoints_in, steps_in
 from sibert_jax.data import Tokenizer
 from sibert_jax.errors import ConfigError
 from sibert_jax.model.config import (

@@ -48,16 +48,16 @@ def at_phase(phase: str, *signals: int) -> None:
 
 def at_line(text: str, *signals: int) -> None:
     """The process sends itself signals when it first says a line with a text in it."""
-    from sibert_jax.runtime.processes import Hosts
+    from sibert_jax.runtime.processes import ProcessGroup
 
-    say, left = Hosts.say, list(signals)
+    say, left = ProcessGroup.say, list(signals)
 
     def said(hosts, line):
         say(hosts, line)
         while text in line and left:
             os.kill(os.getpid(), left.pop(0))
 
-    Hosts.say = said
+    ProcessGroup.say = said
 
 
 class Run:

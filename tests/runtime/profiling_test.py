@@ -24,7 +24,7 @@ def test_what_is_no_pair_of_steps_is_refused_in_a_sentence(text):
         ProfiledSteps.parse(text)
 
 
-def test_steps_beyond_the_last_are_refused_before_the_workdir_is_made(config, tmp_path):
+def test_steps_beyond_the_last_are_refused_at_once(config, tmp_path):
     with pytest.raises(ConfigError, match=r"--profile=3:13 ends after the last .* run, 12\."):
         train(config, tmp_path / "run", jax.devices()[:1], profile=ProfiledSteps(3, 13))
     assert not (tmp_path / "run").exists()
@@ -40,7 +40,7 @@ def steps_of(directory) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_resumed_run_traces_its_steps_and_ends_as_one_without_a_trace(config, tmp_path):
+def test_a_trace_changes_nothing_of_a_resumed_run(config, tmp_path):
     config.train.num_steps, config.checkpoint.every_steps = 6, 2
     config.train.eval_every_steps = 0
     device = jax.devices()[:1]
@@ -52,7 +52,7 @@ def test_a_resumed_run_traces_its_steps_and_ends_as_one_without_a_trace(config, 
     assert steps_of(tmp_path) == [4, 5]
 
 
-def test_a_run_that_resumes_amid_its_steps_traces_at_once_and_until_they_are_over(tmp_path):
+def test_a_run_that_resumes_amid_its_steps_traces_the_rest(tmp_path):
     with Profiler(ProfiledSteps(2, 6), tmp_path / "profile", 4, print) as profiler:
         assert profiler.is_due(4)
         profiler.turn()

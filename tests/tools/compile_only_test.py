@@ -151,7 +151,7 @@ ENTRY %main (x: bf16[32,512]) -> bf16[32,512] {
 """  # noqa: E501
 
 
-def test_a_gather_in_steps_counts_once_and_a_sum_that_is_sliced_as_scattered():
+def test_a_gather_in_steps_and_a_sliced_sum_count_once():
     scattered, gathered = collectives(TPU_TEXT, SHAPE)
     size = 4 * (128 * 2 * 64 + 512 * 128)
     assert scattered == Collective("reduce-scatter", ("fsdp",), 4, "f32", size, 5)
@@ -204,7 +204,7 @@ def test_the_report_adds_up_on_copies_of_the_model(config):
     assert "| all of them |" in markdown(report)
 
 
-def test_where_only_parameters_are_split_what_is_sent_does_not_grow_with_the_batch(config):
+def test_with_fsdp_what_is_sent_does_not_grow_with_the_batch(config):
     whole = sharding_free_bytes(config)
     report = compile_only(bare(config, data=1, fsdp=8), jax.devices())
     assert whole / 8 <= report.param_bytes < whole / 8 + 4096  # biases lie whole
@@ -242,7 +242,7 @@ def test_a_device_count_out_of_range_is_refused():
     )
 
 
-def test_a_topology_of_tpus_is_compiled_for_or_the_package_named_that_can():
+def test_a_tpu_topology_compiles_or_names_the_package():
     tiny = ("--config.model.vocab_size=512", "--config.mesh.data=-1")
     done = command("--config=configs/mini.py", "--compile_only=v5e:2x4", *tiny)
     if importlib.util.find_spec("libtpu"):
@@ -255,7 +255,7 @@ def test_a_topology_of_tpus_is_compiled_for_or_the_package_named_that_can():
         )
 
 
-def test_too_wide_a_split_of_the_vocabulary_says_which_sizes_work(config):
+def test_too_wide_a_split_of_the_vocabulary_names_the_sizes(config):
     config.model.vocab_size = 511 * 2
     with pytest.raises(ConfigError, match=r"mesh.tensor=4.* not divide 1022; .*: 1, 2, 7\."):
         compile_only(bare(config, data=2, tensor=4), jax.devices())

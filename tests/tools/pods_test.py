@@ -10,7 +10,7 @@ import pytest
 from sibert_jax.config_file import load_config
 from sibert_jax.train import build
 from tests.docs_test import PRETRAINING, TEXT
-from tests.train.processes import ROOT, free_port
+from tests.runtime.processes import ROOT, free_port
 
 PAGE = (ROOT / "docs/pods.md").read_text(encoding="utf-8")
 

@@ -18,8 +18,8 @@ from sibert_jax.errors import ConfigError
 from sibert_jax.runtime import launch
 from sibert_jax.train import build
 from sibert_jax.train.run import train
+from tests.runtime.processes import ROOT, Group, free_port
 from tests.train.metrics_rows import rows
-from tests.train.processes import ROOT, Group, free_port
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def assert_same_run(a: pathlib.Path, b: pathlib.Path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_also_if_one_is_killed_on_the_way(config, group, tmp_path):
+def test_two_processes_train_as_one_even_if_one_is_killed(config, group, tmp_path):
     group.start(2, devices=1).wait_for_checkpoint(10)
     group.processes[1].send_signal(signal.SIGKILL)
     status, _ = group.wait()
@@ -131,7 +131,7 @@ def test_settings_that_cannot_work_are_named(config, key, value, message):
         build.run_config(config)
 
 
-def test_an_error_in_one_process_ends_the_others_with_its_sentence(group):
+def test_an_error_in_one_process_ends_all_with_its_sentence(group):
     group.start(2, devices=1, overrides={1: ["--config.data.cache_dir=/proc/nowhere"]})
     assert group.wait() == [1, 2]
     sentence = "cannot write data.cache_dir='/proc/nowhere'"
@@ -253,7 +253,7 @@ for host in mesh.devices:
 
 
 @pytest.mark.slow
-def test_each_process_loads_the_rows_of_its_devices_even_if_they_lie_apart(tmp_path):
+def test_each_process_loads_the_rows_of_its_devices(tmp_path):
     address = f"127.0.0.1:{free_port()}"
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": str(ROOT)}
     processes = [

@@ -1,11 +1,11 @@
-"""The step that processes agree to stop after, with the notes between them in a dict."""
+"""The step that processes agree to stop after."""
 
 import time
 
 import pytest
 
 from sibert_jax.runtime import stop_step
-from sibert_jax.runtime.processes import ALONE, Hosts
+from sibert_jax.runtime.processes import SINGLE_PROCESS, ProcessGroup
 from sibert_jax.runtime.signals import StopRequest
 from sibert_jax.runtime.stop_step import StopStep
 
@@ -26,9 +26,7 @@ class Notes:
         return {int(k.rsplit("/")[-1]): v for k, v in self.notes.items() if k.startswith(folder)}
 
 
-class One(Hosts):
-    """Process `index` of two."""
-
+class OneOfTwo(ProcessGroup):
     count = 2
 
     def __init__(self, index):
@@ -38,41 +36,33 @@ class One(Hosts):
 @pytest.fixture
 def pair(monkeypatch):
     """The two processes' requests and stop steps."""
-    monkeypatch.setattr(stop_step, "coordination", Notes())
     monkeypatch.setattr(stop_step, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(stop_step, "coordination", Notes())
     requests = StopRequest(), StopRequest()
-    with StopStep(requests[0], One(0)) as first, StopStep(requests[1], One(1)) as second:
+    with (
+        StopStep(requests[0], OneOfTwo(0)) as first,
+        StopStep(requests[1], OneOfTwo(1)) as second,
+    ):
         yield requests, first, second
 
 
-def signal_one(requests):
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (([7], [5]), ([8], [6, 7, 8])),  # after the step that neither has begun
+        (([], []), ([101], [101])),  # before the first step of a resumed run
+        (([101], []), ([102], [101, 102])),  # only one has begun a step
+    ],
+)
+def test_both_stop_after_the_same_step(pair, before, after):
+    requests, *processes = pair
+    for process, steps in zip(processes, before):
+        assert not any(process.reached(step) for step in steps)
     requests[1].requested = "SIGTERM"
     while requests[0].requested != "SIGTERM":
         time.sleep(0.01)
-
-
-def test_both_stop_after_the_step_that_none_has_asked_about(pair):
-    requests, first, second = pair
-    assert not first.reached(7)
-    assert not second.reached(5)
-    signal_one(requests)
-    assert first.reached(8)
-    assert [second.reached(step) for step in (6, 7, 8)] == [False, False, True]
-
-
-def test_a_signal_before_the_first_step_of_a_resumed_run_stops_after_that_step(pair):
-    requests, first, second = pair
-    signal_one(requests)
-    assert first.reached(101)
-    assert second.reached(101)
-
-
-def test_a_signal_that_only_one_has_begun_a_step_before_stops_after_the_next(pair):
-    requests, first, second = pair
-    assert not first.reached(101)
-    signal_one(requests)
-    assert [second.reached(101), second.reached(102)] == [False, True]
-    assert first.reached(102)
+    for process, steps in zip(processes, after):
+        assert [process.reached(step) for step in steps] == [step == steps[-1] for step in steps]
 
 
 def test_without_a_signal_nothing_stops(pair):
@@ -83,7 +73,7 @@ def test_without_a_signal_nothing_stops(pair):
 
 def test_a_process_alone_stops_at_once():
     request = StopRequest()
-    with StopStep(request, ALONE) as stop:
+    with StopStep(request, SINGLE_PROCESS) as stop:
         assert not stop.reached(3)
         request.requested = "SIGINT"
         assert stop.reached(4)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.train import processes
+from tests.runtime import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -20,11 +20,17 @@ def start(body: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
+def run(body: str) -> tuple[int, str]:
+    process = start(body)
+    said = process.communicate(timeout=60)[1]
+    return process.returncode, said
+
+
 @pytest.mark.parametrize(
     ("phase", "what"), [("step", "a step"), ("evaluation", "the phase 'evaluation'")]
 )
-def test_a_phase_that_does_not_end_is_shown_and_ends_the_process(phase, what):
-    process = start(
+def test_a_phase_that_hangs_is_shown_and_ends_the_process(phase, what):
+    status, said = run(
         f"""
         def a_long_wait():
             time.sleep(600)
@@ -34,29 +40,26 @@ def test_a_phase_that_does_not_end_is_shown_and_ends_the_process(phase, what):
             a_long_wait()
         """
     )
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 1
+    assert status == 1
     assert "in a_long_wait" in said
     assert "in _watch" in said  # every thread, not just the one that hangs
     assert said.splitlines()[-1].startswith(f"error: {what} has not ended within 0.2 s")
 
 
 def test_a_hang_that_holds_the_interpreter_ends_too():
-    process = start(
+    status, said = run(
         """
         with Watchdog(0.2) as watchdog:
             watchdog.expect("step")
             ctypes.PyDLL(None).sleep(600)
         """
     )
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 1
+    assert status == 1
     assert "Timeout" in said
 
 
-def test_one_that_makes_progress_is_left_alone_and_so_is_a_long_phase():
-    process = start(
-        """
+def test_progress_and_long_phases_are_left_alone():
+    body = """
         with Watchdog(1.0) as watchdog:
             for _ in range(15):
                 watchdog.expect("step")
@@ -66,15 +69,11 @@ def test_one_that_makes_progress_is_left_alone_and_so_is_a_long_phase():
         time.sleep(0.5)
         sys.exit(7)
         """
-    )
-    assert process.communicate(timeout=60)[1] == ""
-    assert process.returncode == 7
+    assert run(body) == (7, "")
 
 
 def test_zero_is_no_watchdog():
-    process = start("with Watchdog(0.0):\n    time.sleep(0.5)\nsys.exit(7)")
-    assert process.communicate(timeout=60)[1] == ""
-    assert process.returncode == 7
+    assert run("with Watchdog(0.0):\n    time.sleep(0.5)\nsys.exit(7)") == (7, "")
 
 
 def test_the_time_that_the_process_was_stopped_is_not_counted():
@@ -118,9 +117,7 @@ sys.exit(main.main())
 
 
 @pytest.mark.slow
-def test_a_run_that_waits_for_its_text_ends_and_the_same_command_goes_on(
-    config, tmp_path, monkeypatch
-):
+def test_a_run_that_hangs_ends_and_then_resumes(config, tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "SCRIPT", HANGING.format(str(tmp_path / "answered")))
     config.train.watchdog_secs = 15.0
     group = processes.Group(config, tmp_path / "run")

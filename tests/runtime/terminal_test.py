@@ -12,7 +12,6 @@ import termios
 import textwrap
 
 import pytest
-
 from sibert_jax.train.metrics import plan
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -98,7 +97,7 @@ def test_the_plan_says_how_often_the_examples_are_seen(numbers, line):
 
 
 @pytest.mark.slow
-def test_the_command_of_the_page_on_text_says_what_the_page_shows(tmp_path):
+def test_the_command_of_the_text_page_prints_what_it_shows(tmp_path):
     """In a folder with a wrapped novel of one document and nothing else, on a terminal."""
     topics = [" ".join(topic.split()) for topic in sorted(pydoc_data.topics.topics.values())[:60]]
     novel = "\n\n".join("\n".join(textwrap.wrap(topic, 70)) for topic in topics)
