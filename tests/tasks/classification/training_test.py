@@ -8,7 +8,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from sibert_jax.train.session import Session
 
 from sibert_jax.configs import glue
 from sibert_jax.data import DataError
