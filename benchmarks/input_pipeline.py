@@ -1,13 +1,13 @@
-"""How many batches the input pipeline makes while the step takes one; below 1 the step waits."""
+"""Batches that the input pipeline makes while the step takes one; below 1 the step waits."""
 
 import time
 from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
+from sibert_jax.train.session import Session
 
 from benchmarks import measuring, train_step
-from sibert_jax.train.session import Session
 
 STEPS, MADE = "steps", "batches made"
 

@@ -66,7 +66,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Trains; what goes wrong through no fault of the code is told in one sentence."""
+    """Trains; wrong input and the like end with one sentence."""
     given, overrides = parse(arguments)
     from sibert_jax.runtime.signals import Stopped, StopRequest
 

@@ -113,7 +113,7 @@ class Checkpoints:
         """
         self.wait()  # an error of the checkpoint before must not be taken for one of this
         since = time.perf_counter()
-        # Writing goes on in the background, and on CPU it would read the very buffers that the
+        # Writing continues in the background, and on CPU it would read the very buffers that the
         # next update overwrites: the copy is what makes donation safe.
         trees = jax.tree.map(jnp.copy, {"params": params, "rest": rest})
         leaves = read.named(trees)
@@ -297,11 +297,11 @@ class Checkpoints:
         return read.first_verified(self.directory, steps, self._problems, self._say)
 
     def manifest(self, step: int) -> Manifest:
-        """What a checkpoint says of itself."""
+        """The description that was saved with a checkpoint."""
         return read.manifest_of(self.directory / str(step))
 
     def description(self, step: int) -> dict:
-        """What `save` was given."""
+        """The arguments of `save`."""
         return self.manifest(step).run
 
     def restore(self, step: int, params: Any, rest: Any) -> tuple[Any, Any]:

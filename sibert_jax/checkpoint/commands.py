@@ -1,4 +1,4 @@
-"""What the command line shows of checkpoints, as lines of text; reads on the host alone."""
+"""The output of the command line, as lines of text; reads on the host alone."""
 
 import json
 import pathlib
@@ -64,7 +64,7 @@ def show(path: pathlib.Path) -> Iterator[str]:
 
 
 def diff(path_a: pathlib.Path, path_b: pathlib.Path) -> Iterator[str]:
-    """What differs between two checkpoints, which are verified first."""
+    """The differences of two checkpoints, which are verified first."""
     a, b = verify(path_a), verify(path_b)
     for title, facts_a, facts_b in (
         ("", {"step": a.step, **flatten(a.run)}, {"step": b.step, **flatten(b.run)}),

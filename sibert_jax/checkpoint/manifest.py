@@ -236,7 +236,7 @@ def partial_digest(part: np.ndarray, index: tuple[slice, ...], shape: tuple[int,
 
 
 def _runs(index: tuple[slice, ...], shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """(first row-major index, length) of each stretch that is contiguous in the whole array."""
+    """(first row-major index, length) of each range that is contiguous in the whole array."""
     ranges = [range(*part.indices(size)) for part, size in zip(index, shape)]
     axis = len(shape)  # the trailing axes from here on are whole
     while axis and len(ranges[axis - 1]) == shape[axis - 1]:
@@ -254,6 +254,6 @@ def _runs(index: tuple[slice, ...], shape: tuple[int, ...]) -> Iterator[tuple[in
 
 
 def own_parts(array: jax.Array) -> list[tuple[np.ndarray, tuple[slice, ...]]]:
-    """What this process holds of an array, on the host; over all processes each element once."""
+    """The part of an array that this process holds; over all processes each element once."""
     shards = array.addressable_shards
     return [(np.asarray(s.data), s.index) for s in shards if s.replica_id == 0]

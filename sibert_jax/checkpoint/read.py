@@ -117,7 +117,7 @@ def verify(path: pathlib.Path, share: tuple[int, int] = WHOLE) -> Manifest:
 
 
 def problem_of(path: pathlib.Path, share: tuple[int, int] = WHOLE) -> str:
-    """What is wrong with a checkpoint, as the end of a sentence; "" if it verifies."""
+    """The fault of a checkpoint, as the end of a sentence; "" if it verifies."""
     try:
         verify(path, share)
     except CorruptError as error:

@@ -52,8 +52,8 @@ def start_from(
       directory: the other run's workdir or its `checkpoints`.
       fresh: {"encoder": ..., "head": ...}, this run's initial parameters.
       description: this run's, as given to `Checkpoints.save`: its "vocab_hash" must be that of the
-        source, and differences of "config.model" are told; "labels" are those of a classifier, []
-        if there is none.
+        source, and differences of "config.model" are reported; "labels" are those of a
+        classifier, [] if there is none.
       say: takes the line.
       keys: of "config.model" whose differences matter; None: all of them.
 
@@ -96,8 +96,8 @@ def start_from(
                 restored[name] = jnp.take(restored[name], jnp.array(labels.order), axis=-1)
     if is_first():
         fresh_modules = sorted(set(modules) - set(taken))
-        told = [line for key, line in changed.items() if keys is None or key in keys]
-        say("; ".join([_sentence(source, taken, fresh_modules), *told, *notes]))
+        changes = [line for key, line in changed.items() if keys is None or key in keys]
+        say("; ".join([_sentence(source, taken, fresh_modules), *changes, *notes]))
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: restored[_name(path)] if is_taken(_name(path)) else leaf, fresh
     )
@@ -114,7 +114,7 @@ def _check_vocabulary(source: Source, description: dict) -> None:
 
 
 def _changed(theirs: dict, ours: dict) -> dict[str, str]:
-    """What differs between the descriptions of two models, by key."""
+    """The differences of the descriptions of two models, by key."""
     theirs, ours = (flatten(run["config"]["model"]) for run in (theirs, ours))
     return {
         key: f"model.{key} {theirs[key]} there, {ours[key]} here"
@@ -147,7 +147,7 @@ def _name(path) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Which of the outputs there is which of the outputs here.
+    """Matches the outputs there with the outputs here.
 
     Attributes:
       theirs: labels of the source, in the order of its outputs; () if it does not say.
@@ -181,7 +181,7 @@ class Labels:
         return [theirs.index(name) for name in ours]
 
     def note(self) -> str:
-        """What is done about a difference, "" if there is none."""
+        """The consequence of a difference, "" if there is none."""
         names = f"{', '.join(self.theirs)} there, {', '.join(self.ours)} here"
         if self.order is None:
             return f"{CLASSIFIER} is not taken, as its labels are {names}"

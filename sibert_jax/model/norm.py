@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def normalize(x: jax.Array, eps: float, *, relative: bool = True) -> jax.Array:
-    """Centres the last axis and divides it by its standard deviation: the paper's N, degree x -> 0.
+    """Centers the last axis and divides it by its standard deviation: the paper's N, degree x -> 0.
 
     (x − mean) / √(var + eps·mean(x²)). The guard is relative: it scales as the variance does, so
     f(c·x) = f(x) exactly, which an added constant would break. `relative=False` is the usual

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-# Variance of a unit normal truncated at ±2, which is what the initialisers draw.
+# Variance of a unit normal truncated at ±2, which is what the initializers draw.
 TRUNCATED_VARIANCE = 0.7737413
 
 

@@ -2,7 +2,8 @@
 
 XLA chooses the layout of every array that has no constraint. Left alone with parameters sharded
 over the devices of a batch, it shards the features of the residual stream and sums every matrix
-product over the devices; told that the batch is sharded, it gathers the parameters of one layer.
+product over the devices; if it knows that the batch is sharded, it gathers the parameters of one
+layer.
 """
 
 import contextvars

@@ -24,16 +24,16 @@ from sibert_jax.runtime.processes import (
     SINGLE_PROCESS,
     MultiProcessGroup,
     ProcessGroup,
-    complain,
-    leave_at_once,
+    exit_now,
     one_line,
+    print_error,
 )
 from sibert_jax.runtime.settings import DistributedConfig
 from sibert_jax.runtime.signals import Stopped
 
 
 def exit_status(error: BaseException) -> int:
-    """What a process that ends with this error returns to the system."""
+    """The exit status of a process that ends with this error."""
     if isinstance(error, Stopped):
         return 0
     if isinstance(error, TrainingError):
@@ -72,7 +72,7 @@ def _end_all(group: MultiProcessGroup, error: BaseException) -> None:
     reason = str(error)
     if not isinstance(error, EXPECTED):
         reason = f"{type(error).__name__}: {one_line(error)}"
-    complain(group, reason)
+    print_error(group, reason)
     if not isinstance(error, (ConfigError, DataError, TrainingError, KeyboardInterrupt)):
         # Perhaps a collective that failed as a process is gone (JAX raises many kinds then). Which
         # one is soon known, and said in place of a traceback.
@@ -80,7 +80,7 @@ def _end_all(group: MultiProcessGroup, error: BaseException) -> None:
     if not isinstance(error, (*EXPECTED, KeyboardInterrupt)):
         traceback.print_exc()
     group.fail(reason)
-    leave_at_once(exit_status(error))
+    exit_now(exit_status(error))
 
 
 def _start(settings: DistributedConfig) -> None:
@@ -151,4 +151,4 @@ def _give_up(settings: DistributedConfig, started: threading.Event) -> None:
         )
     if not started.is_set():
         print(f"error: {sentence}", file=sys.stderr)
-        leave_at_once(WRONG_INPUT)
+        exit_now(WRONG_INPUT)

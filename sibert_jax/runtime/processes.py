@@ -191,9 +191,9 @@ class MultiProcessGroup(ProcessGroup):
 
     def _end(self, reason: str) -> None:
         self._left.set()
-        complain(self, f"the run has ended: {reason} Run again to resume.")
+        print_error(self, f"the run has ended: {reason} Run again to resume.")
         self._linger()
-        leave_at_once(1)
+        exit_now(1)
 
     def _linger(self) -> None:
         """Keeps the notes, which are in process 0, readable until the others have read them."""
@@ -201,13 +201,13 @@ class MultiProcessGroup(ProcessGroup):
             time.sleep(3 * POLL_SECONDS)
 
 
-def complain(group: ProcessGroup, sentence: str) -> None:
+def print_error(group: ProcessGroup, sentence: str) -> None:
     """An error on stderr; of several processes it says which one speaks."""
     who = f" (process {group.index} of {group.count})" if group.count > 1 else ""
     say(f"error{who}: {sentence}")
 
 
-def leave_at_once(status: int) -> None:
+def exit_now(status: int) -> None:
     """Ends the process without JAX's barrier at exit, which would wait for those that are gone."""
     sys.stdout.flush()
     sys.stderr.flush()

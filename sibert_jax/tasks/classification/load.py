@@ -1,4 +1,4 @@
-"""From files of labelled sentences to a task with its batches."""
+"""Labeled sentences to a task with its batches."""
 
 import dataclasses
 import pathlib
@@ -177,7 +177,7 @@ def _read_sets(data: LabeledConfig, task: ClassificationConfig) -> dict[str, Exa
             )
     for key, examples in (("path", train), ("valid_path", valid)):
         if examples.labels is None:
-            raise DataError(f"data.{key} ({examples.name}) has no labels; name a labelled set")
+            raise DataError(f"data.{key} ({examples.name}) has no labels; name a labeled set")
     tests = {f"test {path}": read("test_path", path) for path in data.test_paths}
     names = [valid.name, *(examples.name for examples in tests.values())]
     if twice := [name for name in names if names.count(name) > 1]:

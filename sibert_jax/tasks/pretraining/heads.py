@@ -1,4 +1,4 @@
-"""Heads for masked-language modelling and next-sentence prediction. Letters: model/config.py."""
+"""Heads for masked-language modeling and next-sentence prediction. Letters: model/config.py."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from sibert_jax.tasks.losses import table_logits
 
 
 class OutputProjection(NamedTuple):
-    """What the token logits are made of: h · tableᵀ + bias."""
+    """The factors of the token logits, h · tableᵀ + bias."""
 
     h_BPD: jax.Array  # compute dtype
     table_VD: jax.Array  # float32

@@ -66,7 +66,7 @@ def score(
     dataset = read_dataset(data)
     for line in dataset.report:
         print(f"{data}: {line}", file=sys.stderr)
-    if not dataset.is_labelled:
+    if not dataset.is_labeled:
         raise DataError(f"{data} has no answers to score against; name a labeled file")
     if na_probs and not dataset.unanswerable:
         raise DataError(f"--na_probs is for SQuAD 2.0, but every question of {data} has an answer")

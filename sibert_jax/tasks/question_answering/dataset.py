@@ -54,7 +54,7 @@ class Dataset:
     report: tuple[str, ...] = ()  # replaced characters, one line
 
     @property
-    def is_labelled(self) -> bool:
+    def is_labeled(self) -> bool:
         """Whether the file has answers, or says of a question that it has none."""
         return any(question.answers or question.is_impossible for question in self.questions)
 

@@ -125,7 +125,7 @@ def load_question_answering(
         _check_answers(datasets[data.valid_path], data.valid_path, task)
     held_out_rows = {path: rows(path, for_training=False) for path in paths}
     valid = held_out_rows[data.valid_path]
-    features, is_labelled_W = with_answers(valid.features, datasets[data.valid_path])
+    features, is_labeled_W = with_answers(valid.features, datasets[data.valid_path])
     held_out_rows[data.valid_path] = WindowRows(features, tokenizer, valid.fingerprint)
     longest = max(int(windows.lengths.max()) for windows in (train, *held_out_rows.values()))
     seq_lens = seq_lens_for_training(train.lengths, global_batch_size, data.num_seq_lens, longest)
@@ -154,7 +154,7 @@ def load_question_answering(
         main_metric="f1",
         lower_is_better=False,
     )
-    return QuestionAnswering(model, task, seq_lens, answerers[0], is_labelled_W), task_data
+    return QuestionAnswering(model, task, seq_lens, answerers[0], is_labeled_W), task_data
 
 
 def load_new_questions(
@@ -210,16 +210,16 @@ def _sizes(task: QuestionAnsweringConfig, seq_len: int) -> WindowSizes:
 
 def _read(path: str, task: QuestionAnsweringConfig) -> Dataset:
     dataset = read_dataset(path)
-    if dataset.is_labelled:  # else there is nothing to score, only to answer
+    if dataset.is_labeled:  # else there is nothing to score, only to answer
         _check_answers(dataset, path, task)
     return dataset
 
 
 def _check_answers(dataset: Dataset, path: str, task: QuestionAnsweringConfig) -> None:
     """Refuses a file without answers, and one of SQuAD 2.0 where 1.1 is wanted."""
-    if not dataset.is_labelled:
+    if not dataset.is_labeled:
         raise DataError(
-            f"{path} has no answers; name a labelled file, and this one in data.test_path or "
+            f"{path} has no answers; name a labeled file, and this one in data.test_path or "
             "--predict"
         )
     if dataset.unanswerable and not task.unanswerable:

@@ -88,7 +88,7 @@ def test_new_questions_are_lines_or_a_squad_file(write):
     ]
     unlabeled = read_new_questions(write("new.json", without(ONE, "answers")))
     assert unlabeled.gold_answers() == {"q1": []}
-    assert not unlabeled.is_labelled
+    assert not unlabeled.is_labeled
 
 
 @pytest.mark.parametrize(
