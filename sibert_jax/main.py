@@ -90,21 +90,24 @@ def _train(given: argparse.Namespace, overrides: list[str], stop) -> None:
     from sibert_jax.runtime import launch
     from sibert_jax.runtime.profiling import ProfiledSteps
     from sibert_jax.runtime.terminal import say
-    from sibert_jax.tools.compile_only import compile_only, described_devices, markdown
-    from sibert_jax.tools.predict import predict
-    from sibert_jax.tools.print_keys import key_lines
     from sibert_jax.train.config import distributed_config
     from sibert_jax.train.run import train
 
     try:
         if given.predict is not None:
+            from sibert_jax.tools.predict import predict
+
             print("\n".join(predict(given.workdir, given.predict, say)))
             return
         config = load_config(given.config, overrides)
         if given.keys:
+            from sibert_jax.tools.print_keys import key_lines
+
             print("\n".join(key_lines(config)))
             return
         if given.compile_only is not None:
+            from sibert_jax.tools.compile_only import compile_only, described_devices, markdown
+
             print(markdown(compile_only(config, described_devices(given.compile_only))))
             return
         profile = None if given.profile is None else ProfiledSteps.parse(given.profile)
