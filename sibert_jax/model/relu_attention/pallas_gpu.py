@@ -128,7 +128,8 @@ def _sum_over_blocks(
             return tuple(total + part for total, part in zip(sums, parts))
 
         zeros = tuple(
-            jnp.zeros(ref.shape, einsum.accumulator(dtype)) for ref, (_, dtype) in zip(write, results)
+            jnp.zeros(ref.shape, einsum.accumulator(dtype))
+            for ref, (_, dtype) in zip(write, results)
         )
         sums = jax.lax.fori_loop(0, sizes[summed] // BLOCK, add, zeros)
         for ref, total in zip(write, finish(*sums)):

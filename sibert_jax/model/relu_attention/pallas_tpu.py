@@ -1,6 +1,6 @@
 """Kernels for TPUs: scores of a block of keys and a block of queries exist only inside a core.
 
-The formulas are those of einsum.py, and again only the output and the row sums are saved. No running
+The formulas are those of einsum.py, and again only output and row sums are saved. No running
 maximum is needed as for softmax: partial sums just add up. The length lies last, in the lanes, and
 a block of scores has keys × queries: then narrow heads leave no lane empty, and whatever belongs to
 a query (its id, z, D) is a row of lanes, summed over keys or features going down.
