@@ -28,7 +28,7 @@ def _relu(impl: str) -> Callable:
 
 
 def contestants(platform: str) -> dict[str, Callable]:
-    """What runs on "cpu", "gpu" or "tpu"."""
+    """The implementations for "cpu", "gpu" or "tpu"."""
     found = {EINSUM: _relu("einsum"), BLOCKWISE: _relu("blockwise"), SOFTMAX: _softmax}
     if platform in ("gpu", "tpu"):
         found[KERNELS] = _relu("pallas")

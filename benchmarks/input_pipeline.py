@@ -1,4 +1,4 @@
-"""How many batches the input pipeline makes while the step takes one; below 1 the step waits."""
+"""Batches that the input pipeline makes while the step takes one; below 1 the step waits."""
 
 import time
 from collections.abc import Callable, Sequence

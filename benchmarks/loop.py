@@ -11,7 +11,7 @@ import ml_collections
 from benchmarks import measuring, train_step
 from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.runtime.goodput import Goodput
-from sibert_jax.runtime.processes import ALONE
+from sibert_jax.runtime.processes import SINGLE_PROCESS
 from sibert_jax.runtime.profiling import Profiler
 from sibert_jax.runtime.signals import StopRequest
 from sibert_jax.runtime.stop_step import StopStep
@@ -83,9 +83,9 @@ def run_loop(run: train_step.Started) -> float:
         directory = pathlib.Path(name)
         services = Services(
             directory,
-            ALONE,
+            SINGLE_PROCESS,
             stop,
-            StopStep(stop, ALONE),
+            StopStep(stop, SINGLE_PROCESS),
             checkpoints,
             Goodput(directory / "goodput.json", watchdog, time.monotonic()),
             Profiler(None, directory / "profile", 0, measuring.say),

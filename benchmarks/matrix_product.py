@@ -1,4 +1,4 @@
-"""What the machine can do at best: one large float32 matrix product."""
+"""The peak of the machine: one large float32 matrix product."""
 
 import time
 

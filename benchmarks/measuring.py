@@ -1,4 +1,4 @@
-"""What every benchmark shares: measuring in turn, rows, table, picture, and what machine it was."""
+"""Shared by all benchmarks: measuring in turn, rows, table, picture, description of the machine."""
 
 import functools
 import importlib.metadata
@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What one benchmark has found.
+    """The findings of one benchmark.
 
     Attributes:
       title: what was measured, at what sizes.

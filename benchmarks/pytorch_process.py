@@ -127,7 +127,7 @@ def matrix_product(size: int, times: int) -> dict[str, float]:
 
 
 def last_line(error: Exception) -> str:
-    """What went wrong, on one line."""
+    """The error, on one line."""
     return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
 
 

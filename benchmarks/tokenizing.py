@@ -7,7 +7,7 @@ from collections.abc import Callable
 from unittest import mock
 
 from benchmarks import measuring, train_step
-from sibert_jax.data import CorpusSpec, Tokenizer, load_corpora
+from sibert_jax.data import Tokenizer, load_corpora
 from sibert_jax.data.cache import Cache
 from sibert_jax.data.python_docs import builtin_source
 from sibert_jax.data.tokenizer import word_piece_model
@@ -21,10 +21,10 @@ MAX_PARAGRAPHS = 20_000
 def measure(*, repeats: int = 5) -> measuring.Result:
     """MB/s on the builtin text."""
     run = run_config(resolve(train_step.model_config("sibert")))
-    keys = {name: value for name, value in vars(run.data).items() if name != "seq_len"}
-    spec = CorpusSpec(**keys, vocab_size=run.model.vocab_size)
-    tokenizer = load_corpora(spec, progress=measuring.say).tokenizer
-    documents = builtin_source(Cache(spec.cache_dir, measuring.say), measuring.say).documents()
+    tokenizer = load_corpora(
+        run.data, vocab_size=run.model.vocab_size, progress=measuring.say
+    ).tokenizer
+    documents = builtin_source(Cache(run.data.cache_dir, measuring.say), measuring.say).documents()
     paragraphs = itertools.chain.from_iterable(documents)
     texts = list(itertools.islice(paragraphs, MAX_PARAGRAPHS))
     return measure_texts(tokenizer, texts, repeats)

@@ -1,4 +1,4 @@
-"""A convolutional net in plain JAX: every convolution is normalised, hence scale invariant.
+"""A convolutional net in plain JAX: every convolution is normalized, hence scale invariant.
 
 The images hold a noisy grating; the class is its orientation. Run: python this_file.py.
 """
@@ -38,7 +38,7 @@ def init(key: jax.Array) -> dict:
 
 
 def apply(params: dict, image: jax.Array) -> jax.Array:
-    """Return the logits. Normalising after each convolution removes the scale of its kernel."""
+    """Return the logits. Normalizing after each convolution removes the scale of its kernel."""
     x = image
     for kernel in params["convolutions"].values():
         axes = ("NHWC", "HWIO", "NHWC")

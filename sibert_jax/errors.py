@@ -6,7 +6,7 @@ A message names the key, file or leaf, what was found and what was wanted, and s
 import contextlib
 from collections.abc import Iterator
 
-# Exit statuses: a fault of machine or program; the input has to be changed; training cannot go on.
+# Exit statuses: fault of machine or program; input to be changed; training that cannot continue.
 FAULT, WRONG_INPUT, TRAINING_FAILED = 1, 2, 3
 
 

@@ -80,12 +80,19 @@ def check(section: str, config: Any) -> None:
             and (below is None or value < below)
         )
         if not fits:
-            raise ConfigError(f"{name}={value!r} must be {_range(low, above, below)}.")
+            raise ConfigError(f"{name}={value!r} must be {describe_range(about)}.")
 
 
-def _range(low: float | None, above: float | None, below: float | None) -> str:
-    """ "at least 0 and below 1"."""
+def describe_range(about: Mapping[str, Any]) -> str:
+    """The values that a key may have, in words: "at least 0 and below 1"; "" if there is no limit.
+
+    Args:
+      about: metadata of its field.
+    """
+    low, above, below = about["low"], about["above"], about["below"]
     bounds = []
+    if about["choices"]:
+        bounds.append(f"one of {', '.join(about['choices'])}")
     if low is not None:
         bounds.append(f"at least {low}")
     if above is not None:

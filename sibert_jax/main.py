@@ -18,7 +18,7 @@ STARTED = time.monotonic()
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the overrides of the config; wrong ones end with one sentence."""
     parser = command.parser(
-        "sibert_jax.main", __doc__, epilog="Every key: sibert_jax/train/config.py."
+        "sibert_jax.main", __doc__, epilog="Every key of a config: --config=NAME --keys"
     )
     parser.add_argument(
         "--config",
@@ -48,20 +48,25 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
         metavar="START:STOP",
         help="steps to trace into the `profile` folder of the workdir, such as 10:20",
     )
+    parser.add_argument(
+        "--keys", action="store_true", help="print every key of the config, and end"
+    )
     given, overrides = parser.parse_known_args(arguments)
     if (given.config is None) == (given.predict is None):
         command.fail("give --config to train, or --predict to label new text.")
     if given.predict is not None and overrides:
         command.fail(f"stray argument {overrides[0]!r}; --predict has its settings from --workdir.")
-    if given.workdir is None and given.compile_only is None:
+    if given.workdir is None and given.compile_only is None and not given.keys:
         command.fail("--workdir is missing: name a directory for the run.")
+    if given.keys and given.config is None:
+        command.fail("--keys shows the keys of a config: give --config with it.")
     if given.profile is not None and (given.config is None or given.compile_only is not None):
         command.fail("--profile traces training: give --config with it, and no --compile_only.")
     return given, overrides
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Trains; what goes wrong through no fault of the code is told in one sentence."""
+    """Trains; wrong input and the like end with one sentence."""
     given, overrides = parse(arguments)
     from sibert_jax.runtime.signals import Stopped, StopRequest
 
@@ -85,17 +90,24 @@ def _train(given: argparse.Namespace, overrides: list[str], stop) -> None:
     from sibert_jax.runtime import launch
     from sibert_jax.runtime.profiling import ProfiledSteps
     from sibert_jax.runtime.terminal import say
-    from sibert_jax.tools.compile_only import compile_only, described_devices, markdown
-    from sibert_jax.tools.predict import predict
     from sibert_jax.train.config import distributed_config
     from sibert_jax.train.run import train
 
     try:
         if given.predict is not None:
+            from sibert_jax.tools.predict import predict
+
             print("\n".join(predict(given.workdir, given.predict, say)))
             return
         config = load_config(given.config, overrides)
+        if given.keys:
+            from sibert_jax.tools.print_keys import key_lines
+
+            print("\n".join(key_lines(config)))
+            return
         if given.compile_only is not None:
+            from sibert_jax.tools.compile_only import compile_only, described_devices, markdown
+
             print(markdown(compile_only(config, described_devices(given.compile_only))))
             return
         profile = None if given.profile is None else ProfiledSteps.parse(given.profile)

@@ -13,7 +13,7 @@ The sweep file has a function `sweep()` that yields dicts of overrides, and may 
 The key "config" stands for a config file of the point's own, the key "panel" for the box plot that
 it is drawn in, such as the name of a task (default: one a config file). All points are checked
 before the first one starts. The same command resumes: finished points are kept, a broken-off one
-goes on from its checkpoint. Started several times at once, also on several machines with a shared
+continues from its checkpoint. Started several times at once, also on several machines with a shared
 disk that keeps locks, the processes share the points among them. Each point has a folder in
 DIR/runs; the table over all of them is DIR/sweep.md, sweep.csv and sweep.png.
 """

@@ -26,7 +26,8 @@ from sibert_jax.__main__ import COMMANDS
 from sibert_jax.homogeneity import rules
 from sibert_jax.interop import hugging_face
 from sibert_jax.main import main as train
-from sibert_jax.model import Encoder, ModelConfig
+from sibert_jax.model import Encoder
+from tests.builders import model_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {path.name: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -36,8 +37,8 @@ ELSEWHERE = {
     "pip install": "tests/install_test.py",
     "export GLIBC": "a setting of the shell",
     "python -m benchmarks": "tests/benchmarks/docs_test.py",
-    "--config.distributed.": "tests/train/pods_test.py",
-    "--compile_only": "tests/train/compile_only_test.py",
+    "--config.distributed.": "tests/tools/pods_test.py",
+    "--compile_only": "tests/tools/compile_only_test.py",
 }
 MODEL = {
     "model.vocab_size": 512,
@@ -175,24 +176,17 @@ def write_stand_ins(folder: pathlib.Path) -> None:
 
 def write_bert(folder: pathlib.Path, vocabulary: pathlib.Path) -> None:
     """A small BERT of Hugging Face's layout, of other sizes than any configuration's."""
-    cfg = ModelConfig(
+    cfg = model_config(
         arch="bert",
         vocab_size=512,
         max_len=64,
-        num_segments=2,
         width=24,
         depth=3,
         num_heads=3,
         ffn_width=48,
-        qkv_bias=False,
         branch_scaling="none",
         norm_eps=1e-12,
         dropout=0.1,
-        init_std=0.02,
-        dtype="float32",
-        scan_layers=True,
-        remat=False,
-        attention_impl="auto",
     )
     tokens = jax.numpy.ones((1, 8), jax.numpy.int32)
     variables = Encoder(cfg).init(jax.random.key(0), tokens, 0 * tokens, tokens > 0)

@@ -12,7 +12,7 @@ import pathlib
 import random
 from collections.abc import Iterable, Iterator
 
-from sibert_jax.data.sentences import split_sentences
+from sibert_jax.data.documents import split_sentences
 from sibert_jax.data.text_files import read_documents, read_lines
 
 SIZES = {"train": 3_000, "dev": 600}

@@ -6,14 +6,24 @@ Command line: python -m sibert_jax.checkpoint {list,verify,show,diff,export} DIR
 from sibert_jax import lazy
 from sibert_jax.errors import CheckpointError
 
-__all__ = ["CheckpointError", "Checkpoints", "newest_verified", "restore_params", "start_from"]
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "checkpoints_in",
+    "newest_verified",
+    "restore_params",
+    "start_from",
+    "steps_in",
+]
 
 __getattr__ = lazy.attributes(
     __name__,
     {
         "Checkpoints": "checkpoints",
-        "newest_verified": "transfer",
+        "checkpoints_in": "manifest",
+        "newest_verified": "read",
         "restore_params": "transfer",
         "start_from": "transfer",
+        "steps_in": "manifest",
     },
 )

@@ -2,7 +2,7 @@
 
 import argparse
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from sibert_jax import command
 from sibert_jax.errors import CheckpointError, CorruptError
@@ -35,8 +35,7 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Runs one command; returns the exit status."""
     from sibert_jax.checkpoint import commands
-    from sibert_jax.checkpoint.export import export
-    from sibert_jax.checkpoint.transfer import checkpoints_in
+    from sibert_jax.checkpoint.manifest import checkpoints_in
 
     directory = checkpoints_in(arguments.directory)
     if not directory.is_dir():
@@ -50,18 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
             return 0 if good else 1
         case "show":
             path = _checkpoint(directory, arguments.step)
-            _print(_told(path, commands.show(path)))
+            _print(_readable(path, commands.show(path)))
         case "diff":
-            a = _checkpoint(directory, arguments.a)
-            b = _checkpoint(directory, arguments.b)
-            _print(_told(f"{a} or {b}", commands.diff(a, b)))
+            a, b = (_checkpoint(directory, step) for step in (arguments.a, arguments.b))
+            _print(_readable(f"{a} or {b}", commands.diff(a, b)))
         case "export":
             path = _checkpoint(directory, arguments.step)
-            try:
-                manifest = export(path, arguments.file)
-            except CorruptError as error:
-                raise CheckpointError(f"checkpoint {path} cannot be used: {error}.") from None
-            print(f"{arguments.file}: parameters of step {manifest.step:,}")
+            _print(_readable(path, commands.export(path, arguments.file)))
     return 0
 
 
@@ -76,14 +70,14 @@ def _checkpoint(directory: pathlib.Path, step: str | None) -> pathlib.Path:
     return path
 
 
-def _told(where, lines):
+def _readable(where: object, lines: Iterator[str]) -> Iterator[str]:
     try:
         yield from lines
     except CorruptError as error:
         raise CheckpointError(f"checkpoint {where} cannot be used: {error}.") from None
 
 
-def _print(lines) -> None:
+def _print(lines: Iterable[str]) -> None:
     for line in lines:
         print(line)
 

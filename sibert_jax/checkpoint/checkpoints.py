@@ -1,14 +1,18 @@
-"""Checkpoints of a run: parameters, the rest of its state, and a manifest that proves them.
+"""The checkpoints of a run: parameters, the rest of its state, and a manifest that proves them.
 
-A checkpoint's step is the number of updates applied. It is written in the background, described by
-a manifest, read back and compared, and only then gets its name, so a run that is killed at any
-moment leaves no half of one under the name of a whole one.
+Orbax's CheckpointManager writes them in the background and commits each by a rename; the manifest
+is in place by then. Names in the directory: `12` is the checkpoint after 12 updates;
+`12.orbax-checkpoint-tmp` is being written, or was when killed; `12.retired` is being removed;
+`12.corrupt` did not verify when the run came to step 12 again.
 """
 
 import concurrent.futures
 import contextlib
+import dataclasses
+import json
 import pathlib
-import sys
+import re
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,19 +21,33 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from sibert_jax.checkpoint import directory as names
 from sibert_jax.checkpoint import manifest as manifests
-from sibert_jax.checkpoint import processes
-from sibert_jax.checkpoint.digest import as_text, own_parts, partial_digest
-from sibert_jax.checkpoint.manifest import Manifest
-from sibert_jax.checkpoint.restore import manifest_of, restore_items
-from sibert_jax.checkpoint.verify import ITEMS, named, problem_of, verify
+from sibert_jax.checkpoint import read
+from sibert_jax.checkpoint.manifest import (
+    Manifest,
+    as_text,
+    own_parts,
+    partial_digest,
+    steps_in,
+)
 from sibert_jax.errors import CheckpointError
-from sibert_jax.files import user_path
+from sibert_jax.files import atomically, user_path
+
+TEMPORARY = ocp.path.step.TMP_DIR_SUFFIX
+SCRATCH = re.compile(rf"\d+({re.escape(TEMPORARY)}.*|\.retired|\.digests\..*)")
+# Seconds that the first process waits for the digests of the others, once all have written.
+GATHER_SECONDS = 600
 
 
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+@dataclasses.dataclass
+class _Save:
+    """A checkpoint that is being written."""
+
+    step: int
+    description: dict
+    shapes: dict[str, jax.ShapeDtypeStruct]
+    digests: concurrent.futures.Future  # of the shards of this process, by leaf
+    failure: Exception | None = None  # why there is no manifest
 
 
 class Checkpoints:
@@ -45,22 +63,41 @@ class Checkpoints:
     """
 
     def __init__(
-        self, directory: str | pathlib.Path, keep: int, say: Callable[[str], None] = _tell
+        self, directory: str | pathlib.Path, keep: int, say: Callable[[str], None] = read.tell
     ):
         self.directory = user_path(directory).absolute()
         self.seconds_blocked = 0.0  # how long `save` and `wait` held up their caller, in all
         self._keep, self._say = keep, say
         self._problems: dict[int, str] = {}  # of the checkpoints examined; "": it verifies
-        self._writing: int | None = None  # the step of the last `save`
+        self._saving: _Save | None = None
+        self._finishing: concurrent.futures.Future | None = None
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            self._manager = self._open()
         except OSError as error:
             raise CheckpointError(
                 f"checkpoints cannot be kept in {self.directory}: {error}."
             ) from None
-        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(*ITEMS))
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
-        self._finishing: concurrent.futures.Future | None = None
+
+    def _open(self) -> ocp.CheckpointManager:
+        # Not `max_to_keep`: it counts checkpoints that do not verify, and deletes an old one before
+        # the new one has been read back, and in place, so that a kill leaves a part of it.
+        # Barriers are collectives unless the processes are named: then they cannot get between the
+        # collectives of the training step.
+        processes = ocp.options.MultiprocessingOptions(
+            active_processes=set(range(jax.process_count())), barrier_sync_key_prefix="checkpoints"
+        )
+        options = ocp.CheckpointManagerOptions(
+            create=False,  # done
+            multiprocessing_options=processes,
+            cleanup_tmp_directories=True,
+            lightweight_initialize=True,  # does not read the files of damaged checkpoints
+            async_options=ocp.AsyncOptions(
+                timeout_secs=GATHER_SECONDS, post_finalization_callback=self._write_manifest
+            ),
+        )
+        return ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, step: int, params: Any, rest: Any, description: dict) -> None:
         """Starts writing a checkpoint; the arrays may be donated as soon as this returns.
@@ -75,80 +112,155 @@ class Checkpoints:
           CheckpointError: this one cannot be started, or the one before it could not be finished.
         """
         self.wait()  # an error of the checkpoint before must not be taken for one of this
-        since, self._writing = time.perf_counter(), step
-        # Writing goes on in the background, and on CPU it would read the very buffers that the
+        since = time.perf_counter()
+        # Writing continues in the background, and on CPU it would read the very buffers that the
         # next update overwrites: the copy is what makes donation safe.
         trees = jax.tree.map(jnp.copy, {"params": params, "rest": rest})
-        leaves = named(trees)
+        leaves = read.named(trees)
+        shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in leaves.items()}
         parts = {name: own_parts(leaf) for name, leaf in leaves.items()}
-        shapes = {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()
-        }
         items = {item: ocp.args.StandardSave(tree) for item, tree in trees.items()}
-        with self._reporting():
-            if processes.is_first():
-                names.make_room(self.directory, step)
-            self._problems.pop(step, None)
-            self._orbax.save(self.directory / f"{step}.partial", args=ocp.args.Composite(**items))
-            self._finishing = self._thread.submit(self._finish, step, shapes, parts, description)
+        with self._reporting(step):
+            self._make_room(step)
+            digests = self._thread.submit(self._digest, step, shapes, parts)
+            self._saving = _Save(step, description, shapes, digests)
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+            self._finishing = self._thread.submit(self._finish, self._saving)
         self.seconds_blocked += time.perf_counter() - since
 
-    def _finish(self, step: int, shapes: dict, parts: dict, description: dict) -> None:
-        """In the background, after Orbax: manifest, reading back, the final name, retention."""
-        self._orbax.wait_until_finished()
+    def _make_room(self, step: int) -> None:
+        """Moves what stands in the way of a checkpoint aside; nothing complete is lost."""
+        self._problems.pop(step, None)
+        if read.is_first():
+            for path in self.directory.glob(f"{step}.*"):
+                if SCRATCH.fullmatch(path.name):
+                    _remove(path)
+            self._set_aside(step)
+        read.from_all("")  # the others wait for it
+        if step in self._manager.all_steps():
+            self._manager.close()
+            self._manager = self._open()
+
+    def _set_aside(self, step: int) -> None:
+        path, number = self.directory / str(step), 1
+        aside = self.directory / f"{step}.corrupt"
+        while aside.exists():
+            number += 1
+            aside = self.directory / f"{step}.corrupt{number}"
+        if path.exists():
+            path.rename(aside)
+
+    def _digest(self, step: int, shapes: dict, parts: dict) -> dict[str, int]:
+        """In the background: digests the shards that this process saves.
+
+        All but the first process leave theirs in a file beside the checkpoint; a collective is not
+        possible in a thread, where its order against those of the training step would vary.
+        """
         sums = {
             name: sum(partial_digest(part, index, shapes[name].shape) for part, index in own)
             for name, own in parts.items()
         }
-        if not processes.is_first():
-            processes.leave_sums(self.directory / f"{step}.digests", sums)
-            return
-        sums = processes.gather_sums(self.directory / f"{step}.digests", sums)
-        digests = {name: as_text(total) for name, total in sums.items()}
-        path = self.directory / f"{step}.partial"
-        manifests.make(path, step, description, shapes, digests).write(path)
-        verify(path)
-        path.rename(self.directory / str(step))
-        self._problems[step] = ""
-        self._retire()
+        if not read.is_first():
+            with atomically(self._digests_of(step, jax.process_index())) as temporary:
+                temporary.write_text(json.dumps(sums))
+        return sums
 
-    def _retire(self) -> None:
-        verified = [step for step in names.steps_in(self.directory) if not self._problem(step)]
-        names.retire(self.directory, verified[: -self._keep], self._say)
+    def _digests_of(self, step: int, process: int) -> pathlib.Path:
+        return self.directory / f"{step}.digests.{process}"
+
+    def _write_manifest(self) -> None:
+        """In the background, in process 0: all has been written, but not yet been committed."""
+        saving = self._saving
+        try:
+            sums = saving.digests.result()
+            deadline = time.monotonic() + GATHER_SECONDS
+            for process in range(1, jax.process_count()):
+                source = self._digests_of(saving.step, process)
+                while not source.exists():
+                    if time.monotonic() > deadline:
+                        raise CheckpointError(f"process {process} left no digests in {source}")
+                    time.sleep(0.01)
+                for name, total in json.loads(source.read_text()).items():
+                    sums[name] += total
+                source.unlink()
+            digests = {name: as_text(total) for name, total in sums.items()}
+            (path,) = self.directory.glob(f"{saving.step}{TEMPORARY}*")
+            made = manifests.make(path, saving.step, saving.description, saving.shapes, digests)
+            made.write(path)
+        except Exception as error:  # raised here, it would leave the others waiting for the commit
+            saving.failure = error
+
+    def _finish(self, saving: _Save) -> None:
+        """In the background: waits for the commit, then reads this process's share back."""
+        saving.digests.result()
+        self._manager.wait_until_finished()
+        if saving.failure is not None:
+            _remove(self.directory / str(saving.step))
+            raise saving.failure
+        share = (jax.process_index(), jax.process_count())
+        read.verify(self.directory / str(saving.step), share)
+        if jax.process_count() == 1:
+            self._settle(saving.step)
+
+    def _settle(self, step: int) -> None:
+        """Counts a checkpoint that has been read back, and removes those that are too old now."""
+        self._problems[step] = ""
+        if read.is_first():
+            steps = steps_in(self.directory)
+            if jax.process_count() == 1:  # one of several does not read what all have written
+                for old in steps:
+                    read.first_verified(self.directory, [old], self._problems, self._say)
+            self._retire([old for old in steps if not self._is_damaged(old)][: -self._keep])
+
+    def _retire(self, steps: list[int]) -> None:
+        """Removes checkpoints, and what killed processes left; errors are only reported."""
+        try:
+            for step in steps:  # first the name, so that a kill leaves no part of a checkpoint
+                (self.directory / str(step)).rename(self.directory / f"{step}.retired")
+            for path in self.directory.iterdir():
+                if SCRATCH.fullmatch(path.name):
+                    _remove(path)
+        except OSError as error:
+            self._say(f"old checkpoints in {self.directory} cannot be removed: {error}")
 
     def wait(self) -> None:
         """Returns when the last checkpoint is complete; raises CheckpointError if it failed."""
         if self._finishing is None:
             return
-        since = time.perf_counter()
-        finishing, self._finishing = self._finishing, None
+        since, finishing, step = time.perf_counter(), self._finishing, self._saving.step
+        self._finishing, failure = None, None
         try:
-            with self._reporting():
+            with self._reporting(step):
                 finishing.result()
-        except CheckpointError:
-            processes.all_succeeded(False)
-            raise
-        else:
-            if not processes.all_succeeded(True):
-                raise CheckpointError(
-                    f"the checkpoint at step {self._writing} could not be written by another "
-                    "process of this run; see its message."
-                )
-        finally:
-            self.seconds_blocked += time.perf_counter() - since
+        except CheckpointError as error:
+            failure = error
+        failures = read.from_all(str(failure or ""))
+        self.seconds_blocked += time.perf_counter() - since
+        if any(failures):
+            if read.is_first():
+                with contextlib.suppress(OSError):
+                    self._set_aside(step)
+            process = next(i for i, text in enumerate(failures) if text)
+            if process == jax.process_index():
+                raise failure
+            raise CheckpointError(f"process {process}: {failures[process]}")
+        if jax.process_count() > 1:
+            self._settle(step)
+            read.from_all("")  # the others see what the first one has left
 
     @contextlib.contextmanager
-    def _reporting(self):
+    def _reporting(self, step: int):
         try:
             yield
         except Exception as error:  # Orbax raises many kinds, all of them about this write
             text = str(error).strip() or type(error).__name__
             reason = next((line for line in reversed(text.splitlines()) if line.strip()), text)
             reason = reason.split(" [tensorstore_spec=")[0].rstrip(".")
+            complete = [found for found in self.steps() if found != step]
             raise CheckpointError(
-                f"the checkpoint at step {self._writing} could not be written to "
-                f"{self.directory}: {reason}. Complete ones: {self.steps() or 'none'}; make room "
-                "or mend the path, then run again to resume."
+                f"the checkpoint at step {step} could not be written to {self.directory}: "
+                f"{reason}. Complete ones: {complete or 'none'}; make room or correct the path, "
+                "then run again to resume."
             ) from error
 
     def steps(self) -> list[int]:
@@ -156,20 +268,21 @@ class Checkpoints:
 
         The numbers in them are only compared when one is needed: see `latest_step`.
         """
-        return [step for step in names.steps_in(self.directory) if self._is_plausible(step)]
+        return [step for step in steps_in(self.directory) if not self._is_damaged(step)]
 
-    def _is_plausible(self, step: int) -> bool:
+    def _is_damaged(self, step: int) -> bool:
+        """Whether a checkpoint lacks a file, or is known not to verify."""
         if step in self._problems:
-            return not self._problems[step]
+            return bool(self._problems[step])
         try:
             path = self.directory / str(step)
             manifests.check_files(path, manifests.read(path))
         except CheckpointError:
-            return False
-        return True
+            return True
+        return False
 
     def latest_step(self, multiple_of: int = 1, *, again: bool = False) -> int | None:
-        """The newest checkpoint that verifies, None if none does; the first process decides.
+        """The newest checkpoint that verifies, None if none does; each process reads a share.
 
         Each newer one that does not is named in one line and left as it is.
 
@@ -177,30 +290,18 @@ class Checkpoints:
           multiple_of: steps that this divides come first, however old.
           again: also reads what has been examined before, as disks may lose what they had.
         """
-        newest = None
-        if processes.is_first():
-            if again:
-                self._problems.clear()
-            steps = names.steps_in(self.directory)
-            steps.sort(key=lambda step: (step % multiple_of == 0, step), reverse=True)
-            newest = next((step for step in steps if not self._problem(step)), None)
-        return processes.from_first(newest)
-
-    def _problem(self, step: int) -> str:
-        """What is wrong with a checkpoint; "" if it verifies. Examined once, and told once."""
-        if step not in self._problems:
-            path = self.directory / str(step)
-            self._problems[step] = problem = problem_of(path)
-            if problem:
-                self._say(f"checkpoint {path} is skipped: {problem}")
-        return self._problems[step]
+        if again:
+            self._problems.clear()
+        steps = steps_in(self.directory)
+        steps.sort(key=lambda step: (step % multiple_of == 0, step), reverse=True)
+        return read.first_verified(self.directory, steps, self._problems, self._say)
 
     def manifest(self, step: int) -> Manifest:
-        """What a checkpoint says of itself."""
-        return manifest_of(self.directory / str(step))
+        """The description that was saved with a checkpoint."""
+        return read.manifest_of(self.directory / str(step))
 
     def description(self, step: int) -> dict:
-        """What `save` was given."""
+        """The arguments of `save`."""
         return self.manifest(step).run
 
     def restore(self, step: int, params: Any, rest: Any) -> tuple[Any, Any]:
@@ -216,16 +317,15 @@ class Checkpoints:
             numbers are not those that were saved.
         """
         wanted = {"params": params, "rest": rest}
-        restored = restore_items(self.directory / str(step), wanted)
+        restored = read.restore_items(self.directory / str(step), wanted)
         return restored["params"], restored["rest"]
 
     def delete_after(self, step: int) -> None:
         """Removes the checkpoints after a step, when the run goes another way from there."""
         self.wait()
-        later = [found for found in self.steps() if found > step]
-        if processes.is_first():
-            names.retire(self.directory, later, self._say)
-        processes.all_succeeded(True)
+        if read.is_first():
+            self._retire([found for found in self.steps() if found > step])
+        read.from_all("")
 
     def close(self) -> None:
         """Waits for the last checkpoint and releases the threads."""
@@ -234,7 +334,7 @@ class Checkpoints:
 
     def _release(self) -> None:
         self._thread.shutdown()
-        self._orbax.close()
+        self._manager.close()
 
     def __enter__(self):
         return self
@@ -245,3 +345,10 @@ class Checkpoints:
         else:  # a failing write must not hide what went wrong first
             with contextlib.suppress(Exception):
                 self._release()
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -1,14 +1,18 @@
-"""What the command line shows of checkpoints, as lines of text; reads on the host alone."""
+"""The output of the command line, as lines of text; reads on the host alone."""
 
+import json
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from sibert_jax.checkpoint import manifest as manifests
-from sibert_jax.checkpoint.directory import steps_in
-from sibert_jax.checkpoint.verify import ITEMS, problem_of, read_leaves, verify
+from sibert_jax.checkpoint.manifest import ITEMS, steps_in
+from sibert_jax.checkpoint.read import problem_of, read_leaves, verify
 from sibert_jax.errors import CheckpointError, CorruptError
+from sibert_jax.files import atomically, flatten
 
 
 def list_all(directory: pathlib.Path) -> Iterator[str]:
@@ -48,7 +52,7 @@ def show(path: pathlib.Path) -> Iterator[str]:
     yield f"by {manifest.processes} process(es); " + ", ".join(
         f"{package} {version}" for package, version in manifest.versions.items()
     )
-    for key, value in _flat(manifest.run).items():
+    for key, value in flatten(manifest.run).items():
         yield f"{key} = {value}"
     width = max(len(name) for name in sizes)
     yield f"{'leaf':<{width}}  {'shape':<20} {'dtype':<9} {'bytes':>12}  digest"
@@ -60,10 +64,10 @@ def show(path: pathlib.Path) -> Iterator[str]:
 
 
 def diff(path_a: pathlib.Path, path_b: pathlib.Path) -> Iterator[str]:
-    """What differs between two checkpoints, which are verified first."""
+    """The differences of two checkpoints, which are verified first."""
     a, b = verify(path_a), verify(path_b)
     for title, facts_a, facts_b in (
-        ("", {"step": a.step, **_flat(a.run)}, {"step": b.step, **_flat(b.run)}),
+        ("", {"step": a.step, **flatten(a.run)}, {"step": b.step, **flatten(b.run)}),
         ("version of ", a.versions, b.versions),
     ):
         for key in sorted(facts_a.keys() | facts_b.keys()):
@@ -97,16 +101,6 @@ def _num_bytes(leaf: dict) -> int:
     return int(np.prod(leaf["shape"], dtype=np.int64)) * np.dtype(leaf["dtype"]).itemsize
 
 
-def _flat(facts: dict, prefix: str = "") -> dict[str, object]:
-    flat = {}
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
 def newest(directory: pathlib.Path) -> pathlib.Path:
     """The newest checkpoint whose manifest and files are in order."""
     for step in reversed(steps_in(directory)):
@@ -117,3 +111,33 @@ def newest(directory: pathlib.Path) -> pathlib.Path:
             continue
         return path
     raise CheckpointError(f"{directory} holds no complete checkpoint.")
+
+
+def export(path: pathlib.Path, target: pathlib.Path) -> Iterator[str]:
+    """Writes the verified parameters of a checkpoint to a file; replaces none.
+
+    The format is safetensors: plain bytes behind a JSON header, read by PyTorch, NumPy, JAX and the
+    Hugging Face hub, without pickle. An .npz has no bfloat16.
+
+    Args:
+      path: the checkpoint's directory.
+      target: a name that ends in .safetensors and is free. Tensors are named "encoder/...",
+        "head/...", the metadata holds the step, the versions and the run's description.
+
+    Yields:
+      A line about what has been written.
+    """
+    if target.suffix != ".safetensors":
+        raise CheckpointError(f"{target} must end in .safetensors, the format it is written in.")
+    if target.exists():
+        raise CheckpointError(f"{target} exists; remove it or choose another name.")
+    manifest = verify(path)
+    tensors = {name.removeprefix("params/"): leaf for name, leaf in read_leaves(path, "params")}
+    facts = {"step": manifest.step, "versions": manifest.versions, "run": manifest.run}
+    metadata = {name: json.dumps(value) for name, value in facts.items()}
+    try:
+        with atomically(target) as temporary:
+            save_file(tensors, temporary, metadata)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{target} cannot be written: {error}.") from None
+    yield f"{target}: parameters of step {manifest.step:,}"

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, written last: its leaves with their digests, files and run."""
+"""The manifest of a checkpoint, written last: its leaves with their digests, its files, the run."""
 
 import dataclasses
 import datetime
@@ -6,12 +6,17 @@ import hashlib
 import importlib.metadata
 import json
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import jax
+import numpy as np
 
 from sibert_jax import __version__
 from sibert_jax.errors import CheckpointError, CorruptError
+from sibert_jax.files import user_path
 
+ITEMS = ("params", "rest")  # the trees of a checkpoint
 NAME = "manifest.json"
 FORMAT = 1
 # Larger files hold arrays, which the leaves' digests watch over.
@@ -28,7 +33,7 @@ class Manifest:
     written: str  # date and time, UTC, ISO 8601
     versions: dict[str, str]  # of the packages that wrote it
     processes: int
-    run: dict  # what the run says of itself: mesh, configuration, fingerprint of the data, ...
+    run: dict  # the run's description: mesh, configuration, fingerprint of the data, ...
     leaves: dict[str, dict]  # by name: shape, dtype, digest
     files: dict[str, dict]  # by path within the checkpoint: size, sha256 ("" for a large one)
 
@@ -39,10 +44,23 @@ class Manifest:
         (path / NAME).write_text(text + "\n", encoding="utf-8")
 
 
+def checkpoints_in(directory: str | pathlib.Path) -> pathlib.Path:
+    """The `checkpoints` of a workdir; a directory of checkpoints is returned as it is."""
+    directory = user_path(directory).absolute()
+    below = directory / "checkpoints"
+    return below if below.is_dir() else directory
+
+
+def steps_in(directory: pathlib.Path) -> list[int]:
+    """Steps that have a directory, ascending, whether complete or not."""
+    paths = directory.iterdir() if directory.is_dir() else ()
+    return sorted(int(path.name) for path in paths if path.name.isdecimal() and path.is_dir())
+
+
 def make(
-    path: pathlib.Path, step: int, run: dict, leaves: dict[str, jax.Array], digests: dict[str, str]
+    path: pathlib.Path, step: int, run: dict, leaves: dict[str, Any], digests: dict[str, str]
 ) -> Manifest:
-    """Describes a checkpoint all of whose files are there."""
+    """Describes a checkpoint whose items have been written."""
     versions = {"sibert_jax": __version__}
     for name in PACKAGES:
         versions[name] = _version(name)
@@ -100,14 +118,43 @@ def check_files(path: pathlib.Path, manifest: Manifest) -> None:
             raise CorruptError(f"file {name} has changed since it was written")
 
 
+def check_same_leaves(where: str, stored: dict[str, dict], wanted: dict[str, Any], why: str = ""):
+    """Refuses another shape or dtype, a missing and a superfluous leaf, each by its name.
+
+    Args:
+      where: what the leaves are stored in, for the message.
+      stored: "shape" and "dtype" by name, from the manifest.
+      wanted: arrays or ShapeDtypeStructs by name.
+      why: what may explain a difference, for the message.
+    """
+    why = why or "restore it with the settings it was written with"
+    for name, leaf in wanted.items():
+        shape = tuple(leaf.shape)
+        if name not in stored:
+            raise CheckpointError(
+                f"{where} has no leaf {name} {shape}; it is of another model: {why}."
+            )
+        found, dtype = tuple(stored[name]["shape"]), stored[name]["dtype"]
+        if found != shape or dtype != str(leaf.dtype):
+            raise CheckpointError(
+                f"leaf {name} of {where} is {found} {dtype}, wanted {shape} {leaf.dtype}: {why}."
+            )
+    if extra := sorted(stored.keys() - wanted.keys()):
+        raise CheckpointError(
+            f"{where} has the leaf {extra[0]} {tuple(stored[extra[0]]['shape'])}, which this run "
+            f"does not have; it is of another model: {why}."
+        )
+
+
 def size_of(path: pathlib.Path) -> int:
     """Bytes of all files below a directory."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def _file_names(path: pathlib.Path) -> list[str]:
-    files = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    return sorted(name for name in files if name != NAME)
+    """Files of the items; of those beside them, which Orbax writes last, nothing depends."""
+    files = (file for item in ITEMS for file in (path / item).rglob("*") if file.is_file())
+    return sorted(file.relative_to(path).as_posix() for file in files)
 
 
 def _file(path: pathlib.Path) -> dict:
@@ -126,3 +173,87 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+# Digests of arrays, independent of how they are sharded.
+PERIOD = 1 << 16
+MASK = (1 << 64) - 1
+
+
+def _odd(i: np.ndarray) -> np.ndarray:
+    """An odd number for each index: SplitMix64 (Steele, Lea and Flood 2014), the last bit set."""
+    z = (i.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (z ^ (z >> np.uint64(31))) | np.uint64(1)
+
+
+# m(i) = LOW[i mod PERIOD] · _odd(i div PERIOD): a product of odd numbers is odd, and a table is
+# much cheaper than mixing every index.
+LOW = _odd(np.arange(PERIOD))
+
+
+def digest(array: np.ndarray) -> str:
+    """The digest of a whole array on the host: 16 hexadecimal digits.
+
+    digest(x) = Σ_i word_i · m(i) mod 2^64, over the elements' bits as integers, i the row-major
+    index and m(i) an odd pseudo-random number: multilinear hashing (Carter and Wegman 1979).
+    Elements of 8 bytes are two words. An odd number has an inverse modulo 2^64, so one changed word
+    always changes the digest; several do except with a chance of at most 2^-32 (words that differ
+    in their last bits: 2^-63). A sum of integers does not depend on its order, so devices and
+    processes each add what they hold.
+    """
+    return as_text(partial_digest(array, (slice(None),) * array.ndim, array.shape))
+
+
+def as_text(total: int) -> str:
+    """16 hexadecimal digits."""
+    return f"{total & MASK:016x}"
+
+
+def partial_digest(part: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]) -> int:
+    """The terms of the digest that come from a part of an array.
+
+    Args:
+      part: the elements; 1, 2, 4 or 8 bytes each.
+      index: where they lie in the whole: a slice with step 1 for each axis.
+      shape: of the whole.
+    """
+    size = part.dtype.itemsize
+    if size == 8:
+        index, shape, size = (*index, slice(None)), (*shape, 2), 4
+    words = np.ascontiguousarray(part).reshape(-1).view(f"u{size}")
+    total = position = 0
+    for start, length in _runs(index, shape):
+        while length:
+            block, offset = divmod(start, PERIOD)
+            count = min(length, PERIOD - offset)
+            run = words[position : position + count].astype(np.uint64)
+            high = int(_odd(np.array([block]))[0])
+            total += high * int(np.dot(run, LOW[offset : offset + count]))
+            start, length, position = start + count, length - count, position + count
+    return total & MASK
+
+
+def _runs(index: tuple[slice, ...], shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """(first row-major index, length) of each range that is contiguous in the whole array."""
+    ranges = [range(*part.indices(size)) for part, size in zip(index, shape)]
+    axis = len(shape)  # the trailing axes from here on are whole
+    while axis and len(ranges[axis - 1]) == shape[axis - 1]:
+        axis -= 1
+    axis = max(axis - 1, 0)  # and one that may be cut makes a run with them
+    inner = int(np.prod(shape[axis + 1 :], dtype=np.int64)) if shape else 1
+    length = len(ranges[axis]) * inner if shape else 1
+    if not length:
+        return
+    first = ranges[axis].start * inner if shape else 0
+    strides = [int(np.prod(shape[k + 1 :], dtype=np.int64)) for k in range(axis)]
+    for place in np.ndindex(*(len(part) for part in ranges[:axis])):
+        outer = sum((r.start + k) * stride for r, k, stride in zip(ranges, place, strides))
+        yield outer + first, length
+
+
+def own_parts(array: jax.Array) -> list[tuple[np.ndarray, tuple[slice, ...]]]:
+    """The part of an array that this process holds; over all processes each element once."""
+    shards = array.addressable_shards
+    return [(np.asarray(s.data), s.index) for s in shards if s.replica_id == 0]

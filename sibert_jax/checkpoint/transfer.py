@@ -2,65 +2,25 @@
 
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.checkpoint import processes
-from sibert_jax.checkpoint.compare import check_same_leaves
-from sibert_jax.checkpoint.directory import steps_in
-from sibert_jax.checkpoint.labels import CLASSIFIER, Labels
-from sibert_jax.checkpoint.manifest import Manifest
-from sibert_jax.checkpoint.restore import manifest_of, restore_items
-from sibert_jax.checkpoint.verify import named, problem_of
+from sibert_jax.checkpoint.manifest import check_same_leaves
+from sibert_jax.checkpoint.read import (
+    Source,
+    is_first,
+    named,
+    newest_verified,
+    restore_items,
+    tell,
+)
 from sibert_jax.errors import CheckpointError
-from sibert_jax.files import user_path
+from sibert_jax.files import flatten, user_path
 
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A verified checkpoint of another run."""
-
-    path: pathlib.Path
-    manifest: Manifest
-
-
-def newest_verified(directory: pathlib.Path, say: Callable[[str], None] = _tell) -> Source:
-    """The newest checkpoint that verifies; each newer one is named in one line.
-
-    Args:
-      directory: a run's workdir or its `checkpoints`.
-      say: takes the lines.
-
-    Raises:
-      CheckpointError: there is none.
-    """
-    directory = checkpoints_in(directory)
-    newest = None
-    if processes.is_first():
-        for step in reversed(steps_in(directory)):
-            if not (problem := problem_of(directory / str(step))):
-                newest = step
-                break
-            say(f"checkpoint {directory / str(step)} is skipped: {problem}")
-    newest = processes.from_first(newest)
-    if newest is None:
-        raise CheckpointError(f"{directory} holds no complete checkpoint to start from.")
-    return Source(directory / str(newest), manifest_of(directory / str(newest)))
-
-
-def checkpoints_in(directory: str | pathlib.Path) -> pathlib.Path:
-    """The `checkpoints` of a workdir; a directory of checkpoints is one already."""
-    directory = user_path(directory).absolute()
-    below = directory / "checkpoints"
-    return below if below.is_dir() else directory
+CLASSIFIER = "head/classifier"  # the last axis of its leaves is that of the labels
 
 
 def restore_params(directory: str | pathlib.Path, params: Any) -> tuple[Any, int]:
@@ -78,7 +38,7 @@ def start_from(
     directory: str | pathlib.Path,
     fresh: dict[str, Any],
     description: dict,
-    say: Callable[[str], None] = _tell,
+    say: Callable[[str], None] = tell,
     keys: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Fresh parameters with those of another run in their place, as far as they are the same.
@@ -92,8 +52,8 @@ def start_from(
       directory: the other run's workdir or its `checkpoints`.
       fresh: {"encoder": ..., "head": ...}, this run's initial parameters.
       description: this run's, as given to `Checkpoints.save`: its "vocab_hash" must be that of the
-        source, and differences of "config.model" are told; "labels" are those of a classifier, []
-        if there is none.
+        source, and differences of "config.model" are reported; "labels" are those of a
+        classifier, [] if there is none.
       say: takes the line.
       keys: of "config.model" whose differences matter; None: all of them.
 
@@ -106,10 +66,11 @@ def start_from(
         for name, leaf in source.manifest.leaves.items()
         if name.startswith("params/")
     }
-    wanted = named(fresh)
+    wanted, changed = named(fresh), _changed(source.manifest.run, description)
     encoder = {name: leaf for name, leaf in wanted.items() if name.startswith("encoder/")}
     found = {name: leaf for name, leaf in stored.items() if name.startswith("encoder/")}
-    check_same_leaves(str(source.path), found, encoder)
+    settings = f"settings that differ: {', '.join(changed.values())}" if changed else ""
+    check_same_leaves(str(source.path), found, encoder, settings)
     _check_vocabulary(source, description)
     modules = sorted({_module(name) for name in wanted.keys() - encoder.keys()})
     taken = [module for module in modules if _same(module, stored, wanted)]
@@ -133,9 +94,10 @@ def start_from(
         for name in restored:
             if _module(name) == CLASSIFIER:
                 restored[name] = jnp.take(restored[name], jnp.array(labels.order), axis=-1)
-    if processes.is_first():
+    if is_first():
         fresh_modules = sorted(set(modules) - set(taken))
-        say("; ".join([_sentence(source, description, taken, fresh_modules, keys), *notes]))
+        changes = [line for key, line in changed.items() if keys is None or key in keys]
+        say("; ".join([_sentence(source, taken, fresh_modules), *changes, *notes]))
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: restored[_name(path)] if is_taken(_name(path)) else leaf, fresh
     )
@@ -146,29 +108,26 @@ def _check_vocabulary(source: Source, description: dict) -> None:
     if theirs != ours:
         raise CheckpointError(
             f"{source.path} was trained with another vocabulary (hash {theirs[:12]}) than this "
-            f"run's ({ours[:12]}), so its token table means other pieces; set data.vocab to the "
+            f"run's ({ours[:12]}), so its token table is of other tokens; set data.vocab to the "
             "one of that run."
         )
 
 
-def _sentence(
-    source: Source,
-    description: dict,
-    taken: list[str],
-    fresh: list[str],
-    keys: Collection[str] | None,
-) -> str:
-    manifest, run = source.manifest, source.manifest.run
-    theirs, ours = run["config"]["model"], description["config"]["model"]
-    changed = [
-        f"model.{key} {theirs[key]} there, {ours[key]} here"
+def _changed(theirs: dict, ours: dict) -> dict[str, str]:
+    """The differences of the descriptions of two models, by key."""
+    theirs, ours = (flatten(run["config"]["model"]) for run in (theirs, ours))
+    return {
+        key: f"model.{key} {theirs[key]} there, {ours[key]} here"
         for key in sorted(theirs.keys() & ours.keys())
-        if theirs[key] != ours[key] and (keys is None or key in keys)
-    ]
+        if theirs[key] != ours[key]
+    }
+
+
+def _sentence(source: Source, taken: list[str], fresh: list[str]) -> str:
+    commit = (source.manifest.run["git_commit"] or "unknown")[:10]
     return (
-        f"parameters from {source.path} (step {manifest.step:,}, commit "
-        f"{(run['git_commit'] or 'unknown')[:10]}): {', '.join(['encoder', *taken])} taken; "
-        f"{', '.join(fresh) or 'nothing'} fresh" + "".join(f"; {line}" for line in changed)
+        f"parameters from {source.path} (step {source.manifest.step:,}, commit {commit}): "
+        f"{', '.join(['encoder', *taken])} taken; {', '.join(fresh) or 'nothing'} fresh"
     )
 
 
@@ -184,3 +143,52 @@ def _module(name: str) -> str:
 
 def _name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """Matches the outputs there with the outputs here.
+
+    Attributes:
+      theirs: labels of the source, in the order of its outputs; () if it does not say.
+      ours: likewise of this run.
+    """
+
+    theirs: tuple[str, ...]
+    ours: tuple[str, ...]
+
+    @classmethod
+    def of(cls, their_run: dict, our_run: dict) -> "Labels":
+        """From what two checkpoints say of their runs."""
+        return cls(*(tuple(run.get("labels", ())) for run in (their_run, our_run)))
+
+    @property
+    def order(self) -> list[int] | None:
+        """The place there of each label here; None if the labels are others.
+
+        [] leaves the outputs as they are: one run does not name them, or there is a single one.
+        "LABEL_1" is the name that transformers gives to the label 1, and case does not count.
+
+        Example:
+          >>> Labels(("NEUTRAL", "ENTAILMENT"), ("entailment", "neutral")).order
+          [1, 0]
+        """
+        if not self.theirs or not self.ours or len(self.theirs) == len(self.ours) == 1:
+            return []
+        theirs, ours = ([_plain(name) for name in names] for names in (self.theirs, self.ours))
+        if len(set(theirs)) < len(theirs) or sorted(theirs) != sorted(ours):
+            return None
+        return [theirs.index(name) for name in ours]
+
+    def note(self) -> str:
+        """The consequence of a difference, "" if there is none."""
+        names = f"{', '.join(self.theirs)} there, {', '.join(self.ours)} here"
+        if self.order is None:
+            return f"{CLASSIFIER} is not taken, as its labels are {names}"
+        if self.order not in ([], list(range(len(self.ours)))):
+            return f"{CLASSIFIER} is put in order: {names}"
+        return ""
+
+
+def _plain(name: str) -> str:
+    return name.casefold().removeprefix("label_")

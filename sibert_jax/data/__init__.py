@@ -1,15 +1,18 @@
-"""Text to tokens to examples to batches, with numpy alone at import."""
+"""Text to tokens to examples to batches, importing numpy alone."""
 
-from sibert_jax.data.batches import PretrainingBatches
-from sibert_jax.data.bucketed import BucketedBatches
-from sibert_jax.data.finetuning_spec import FinetuningSpec
-from sibert_jax.data.load import Corpora, load_corpora
-from sibert_jax.data.masking import Masker
-from sibert_jax.data.packed import PackedExamples
-from sibert_jax.data.pairs import PairExamples
-from sibert_jax.data.prefetch import Prefetcher, prefetch
+from sibert_jax.data.batches import Masker, PretrainingBatches
+from sibert_jax.data.config import CorpusConfig, LabeledConfig, split_paths
+from sibert_jax.data.corpora import Corpora, load_corpora
+from sibert_jax.data.prefetch import prefetch
+from sibert_jax.data.pretraining_examples import (
+    Examples,
+    PackedExamples,
+    PairExamples,
+    WeightedExamples,
+)
 from sibert_jax.data.randomness import EpochPermutations, Purpose, generator
 from sibert_jax.data.sequences import (
+    BucketedBatches,
     Sequences,
     choose_seq_lens,
     join_pair,
@@ -17,24 +20,21 @@ from sibert_jax.data.sequences import (
     seq_lens_for_one_pass,
     seq_lens_for_training,
 )
-from sibert_jax.data.spec import CorpusSpec
 from sibert_jax.data.token_corpus import TokenCorpus
 from sibert_jax.data.tokenizer import Tokenizer
-from sibert_jax.data.weighted import Examples, WeightedExamples
 from sibert_jax.errors import DataError
 
 __all__ = [
     "BucketedBatches",
     "Corpora",
-    "CorpusSpec",
+    "CorpusConfig",
     "DataError",
     "EpochPermutations",
     "Examples",
-    "FinetuningSpec",
+    "LabeledConfig",
     "Masker",
     "PackedExamples",
     "PairExamples",
-    "Prefetcher",
     "PretrainingBatches",
     "Purpose",
     "Sequences",
@@ -49,4 +49,5 @@ __all__ = [
     "prefetch",
     "seq_lens_for_one_pass",
     "seq_lens_for_training",
+    "split_paths",
 ]

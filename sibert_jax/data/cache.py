@@ -1,31 +1,51 @@
-"""Directories that are built once, verified whenever they are read, and never half there.
+"""A cache of directories that are built once, atomically, and checked whenever they are read.
 
-An entry is `cache_dir/<key>/` with its files and `manifest.json`, which names the size and SHA-256
-of each. It is built under another name and renamed, so a build that dies leaves nothing that is
-read later, and of two builds at once the first to finish wins.
+An entry is `cache_dir/<key>/` with its files and `manifest.json`, which has the size, modification
+time and SHA-256 of each. It is built under another name and renamed, so a build that dies leaves
+nothing that is read later, and of two builds at once the first to finish wins.
+
+Files are trusted by size and modification time, as make and rsync do; contents are hashed only
+where the time differs. `touch` the files of an entry to have their contents checked.
 """
 
+import contextlib
 import dataclasses
+import hashlib
 import json
+import os
 import pathlib
 import secrets
 import shutil
 import time
 from collections.abc import Callable
 
-from sibert_jax.data import fingerprint
 from sibert_jax.errors import DataError
 from sibert_jax.files import user_path
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 BUILDING_PREFIX = "building-"
 ABANDONED_SECONDS = 86_400
 
 
+def digest(*parts) -> str:
+    """Returns 32 hexadecimal digits that depend on the parts (JSON values) and nothing else."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def file_sha256(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A verified directory and what its manifest says."""
+    """A directory of the cache and its manifest.
+
+    `manifest["files"]` has the size and SHA-256 of each file: a function of content alone.
+    """
 
     path: pathlib.Path
     manifest: dict
@@ -35,7 +55,7 @@ class Cache:
     """The entries under one directory.
 
     Args:
-      directory: where they lie; made if it is not there.
+      directory: created if it does not exist.
       progress: called with a line of text when something has to be rebuilt.
 
     Raises:
@@ -45,15 +65,13 @@ class Cache:
     def __init__(self, directory: str, progress: Callable[[str], None]):
         self.directory = user_path(directory)
         self._progress = progress
-        try:
+        with self._writing():
             (self.directory / "sources").mkdir(parents=True, exist_ok=True)
             self._new_directory().rmdir()
-        except OSError as error:
-            raise self._unwritable(error) from error
         self._sweep_abandoned()
 
     def load_or_build(self, key: str, build: Callable[[pathlib.Path], dict]) -> Entry:
-        """Returns the entry of a key, building it where it is missing or corrupt.
+        """Returns the entry of a key, building it if it is missing or corrupt.
 
         Args:
           key: the name; must change whenever the content would.
@@ -69,35 +87,32 @@ class Cache:
             return entry
         if path.exists():
             self._progress(f"rebuilding the corrupt cache {path}: {fault}")
-        try:
+        with self._writing():
             building = self._new_directory()
             try:
                 _write_manifest(building, key, build(building))
                 return self._publish(building, path, key)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
-        except OSError as error:
-            raise self._unwritable(error) from error
 
     def source_sha256(self, path: pathlib.Path) -> str:
         """Returns a source file's SHA-256, read again only if its size or time changed."""
         path = path.resolve()
-        note = self.directory / "sources" / f"{fingerprint.digest(str(path))}.json"
+        note = self.directory / "sources" / f"{digest(str(path))}.json"
         try:
             stat = path.stat()
             identity = {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
             sha256 = _noted_sha256(note, identity)
             if sha256 is not None:
                 return sha256
-            sha256 = fingerprint.file_sha256(path)
+            sha256 = file_sha256(path)
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-        try:
-            draft = note.with_suffix(f".{secrets.token_hex(8)}")
-            draft.write_text(json.dumps(identity | {"sha256": sha256}))
-            draft.rename(note)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        with self._writing():
+            # Not named by process id: processes on other machines may share the directory.
+            temporary = note.with_suffix(f".{secrets.token_hex(8)}")
+            temporary.write_text(json.dumps(identity | {"sha256": sha256}))
+            temporary.replace(note)
         return sha256
 
     def _publish(self, building: pathlib.Path, path: pathlib.Path, key: str) -> Entry:
@@ -109,7 +124,7 @@ class Cache:
                 entry, _ = _verify(path, key)
                 if entry is not None:
                     return entry
-                self._move_aside(path)
+                self._remove(path)
             else:
                 entry, fault = _verify(path, key)
                 if entry is not None:
@@ -118,19 +133,17 @@ class Cache:
         raise DataError(f"cannot put a finished build at {path}; remove it and try again")
 
     def _new_directory(self) -> pathlib.Path:
-        # Not tempfile.mkdtemp: what it makes cannot be read by others who share the cache.
+        # Not tempfile.mkdtemp: others who share the cache cannot read what it creates.
         path = self.directory / f"{BUILDING_PREFIX}{secrets.token_hex(8)}"
         path.mkdir()
         return path
 
-    def _move_aside(self, path: pathlib.Path) -> None:
-        grave = self._new_directory()
-        try:
-            path.rename(grave / "corrupt")
-        except FileNotFoundError:
-            pass  # another process moved it
-        finally:
-            shutil.rmtree(grave, ignore_errors=True)
+    def _remove(self, path: pathlib.Path) -> None:
+        """Removes a corrupt entry, renaming it first so that no reader finds half of it."""
+        aside = self._new_directory()
+        with contextlib.suppress(FileNotFoundError):  # another process moved it
+            path.rename(aside / "corrupt")
+        shutil.rmtree(aside, ignore_errors=True)
 
     def _sweep_abandoned(self) -> None:
         """Removes what builds that died have left behind."""
@@ -138,15 +151,19 @@ class Cache:
             try:
                 newest = max(file.stat().st_mtime for file in (path, *path.rglob("*")))
             except OSError:
-                continue  # its builder is at work on it
+                continue  # its builder is still writing it
             if time.time() - newest > ABANDONED_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _unwritable(self, error: OSError) -> DataError:
-        return DataError(
-            f"cannot write data.cache_dir={str(self.directory)!r} ({error.strerror or error}); "
-            "name a directory that can be written and has room"
-        )
+    @contextlib.contextmanager
+    def _writing(self):
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"cannot write data.cache_dir={str(self.directory)!r} "
+                f"({error.strerror or error}); name a directory that can be written and has room"
+            ) from error
 
 
 def _noted_sha256(note: pathlib.Path, identity: dict) -> str | None:
@@ -158,12 +175,13 @@ def _noted_sha256(note: pathlib.Path, identity: dict) -> str | None:
 
 
 def _write_manifest(path: pathlib.Path, key: str, content: dict) -> None:
-    files = {
-        file.name: {"size": file.stat().st_size, "sha256": fingerprint.file_sha256(file)}
-        for file in sorted(path.iterdir())
+    files = sorted(path.iterdir())
+    sizes_and_hashes = {
+        file.name: {"size": file.stat().st_size, "sha256": file_sha256(file)} for file in files
     }
-    manifest = {"format": FORMAT_VERSION, "key": key, "files": files} | content
-    (path / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    times = {file.name: file.stat().st_mtime_ns for file in files}
+    manifest = {"format": FORMAT_VERSION, "key": key, "files": sizes_and_hashes, "times": times}
+    (path / MANIFEST).write_text(json.dumps(manifest | content, indent=1))
 
 
 def _verify(path: pathlib.Path, key: str) -> tuple[Entry | None, str]:
@@ -173,10 +191,15 @@ def _verify(path: pathlib.Path, key: str) -> tuple[Entry | None, str]:
         if (manifest["format"], manifest["key"]) != (FORMAT_VERSION, key):
             return None, f"{MANIFEST} is of another entry"
         for name, file in manifest["files"].items():
-            if (path / name).stat().st_size != file["size"]:
+            stat = (path / name).stat()
+            if stat.st_size != file["size"]:
                 return None, f"{name} has another size"
-            if fingerprint.file_sha256(path / name) != file["sha256"]:
-                return None, f"{name} has another hash"
+            if stat.st_mtime_ns != manifest["times"][name]:
+                if file_sha256(path / name) != file["sha256"]:
+                    return None, f"{name} has another hash"
+                # Copied or touched: give it its time back, so that it is hashed once.
+                with contextlib.suppress(OSError):
+                    os.utime(path / name, ns=(stat.st_atime_ns, manifest["times"][name]))
     except FileNotFoundError as error:
         return None, f"{pathlib.Path(error.filename).name} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -2,9 +2,21 @@
 
 import dataclasses
 
-from sibert_jax.data.layout import LAYOUTS
+from sibert_jax.data.python_docs import builtin_source
+from sibert_jax.data.text_files import LAYOUTS, text_source
+from sibert_jax.data.tfds_source import tfds_source
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key
+
+# Value of `data.source` -> the text of some paths: from the config, the paths, the key that names
+# them, the cache, and a function that takes lines of progress.
+SOURCES = {
+    "builtin": lambda c, paths, key, cache, progress: builtin_source(cache, progress),
+    "text": lambda c, paths, key, cache, progress: text_source(paths, key, c.layout),
+    "tfds": lambda c, paths, key, cache, progress: tfds_source(
+        paths, c.tfds_split, c.tfds_feature, key
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +25,7 @@ class CorpusConfig:
 
     source: str = key(
         "builtin", "builtin: English found in any Python installation; text: files; tfds",
-        choices=("builtin", "text", "tfds"),
+        choices=tuple(SOURCES),
     )  # fmt: skip
     path: str = key(
         "", "text: files or globs, tfds: prepared directories (DIR or DIR:SPLIT); comma: one more"

@@ -1,7 +1,7 @@
 """English that is on every machine with Python: its documentation topics and docstrings.
 
 Source files are parsed, never imported. The text is gathered once for each cache directory and
-Python version, so that a later `pip install` does not change a run.
+Python version, so that a later `pip install` does not change the data of a run.
 """
 
 import ast
@@ -16,15 +16,13 @@ import sysconfig
 import warnings
 from collections.abc import Callable, Iterator
 
-from sibert_jax.data import fingerprint
-from sibert_jax.data.cache import FORMAT_VERSION, Cache
-from sibert_jax.data.sentences import split_sentences
-from sibert_jax.data.source import Source
+from sibert_jax.data.cache import FORMAT_VERSION, Cache, digest
+from sibert_jax.data.documents import Source, split_sentences
 from sibert_jax.data.text_files import text_source
 from sibert_jax.errors import DataError
 
 MAX_TEXT_BYTES = 8_000_000
-MAX_SOURCE_BYTES = 40_000_000  # what ten seconds or so can parse
+MAX_SOURCE_BYTES = 40_000_000  # parsed in ten seconds or so
 MAX_FILE_BYTES = 1_000_000
 MIN_DOCUMENTED = 0.2  # of a file between triple quotes, to be worth parsing
 MIN_SENTENCES = 2
@@ -43,7 +41,7 @@ MIN_LETTERS = 0.75  # of the characters
 
 
 def builtin_source(cache: Cache, progress: Callable[[str], None]) -> Source:
-    """Returns the documentation found in this Python installation, one document a module.
+    """Returns the documentation found in this Python installation, one document per module.
 
     Raises:
       DataError: if there is less than can be trained on.
@@ -60,7 +58,7 @@ def builtin_source(cache: Cache, progress: Callable[[str], None]) -> Source:
 
     version = ".".join(map(str, sys.version_info[:2]))
     limits = (MAX_TEXT_BYTES, MAX_SOURCE_BYTES, MAX_FILE_BYTES, MIN_DOCUMENTED, MIN_SENTENCES)
-    key = fingerprint.digest(FORMAT_VERSION, *limits, MIN_WORDS, MIN_LETTERS)
+    key = digest(FORMAT_VERSION, *limits, MIN_WORDS, MIN_LETTERS)
     entry = cache.load_or_build(f"builtin-{version}-{key}", build)
     source = text_source((str(entry.path / "python_docs.txt"),), "data.source", "paragraphs")
     return dataclasses.replace(source, name="Python's documentation")
@@ -69,11 +67,11 @@ def builtin_source(cache: Cache, progress: Callable[[str], None]) -> Source:
 def gather_documents(
     texts: Iterator[list[str]], max_bytes: int = MAX_TEXT_BYTES
 ) -> Iterator[list[str]]:
-    """Yields the prose of modules, each sentence once in all, until there are `max_bytes`.
+    """Yields the prose of modules, each sentence once overall, until there are `max_bytes`.
 
     Args:
       texts: the docstrings of one module after another.
-      max_bytes: where to stop.
+      max_bytes: the size to stop at.
     """
     seen: set[str] = set()
     num_bytes = 0
@@ -163,7 +161,7 @@ def _source_files() -> Iterator[pathlib.Path]:
 
 def _parse(source: bytes) -> ast.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd escapes in other people's strings
+        warnings.simplefilter("ignore")  # about odd escapes in strings
         return ast.parse(source)
 
 

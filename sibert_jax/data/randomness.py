@@ -1,4 +1,4 @@
-"""Random numbers as a pure function of what they are for.
+"""Random numbers as a pure function of seed, purpose, epoch and index.
 
 No generator lives longer than one draw: the state of a run's data is its step alone.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Purpose(enum.IntEnum):
-    """What a stream of random numbers is used for; the numbers are part of a run's definition."""
+    """The use of a stream of random numbers; the values are part of a run's definition."""
 
     SHUFFLE = 1
     PAIR = 2
@@ -22,9 +22,9 @@ def generator(seed: int, purpose: Purpose, epoch: int, index: int) -> np.random.
 
     Args:
       seed: the run's seed, 0 <= seed < 2**64.
-      purpose: which use.
-      epoch: which pass over the data.
-      index: which example, or any other number that tells the draws of one purpose apart.
+      purpose: the use.
+      epoch: the pass over the data.
+      index: of the example, or another number that distinguishes draws of one purpose.
     """
     # The low half of Philox's 256-bit counter is left to the draws themselves.
     return np.random.Generator(
@@ -51,7 +51,7 @@ class EpochPermutations:
         if permutation is None:
             permutation = np.arange(self._size, dtype=np.int32)
             generator(self._seed, self._purpose, epoch, self._index).shuffle(permutation)
-            # A batch that runs over the end of an epoch needs two.
+            # A batch that crosses the end of an epoch needs two.
             kept = sorted(self._cache)[-1:]
             self._cache = {key: self._cache[key] for key in kept} | {epoch: permutation}
         return permutation

@@ -1,15 +1,18 @@
-"""Token sequences of many lengths with labels or other columns, and the lengths to pad them to."""
+"""Labeled sequences of many lengths in batches of one length each, so that little is padded."""
 
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-from sibert_jax.data import fingerprint
+from sibert_jax.data.cache import digest
+from sibert_jax.data.randomness import EpochPermutations
 from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.errors import DataError
 
-PRICE_IN_BATCHES = 32  # what one more length must save in an epoch, in batches of the longest
+PRICE_IN_BATCHES = 32  # batches of the longest that one more length must save in an epoch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,9 +22,9 @@ class Sequences:
     Args:
       tokens: (T,) int32, the tokens of all sequences.
       starts: (N+1,) int64, where each sequence begins in `tokens`, and T.
-      second_starts: (N,) int32, the first place of segment 1 in each; its length if it has none.
-      columns: further arrays with one row a sequence, such as labels; they go into the batches.
-      pad_id: the token that fills up.
+      second_starts: (N,) int32, where segment 1 begins in each; its length if it has none.
+      columns: further arrays with one row per sequence, such as labels; they go into the batches.
+      pad_id: the padding token.
     """
 
     tokens: np.ndarray
@@ -61,7 +64,7 @@ class Sequences:
             name: hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
             for name, array in arrays.items()
         }
-        return fingerprint.digest("sequences", hashes, self.pad_id)
+        return digest("sequences", hashes, self.pad_id)
 
     def rows(self, indices_B: np.ndarray, seq_len: int) -> dict[str, np.ndarray]:
         """Returns the given sequences padded to `seq_len`.
@@ -87,22 +90,33 @@ def join_pair(
 ) -> tuple[np.ndarray, int]:
     """Returns `[CLS] first [SEP]` or `[CLS] first [SEP] second [SEP]`, and where segment 1 begins.
 
-    What is too long loses tokens at the end of its longer part, one at a time (Devlin et al. 2019).
+    A pair that is too long loses tokens at the end of its longer part, one at a time (Devlin et
+    al., https://arxiv.org/abs/1810.04805; google-research/bert, run_classifier.py).
     """
     cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
     if second is None:
         tokens = np.concatenate([cls, first[: seq_len - 2], sep])
         return tokens, len(tokens)
-    excess = max(0, len(first) + len(second) - (seq_len - 3))
-    difference = len(first) - len(second)
-    to_level = min(excess, abs(difference))
-    from_first, from_second = (excess - to_level) // 2, (excess - to_level + 1) // 2
-    if difference > 0:
-        from_first += to_level
-    else:
-        from_second += to_level
-    first, second = first[: len(first) - from_first], second[: len(second) - from_second]
+    excess = tokens_to_drop(len(first), len(second), seq_len - 3)
+    first, second = first[: len(first) - excess[0]], second[: len(second) - excess[1]]
     return np.concatenate([cls, first, sep, second, sep]), len(first) + 2
+
+
+def tokens_to_drop(len_a: int, len_b: int, max_len: int) -> tuple[int, int]:
+    """Returns how many tokens each part of a pair loses so that both have `max_len` in all.
+
+    One token at a time is taken from the longer part, from the second if they are equally long.
+
+    Example:
+      >>> tokens_to_drop(9, 5, 11)
+      (3, 0)
+      >>> tokens_to_drop(9, 5, 7)
+      (5, 2)
+    """
+    excess = max(0, len_a + len_b - max_len)
+    to_level = min(excess, abs(len_a - len_b))
+    from_a, from_b = (excess - to_level) // 2, (excess - to_level + 1) // 2
+    return (from_a + to_level, from_b) if len_a > len_b else (from_a, from_b + to_level)
 
 
 def choose_seq_lens(lengths: np.ndarray, num_seq_lens: int, price: int = 0) -> tuple[int, ...]:
@@ -110,7 +124,7 @@ def choose_seq_lens(lengths: np.ndarray, num_seq_lens: int, price: int = 0) -> t
 
     Args:
       lengths: (N,) int, tokens of each sequence.
-      num_seq_lens: how many lengths there may be, at least 1; each is compiled once.
+      num_seq_lens: the most lengths to use, at least 1; each is compiled once.
       price: tokens of padding that each further length must save.
 
     Returns:
@@ -147,8 +161,8 @@ def choose_seq_lens(lengths: np.ndarray, num_seq_lens: int, price: int = 0) -> t
 def longest_of_batches(lengths: np.ndarray, global_batch_size: int) -> np.ndarray:
     """Returns the longest sequence of each batch that sorted sequences are cut into, ascending.
 
-    A batch is padded to its longest, so in a set of few batches these, and not the lengths of all
-    sequences, say which lengths to pad to are worth having.
+    A batch is padded to its longest sequence, so for few batches these lengths, and not those of
+    all sequences, decide which lengths to pad to are worthwhile.
 
     Args:
       lengths: (N,) int, tokens of each sequence.
@@ -174,7 +188,7 @@ def seq_lens_for_training(
     Args:
       lengths: (N,) int, tokens of each sequence.
       global_batch_size: sequences of a batch.
-      num_seq_lens: how many lengths there may be.
+      num_seq_lens: the most lengths to use.
       longest: tokens of the longest sequence that must fit, held-out ones included.
 
     Example:
@@ -203,3 +217,129 @@ def seq_lens_for_one_pass(lengths: np.ndarray, global_batch_size: int) -> tuple[
     """
     num_batches = -(-len(lengths) // global_batch_size)
     return choose_seq_lens(lengths, min(8, -(-num_batches // 16)))
+
+
+class Rows(Protocol):
+    """The rows of batches; `Sequences` implements it."""
+
+    lengths: np.ndarray  # (N,) int, tokens of each row
+    fingerprint: str  # changes whenever a row would
+
+    def __len__(self) -> int: ...
+
+    def rows(self, indices_B: np.ndarray, seq_len: int) -> dict[str, np.ndarray]:
+        """Returns the given rows padded to `seq_len`, "tokens" (B,L) among them."""
+
+
+class BucketedBatches:
+    """The batch of any step, without any state but the step.
+
+    An epoch shuffles the sequences, sorts them stably by the length they are padded to, cuts the
+    list into batches of B and shuffles the batches. So each sequence occurs exactly once in an
+    epoch, and a batch has one length, that of its longest sequence. The last batch is filled up
+    with rows of weight 0.
+
+    Args:
+      sequences: the sequences to draw from, at least one.
+      seq_lens: the lengths to pad to, ascending; the last one fits every sequence.
+      global_batch_size: B, over all processes.
+      seed: of the order, 0 <= seed < 2**64.
+      shuffle: False is for evaluation: one pass in the order of epoch 0, so that the first few
+        batches are representative.
+
+    Raises:
+      DataError: if there is no sequence, or one is longer than all of `seq_lens`.
+    """
+
+    def __init__(
+        self,
+        sequences: Rows,
+        seq_lens: tuple[int, ...],
+        *,
+        global_batch_size: int,
+        seed: int,
+        shuffle: bool,
+    ):
+        if not len(sequences):
+            raise DataError("there are no examples to make batches of")
+        if sequences.lengths.max() > seq_lens[-1]:
+            raise DataError(
+                f"an example has {sequences.lengths.max()} tokens, more than the {seq_lens[-1]} of "
+                "the longest batch"
+            )
+        self.seq_lens, self.global_batch_size = seq_lens, global_batch_size
+        self.fingerprint = digest(
+            sequences.fingerprint, list(seq_lens), global_batch_size, seed, shuffle
+        )
+        self._sequences, self._shuffle = sequences, shuffle
+        self._buckets_N = np.searchsorted(seq_lens, sequences.lengths)
+        self._sequence_order = EpochPermutations(seed, len(sequences))
+        self._batch_order = EpochPermutations(seed, self.steps_per_epoch, index=1)
+        self._sorted: tuple[int, np.ndarray] | None = None  # the latest epoch and its order
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches that hold every sequence once."""
+        return -(-len(self._sequences) // self.global_batch_size)
+
+    @property
+    def padding_share(self) -> float:
+        """The share of the tokens of epoch 0 that are padding, in [0, 1)."""
+        last_row = np.arange(1, self.steps_per_epoch + 1) * self.global_batch_size - 1
+        order_N = self._order(0)
+        last_N = order_N[np.minimum(last_row, len(order_N) - 1)]
+        lengths = np.asarray(self.seq_lens)[self._buckets_N[last_N]]
+        return 1 - self._sequences.lengths.sum() / (lengths.sum() * self.global_batch_size)
+
+    @property
+    def description(self) -> str:
+        """The lengths and their cost, in words."""
+        count = len(self.seq_lens)
+        compiled = f", each of {count} lengths compiled when it first occurs" if count > 1 else ""
+        return (
+            f"batches of {', '.join(map(str, self.seq_lens))} tokens a row{compiled}, "
+            f"{self.padding_share:.1%} of them padding"
+        )
+
+    def __len__(self) -> int:
+        if self._shuffle:
+            raise TypeError("training batches have no end")
+        return self.steps_per_epoch
+
+    def batch(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
+        """Returns rows of the batch of one step.
+
+        Args:
+          step: 0 <= step, and < len(self) where shuffle=False.
+          rows: of the B rows, such as those of one process.
+
+        Returns:
+          The result of the sequences' `rows` for one of `seq_lens`, the same for all rows of the
+          step; example_weights (B,) float32, 0 on rows that fill up the last batch;
+          example_index (B,) int32, the index of each row among the sequences.
+
+        Raises:
+          IndexError: if there is no such step.
+        """
+        if step < 0 or (not self._shuffle and step >= len(self)):
+            raise IndexError(f"there is no batch of step {step}")
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order_N = self._order(epoch)
+        first = int(self._batch_order(epoch)[place]) * self.global_batch_size
+        places_B = first + np.arange(self.global_batch_size)
+        index_B = order_N[np.minimum(places_B, len(order_N) - 1)]
+        weights_B = (places_B < len(order_N)).astype(np.float32)
+        seq_len = self.seq_lens[self._buckets_N[index_B].max()]
+        return {
+            **self._sequences.rows(index_B[rows], seq_len),
+            "example_weights": weights_B[rows],
+            "example_index": index_B[rows],
+        }
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The sequences of an epoch by the length they are padded to, (N,) int32."""
+        if self._sorted is None or self._sorted[0] != epoch:
+            shuffled_N = self._sequence_order(epoch)
+            by_length_N = np.argsort(self._buckets_N[shuffled_N], kind="stable")
+            self._sorted = (epoch, shuffled_N[by_length_N])
+        return self._sorted[1]

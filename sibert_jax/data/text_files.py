@@ -1,21 +1,25 @@
-"""Plain, gzip and xz text files as documents, a list of paragraphs each."""
+"""Plain, gzip and xz text files as documents, and whether their lines are wrapped."""
 
 import functools
 import glob
 import gzip
+import itertools
 import lzma
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from sibert_jax.data.layout import is_wrapped, joined_paragraphs, line_paragraphs
-from sibert_jax.data.source import Document, Source, shortened
+from sibert_jax.data.documents import (
+    MAX_DOCUMENT_CHARS,
+    Document,
+    Source,
+    shortened,
+    split_at_spaces,
+)
 from sibert_jax.errors import DataError, named_by
 
-# A document longer than this is cut in two, so that a file without blank lines or even without
-# line ends needs little memory and has something to hold out.
-MAX_DOCUMENT_CHARS = 500_000
+LAYOUTS = ("auto", "paragraphs", "wrapped")
 OPENERS = {".gz": gzip.open, ".xz": lzma.open}
 
 
@@ -25,7 +29,7 @@ def text_source(patterns: tuple[str, ...], key: str, layout: str) -> Source:
     Args:
       patterns: files or globs.
       key: of the configuration that names them, such as "data.path".
-      layout: what a line is, one of `layout.LAYOUTS`; "auto" judges each file by its start.
+      layout: how lines are read, one of `LAYOUTS`; "auto" decides for each file by its start.
 
     Raises:
       DataError: if a pattern matches no file. Reading raises it for a file that is empty, binary,
@@ -68,7 +72,7 @@ def read_documents(path: pathlib.Path, *, wrapped: bool = False) -> Iterator[Doc
 
     Args:
       path: the file.
-      wrapped: whether paragraphs are wrapped over several lines (`layout.joined_paragraphs`) or
+      wrapped: whether paragraphs are wrapped over several lines (`joined_paragraphs`) or
         have a line each, with a blank line between documents.
     """
     paragraphs: Callable = joined_paragraphs if wrapped else line_paragraphs
@@ -79,10 +83,10 @@ def read_documents(path: pathlib.Path, *, wrapped: bool = False) -> Iterator[Doc
         if not paragraph and document:
             yield document
             document, size = [], 0
-        for piece in cut_at_spaces(paragraph, MAX_DOCUMENT_CHARS):
+        for part in split_at_spaces(paragraph, MAX_DOCUMENT_CHARS):
             empty = False
-            document.append(piece)
-            size += len(piece)
+            document.append(part)
+            size += len(part)
             if size >= MAX_DOCUMENT_CHARS:
                 yield document
                 document, size = [], 0
@@ -123,18 +127,6 @@ def read_lines(path: pathlib.Path) -> Iterator[str]:
         ) from error
 
 
-def cut_at_spaces(text: str, max_chars: int) -> Iterator[str]:
-    """Yields `text` in pieces of at most `max_chars`, cut at a space where there is one."""
-    start = 0
-    while len(text) - start > max_chars:
-        space = text.rfind(" ", start + 1, start + max_chars + 1)
-        end = space if space > 0 else start + max_chars
-        yield text[start:end]
-        start = end + (space > 0)
-    if start < len(text):
-        yield text[start:]
-
-
 def matching_files(pattern: str) -> list[pathlib.Path]:
     """The files that a name or a glob stands for, at least one, in sorted order."""
     expanded = os.path.expanduser(pattern)
@@ -151,3 +143,113 @@ def matching_files(pattern: str) -> list[pathlib.Path]:
             f"{pattern!r} is a directory; name its files, as in '{pattern.rstrip('/')}/*.txt'"
         )
     return files
+
+
+SAMPLE_CHARS = 1_000_000  # at the start of a file, by which "auto" decides
+MAX_PARAGRAPH_CHARS = 500_000
+
+# Real novels wrapped by hand have 0.8 to 1 of `full`, verse up to 0.2, paragraphs and sentences on
+# lines of their own 0.05; of `continued` wrapped prose has 0.8 to 0.95, the others 0 to 0.15.
+MIN_PAIRS = 4
+MIN_WIDTH = 30
+MIN_FULL = 0.6
+MIN_CONTINUED = 0.3
+MAX_ENDED = 0.5
+LONGEST_WORD = 15
+_CLOSING = "\"'”’»)]"
+_SENTENCE_ENDS = tuple(".!?…。！？")
+
+
+def is_wrapped(lines: Iterable[str]) -> bool:
+    """Whether lines are broken at a width, as in the files of Project Gutenberg.
+
+    After a line that was broken at a width, the next word would not have fit; few such lines end a
+    sentence, and many of the next lines start in lower case. The first million characters must have
+    all three properties, so that verse, and sentences or paragraphs with a line each, do not count
+    as wrapped.
+
+    Args:
+      lines: without their line ends.
+
+    Example:
+      >>> import textwrap
+      >>> sentence = "A line of a wrapped text ends where the next word would not have fit. "
+      >>> is_wrapped(textwrap.wrap(sentence * 3, width=40))
+      True
+      >>> is_wrapped([sentence] * 9)
+      False
+    """
+    pairs = list(_adjacent_lines(lines))
+    if len(pairs) < MIN_PAIRS:
+        return False
+    lengths = sorted(len(line) for line, _ in pairs)
+    width = lengths[int(0.95 * (len(lengths) - 1))]  # a few lines are too long for any width
+    full = sum(
+        len(line) + 1 + min(len(following.split(None, 1)[0]), LONGEST_WORD) > width
+        for line, following in pairs
+    )
+    continued = sum(_is_continuation(following) for _, following in pairs)
+    ended = sum(line.rstrip(_CLOSING).endswith(_SENTENCE_ENDS) for line, _ in pairs)
+    return (
+        width >= MIN_WIDTH
+        and full >= MIN_FULL * len(pairs)
+        and continued >= MIN_CONTINUED * len(pairs)
+        and ended <= MAX_ENDED * len(pairs)
+    )
+
+
+def _adjacent_lines(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yields the pairs of adjacent lines of the sample that share a paragraph if it is wrapped."""
+    num_chars = 0
+    for line, following in itertools.pairwise(map(str.rstrip, lines)):
+        if line and following and not _begins_paragraph(line, following):
+            yield line, following
+        num_chars += len(line) + 1
+        if num_chars >= SAMPLE_CHARS:
+            return
+
+
+def _is_continuation(line: str) -> bool:
+    first = line.lstrip()[0]
+    return first.isalpha() and not first.isupper()
+
+
+def _begins_paragraph(line: str, following: str) -> bool:
+    """Whether a line is indented after one that is not."""
+    return following[0].isspace() and not line[0].isspace()
+
+
+def line_paragraphs(lines: Iterable[str]) -> Iterator[str]:
+    """Yields each line as a paragraph, and "" where a document ends: at a blank line."""
+    return map(str.strip, lines)
+
+
+def joined_paragraphs(lines: Iterable[str]) -> Iterator[str]:
+    """Yields the paragraphs of a wrapped text, and "" where a document ends.
+
+    A paragraph ends at a blank line or before an indented one, a document at two or more blank
+    lines. Titles, paragraphs of one line, stay with the text that follows.
+
+    Example:
+      >>> list(joined_paragraphs(["A TITLE", "", "", "Not", "long.", "", "", "Two.", "", "Three."]))
+      ['A TITLE', 'Not long.', '', 'Two.', 'Three.']
+    """
+    paragraph, before = "", ""
+    num_blank, has_text = 0, False
+    for line in map(str.rstrip, lines):
+        ends = not line or (before and _begins_paragraph(before, line))
+        if paragraph and (ends or len(paragraph) >= MAX_PARAGRAPH_CHARS):
+            yield paragraph
+            paragraph = ""
+        num_blank = 0 if line else num_blank + 1
+        if num_blank == 2 and has_text:
+            yield ""
+            has_text = False
+        if line:
+            has_text = has_text or bool(paragraph)
+            # A word or a dash is cut at its hyphen; a dash between spaces is not.
+            glued = paragraph.endswith("-") and not paragraph.endswith(" -")
+            paragraph += line.strip() if glued or not paragraph else f" {line.strip()}"
+        before = line
+    if paragraph:
+        yield paragraph

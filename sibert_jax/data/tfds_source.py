@@ -1,4 +1,4 @@
-"""Text from prepared TensorFlow Datasets, never downloaded; TensorFlow is for TFRECORD alone."""
+"""Text from prepared TensorFlow Datasets, never downloaded; only TFRECORD needs TensorFlow."""
 
 import contextlib
 import importlib.util
@@ -6,8 +6,13 @@ import pathlib
 import re
 from collections.abc import Callable, Iterator
 
-from sibert_jax.data.source import Document, Source, shortened
-from sibert_jax.data.text_files import MAX_DOCUMENT_CHARS, cut_at_spaces
+from sibert_jax.data.documents import (
+    MAX_DOCUMENT_CHARS,
+    Document,
+    Source,
+    shortened,
+    split_at_spaces,
+)
 from sibert_jax.errors import DataError, named_by
 from sibert_jax.files import user_path
 
@@ -33,9 +38,9 @@ def tfds_source(paths: tuple[str, ...], split: str, feature: str, key: str) -> S
         prepared as TFRECORD and TensorFlow is not installed.
     """
     pairs = [_directory_and_split(path, split) for path in paths]
-    named = " (data.tfds_feature)"
+    feature_key = " (data.tfds_feature)"
     with named_by(key):
-        readers = [_reader(directory, split, (feature,), named) for directory, split in pairs]
+        readers = [_reader(directory, split, (feature,), feature_key) for directory, split in pairs]
     files = tuple(
         file for directory, _ in pairs for file in sorted(directory.iterdir()) if file.is_file()
     )
@@ -74,9 +79,9 @@ def _directory_and_split(path: str, split: str) -> tuple[pathlib.Path, str]:
 
 
 def _reader(
-    directory: pathlib.Path, split: str, features: tuple[str, ...], named_by: str = ""
+    directory: pathlib.Path, split: str, features: tuple[str, ...], key: str = ""
 ) -> Callable[[], Iterator[dict]]:
-    """Returns what starts reading the examples of one split."""
+    """Returns a function that starts reading the examples of one split."""
     if not (directory / "dataset_info.json").is_file():
         raise DataError(
             f"no prepared dataset in {directory} (it holds no dataset_info.json); prepare one "
@@ -91,11 +96,11 @@ def _reader(
         ) from error
     try:
         builder = tfds.builder_from_directory(directory)
-    except Exception as error:  # whatever a damaged description leads to
+    except Exception as error:  # a damaged description leads to many kinds
         raise _unreadable(directory, error) from error
     if missing := [name for name in features if name not in builder.info.features]:
         raise DataError(
-            f"{directory} has no feature {missing[0]!r}{named_by} but "
+            f"{directory} has no feature {missing[0]!r}{key} but "
             f"{', '.join(sorted(builder.info.features))}"
         )
     unknown = {part.split("[")[0] for part in split.split("+")} - set(builder.info.splits)
@@ -116,7 +121,7 @@ def _reader(
 def _examples(read: Callable[[], Iterator[dict]], directory: pathlib.Path) -> Iterator[dict]:
     try:
         yield from read()
-    except Exception as error:  # the readers raise what their C++ parts like
+    except Exception as error:  # the readers raise many kinds of error
         raise _unreadable(directory, error) from error
 
 
@@ -128,7 +133,7 @@ def _unreadable(directory: pathlib.Path, error: Exception) -> DataError:
 def _tensorflow_reader(
     builder, split: str, directory: pathlib.Path
 ) -> Callable[[], Iterator[dict]]:
-    """Returns the reader of a TFRECORD set, which is nothing without TensorFlow."""
+    """Returns the reader of a set prepared as TFRECORD, which needs TensorFlow."""
     if importlib.util.find_spec("tensorflow") is None:
         raise DataError(
             f"{directory} is prepared as tfrecord, which needs TensorFlow: pip install "
@@ -152,9 +157,9 @@ def _documents(text, directory: pathlib.Path, index: int) -> Iterator[Document]:
     except UnicodeDecodeError as error:
         raise DataError(f"example {index} of {directory} is not UTF-8: {error}") from error
     document = [
-        piece
+        part
         for paragraph in paragraphs(text)
-        for piece in cut_at_spaces(paragraph, MAX_DOCUMENT_CHARS)
+        for part in split_at_spaces(paragraph, MAX_DOCUMENT_CHARS)
     ]
     if document:
         yield document

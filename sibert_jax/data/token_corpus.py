@@ -1,11 +1,18 @@
-"""Tokenised text on disk: written as a stream, read through the page cache."""
+"""Token ids on disk: documents are tokenized in a stream and read through the page cache."""
 
 import dataclasses
 import pathlib
+import time
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from sibert_jax.data import fingerprint
+from sibert_jax.data.cache import digest
+from sibert_jax.data.documents import Document, split_sentences
+from sibert_jax.data.tokenizer import Tokenizer
+
+CHUNK_CHARS = 2_000_000
+PROGRESS_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,22 +76,22 @@ class CorpusWriter:
             file.close()
 
     def append(
-        self, ids: np.ndarray, tokens_a_sentence: np.ndarray, sentences_a_document: np.ndarray
+        self, ids: np.ndarray, sentence_lengths: np.ndarray, document_lengths: np.ndarray
     ) -> None:
-        """Appends whole documents; sentences and documents without tokens are left out.
+        """Appends documents; sentences and documents without tokens are dropped.
 
         Args:
           ids: (T,) the tokens of all of them.
-          tokens_a_sentence: (S,) int64, summing to T.
-          sentences_a_document: (N,) int64, summing to S.
+          sentence_lengths: (S,) int64, tokens of each sentence, summing to T.
+          document_lengths: (N,) int64, sentences of each document, summing to S.
         """
         tokens_file, sentences_file, documents_file = self._files
-        document_of_sentence = np.repeat(np.arange(len(sentences_a_document)), sentences_a_document)
-        kept = tokens_a_sentence > 0
-        document_lengths = np.bincount(document_of_sentence[kept])
-        document_lengths = document_lengths[document_lengths > 0]
-        sentence_ends = self._num_tokens + np.cumsum(tokens_a_sentence[kept])
-        document_ends = self._num_sentences + np.cumsum(document_lengths)
+        document_of_sentence = np.repeat(np.arange(len(document_lengths)), document_lengths)
+        kept = sentence_lengths > 0
+        kept_lengths = np.bincount(document_of_sentence[kept])
+        kept_lengths = kept_lengths[kept_lengths > 0]
+        sentence_ends = self._num_tokens + np.cumsum(sentence_lengths[kept])
+        document_ends = self._num_sentences + np.cumsum(kept_lengths)
         tokens_file.write(ids.astype(self._dtype).tobytes())
         sentences_file.write(sentence_ends.astype(np.int64).tobytes())
         documents_file.write(document_ends.astype(np.int64).tobytes())
@@ -99,7 +106,7 @@ class CorpusWriter:
         return self._num_documents
 
     def description(self) -> dict:
-        """What the manifest has to say of the corpus."""
+        """Sizes and dtype of the corpus, for the manifest."""
         return {
             "name": self._name,
             "dtype": self._dtype.name,
@@ -113,16 +120,79 @@ def open_corpus(directory: pathlib.Path, description: dict, files: dict) -> Toke
     """Maps a corpus that `CorpusWriter` wrote.
 
     Args:
-      directory: where its files lie.
-      description: what `CorpusWriter.description` said.
+      directory: of its files.
+      description: as `CorpusWriter.description` returned it.
       files: the manifest's entry of each file, with its `sha256`.
     """
     paths = _paths(directory, description["name"])
     dtypes = (np.dtype(description["dtype"]), np.dtype(np.int64), np.dtype(np.int64))
     arrays = [np.memmap(path, dtype, mode="r") for path, dtype in zip(paths, dtypes)]
     hashes = [files[path.name]["sha256"] for path in paths]
-    return TokenCorpus(*arrays, fingerprint=fingerprint.digest(dtypes[0].name, *hashes))
+    return TokenCorpus(*arrays, fingerprint=digest(dtypes[0].name, *hashes))
 
 
 def _paths(directory: pathlib.Path, name: str) -> list[pathlib.Path]:
     return [directory / f"{name}.{part}" for part in ("tokens", "sentences", "documents")]
+
+
+def write_corpora(
+    documents: Iterable[tuple[bool, Document]],
+    writers: tuple[CorpusWriter, CorpusWriter],
+    tokenizer: Tokenizer,
+    name: str,
+    progress: Callable[[str], None],
+) -> None:
+    """Tokenizes documents and appends each to one of two corpora.
+
+    Args:
+      documents: pairs of (belongs to the second corpus, document).
+      writers: of the two corpora.
+      tokenizer: gives the ids.
+      name: of the documents in progress lines.
+      progress: called every few seconds and at the end.
+    """
+    meter = _Meter(name, progress)
+    chunks: tuple[list[Document], list[Document]] = ([], [])
+    num_chars = 0
+    for second, document in documents:
+        chunks[second].append(document)
+        num_chars += sum(map(len, document))
+        if num_chars >= CHUNK_CHARS:
+            _flush(chunks, writers, tokenizer)
+            meter.add(num_chars)
+            num_chars = 0
+    _flush(chunks, writers, tokenizer)
+    meter.add(num_chars, last=True)
+
+
+def _flush(chunks, writers, tokenizer) -> None:
+    for chunk, writer in zip(chunks, writers):
+        if chunk:
+            sentences = [
+                [s for paragraph in document for s in split_sentences(paragraph)]
+                for document in chunk
+            ]
+            ids, lengths = tokenizer.encode_flat([s for document in sentences for s in document])
+            writer.append(ids, lengths, np.array([len(document) for document in sentences]))
+            chunk.clear()
+
+
+class _Meter:
+    """Reports how much was tokenized and how fast."""
+
+    def __init__(self, name: str, progress: Callable[[str], None]):
+        self._name = name
+        self._progress = progress
+        self._start = self._said = time.monotonic()
+        self._num_chars = 0
+
+    def add(self, num_chars: int, last: bool = False) -> None:
+        self._num_chars += num_chars
+        now = time.monotonic()
+        if last or now - self._said > PROGRESS_SECONDS:
+            self._said = now
+            rate = self._num_chars / max(now - self._start, 1e-3)
+            self._progress(
+                f"{'tokenized' if last else 'tokenizing'} {self._name}: "
+                f"{self._num_chars / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s"
+            )

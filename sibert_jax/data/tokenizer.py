@@ -29,17 +29,17 @@ _NEVER_IN_TEXT = re.compile(r"\[(PAD|UNK|CLS|SEP|MASK|unused\d+)\]")
 class Tokenizer:
     """Cleans text, splits it at spaces and punctuation, then takes the longest match greedily.
 
-    Words are encoded by Hugging Face `tokenizers` and remembered, since spaces always end a word:
-    that is many times as fast as handing over whole texts and gives the same ids. A special piece
-    written out in a text ("[SEP]") is ordinary punctuation and letters.
+    Words are encoded by Hugging Face `tokenizers` and cached, since spaces always end a word: that
+    is many times as fast as encoding whole texts and gives the same ids. A special token that is
+    spelled out in a text ("[SEP]") is ordinary punctuation and letters.
 
     Args:
-      pieces: the vocabulary in the order of its ids; must hold the five special pieces.
-      name: what to call the vocabulary in an error.
-      cleaning: what happens to a text first; by default it is lower-cased and loses its accents.
+      pieces: the WordPieces in the order of their ids; must hold the five special tokens.
+      name: of the vocabulary in error messages.
+      cleaning: applied to a text first; by default it is lower-cased and accents are stripped.
 
     Raises:
-      DataError: if special pieces are missing, or a piece is empty or there twice.
+      DataError: if special tokens are missing, or a WordPiece is empty or occurs twice.
 
     Example:
       >>> tokenizer = Tokenizer([*SPECIAL_PIECES, "un", "##related", "."])
@@ -65,11 +65,11 @@ class Tokenizer:
         self.is_special = np.array([bool(_NEVER_IN_TEXT.fullmatch(p)) for p in self.pieces])
         self.hash = _hash(self.pieces, cleaning)
         self._ids = ids
-        self._forget()
+        self._clear_cache()
 
     @property
     def vocab_size(self) -> int:
-        """The number of pieces, special ones included."""
+        """The number of WordPieces, special tokens included."""
         return len(self.pieces)
 
     @classmethod
@@ -77,8 +77,8 @@ class Tokenizer:
         """Reads a vocabulary: see `read_vocabulary`.
 
         Args:
-          path: a file with one piece a line, the line number less one its id, or a directory of
-            Hugging Face's. `tokenizer_config.json` beside the pieces says how text is cleaned.
+          path: a file with one WordPiece per line, in the order of the ids, or a directory of
+            Hugging Face's. `tokenizer_config.json` beside the file sets how text is cleaned.
         """
         path = user_path(path)
         pieces, cleaning = read_vocabulary(path)
@@ -89,7 +89,7 @@ class Tokenizer:
         write_vocabulary(pathlib.Path(path), Vocabulary(self.pieces, self.cleaning))
 
     def filled(self, vocab_size: int) -> "Tokenizer":
-        """A vocabulary with pieces that never occur in text behind it, up to `vocab_size`."""
+        """This vocabulary, padded to `vocab_size` with tokens that never occur in text."""
         names = (f"[unused{i}]" for i in itertools.count())
         spare = (name for name in names if name not in self._ids)
         fill = itertools.islice(spare, vocab_size - self.vocab_size)
@@ -110,7 +110,7 @@ class Tokenizer:
         words = list(itertools.chain.from_iterable(words_by_text))
         if not words:
             return np.zeros(0, np.int32), np.zeros(0, np.int64)
-        self._remember(words)
+        self._cache_words(words)
         word_N = np.fromiter(map(self._index.__getitem__, words), np.int64, len(words))
         length_N = self._lengths[word_N]
         end_N = np.cumsum(length_N)
@@ -121,11 +121,11 @@ class Tokenizer:
         text_end = end_N[np.cumsum(words_per_text) - 1]
         return ids, np.diff(text_end, prepend=0)
 
-    def _remember(self, words: list[str]) -> None:
-        """Encodes the words that were not seen before."""
+    def _cache_words(self, words: list[str]) -> None:
+        """Encodes the words that are not cached."""
         unseen = dict.fromkeys(word for word in words if word not in self._index)
         if len(self._index) + len(unseen) > MAX_CACHED_WORDS:
-            self._forget()
+            self._clear_cache()
             unseen = dict.fromkeys(words)
         if not unseen:
             return
@@ -141,7 +141,7 @@ class Tokenizer:
         new = np.fromiter(itertools.chain.from_iterable(ids), np.int32, int(lengths.sum()))
         self._pool = np.concatenate([self._pool, new])
 
-    def _forget(self) -> None:
+    def _clear_cache(self) -> None:
         self._model = None
         self._index: dict[str, int] = {}
         self._starts = np.zeros(0, np.int64)
@@ -180,7 +180,7 @@ def word_piece_model(ids: dict[str, int], cleaning: Cleaning = UNCASED):
 
 
 def _hash(pieces: tuple[str, ...], cleaning: Cleaning) -> str:
-    """Of everything that ids depend on; of an uncased vocabulary, the hash of its lines alone."""
+    """A hash of everything that ids depend on; for BERT's uncased cleaning, of the lines alone."""
     lines = list(pieces)
     if cleaning != UNCASED:
         lines += [f"{key}={value}" for key, value in dataclasses.asdict(cleaning).items()]
@@ -197,5 +197,5 @@ def _checked_ids(pieces: tuple[str, ...], name: str) -> dict[str, int]:
         ids[piece] = i
     missing = [piece for piece in SPECIAL_PIECES if piece not in ids]
     if missing:
-        raise DataError(f"{name} lacks the special pieces {', '.join(missing)}")
+        raise DataError(f"{name} lacks the special tokens {', '.join(missing)}")
     return ids

@@ -1,4 +1,4 @@
-"""Vocabulary files: the pieces, and how a text is cleaned before it is cut into them.
+"""Vocabulary files: the WordPieces, and how a text is cleaned before it is split into them.
 
 The files are Hugging Face's: `vocab.txt`, `tokenizer_config.json` beside it, and `tokenizer.json`
 where a directory has no `vocab.txt`.
@@ -17,23 +17,23 @@ CONTINUATION = "##"
 MAX_WORD_CHARS = 100  # a longer word is [UNK]
 SETTINGS, LIBRARY = "tokenizer_config.json", "tokenizer.json"
 
-# Classes of `transformers` that clean, split and cut a text as BERT does.
+# Classes of `transformers` that clean and split a text as BERT does.
 BERT_CLASSES = (
     *("BertTokenizer", "BertTokenizerFast"),
     *("DistilBertTokenizer", "DistilBertTokenizerFast"),
     *("ElectraTokenizer", "ElectraTokenizerFast"),
 )
-# Classes that do whatever `tokenizer.json` says.
+# Classes that follow `tokenizer.json`.
 LIBRARY_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cleaning:
-    """What happens to a text before it is split into words; the default is that of uncased BERT.
+    """The cleaning of a text before it is split into words; the default is that of uncased BERT.
 
     Args:
-      do_lower_case: to lower case.
-      strip_accents: accents are taken off their letters.
+      do_lower_case: convert to lower case.
+      strip_accents: remove accents from letters.
       tokenize_chinese_chars: every Chinese character is a word.
     """
 
@@ -46,21 +46,21 @@ UNCASED = Cleaning()
 
 
 class Vocabulary(NamedTuple):
-    """Pieces in the order of their ids, and the cleaning they were learnt with."""
+    """WordPieces in the order of their ids, and the cleaning they were learned with."""
 
     pieces: tuple[str, ...]
     cleaning: Cleaning
 
 
 def read_vocabulary(path: pathlib.Path) -> Vocabulary:
-    """Reads a file with a piece a line, or the vocabulary of a directory of Hugging Face's.
+    """Reads a file with one WordPiece per line, or the vocabulary of a directory of Hugging Face's.
 
-    `tokenizer_config.json` beside the pieces says how text is cleaned; without it, as uncased BERT
-    does. In a directory, `tokenizer.json` says what `tokenizer_config.json` does not, and holds the
-    pieces if there is no `vocab.txt`.
+    `tokenizer_config.json` beside the file sets how text is cleaned; without it, as uncased BERT
+    does. In a directory, `tokenizer.json` supplies the settings that `tokenizer_config.json` lacks,
+    and the WordPieces if there is no `vocab.txt`.
 
     Raises:
-      DataError: a file is missing or broken, or asks for what BERT's tokenizer does not do.
+      DataError: a file is missing or broken, or describes another tokenizer than BERT's.
     """
     if not path.is_dir():
         pieces = tuple(read_lines(path))
@@ -77,26 +77,26 @@ def read_vocabulary(path: pathlib.Path) -> Vocabulary:
         if lines.is_file() and (found := tuple(read_lines(lines))) != pieces:
             raise DataError(
                 f"{lines} and {library} hold different vocabularies ({len(found)} and "
-                f"{len(pieces)} pieces); remove the one that is not the model's"
+                f"{len(pieces)} tokens); remove the one that is not the model's"
             )
     elif lines.is_file() and settings.tokenizer_class not in LIBRARY_CLASSES:
         pieces, added, cleaning = tuple(read_lines(lines)), [], UNCASED
     else:
         missing = library if lines.is_file() else lines
-        raise DataError(f"{missing} is missing, without which the ids of tokens mean nothing")
+        raise DataError(f"{missing} is missing, which defines the ids of tokens")
     pieces = _with_added(pieces, [*added, *settings.added_tokens()], path)
     return Vocabulary(pieces, settings.cleaning(cleaning))
 
 
 def write_vocabulary(path: pathlib.Path, vocabulary: Vocabulary) -> None:
-    """Writes the files that `read_vocabulary` reads: the pieces, and their cleaning beside them."""
+    """Writes the files that `read_vocabulary` reads: WordPieces and, beside them, the cleaning."""
     settings = {"tokenizer_class": "BertTokenizer"} | dataclasses.asdict(vocabulary.cleaning)
     path.with_name(SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     path.write_text("".join(f"{piece}\n" for piece in vocabulary.pieces), encoding="utf-8")
 
 
 class _Settings:
-    """What `tokenizer_config.json` says, every key checked."""
+    """The settings of `tokenizer_config.json`, every key checked."""
 
     def __init__(self, path: pathlib.Path, values: dict[str, Any]):
         self.path, self._values = path, values
@@ -121,11 +121,11 @@ class _Settings:
             )
 
     def cleaning(self, default: Cleaning) -> Cleaning:
-        """The cleaning; keys that are not there are the default's."""
+        """The cleaning; missing keys are the default's."""
         lower = self._value("do_lower_case", (bool,), default.do_lower_case)
         # Unless it is set, BERT strips accents where it lower-cases.
-        says_nothing = "do_lower_case" not in self._values
-        accents = default.strip_accents if says_nothing else lower
+        is_missing = "do_lower_case" not in self._values
+        accents = default.strip_accents if is_missing else lower
         chinese = default.tokenize_chinese_chars
         return Cleaning(
             lower,
@@ -134,7 +134,7 @@ class _Settings:
         )
 
     def added_tokens(self) -> list[tuple[int, str, bool]]:
-        """Id, text and whether it is special, of tokens that are not WordPiece's."""
+        """Id, text and whether it is special, of tokens added to the WordPieces."""
         tokens = self._value("added_tokens_decoder", (dict,), {})
         try:
             return [_added_token(int(i), token) for i, token in tokens.items()]
@@ -157,7 +157,7 @@ def _settings(directory: pathlib.Path) -> _Settings:
 
 
 def _read_library(path: pathlib.Path) -> tuple[tuple[str, ...], list, Cleaning]:
-    """Pieces, added tokens and cleaning of a `tokenizer.json`."""
+    """WordPieces, added tokens and cleaning of a `tokenizer.json`."""
     values = _read_object(path)
     try:
         model, normalizer = values["model"], values["normalizer"]
@@ -181,7 +181,7 @@ def _read_library(path: pathlib.Path) -> tuple[tuple[str, ...], list, Cleaning]:
         cleaning = Cleaning(lower, lower if accents is None else accents, chinese)
         return pieces, [_added_token(t["id"], t) for t in values["added_tokens"]], cleaning
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is no WordPiece tokenizer's (looking for {error})") from None
+        raise DataError(f"{path} is not of a WordPiece tokenizer (looking for {error})") from None
 
 
 def _added_token(i: int, token: dict) -> tuple[int, str, bool]:
@@ -189,20 +189,19 @@ def _added_token(i: int, token: dict) -> tuple[int, str, bool]:
 
 
 def _with_added(pieces: tuple[str, ...], added: list, path: pathlib.Path) -> tuple[str, ...]:
-    """The pieces with special tokens that other files add behind them."""
+    """The WordPieces, and after them the special tokens that other files add."""
     result = list(pieces)
     for i, text, special in sorted(set(added)):
         if i == len(result) and text not in result:
             result.append(text)
         elif i >= len(result) or result[i] != text:
             raise DataError(
-                f"{path} adds the token {text!r} with the id {i}, which is not its place"
+                f"{path} adds the token {text!r} with the id {i}, which is not the next one"
             )
         if not special and text not in SPECIAL_PIECES:
             raise DataError(
-                f"{path} adds the word {text!r}, to be found anywhere in a text before WordPiece "
-                "sees it, which is not supported; take it out of the tokenizer's files if no text "
-                "needs it"
+                f"{path} adds the word {text!r}, to be matched before WordPiece, which is not "
+                "supported; remove it from the tokenizer's files if no text needs it"
             )
     return tuple(result)
 

@@ -16,10 +16,10 @@ _CONSTANT = (
 )
 _OF_LIBRARY = (
     "`{function}` brings in the constant itself: set it to 0 where it is an argument, as `epsilon` "
-    "or `atol`, or normalise the input to degree 0"
+    "or `atol`, or normalize the input to degree 0"
 )
 _COMPARED = (
-    "compare tensors of one degree: normalise the input to degree 0, or make the threshold "
+    "compare tensors of one degree: normalize the input to degree 0, or make the threshold "
     "relative, e.g. `x > t * max(abs(x))`"
 )
 _ROUNDED = (
@@ -27,7 +27,7 @@ _ROUNDED = (
     "float32, or with `sqrt` or `cbrt`"
 )
 _SMOOTH = (
-    "normalise its input to degree 0 (a LayerNorm without gain before it), or use a positively "
+    "normalize its input to degree 0 (a LayerNorm without gain before it), or use a positively "
     "homogeneous function such as ReLU"
 )
 _GUARD = (
@@ -35,22 +35,22 @@ _GUARD = (
     "`where(z > 0, x / where(z > 0, z, 1), 0)`"
 )
 _UNEQUAL = (
-    "add a bias only where its degree matches, and normalise one side so that both have the same "
+    "add a bias only where its degree matches, and normalize one side so that both have the same "
     "degree"
 )
 _REPAIRS = {
     "dot_general": _UNEQUAL,
     "pow": "raise to a known number, or to a power of degree 0 with a base of degree 0",
-    "concatenate": "bring the parts to one degree, e.g. normalise each, before they are joined",
+    "concatenate": "bring the parts to one degree, e.g. normalize each, before they are joined",
     "gather": "fill with 0, NaN or infinity, which fit any degree",
-    "scan": "let one iteration keep the degree of what it carries, e.g. normalise each layer",
+    "scan": "let one iteration keep the degree of what it carries, e.g. normalize each layer",
     "while": "let one iteration keep the degree of what it carries",
     "cond": "let all branches return tensors of one degree",
-    "lu": "normalise the matrix, or use `solve`, `qr` or `svd`, whose degrees are known",
+    "lu": "normalize the matrix, or use `solve`, `qr` or `svd`, whose degrees are known",
 }
 _COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge", "eq_to", "lt_to", "le_to"}
 _UNKNOWN = "declare its degrees with `sibert_jax.homogeneity.degree_rule` or `kernel_degree_rule`"
-_OUTPUT = "normalise the result, e.g. end the network in a LayerNorm without gain and bias"
+_OUTPUT = "normalize the result, e.g. end the network in a LayerNorm without gain and bias"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -112,11 +112,7 @@ def read_config(path: pathlib.Path) -> ModelConfig:
     values = read_json(path)
     if "format" not in values or values["format"] != FORMAT:
         raise InteropError(f'{path} has no "format": "{FORMAT}", so it was not written here.')
-    fields = {
-        field.name: field.type
-        for field in dataclasses.fields(ModelConfig)
-        if field.default is dataclasses.MISSING  # the others say how to compute, not what
-    }
+    fields = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
     if absent := sorted(set(fields) - set(values)):
         raise InteropError(f"{path} lacks the key {absent[0]!r}.")
     for name, kind in fields.items():

@@ -1,4 +1,4 @@
-"""Which head a directory of Hugging Face's holds, and whether it is whole."""
+"""Finds the head in a Hugging Face directory and checks that it is complete."""
 
 import pathlib
 from collections.abc import Collection
@@ -17,7 +17,7 @@ NEEDED = {
 
 
 def head_of(params: dict) -> str:
-    """Which head parameters are of, as `HuggingFaceBert.head`."""
+    """Returns the head that parameters belong to, as `HuggingFaceBert.head`."""
     modules = params.get("head", {})
     return next((kind for kind, needed in NEEDED.items() if needed and needed[0] in modules), "")
 

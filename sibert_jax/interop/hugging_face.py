@@ -35,7 +35,7 @@ OUTPUT_BIAS_COPY = "cls.predictions.decoder.bias"
 
 @dataclasses.dataclass(frozen=True)
 class HuggingFaceBert:
-    """What a directory holds, in our terms.
+    """The model in a directory, in our terms.
 
     Attributes:
       cfg: sizes; `dropout` is theirs, `scan_layers` true.
@@ -230,7 +230,7 @@ def _imported(
     if array.shape != wanted:
         raise InteropError(
             f"{directory}: {tensor.theirs} is {array.shape}, and the sizes in config.json ask for "
-            f"{wanted}{' (a row a label)' if tensor.theirs.startswith('classifier.') else ''}."
+            f"{wanted}{' (one row per label)' if tensor.theirs.startswith('classifier.') else ''}."
         )
     array = as_float32(array, tensor.theirs, directory)
     if tensor.ours == SEGMENTS and len(array) == 1:

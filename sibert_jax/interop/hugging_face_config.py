@@ -32,7 +32,7 @@ DTYPE_KEYS = ("dtype", "torch_dtype")
 
 
 class Kind(NamedTuple):
-    """Which values a key may have."""
+    """The values that a key may have."""
 
     wanted: str
     accepts: Callable[[Any], bool]

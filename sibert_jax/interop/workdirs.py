@@ -38,9 +38,9 @@ def import_weights(source: pathlib.Path, target: pathlib.Path) -> str:
             f"the vocabulary of {source} has {tokenizer.vocab_size} pieces and the token table "
             f"{cfg.vocab_size} rows; they are of different models."
         )
-    told = [*found.told, *_cleaning_note(tokenizer)]
+    notes = [*found.notes, *_cleaning_note(tokenizer)]
     if num_spare := cfg.vocab_size - tokenizer.vocab_size:
-        told.append(f"{num_spare} rows of the token table have no piece; they are kept as unused")
+        notes.append(f"{num_spare} rows of the token table have no piece; they are kept as unused")
         tokenizer = tokenizer.filled(cfg.vocab_size)
     config = default_config()
     config.model.update(dataclasses.asdict(cfg))
@@ -59,8 +59,8 @@ def import_weights(source: pathlib.Path, target: pathlib.Path) -> str:
     with Checkpoints(target / "checkpoints", keep=1) as checkpoints:
         params = jax.tree.map(jnp.asarray, params)
         checkpoints.save(0, params, {"step": jnp.zeros((), jnp.int32)}, run)
-    told.append(f"{target}: start from it with --config.checkpoint.init_from={target}")
-    return "\n".join(told)
+    notes.append(f"{target}: start from it with --config.checkpoint.init_from={target}")
+    return "\n".join(notes)
 
 
 class _Found(NamedTuple):
@@ -68,7 +68,7 @@ class _Found(NamedTuple):
     params: dict
     labels: tuple[str, ...]
     config: dict | None  # config.json of Hugging Face's
-    told: list[str]
+    notes: list[str]
 
 
 def _read(source: pathlib.Path) -> _Found:
@@ -76,16 +76,16 @@ def _read(source: pathlib.Path) -> _Found:
         cfg, params = exported.read(source)
         return _Found(cfg, params, (), None, [f"{source}: {cfg.arch}, {_size(params)}"])
     found = hugging_face.read(source)
-    told = [f"{source}: {found.config['architectures'][0]}, {_size(found.params)}", *found.notes]
+    notes = [f"{source}: {found.config['architectures'][0]}, {_size(found.params)}", *found.notes]
     if found.labels:
-        told.append(f"labels: {', '.join(found.labels)}")
+        notes.append(f"labels: {', '.join(found.labels)}")
     if found.unused:
-        told.append(f"not used, as our model has no place for them: {', '.join(found.unused)}")
-    return _Found(found.cfg, found.params, found.labels, found.config, told)
+        notes.append(f"not used, as our model has no place for them: {', '.join(found.unused)}")
+    return _Found(found.cfg, found.params, found.labels, found.config, notes)
 
 
 def _cleaning_note(tokenizer: Tokenizer) -> list[str]:
-    """What is unusual about how text is cleaned."""
+    """Notes on unusual text cleaning."""
     cleaning = tokenizer.cleaning
     if not cleaning.do_lower_case:
         return [

@@ -1,4 +1,4 @@
-"""Multi-head attention with ReLU-normalised weights (SIBERT) or softmax (BERT). Letters: config.py.
+"""Multi-head attention with ReLU-normalized weights (SIBERT) or softmax (BERT). Letters: config.py.
 
 Li et al. 2022, Figure 7: Σ_h N(ReLU(x Wq_h (x Wk_h)ᵀ)) x Wv_h Wo_h with N(A)_ij = a_ij / Σ_j a_ij.
 The paper states neither padding nor rows without a positive score; both are settled here so that
@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from sibert_jax.model.config import ModelConfig
-from sibert_jax.model.norm import normalise
-from sibert_jax.model.placement import place
+from sibert_jax.model.norm import normalize
 from sibert_jax.model.relu_attention import relu_attention, relu_weights
+from sibert_jax.model.sharding import constrain
 
 
 def softmax_weights(logits_BHLM: jax.Array, valid_B11M: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -28,7 +28,7 @@ class Attention(nn.Module):
 
     Attributes:
       cfg: sizes.
-      kind: "relu" (SIBERT), "softmax" (BERT: logits/√K) or "qk_norm" (softmax of normalised
+      kind: "relu" (SIBERT), "softmax" (BERT: logits/√K) or "qk_norm" (softmax of normalized
         queries and keys, whose logits have degree 0).
       qkv_bias: biases on queries, keys and values, of degree 1 as these are.
       out_bias: bias on the output: degree 1 on a degree-2 tensor, so never in SIBERT.
@@ -54,11 +54,11 @@ class Attention(nn.Module):
             product = nn.Einsum(
                 shape, "TD,DHK->THK", self.qkv_bias, dtype, kernel_init=init, name=name
             )
-            return place(product(x_TD).reshape(*x_BLD.shape[:2], *shape[1:]), "BLHK")
+            return constrain(product(x_TD).reshape(*x_BLD.shape[:2], *shape[1:]), "BLHK")
 
         q_BLHK, k_BMHK, v_BMHK = project("query"), project("key"), project("value")
         if self.kind == "qk_norm":
-            q_BLHK, k_BMHK = normalise(q_BLHK, c.norm_eps), normalise(k_BMHK, c.norm_eps)
+            q_BLHK, k_BMHK = normalize(q_BLHK, c.norm_eps), normalize(k_BMHK, c.norm_eps)
         drops = c.dropout > 0 and not deterministic
         if self.kind == "relu" and not drops:
             y_BLHK, dead_BHL1 = relu_attention(

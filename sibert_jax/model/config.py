@@ -7,6 +7,7 @@ P masked positions of one example · T tokens of a batch as rows of a matrix (B�
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -14,33 +15,48 @@ from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key, named
 from sibert_jax.model.relu_attention import IMPLS
 
-ARCHS = ("sibert", "sibert_qk_norm", "sibert_sandwich", "bert", "reparametrized")
+
+class Arch(NamedTuple):
+    """An architecture; its layer is in model/layers.py.
+
+    Attributes:
+      is_scale_invariant: whether the encoder is, in the scale of all its parameters.
+      is_sibert: stem, PreNorm without affine and relative guards; else embeddings as in BERT.
+      has_relu_attention: else softmax.
+      unused: keys of `model` that it ignores.
+    """
+
+    is_scale_invariant: bool
+    is_sibert: bool
+    has_relu_attention: bool
+    unused: tuple[str, ...] = ()
+
+
+ARCHS = {
+    "sibert": Arch(True, True, True),
+    "sibert_qk_norm": Arch(True, True, False),
+    "sibert_sandwich": Arch(True, True, True, unused=("branch_scaling",)),
+    "bert": Arch(False, False, False, unused=("branch_scaling", "qkv_bias")),
+    "reparametrized": Arch(True, False, False, unused=("branch_scaling", "qkv_bias")),
+}
 # Names of `jax.checkpoint_policies`: nothing, products with weights, all products.
 REMAT_POLICIES = ("nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable")
-RELU_ARCHS = ("sibert", "sibert_sandwich")  # the others have softmax
 
 # How parameters of one architecture are read by another config. SHAPE_KEYS must agree, as the
 # shapes of the parameters follow from them; FUNCTION_KEYS change only what is computed from these.
-# The other keys say how to initialize and how to compute. An architecture ignores its UNUSED_KEYS.
+# The other keys say how to initialize and how to compute.
 SHAPE_KEYS = (
     "arch", "vocab_size", "max_len", "num_segments", "width", "depth", "num_heads", "ffn_width",
     "qkv_bias", "scan_layers",
 )  # fmt: skip
 FUNCTION_KEYS = ("branch_scaling", "norm_eps", "dropout")
-UNUSED_KEYS = {
-    "sibert": (),
-    "sibert_qk_norm": (),
-    "sibert_sandwich": ("branch_scaling",),
-    "bert": ("branch_scaling", "qkv_bias"),
-    "reparametrized": ("branch_scaling", "qkv_bias"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Keys under `model`."""
 
-    arch: str = key("sibert", "architecture", choices=ARCHS, inherited=True)
+    arch: str = key("sibert", "architecture", choices=tuple(ARCHS), inherited=True)
     vocab_size: int = key(8192, "V: WordPieces, rows of the token table", low=1, inherited=True)
     max_len: int = key(128, "longest sequence, rows of the position table", low=1, inherited=True)
     num_segments: int = key(
@@ -93,7 +109,7 @@ class ModelConfig:
                 "each head needs the same whole number of features."
             )
         keeps_no_weights = self.attention_impl in ("blockwise", "pallas")
-        if keeps_no_weights and self.arch not in RELU_ARCHS:
+        if keeps_no_weights and not ARCHS[self.arch].has_relu_attention:
             raise ConfigError(
                 f'model.attention_impl="{self.attention_impl}" is for ReLU attention, and '
                 f'model.arch={self.arch!r} has softmax; set it to "auto".'
@@ -123,17 +139,17 @@ class ModelConfig:
     @property
     def is_scale_invariant(self) -> bool:
         """Whether f(c·encoder parameters) = f(encoder parameters) for every c > 0."""
-        return is_scale_invariant(self.arch)
+        return ARCHS[self.arch].is_scale_invariant
+
+    @property
+    def is_sibert(self) -> bool:
+        """Whether stem, norms and guards are SIBERT's rather than BERT's."""
+        return ARCHS[self.arch].is_sibert
 
     @property
     def function_keys(self) -> tuple[str, ...]:
         """Those of FUNCTION_KEYS that this architecture has a use for."""
-        return tuple(key for key in FUNCTION_KEYS if key not in UNUSED_KEYS[self.arch])
-
-
-def is_scale_invariant(arch: str) -> bool:
-    """Whether an architecture's encoder is invariant to the scale of all its parameters."""
-    return arch != "bert"
+        return tuple(key for key in FUNCTION_KEYS if key not in ARCHS[self.arch].unused)
 
 
 # Keys that stand for those of the encoder that training starts from, where they are None.

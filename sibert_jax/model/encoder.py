@@ -5,16 +5,14 @@ layers (2 -> 2) -> LayerNorm without affine (0). The order of the stem is not st
 this one type-checks and keeps few attention rows dead at the start.
 """
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sibert_jax.model.config import ModelConfig
-from sibert_jax.model.layers import BertLayer, SandwichLayer, SibertLayer
-from sibert_jax.model.norm import AffineNorm, normalise
-from sibert_jax.model.placement import place
+from sibert_jax.model.layers import LAYERS
+from sibert_jax.model.norm import AffineNorm, normalize
+from sibert_jax.model.sharding import constrain
 
 
 class Embedding(nn.Module):
@@ -37,7 +35,7 @@ class Embedding(nn.Module):
             )
         dtype = self.cfg.compute_dtype
         # Rounded only after the look-up: a frequent token's gradient is a sum of thousands of rows.
-        x_BLD = place(place(self.token, "VD")[tokens_BL].astype(dtype), "BLD")
+        x_BLD = constrain(constrain(self.token, "VD")[tokens_BL].astype(dtype), "BLD")
         x_BLD += self.position.astype(dtype)[None, :seq_len]
         if self.cfg.num_segments == 1:
             return x_BLD
@@ -62,23 +60,11 @@ class Encoder(nn.Module):
         c = self.cfg
         init = nn.initializers.truncated_normal(c.init_std)
         self.embed = Embedding(c)
-        self.embed_norm = AffineNorm(c.norm_eps, relative=self.is_sibert)
-        if self.is_sibert:
+        self.embed_norm = AffineNorm(c.norm_eps, relative=self.cfg.is_sibert)
+        if self.cfg.is_sibert:
             self.stem = nn.Dense(c.width, False, c.compute_dtype, kernel_init=init)
         self.dropout = nn.Dropout(c.dropout)
-        layer = {
-            "sibert": SibertLayer,
-            "sibert_qk_norm": functools.partial(SibertLayer, attention="qk_norm"),
-            "sibert_sandwich": SandwichLayer,
-            "bert": BertLayer,
-            "reparametrized": BertLayer,
-        }[c.arch]
-        self.layers = LayerStack(c, layer)
-
-    @property
-    def is_sibert(self) -> bool:
-        """Whether the layers are SIBERT's (PreNorm, no affine) rather than BERT's."""
-        return self.cfg.arch.startswith("sibert")
+        self.layers = LayerStack(c, LAYERS[c.arch])
 
     def token_table(self) -> jax.Array:
         """The token embeddings (V, D), float32, for a head that shares them."""
@@ -106,12 +92,12 @@ class Encoder(nn.Module):
         """
         x_BLD = self.embed_norm(self.embed(tokens_BL, segments_BL))
         x_BLD = self.dropout(x_BLD, deterministic=deterministic)
-        if self.is_sibert:
+        if self.cfg.is_sibert:
             x_BLD = self.stem(x_BLD)
         if self.cfg.arch == "sibert_sandwich":
-            x_BLD = normalise(x_BLD, self.cfg.norm_eps)
+            x_BLD = normalize(x_BLD, self.cfg.norm_eps)
         x_BLD, dead_N = self.layers(x_BLD, valid_BL, deterministic)
-        return (normalise(x_BLD, self.cfg.norm_eps) if self.is_sibert else x_BLD), dead_N
+        return (normalize(x_BLD, self.cfg.norm_eps) if self.cfg.is_sibert else x_BLD), dead_N
 
 
 class LayerStack(nn.Module):
@@ -126,8 +112,8 @@ class LayerStack(nn.Module):
         valid_B11M, valid_B1L1 = valid_BL[:, None, None, :], valid_BL[:, None, :, None]
 
         def run(layer: nn.Module, x_BLD: jax.Array):
-            x_BLD, dead_BHL1 = layer(place(x_BLD, "BLD"), valid_B11M, deterministic)
-            return place(x_BLD, "BLD"), jnp.sum(dead_BHL1 & valid_B1L1, dtype=jnp.int32)
+            x_BLD, dead_BHL1 = layer(constrain(x_BLD, "BLD"), valid_B11M, deterministic)
+            return constrain(x_BLD, "BLD"), jnp.sum(dead_BHL1 & valid_B1L1, dtype=jnp.int32)
 
         if c.remat:
             # Inside a scan, XLA cannot merge the recomputation away, so CSE need not be prevented.

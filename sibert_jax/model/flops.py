@@ -1,4 +1,4 @@
-"""Floating-point operations of a model by formula: what the utilisation figures are based on."""
+"""Floating-point operations of a model by formula, for utilization figures."""
 
 from sibert_jax.model.config import ModelConfig
 
@@ -10,5 +10,5 @@ def encoder_flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
     products of the attention (scores and weighted values, each 2·L·D forward).
     """
     layer = 4 * cfg.width**2 + 2 * cfg.width * cfg.ffn_width
-    stem = cfg.width**2 if cfg.arch.startswith("sibert") else 0
+    stem = cfg.width**2 if cfg.is_sibert else 0
     return 6.0 * (cfg.depth * layer + stem) + 12.0 * cfg.depth * seq_len * cfg.width

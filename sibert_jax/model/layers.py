@@ -3,14 +3,16 @@
 Each maps (x_BLD, valid_B11M, deterministic) to (x_BLD, dead rows (B, H, L, 1)).
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sibert_jax.model.attention import Attention
 from sibert_jax.model.config import ModelConfig
-from sibert_jax.model.norm import AffineNorm, normalise
-from sibert_jax.model.placement import place
+from sibert_jax.model.norm import AffineNorm, normalize
+from sibert_jax.model.sharding import constrain
 
 
 class FeedForward(nn.Module):
@@ -26,7 +28,7 @@ class FeedForward(nn.Module):
         # (B·L, D) matrices: the gradient of a kernel is then one plain matrix product.
         x_TD = x_BLD.reshape(-1, c.width)
         h_TF = nn.Dense(c.ffn_width, dtype=c.compute_dtype, kernel_init=init, name="up")(x_TD)
-        h_TF = place(h_TF, "TF")
+        h_TF = constrain(h_TF, "TF")
         h_TF = nn.relu(h_TF) if self.activation == "relu" else nn.gelu(h_TF, approximate=False)
         y_TD = nn.Dense(
             c.width, self.out_bias, dtype=c.compute_dtype, kernel_init=init, name="down"
@@ -44,18 +46,18 @@ class SibertLayer(nn.Module):
     def __call__(self, x_BLD: jax.Array, valid_B11M: jax.Array, deterministic: bool):
         c, scale = self.cfg, jnp.asarray(self.cfg.branch_scale, x_BLD.dtype)
         dropout = nn.Dropout(c.dropout, deterministic=deterministic)
-        u_BLD = normalise(x_BLD, c.norm_eps)  # 0
+        u_BLD = normalize(x_BLD, c.norm_eps)  # 0
         y_BLD, dead_BHL1 = Attention(
             c, self.attention, c.qkv_bias, out_bias=False, name="attention"
         )(u_BLD, valid_B11M, deterministic=deterministic)
         x_BLD = x_BLD + scale * dropout(y_BLD)  # 2 + 2
-        u_BLD = normalise(x_BLD, c.norm_eps)  # 0
+        u_BLD = normalize(x_BLD, c.norm_eps)  # 0
         y_BLD = FeedForward(c, "relu", out_bias=False, name="ffn")(u_BLD)
         return x_BLD + scale * dropout(y_BLD), dead_BHL1  # 2 + 2
 
 
 class SandwichLayer(nn.Module):
-    """Each branch normalised before and after: a stream of degree 0, k = 1/√(2N) (option B)."""
+    """Each branch normalized before and after: a stream of degree 0, k = 1/√(2N) (option B)."""
 
     cfg: ModelConfig
 
@@ -65,11 +67,11 @@ class SandwichLayer(nn.Module):
         scale = jnp.asarray((2 * c.depth) ** -0.5, x_BLD.dtype)
         dropout = nn.Dropout(c.dropout, deterministic=deterministic)
         y_BLD, dead_BHL1 = Attention(c, "relu", c.qkv_bias, out_bias=False, name="attention")(
-            normalise(x_BLD, c.norm_eps), valid_B11M, deterministic=deterministic
+            normalize(x_BLD, c.norm_eps), valid_B11M, deterministic=deterministic
         )
-        x_BLD = x_BLD + scale * dropout(normalise(y_BLD, c.norm_eps))  # 0 + 0
-        y_BLD = FeedForward(c, "relu", out_bias=False, name="ffn")(normalise(x_BLD, c.norm_eps))
-        return x_BLD + scale * dropout(normalise(y_BLD, c.norm_eps)), dead_BHL1  # 0 + 0
+        x_BLD = x_BLD + scale * dropout(normalize(y_BLD, c.norm_eps))  # 0 + 0
+        y_BLD = FeedForward(c, "relu", out_bias=False, name="ffn")(normalize(x_BLD, c.norm_eps))
+        return x_BLD + scale * dropout(normalize(y_BLD, c.norm_eps)), dead_BHL1  # 0 + 0
 
 
 class BertLayer(nn.Module):
@@ -89,3 +91,12 @@ class BertLayer(nn.Module):
         y_BLD = FeedForward(c, "gelu", out_bias=True, name="ffn")(x_BLD)
         norm = AffineNorm(c.norm_eps, relative=False, name="ffn_norm")
         return norm(x_BLD + dropout(y_BLD)), dead_BHL1
+
+
+LAYERS = {
+    "sibert": SibertLayer,
+    "sibert_qk_norm": functools.partial(SibertLayer, attention="qk_norm"),
+    "sibert_sandwich": SandwichLayer,
+    "bert": BertLayer,
+    "reparametrized": BertLayer,
+}

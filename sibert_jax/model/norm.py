@@ -1,4 +1,4 @@
-"""Layer normalisation: without parameters (degree x -> 0) and with them (degree x -> 1)."""
+"""Layer normalization: without parameters (degree x -> 0) and with them (degree x -> 1)."""
 
 import functools
 
@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 
-def normalise(x: jax.Array, eps: float, *, relative: bool = True) -> jax.Array:
-    """Centres the last axis and divides it by its standard deviation: the paper's N, degree x -> 0.
+def normalize(x: jax.Array, eps: float, *, relative: bool = True) -> jax.Array:
+    """Centers the last axis and divides it by its standard deviation: the paper's N, degree x -> 0.
 
     (x − mean) / √(var + eps·mean(x²)). The guard is relative: it scales as the variance does, so
     f(c·x) = f(x) exactly, which an added constant would break. `relative=False` is the usual
@@ -22,19 +22,19 @@ def normalise(x: jax.Array, eps: float, *, relative: bool = True) -> jax.Array:
     Returns:
       (..., D) in the dtype of `x`.
     """
-    return _normalise(x, eps, relative)
+    return _normalize(x, eps, relative)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _normalise(x: jax.Array, eps: float, relative: bool) -> jax.Array:
+def _normalize(x: jax.Array, eps: float, relative: bool) -> jax.Array:
     return _with_statistics(x, eps, relative)[0]
 
 
-@_normalise.defjvp
+@_normalize.defjvp
 def _(eps, relative, primals, tangents):
     """With y = (x − m)/s: dy = (dx − dm − y·(mean(y·dx)·(1 + eps) + eps·m·dm/s))/s.
 
-    The backward pass needs y, which the next matrix product keeps anyway, and two numbers a row.
+    The backward pass needs y, which the next matrix product keeps anyway, and two numbers per row.
     """
     (x,), (dx,) = primals, tangents
     y, inverse, mean = _with_statistics(x, eps, relative)
@@ -50,16 +50,16 @@ def _with_statistics(x: jax.Array, eps: float, relative: bool):
     """Returns y in the dtype of `x`, 1/s (0 for an all-zero row) and m, each (..., 1) float32."""
     x32 = x.astype(jnp.float32)
     mean = x32.mean(axis=-1, keepdims=True)
-    centred = x32 - mean
-    var = jnp.square(centred).mean(axis=-1, keepdims=True)
+    centered = x32 - mean
+    var = jnp.square(centered).mean(axis=-1, keepdims=True)
     # mean(x²) = var + mean²: no second pass over x.
     guarded = var + eps * (var + jnp.square(mean)) if relative else var + eps
     inverse = jnp.where(guarded > 0, jax.lax.rsqrt(jnp.where(guarded > 0, guarded, 1.0)), 0.0)
-    return (centred * inverse).astype(x.dtype), inverse, mean
+    return (centered * inverse).astype(x.dtype), inverse, mean
 
 
 class AffineNorm(nn.Module):
-    """Normalises, then multiplies by a gain and adds a bias, both learned: degree x -> 1."""
+    """Normalizes, then multiplies by a gain and adds a bias, both learned: degree x -> 1."""
 
     eps: float
     relative: bool
@@ -68,7 +68,7 @@ class AffineNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
-        x32 = normalise(x, self.eps, relative=self.relative).astype(jnp.float32)
+        x32 = normalize(x, self.eps, relative=self.relative).astype(jnp.float32)
         # Vectors meet (..., D) activations: broadcast by hand, as rank promotion may be forbidden.
         shape = (1,) * (x.ndim - 1) + scale.shape
         return (x32 * scale.reshape(shape) + bias.reshape(shape)).astype(x.dtype)

@@ -5,16 +5,16 @@ import math
 import jax
 import jax.numpy as jnp
 
-# Variance of a unit normal truncated at ±2, which is what the initialisers draw.
+# Variance of a unit normal truncated at ±2, which is what the initializers draw.
 TRUNCATED_VARIANCE = 0.7737413
 
 
 def reparametrize(params, init_std: float):
-    """Puts all leaves jointly on the sphere of radius R, the norm expected at initialisation.
+    """Puts all leaves jointly on the sphere of radius R, the norm expected at initialization.
 
     Args:
       params: float32 pytree; leaves named "scale" start at 1, "bias" at 0, others at init_std.
-      init_std: standard deviation of the truncated normal initialiser.
+      init_std: standard deviation of the truncated normal initializer.
 
     Returns:
       R·params/‖params‖, of degree 0 in `params`; R depends on shapes and `init_std` alone.

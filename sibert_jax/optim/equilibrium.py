@@ -1,4 +1,4 @@
-"""Where SGD with weight decay settles on scale-invariant parameters, and how soon.
+"""Equilibrium of SGD with weight decay on scale-invariant parameters, and the time to reach it.
 
 Letters: x parameters, g gradient at x, η learning rate, λ weight decay, α momentum, C clip factor,
 σ² the mean of ‖g‖² at ‖x‖ = 1. Scale invariance makes g ⟂ x and ‖g‖ = σ/‖x‖, so
@@ -91,7 +91,7 @@ def rotation_per_step(
       convention: where the decay enters, see the module's docstring.
 
     Returns:
-      Radians a step, float32.
+      Radians per step, float32.
 
     Example:
       >>> from sibert_jax.optim import equilibrium
@@ -275,8 +275,8 @@ def recovery_steps(
     r"""Return the steps from s times the equilibrium norm back to equilibrium.
 
     With p = η'λ' (`plain_sgd_equivalent`) and r = (‖x‖/‖x‖_eq)², the norm law reads
-    r₊ = (1−p)²r + p(2−p)/r, and for small p the distance r²−1 decays by e^{−4p} a step. Back means
-    |r²−1| ≤ ½ from below, r² ≤ 2 (‖x‖ within 19 %) from above, so that to leading order
+    r₊ = (1−p)²r + p(2−p)/r, and for small p the distance r²−1 decays by e^{−4p} per step. Back
+    means |r²−1| ≤ ½ from below, r² ≤ 2 (‖x‖ within 19 %) from above, so that to leading order
 
     .. math::
       s > 1:&\quad \ln(s)/p \\
@@ -284,7 +284,7 @@ def recovery_steps(
       s < 1,\ \text{no clip}:&\quad \text{one jump to } r = 2p/s^2,\text{ then } \ln(\sqrt r)/p
 
     The value returned adds the corrections that these leave out: the exact fixed point, the growth
-    of r by (1−p)² + 2Cp a step while the clip binds (r < 1/√C; slower with momentum, whose older
+    of r by (1−p)² + 2Cp per step while the clip binds (r < 1/√C; slower with momentum, whose older
     gradients are smaller), and the relaxation after it.
 
     Args:

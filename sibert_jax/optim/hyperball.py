@@ -29,7 +29,7 @@ class HyperballState(NamedTuple):
 
     Attributes:
       count: int32, steps taken.
-      radius: float32, dict from the block's name to R: a scalar, or for ROWS one a row in a shape
+      radius: float32, dict from the block's name to R: a scalar, or for ROWS one per row in a shape
         that multiplies the leaf.
       inner: state of the inner transform.
     """
@@ -45,7 +45,7 @@ def _leaf_labels(tree: optax.Params) -> optax.Params:
 
 
 class _Sums:
-    """Sums over a block: of all its leaves, or one a row; over all devices of `axis_name`."""
+    """Sums over a block: of all its leaves, or one per row; over all devices of `axis_name`."""
 
     def __init__(self, rows: bool, axis_name: AxisName):
         self.rows, self.axis_name = rows, axis_name

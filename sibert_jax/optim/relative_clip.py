@@ -27,7 +27,7 @@ from sibert_jax.optim.scalars import NO_PARAMS_MSG, check_scalar, value_at
 
 
 class RelativeClipState(NamedTuple):
-    """What the last step saw. Zeros before the first step.
+    """Norms and clipping of the last step. Zeros before the first step.
 
     Every field but `count` and `max_ratio` is a scalar, or with `blocks` a dict from the block's
     name to a scalar. A leaf under ROWS goes by its path; its norms are those of the whole leaf.

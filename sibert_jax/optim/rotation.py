@@ -1,4 +1,4 @@
-"""How far an update turns the parameters, and what part of a gradient is radial.
+"""The angle by which an update rotates the parameters, and the radial part of a gradient.
 
 A NaN among the arguments gives NaN: only zeros have a stated value. Norms are float32 sums of
 squares: one below 1e-19 counts as 0, one above 1e19 as infinite.

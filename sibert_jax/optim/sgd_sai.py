@@ -20,8 +20,8 @@ from sibert_jax.optim.blocks import (
 )
 from sibert_jax.optim.scalars import NO_PARAMS_MSG, check_scalar, value_at
 
-Scaling = Literal["snr", "snr_max_normalised", "sqrt_size"]
-SCALINGS = ("snr", "snr_max_normalised", "sqrt_size")
+Scaling = Literal["snr", "snr_max_normalized", "sqrt_size"]
+SCALINGS = ("snr", "snr_max_normalized", "sqrt_size")
 
 
 class SgdSaiState(NamedTuple):
@@ -138,8 +138,8 @@ def sgd_sai(
       momentum: μ in [0, 1).
       weight_decay: λ ≥ 0, multiplied by η, a number or a schedule of the step.
       eps: ε > 0, bounds the factor of a gradient of equal entries, see `gradient_snr`.
-      scaling: `snr`, the authors' code (standard deviation with N−1, no normalisation);
-        `snr_max_normalised`, the paper's text (with N, divided by the largest factor);
+      scaling: `snr`, the authors' code (standard deviation with N−1, no normalization);
+        `snr_max_normalized`, the paper's text (with N, divided by the largest factor);
         `sqrt_size`, the control a = √N. One-element tensors and tensors with a first gradient of
         zero get √N (in the authors' code 1e8·|g| and 0: the latter never train).
       axis_name: mesh axes of an enclosing `shard_map` over which every leaf is split.
@@ -162,7 +162,7 @@ def sgd_sai(
 
     References:
       Xu, Xiang, Cai, Wen, *No More Adam: Learning Rate Scaling at Initialization is All You Need*,
-      https://arxiv.org/abs/2412.11768, algorithm 1 (`snr_max_normalised`); the authors' published
+      https://arxiv.org/abs/2412.11768, algorithm 1 (`snr_max_normalized`); the authors' published
       code differs as said above (`snr`).
     """
     check_scalar("learning_rate", learning_rate)

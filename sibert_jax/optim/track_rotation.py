@@ -24,7 +24,7 @@ from sibert_jax.optim.scalars import NO_PARAMS_MSG, check_scalar, value_at
 
 
 class TrackRotationState(NamedTuple):
-    """What the last step did. Zeros before the first step.
+    """Rotation and norms of the last step. Zeros before the first step.
 
     Every field but `count` and `inner` is a float32 scalar, or with `blocks` a dict from the
     block's name to one.

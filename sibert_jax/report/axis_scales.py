@@ -13,7 +13,7 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def _positive(axis: Axes, dashed: bool) -> list[np.ndarray]:
-    """What the solid or the dashed lines hold, each without the values no log axis can show."""
+    """Values of the solid or the dashed lines, without those that no log axis can show."""
     lines = [np.asarray(line.get_ydata()) for line in axis.lines if line.is_dashed() == dashed]
     lines = [values[values > 0] for values in lines]
     return [values for values in lines if values.size]
@@ -53,8 +53,8 @@ def logarithmic(axis: Axes) -> None:
         return
     low, high = limits
     if high / low < SMALLEST_LOG_RANGE:
-        centre = np.sqrt(low * high)
-        low, high = centre / SMALLEST_LOG_RANGE**0.5, centre * SMALLEST_LOG_RANGE**0.5
+        center = np.sqrt(low * high)
+        low, high = center / SMALLEST_LOG_RANGE**0.5, center * SMALLEST_LOG_RANGE**0.5
     axis.set_yscale("log")
     axis.set_ylim(low / 1.15, high * 1.15)
     decades = np.log10(high / low)

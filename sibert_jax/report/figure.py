@@ -1,4 +1,4 @@
-"""The picture: six panels, one colour and marker a run, measured solid and predicted dashed."""
+"""The picture: six panels, one color and marker per run, measured solid and predicted dashed."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from matplotlib.lines import Line2D
 from sibert_jax.report import axis_scales, panels
 from sibert_jax.report.run import Run, UnreadableRun, check_comparable, distinct_names
 
-# Okabe and Ito's colours, told apart with any colour vision; their yellow, too pale for a thin
+# Okabe and Ito's colors, told apart with any color vision; their yellow, too pale for a thin
 # line on white, gives way to grey.
-COLOURS = (
+COLORS = (
     "#0072B2",
     "#D55E00",
     "#009E73",
@@ -23,7 +23,7 @@ COLOURS = (
     "#8C8C8C",
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-MOST_RUNS = len(COLOURS)
+MOST_RUNS = len(COLORS)
 LEGEND_CHARACTERS = 150  # that fit one line of the legend
 LONGEST_NAME = 70
 
@@ -69,26 +69,26 @@ def draw(runs: Sequence[Run]) -> Figure:
         FigureCanvasAgg(figure)
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08, wspace=0.03, hspace=0.06)
         axes = figure.subplots(2, 3, sharex=True)
-        looks = [
-            panels.Look(run, colour, marker)
-            for run, colour, marker in zip(runs, COLOURS, MARKERS, strict=False)
+        styles = [
+            panels.RunStyle(run, color, marker)
+            for run, color, marker in zip(runs, COLORS, MARKERS, strict=False)
         ]
         for axis, panel in zip(axes.flat, panels.choose(runs), strict=True):
-            panel(axis, looks)
+            panel(axis, styles)
         figure.align_ylabels(axes)
         label = axis_scales.steps(axes[0, 0], [run.last_step for run in runs])
         for axis in axes[1]:
             axis.set_xlabel(label)
-        _legend(figure, looks)
+        _legend(figure, styles)
         figure.supxlabel(_caption(runs), x=0.008, ha="left", fontsize=9, color="#666666")
     return figure
 
 
-def _legend(figure: Figure, looks: Sequence["panels.Look"]) -> None:
-    names = [_shortened(name) for name in distinct_names([look.run for look in looks])]
+def _legend(figure: Figure, styles: Sequence["panels.RunStyle"]) -> None:
+    names = [_shortened(name) for name in distinct_names([style.run for style in styles])]
     handles = [
-        Line2D([], [], color=look.colour, marker=look.marker, markersize=7, linewidth=2.2)
-        for look in looks
+        Line2D([], [], color=style.color, marker=style.marker, markersize=7, linewidth=2.2)
+        for style in styles
     ]
     widest = max(map(len, names)) + 7
     figure.legend(
@@ -112,14 +112,14 @@ def _shortened(name: str) -> str:
 
 
 def _caption(runs: Sequence[Run]) -> str:
-    """How rows became lines, in words."""
+    """The caption: how rows became lines."""
     rows = max(series.steps.size for run in runs for series in run.series.values())
     lines = "Each point is a row of metrics.jsonl, a mean over train.log_every_steps steps"
-    if rows > panels.STRETCHES:
+    if rows > panels.POINTS:
         lines = (
-            f"Lines are means over 1/{panels.STRETCHES} of the run, the shade spans the smallest "
+            f"Lines are means over 1/{panels.POINTS} of the run, the shade spans the smallest "
             "to the largest row of metrics.jsonl in it"
         )
-    if rows > panels.RATE_STRETCHES:
-        lines += f"; clip rate and dead rows are means over 1/{panels.RATE_STRETCHES} of the run"
+    if rows > panels.RATE_POINTS:
+        lines += f"; clip rate and dead rows are means over 1/{panels.RATE_POINTS} of the run"
     return lines + ".\nNorms are over the scale-invariant parameters; ‖g‖ is taken before the clip."

@@ -5,15 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sibert_jax.report.downsample import steps_per_row
 from sibert_jax.report.metrics_file import Series
 from sibert_jax.report.run import EVAL_ACCURACY, EVAL_LOSS, Run
-from sibert_jax.report.stretches import window_lengths
 
 FINAL_SHARE = 0.05  # a single row of training loss is noise; this end of the run is averaged
 
 
 class Pair(NamedTuple):
-    """What was measured, and what was predicted for it."""
+    """A measurement, and its prediction."""
 
     measured: float | None
     predicted: float | None
@@ -21,7 +21,7 @@ class Pair(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FiguresOfMerit:
-    """Losses in nats, rates as fractions of one, rotation in radians a step."""
+    """Losses in nats, rates as fractions of one, rotation in radians per step."""
 
     steps: int
     tokens: int | None
@@ -79,7 +79,7 @@ def figures_of_merit(run: Run) -> FiguresOfMerit:
 
 
 def _tokens(run: Run) -> int | None:
-    """Tokens seen: steps · sequences a step · tokens a sequence, padding included.
+    """Tokens seen: steps · sequences per step · tokens per sequence, padding included.
 
     Where batches have many lengths, `data.seq_len` is only the longest: tokens a second over
     sequences a second is the mean length since the row before.
@@ -93,7 +93,7 @@ def _tokens(run: Run) -> int | None:
     if not tokens.steps.size or not np.array_equal(tokens.steps, sequences.steps):
         return None
     mean_lengths = tokens.values / sequences.values
-    return round(batch * float(mean_lengths @ window_lengths(tokens.steps)))
+    return round(batch * float(mean_lengths @ steps_per_row(tokens.steps)))
 
 
 def _at_the_end(series: Series) -> float | None:
@@ -122,7 +122,7 @@ def _step_mean(series: Series) -> float | None:
     finite = np.isfinite(series.values)
     if not finite.any():
         return None
-    return float(np.average(series.values[finite], weights=window_lengths(series.steps)[finite]))
+    return float(np.average(series.values[finite], weights=steps_per_row(series.steps)[finite]))
 
 
 def _median(series: Series) -> float | None:

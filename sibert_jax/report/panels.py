@@ -1,4 +1,4 @@
-"""The panels of the picture; each takes an empty axis and the runs with their colours.
+"""The panels of the picture; each takes an empty axis and the runs with their colors.
 
 A line's label is the metric it holds; a predicted line is dashed, in a darker shade of its run.
 """
@@ -11,27 +11,27 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from sibert_jax.report import axis_scales
+from sibert_jax.report.downsample import downsample
 from sibert_jax.report.metrics_file import Series
 from sibert_jax.report.run import EVAL_LOSS, TRAIN_LOSS, Run
-from sibert_jax.report.stretches import in_stretches
 
-STRETCHES = 200  # points a line: more cannot be told apart in a panel of 400 pixels
-RATE_STRETCHES = 20  # rare events need longer stretches to become a rate
+POINTS = 200  # points per line: more cannot be told apart in a panel of 400 pixels
+RATE_POINTS = 20  # rare events need more steps per point to become a rate
 MOST_MARKERS = 12
 DASHES = (4, 2)
 PAPER_CLIP_RATE = 1.5  # percent of the steps, Li et al. 2022
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
-    """A run and what it looks like in every panel."""
+class RunStyle:
+    """A run, and its color and marker in every panel."""
 
     run: Run
-    colour: str
+    color: str
     marker: str
 
 
-Panel = Callable[[Axes, Sequence[Look]], None]
+Panel = Callable[[Axes, Sequence[RunStyle]], None]
 
 
 def choose(runs: Sequence[Run]) -> list[Panel]:
@@ -41,19 +41,19 @@ def choose(runs: Sequence[Run]) -> list[Panel]:
     return [loss, weight_norm, gradient_ratio, rotation, clip_rate, last]
 
 
-def loss(axis: Axes, looks: Sequence[Look]) -> None:
+def loss(axis: Axes, styles: Sequence[RunStyle]) -> None:
     """Training loss thin, evaluation loss with markers; a cross where a run diverged."""
-    for look in looks:
-        run = look.run
+    for style in styles:
+        run = style.run
         train = run.metric(*TRAIN_LOSS)
-        _line(axis, look, train, run.logged(*TRAIN_LOSS), linewidth=1.0, alpha=0.75)
-        evaluation = in_stretches(run.metric(*EVAL_LOSS), STRETCHES)
+        _line(axis, style, train, run.logged(*TRAIN_LOSS), linewidth=1.0, alpha=0.75)
+        evaluation = downsample(run.metric(*EVAL_LOSS), POINTS)
         axis.plot(
             evaluation.steps,
             evaluation.mean,
             label=run.logged(*EVAL_LOSS),
-            color=look.colour,
-            marker=look.marker,
+            color=style.color,
+            marker=style.marker,
             markersize=7,
             markevery=max(1, -(-evaluation.steps.size // MOST_MARKERS)),
             markeredgecolor="white",
@@ -62,12 +62,12 @@ def loss(axis: Axes, looks: Sequence[Look]) -> None:
             zorder=3,
         )
     masked = {"train/mlm_loss", "eval/mlm_loss", None}.issuperset(
-        look.run.logged(*keys) for look in looks for keys in (TRAIN_LOSS, EVAL_LOSS)
+        style.run.logged(*keys) for style in styles for keys in (TRAIN_LOSS, EVAL_LOSS)
     )
     subtitle = "train (thin), eval (markers)"
     if axis_scales.cut_high_losses(axis):
         subtitle += ", top cut off"
-    crosses = [_cross_where_diverged(axis, look) for look in looks]
+    crosses = [_cross_where_diverged(axis, style) for style in styles]
     if any(crosses):
         subtitle += ", ✖ not finite from here"
     _title(
@@ -78,39 +78,39 @@ def loss(axis: Axes, looks: Sequence[Look]) -> None:
     )
 
 
-def weight_norm(axis: Axes, looks: Sequence[Look]) -> None:
+def weight_norm(axis: Axes, styles: Sequence[RunStyle]) -> None:
     """‖x‖ against the norm at which gradient steps and decay balance."""
-    for look in looks:
-        _line(axis, look, look.run.metric("optim/param_norm"), "optim/param_norm")
+    for style in styles:
+        _line(axis, style, style.run.metric("optim/param_norm"), "optim/param_norm")
         _predicted(
-            axis, look, look.run.predicted("optim/equilibrium_norm"), "optim/equilibrium_norm"
+            axis, style, style.run.predicted("optim/equilibrium_norm"), "optim/equilibrium_norm"
         )
     _title(axis, "Weight norm ‖x‖", _dashed(axis, "predicted equilibrium"), "‖x‖")
     axis_scales.linear_or_logarithmic(axis)
 
 
-def gradient_ratio(axis: Axes, looks: Sequence[Look]) -> None:
+def gradient_ratio(axis: Axes, styles: Sequence[RunStyle]) -> None:
     """‖g‖/‖x‖ before the clip against the threshold √(2Cλ/η_t)."""
-    for look in looks:
-        _line(axis, look, look.run.metric("optim/clip_ratio"), "optim/clip_ratio")
-        _predicted(axis, look, look.run.predicted("optim/clip_threshold"), "optim/clip_threshold")
+    for style in styles:
+        _line(axis, style, style.run.metric("optim/clip_ratio"), "optim/clip_ratio")
+        _predicted(axis, style, style.run.predicted("optim/clip_threshold"), "optim/clip_threshold")
     _title(axis, "Gradient norm ‖g‖ / ‖x‖", _dashed(axis, "clip threshold √(2Cλ/η)"), "‖g‖ / ‖x‖")
     axis_scales.logarithmic(axis)
 
 
-def rotation(axis: Axes, looks: Sequence[Look]) -> None:
+def rotation(axis: Axes, styles: Sequence[RunStyle]) -> None:
     """The angle between x before and after a step against √(2ηλ)."""
-    for look in looks:
-        _line(axis, look, look.run.metric("optim/rotation"), "optim/rotation")
-        _predicted(axis, look, look.run.predicted_rotation(), "predicted rotation")
-    _title(axis, "Rotation", _dashed(axis, "equilibrium √(2ηλ)"), "radians a step")
+    for style in styles:
+        _line(axis, style, style.run.metric("optim/rotation"), "optim/rotation")
+        _predicted(axis, style, style.run.predicted_rotation(), "predicted rotation")
+    _title(axis, "Rotation", _dashed(axis, "equilibrium √(2ηλ)"), "radians per step")
     axis_scales.logarithmic(axis)
 
 
-def clip_rate(axis: Axes, looks: Sequence[Look]) -> None:
+def clip_rate(axis: Axes, styles: Sequence[RunStyle]) -> None:
     """Share of the steps at which the clip was active, with the paper's share for comparison."""
-    for look in looks:
-        _percent(axis, look, "optim/clipped")
+    for style in styles:
+        _percent(axis, style, "optim/clipped")
     _title(axis, "Clip rate", "share of the steps that were clipped", "% of steps (log above 1)")
     if axis.lines:
         axis_scales.percent_logarithmic_above_one(axis)
@@ -130,61 +130,61 @@ def clip_rate(axis: Axes, looks: Sequence[Look]) -> None:
         )
 
 
-def dead_attention_rows(axis: Axes, looks: Sequence[Look]) -> None:
+def dead_attention_rows(axis: Axes, styles: Sequence[RunStyle]) -> None:
     """Share of the attention rows without a positive score: they attend to every key alike."""
-    for look in looks:
-        _percent(axis, look, "model/dead_attention_rows")
+    for style in styles:
+        _percent(axis, style, "model/dead_attention_rows")
     _title(axis, "Dead attention rows", "share of the rows without a positive score", "% of rows")
     axis_scales.from_zero(axis)
 
 
-def effective_learning_rate(axis: Axes, looks: Sequence[Look]) -> None:
+def effective_learning_rate(axis: Axes, styles: Sequence[RunStyle]) -> None:
     """η/‖x‖², the rate at which the direction of x learns."""
     key = "optim/effective_learning_rate"
-    for look in looks:
-        _line(axis, look, look.run.metric(key), key)
+    for style in styles:
+        _line(axis, style, style.run.metric(key), key)
     _title(axis, "Effective learning rate", "of the direction of the weights", "η / ‖x‖²")
     axis_scales.logarithmic(axis)
 
 
 def _line(
     axis: Axes,
-    look: Look,
+    style: RunStyle,
     series: Series,
     label: str | None,
-    count: int = STRETCHES,
+    count: int = POINTS,
     linewidth: float = 1.8,
     alpha: float = 1.0,
     shade: bool = True,
 ) -> None:
     """A measured line, with a shade from the lowest to the highest row where rows were averaged."""
-    points = in_stretches(series, count)
+    points = downsample(series, count)
     if not points.steps.size:
         return
     axis.plot(
         points.steps,
         points.mean,
         label=label,
-        color=look.colour,
+        color=style.color,
         linewidth=linewidth,
         alpha=alpha,
         marker="o" if points.steps.size == 1 else "",
         markersize=5,
     )
-    if shade and not np.array_equal(points.lowest, points.highest):
+    if shade and not np.array_equal(points.min, points.max):
         axis.fill_between(
-            points.steps, points.lowest, points.highest, color=look.colour, alpha=0.13, linewidth=0
+            points.steps, points.min, points.max, color=style.color, alpha=0.13, linewidth=0
         )
 
 
-def _predicted(axis: Axes, look: Look, series: Series, label: str) -> None:
-    points = in_stretches(series, STRETCHES)
+def _predicted(axis: Axes, style: RunStyle, series: Series, label: str) -> None:
+    points = downsample(series, POINTS)
     if points.steps.size:
         axis.plot(
             points.steps,
             points.mean,
             label=label,
-            color=tuple(0.55 * channel for channel in to_rgb(look.colour)),
+            color=tuple(0.55 * channel for channel in to_rgb(style.color)),
             linewidth=1.3,
             linestyle="--",
             dashes=DASHES,
@@ -195,15 +195,15 @@ def _predicted(axis: Axes, look: Look, series: Series, label: str) -> None:
         )
 
 
-def _percent(axis: Axes, look: Look, key: str) -> None:
-    series = look.run.metric(key)
+def _percent(axis: Axes, style: RunStyle, key: str) -> None:
+    series = style.run.metric(key)
     percent = Series(series.steps, 100 * series.values)
-    _line(axis, look, percent, key, count=RATE_STRETCHES, shade=False)
+    _line(axis, style, percent, key, count=RATE_POINTS, shade=False)
 
 
-def _cross_where_diverged(axis: Axes, look: Look) -> bool:
+def _cross_where_diverged(axis: Axes, style: RunStyle) -> bool:
     """Mark the last row before the loss stopped being finite; whether there is one."""
-    train = look.run.metric(*TRAIN_LOSS)
+    train = style.run.metric(*TRAIN_LOSS)
     bad = np.flatnonzero(~np.isfinite(train.values))
     if not bad.size or bad[0] == 0:
         return bool(bad.size)
@@ -213,7 +213,7 @@ def _cross_where_diverged(axis: Axes, look: Look) -> bool:
         train.steps[last_finite],
         min(train.values[last_finite], low + 0.96 * (high - low)),
         label="diverged",
-        color=look.colour,
+        color=style.color,
         marker="X",
         markersize=12,
         markeredgecolor="white",

@@ -29,7 +29,7 @@ PREDICTIONS = ("optim/clip_threshold", "optim/equilibrium_norm", "optim/equilibr
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What the report knows of one run; `notes` says what was left out and what looks odd."""
+    """Configuration and metrics of one run; `notes` lists omissions and oddities."""
 
     path: pathlib.Path
     config: dict
@@ -71,7 +71,7 @@ class Run:
         return self.metric(key) if self.has_predictions else NOT_LOGGED
 
     def predicted_rotation(self) -> Series:
-        """The rotation at equilibrium, √(2·η_t·λ_t) radians a step.
+        """The rotation at equilibrium, √(2·η_t·λ_t) radians per step.
 
         References: Wan et al., Spherical Motion Dynamics (arXiv 2006.08419); Li et al., Robust
         Training of Neural Networks Using Scale Invariant Architectures (arXiv 2202.00980), §4.

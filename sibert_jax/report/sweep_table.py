@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from sibert_jax.report.figure import COLOURS, STYLE
+from sibert_jax.report.figure import COLORS, STYLE
 
 
 class Outcome(NamedTuple):
@@ -58,7 +58,7 @@ class Row(NamedTuple):
 
     @property
     def panel(self) -> str:
-        """What rows to compare share: what the sweep calls it, else config file, else metric."""
+        """The label that rows to compare share: the sweep's, else config file, else metric."""
         named = (self.setting[key] for key in ("panel", "config") if key in self.setting)
         return str(next(named, self.metric))
 
@@ -159,13 +159,13 @@ def _draw_panel(axis, title: str, rows: Sequence[Row]) -> None:
         orientation="horizontal",
         widths=0.55,
         showfliers=False,
-        medianprops={"color": COLOURS[1], "linewidth": 2},
+        medianprops={"color": COLORS[1], "linewidth": 2},
         boxprops={"color": "#666666"},
         whiskerprops={"color": "#666666"},
         capprops={"color": "#666666"},
     )
     for place, values in filled:
-        axis.plot(values, [place] * len(values), "o", color=COLOURS[0], markersize=5, alpha=0.8)
+        axis.plot(values, [place] * len(values), "o", color=COLORS[0], markersize=5, alpha=0.8)
     names = [", ".join(_setting(row, keys, named=True)) or "as configured" for row in rows]
     labels = [
         f"{name}  ({row.diverged} diverged)" if row.diverged else name

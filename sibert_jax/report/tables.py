@@ -1,4 +1,4 @@
-"""The Markdown: a row a run, the settings in which the runs differ, notes, and how to read it."""
+"""The Markdown: one row per run, the settings that differ, notes, and how to read it."""
 
 import json
 import math
@@ -49,7 +49,7 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def _figures(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """A row a run; a column that no run fills is left out."""
+    """One row per run; a column that no run fills is left out."""
     figures = [figures_of_merit(run) for run in runs]
     columns = [("run", list(names)), ("arch", [_text(run.setting("model.arch")) for run in runs])]
     columns.append(("optimizer", [_text(run.setting("optim.name")) for run in runs]))

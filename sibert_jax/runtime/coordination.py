@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other outside of the devices: notes, and barriers.
+"""Notes and barriers between the processes of a run, outside of the devices.
 
 JAX starts a coordination service in process 0. Of its client only `jax.distributed.initialize`,
 `is_initialized` and `shutdown` are public; notes and barriers with a name and a timeout are not, so
@@ -19,12 +19,12 @@ def index() -> int:
 
 
 def count() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return distributed.global_state.num_processes
 
 
 def address() -> str:
-    """Where process 0 listens, "host:port"; "" before that is known."""
+    """The address of process 0, "host:port"; "" before that is known."""
     return distributed.global_state.coordinator_address or ""
 
 

@@ -1,4 +1,4 @@
-"""Where the wall time of a run goes, over all its starts."""
+"""The wall time of a run by phase, over all its starts."""
 
 import contextlib
 import json
@@ -24,9 +24,9 @@ class Goodput:
     they stay out of checkpoints and out of everything that must be equal after a resume.
 
     Args:
-      path: of `goodput.json`, begun anew if it cannot be read; None: kept nowhere, as in all
+      path: of `goodput.json`, started from scratch if it cannot be read; None: no file, as in all
         processes but the first.
-      watchdog: told of each phase.
+      watchdog: notified of each phase.
       started: `time.monotonic()` when the program began.
     """
 

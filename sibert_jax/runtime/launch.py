@@ -20,13 +20,20 @@ from sibert_jax.errors import (
     TrainingError,
 )
 from sibert_jax.runtime import coordination
-from sibert_jax.runtime.processes import ALONE, Hosts, Peers, complain, leave_at_once, one_line
+from sibert_jax.runtime.processes import (
+    SINGLE_PROCESS,
+    MultiProcessGroup,
+    ProcessGroup,
+    exit_now,
+    one_line,
+    print_error,
+)
 from sibert_jax.runtime.settings import DistributedConfig
 from sibert_jax.runtime.signals import Stopped
 
 
 def exit_status(error: BaseException) -> int:
-    """What a process that ends with this error returns to the system."""
+    """The exit status of a process that ends with this error."""
     if isinstance(error, Stopped):
         return 0
     if isinstance(error, TrainingError):
@@ -37,7 +44,7 @@ def exit_status(error: BaseException) -> int:
 
 
 @contextlib.contextmanager
-def join(settings: DistributedConfig) -> Iterator[Hosts]:
+def join(settings: DistributedConfig) -> Iterator[ProcessGroup]:
     """Starts the processes of a run together, and ends them together.
 
     Must run before anything touches a device. If the body raises in one of several processes, all
@@ -50,30 +57,30 @@ def join(settings: DistributedConfig) -> Iterator[Hosts]:
       ConfigError: the settings cannot work; of one process alone also whatever the body raises.
     """
     if settings.start == "single":
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     _start(settings)
-    hosts = Peers(settings)
+    group = MultiProcessGroup(settings)
     try:
-        yield hosts
-        hosts.leave()
+        yield group
+        group.leave()
     except BaseException as error:
-        _end_all(hosts, error)
+        _end_all(group, error)
 
 
-def _end_all(hosts: Peers, error: BaseException) -> None:
+def _end_all(group: MultiProcessGroup, error: BaseException) -> None:
     reason = str(error)
     if not isinstance(error, EXPECTED):
         reason = f"{type(error).__name__}: {one_line(error)}"
-    complain(hosts, reason)
+    print_error(group, reason)
     if not isinstance(error, (ConfigError, DataError, TrainingError, KeyboardInterrupt)):
         # Perhaps a collective that failed as a process is gone (JAX raises many kinds then). Which
         # one is soon known, and said in place of a traceback.
-        hosts.await_verdict()
+        group.await_verdict()
     if not isinstance(error, (*EXPECTED, KeyboardInterrupt)):
         traceback.print_exc()
-    hosts.fail(reason)
-    leave_at_once(exit_status(error))
+    group.fail(reason)
+    exit_now(exit_status(error))
 
 
 def _start(settings: DistributedConfig) -> None:
@@ -89,7 +96,7 @@ def _start(settings: DistributedConfig) -> None:
         }
         if settings.process_id == 0:
             _check_port(settings.coordinator_address)
-    # JAX's own service would take SIGTERM, which train/signals.py and train/stop_step.py handle.
+    # JAX's own service would take SIGTERM, which signals.py and stop_step.py handle.
     jax.config.update("jax_enable_preemption_service", False)
     started = threading.Event()
     watch = threading.Thread(target=_give_up, args=(settings, started), daemon=True)
@@ -144,4 +151,4 @@ def _give_up(settings: DistributedConfig, started: threading.Event) -> None:
         )
     if not started.is_set():
         print(f"error: {sentence}", file=sys.stderr)
-        leave_at_once(WRONG_INPUT)
+        exit_now(WRONG_INPUT)

@@ -29,7 +29,7 @@ APPEAR_SECONDS = 5.0  # how late a network disk may show a new file
 DAY_SECONDS = 86_400.0  # for work of unknown length; whoever dies meanwhile is noticed anyway
 
 
-class Hosts:
+class ProcessGroup:
     """The processes of a run as one of them sees them; this class is a run of one process."""
 
     index = 0  # of this process
@@ -72,10 +72,10 @@ class Hosts:
         """Refuses a directory of process 0 that the others do not see."""
 
 
-ALONE = Hosts()
+SINGLE_PROCESS = ProcessGroup()
 
 
-class Peers(Hosts):
+class MultiProcessGroup(ProcessGroup):
     """One of several processes. A thread tells the others that it is alive, and hears of them."""
 
     def __init__(self, settings: DistributedConfig):
@@ -85,7 +85,7 @@ class Peers(Hosts):
         self._left = threading.Event()
         self._answered = time.monotonic()  # when process 0 last answered
         for target in (self._talk, self._listen):
-            threading.Thread(target=target, name="hosts", daemon=True).start()
+            threading.Thread(target=target, name="group", daemon=True).start()
 
     def barrier(self, name: str, timeout_secs: float = DAY_SECONDS) -> None:
         if missing := coordination.barrier(name, timeout_secs):
@@ -123,7 +123,7 @@ class Peers(Hosts):
             if not _appears(mark, APPEAR_SECONDS):
                 raise ConfigError(
                     f"--workdir={directory} of process {self.index} is not the directory of "
-                    "process 0; name one on a disk that all hosts share."
+                    "process 0; name one on a disk that all group share."
                 )
             self.barrier("the file in the workdir seen")
         finally:
@@ -191,9 +191,9 @@ class Peers(Hosts):
 
     def _end(self, reason: str) -> None:
         self._left.set()
-        complain(self, f"the run has ended: {reason} Run again to resume.")
+        print_error(self, f"the run has ended: {reason} Run again to resume.")
         self._linger()
-        leave_at_once(1)
+        exit_now(1)
 
     def _linger(self) -> None:
         """Keeps the notes, which are in process 0, readable until the others have read them."""
@@ -201,13 +201,13 @@ class Peers(Hosts):
             time.sleep(3 * POLL_SECONDS)
 
 
-def complain(hosts: Hosts, sentence: str) -> None:
+def print_error(group: ProcessGroup, sentence: str) -> None:
     """An error on stderr; of several processes it says which one speaks."""
-    who = f" (process {hosts.index} of {hosts.count})" if hosts.count > 1 else ""
+    who = f" (process {group.index} of {group.count})" if group.count > 1 else ""
     say(f"error{who}: {sentence}")
 
 
-def leave_at_once(status: int) -> None:
+def exit_now(status: int) -> None:
     """Ends the process without JAX's barrier at exit, which would wait for those that are gone."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""How fast steps are done, each row over the very steps that it covers."""
+"""The speed of steps, measured over exactly the steps of each logged row."""
 
 import concurrent.futures
 import time
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 
-class Stretch(NamedTuple):
+class Interval(NamedTuple):
     """The steps from one row to the next."""
 
     step: int  # the last of them
@@ -19,10 +19,10 @@ class Stretch(NamedTuple):
 
 
 class Speed:
-    """Measures stretches of steps from the end of one on the device to the end of the next.
+    """Measures intervals of steps from the end of one on the device to the end of the next.
 
     The host runs ahead of the device, by one step or by none, so the time at which a row is written
-    says little: a thread waits for the last step of each stretch and takes the time.
+    says little: a thread waits for the last step of each interval and takes the time.
     """
 
     def __init__(self):
@@ -30,7 +30,7 @@ class Speed:
         self.restart(0)
 
     def restart(self, step: int) -> None:
-        """Begins a stretch after a step; the device should be idle."""
+        """Begins a interval after a step; the device should be idle."""
         self._since = time.perf_counter()
         self._begin(step)
 
@@ -45,23 +45,23 @@ class Speed:
         """Counts the work of one update."""
         self._work += (examples, tokens, flops)
 
-    def end(self, step: int, result: Any) -> Stretch:
-        """Ends a stretch with a step that has just been dispatched, and begins the next.
+    def end(self, step: int, result: Any) -> Interval:
+        """Ends a interval with a step that has just been dispatched, and begins the next.
 
         Args:
           step: its number, from 1.
           result: arrays that are computed when the step is done.
         """
         end = self._waiter.submit(_time_when_computed, result)
-        stretch = Stretch(step, step - self._step, self._work, self._pauses, end)
+        interval = Interval(step, step - self._step, self._work, self._pauses, end)
         self._begin(step)
-        return stretch
+        return interval
 
-    def seconds(self, stretch: Stretch) -> float:
-        """Seconds that a stretch took; to be asked for once of each, in order."""
-        begin, self._since = self._since, stretch.end.result()
+    def seconds(self, interval: Interval) -> float:
+        """Seconds that a interval took; to be asked for once of each, in order."""
+        begin, self._since = self._since, interval.end.result()
         # A pause may begin while the device is at work on the steps before.
-        paused = sum(max(0.0, stop - max(start, begin)) for start, stop in stretch.pauses)
+        paused = sum(max(0.0, stop - max(start, begin)) for start, stop in interval.pauses)
         return max(self._since - begin - paused, 1e-9)
 
     def close(self) -> None:
@@ -74,15 +74,15 @@ def _time_when_computed(result: Any) -> float:
     return time.perf_counter()
 
 
-def speed_row(stretch: Stretch, seconds: float, peak_flops: float | None) -> dict[str, float]:
-    """Speed of all devices over a stretch, and model FLOP utilisation where it is known.
+def speed_row(interval: Interval, seconds: float, peak_flops: float | None) -> dict[str, float]:
+    """Speed of all devices over a interval, and model FLOP utilization where it is known.
 
     Args:
-      stretch: the steps.
+      interval: the steps.
       seconds: how long they took.
       peak_flops: peak FLOP/s of all devices together; None: not known.
     """
-    examples, tokens, flops = (stretch.work / seconds).tolist()
+    examples, tokens, flops = (interval.work / seconds).tolist()
     row = {"perf/tokens_per_second": tokens, "perf/examples_per_second": examples}
     if peak_flops is not None:
         row["perf/mfu"] = flops / peak_flops

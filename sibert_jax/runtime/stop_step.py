@@ -7,7 +7,7 @@ import threading
 import jax
 
 from sibert_jax.runtime import coordination
-from sibert_jax.runtime.processes import Hosts
+from sibert_jax.runtime.processes import ProcessGroup
 from sibert_jax.runtime.signals import StopRequest
 
 POLL_SECONDS = 0.5
@@ -25,8 +25,8 @@ class StopStep:
     start-up never stops.
     """
 
-    def __init__(self, signals: StopRequest, hosts: Hosts):
-        self._signals, self._hosts = signals, hosts
+    def __init__(self, signals: StopRequest, group: ProcessGroup):
+        self._signals, self._hosts = signals, group
         self._between_steps = threading.Lock()
         self._step, self._last = 0, math.inf
         self._ended = threading.Event()
@@ -51,7 +51,7 @@ class StopStep:
             return step >= self._last
 
     def _agree(self) -> None:
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 is gone: see hosts.py
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 is gone: see processes.py
             notice = None
             while notice is None:
                 if self._ended.wait(POLL_SECONDS):

@@ -14,7 +14,7 @@ def say(text: str) -> None:
 
 
 def epochs_line(num_steps: int, global_batch_size: int, steps_per_epoch: int) -> str:
-    """How often a run will see its training examples, for people.
+    """The length of a run in steps and in epochs, as a line of text.
 
     Example:
       >>> epochs_line(num_steps=1200, global_batch_size=32, steps_per_epoch=7500)

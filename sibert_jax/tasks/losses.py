@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.model import place
+from sibert_jax.model import constrain
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -19,9 +19,9 @@ def table_logits(h_TD: jax.Array, table_VD: jax.Array, bias_V: jax.Array) -> jax
 
     The product is in the dtype of the features and accumulates in float32.
     """
-    table_VD = place(table_VD.astype(h_TD.dtype), "VD")
+    table_VD = constrain(table_VD.astype(h_TD.dtype), "VD")
     product_TV = jnp.einsum("TD,VD->TV", h_TD, table_VD, preferred_element_type=jnp.float32)
-    return place(product_TV, "TV") + bias_V[None]
+    return constrain(product_TV, "TV") + bias_V[None]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -74,14 +74,14 @@ def _forward(h_BPD, table_VD, bias_V, targets_BP, weights_BP, num_blocks):
         # d loss/d logits = weight · (softmax − 1 at the target)
         softmax_TV = jnp.exp(logits_TV - log_total_T[:, None])
         grad_TV = weights_T[:, None] * jnp.where(at_target_TV, softmax_TV - 1, softmax_TV)
-        factor_TV = place(grad_TV.astype(h_TD.dtype), "TV")  # in the dtype of the products
+        factor_TV = constrain(grad_TV.astype(h_TD.dtype), "TV")  # in the dtype of the products
         table_grad_VD += jnp.einsum(
             "TV,TD->VD", factor_TV, h_TD, preferred_element_type=jnp.float32
         )
         h_grad_TD = factor_TV @ table_VD.astype(h_TD.dtype)
         carry = (
             total + jnp.sum(weights_T * losses_T),
-            place(table_grad_VD, "VD"),
+            constrain(table_grad_VD, "VD"),
             bias_grad_V + grad_TV.sum(axis=0),
         )
         return carry, (h_grad_TD, losses_T)

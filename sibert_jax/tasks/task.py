@@ -21,7 +21,7 @@ class Batches(Protocol):
     """Batches as a pure function of the step; all rows of one have one of the task's seq_lens."""
 
     def __len__(self) -> int:
-        """How many there are; batches for training have no end and raise TypeError."""
+        """The number of batches; those for training have no end and raise TypeError."""
         ...
 
     def batch(self, step: int, rows: slice) -> dict[str, np.ndarray]:

@@ -1,1 +1,1 @@
-"""What only looks at a run or at a configuration, or starts several."""
+"""Tools that look at a run or a configuration, or start several runs."""

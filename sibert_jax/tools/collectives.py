@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read from its optimised HLO.
+"""The collectives of a compiled program, read from its optimized HLO.
 
 An instruction inside a loop counts as often as the loop turns. What a device sends is that of the
 ring algorithms (Patarasuk and Yuan 2009), which no algorithm on equal links beats: for groups of n
@@ -38,7 +38,7 @@ class Collective:
       group_size: devices of a group.
       dtype: of the elements, as XLA writes it: "bf16".
       bytes: of the whole array of one call: what is reduced, gathered into or scattered from.
-      count: calls a step.
+      count: calls per step.
     """
 
     kind: str
@@ -60,7 +60,7 @@ def collectives(hlo: str, mesh_shape: dict[str, int]) -> list[Collective]:
     """All collectives of a program, those that send most first.
 
     Args:
-      hlo: text of the optimised module, `compiled.as_text()`.
+      hlo: text of the optimized module, `compiled.as_text()`.
       mesh_shape: sizes of the mesh axes, in order; device ids count through it row by row.
 
     Raises:
@@ -97,7 +97,7 @@ def _computations(hlo: str) -> tuple[str, dict[str, list[str]]]:
 
 
 def _calls(entry: str, computations: dict[str, list[str]]) -> Counter:
-    """How often each computation runs."""
+    """The number of times that each computation runs."""
     times = Counter()
 
     def visit(name: str, count: int):

@@ -23,8 +23,8 @@ FAKE_DEVICE_OPTIONS = {"xla_backend_optimization_level": 0}
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-    """What a step needs, per device.
+class StepRequirements:
+    """Memory, computation and communication of a step, per device.
 
     Attributes:
       platform: whose compiler: "cpu" (fake devices), or a TPU such as "TPU v5 lite".
@@ -56,7 +56,9 @@ class Report:
         return sum(found.sent_bytes for found in self.collectives)
 
 
-def compile_only(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -> Report:
+def compile_only(
+    config: ml_collections.ConfigDict, devices: Sequence[jax.Device]
+) -> StepRequirements:
     """Compiles the step of a config without data; nothing runs.
 
     Args:
@@ -81,7 +83,7 @@ def compile_only(config: ml_collections.ConfigDict, devices: Sequence[jax.Device
     compiled = trainer.step.lower(seq_len).compile(compiler_options=options)
     state, batch = trainer.abstract_state, shapes.longest_batch()
     flops = shapes.task.flops_per_token(seq_len) * shapes.batch_size * seq_len
-    return Report(
+    return StepRequirements(
         platform=device.device_kind,
         mesh=dict(mesh.shape),
         examples=shapes.batch_size,
@@ -140,7 +142,7 @@ def _topology(name: str) -> list[jax.Device]:
         ) from None
 
 
-def markdown(report: Report) -> str:
+def markdown(report: StepRequirements) -> str:
     """Two tables: what a device holds and computes, and what it sends."""
     memory = {
         "parameters": report.param_bytes,
@@ -158,12 +160,12 @@ def markdown(report: Report) -> str:
         "| --- | ---: |",
         *(f"| {name} | {size / 1e6:,.3f} |" for name, size in memory.items()),
         "",
-        "| per device | GFLOP a step |",
+        "| per device | GFLOP per step |",
         "| --- | ---: |",
         f"| model, by formula | {report.model_flops / 1e9:,.3f} |",
         f"| as XLA counts (loop bodies once) | {report.xla_flops / 1e9:,.3f} |",
         "",
-        "| collective | mesh axes | dtype | MB a call | calls a step | MB sent a step |",
+        "| collective | mesh axes | dtype | MB per call | calls per step | MB sent per step |",
         "| --- | --- | --- | ---: | ---: | ---: |",
         *(
             f"| {found.kind} | {' × '.join(found.axes)} | {found.dtype} | {found.bytes / 1e6:,.3f} "

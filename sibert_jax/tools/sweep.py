@@ -159,7 +159,7 @@ class Sweep:
         return ""
 
     def outcomes(self, metric: str) -> list[Outcome]:
-        """What is known so far, in the order of the sweep; "" stands for a task's main metric.
+        """The outcomes so far, in the order of the sweep; "" stands for a task's main metric.
 
         Raises:
           ConfigError: a run has no such metric.

@@ -27,7 +27,7 @@ class TrainConfig:
         0.0, "passes over the training examples; 0: num_steps counts", low=0, below=math.inf
     )
     extend: bool = key(
-        False, "resume with another length, the schedules computed anew", may_change=True
+        False, "resume with another length, whose schedules are then used", may_change=True
     )
     global_batch_size: int = key(32, "examples of one update, over all devices", low=1)
     microbatches: int = key(1, "parts of a batch whose gradients are summed; divides it", low=1)

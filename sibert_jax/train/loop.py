@@ -12,11 +12,11 @@ from sibert_jax.data import prefetch
 from sibert_jax.errors import TrainingError
 from sibert_jax.runtime.goodput import Goodput
 from sibert_jax.runtime.peak_flops import peak_flops
-from sibert_jax.runtime.processes import Hosts
+from sibert_jax.runtime.processes import ProcessGroup
 from sibert_jax.runtime.profiling import Profiler, marked
 from sibert_jax.runtime.replay import step_twice
 from sibert_jax.runtime.signals import StopRequest
-from sibert_jax.runtime.speed import Speed, Stretch, speed_row
+from sibert_jax.runtime.speed import Interval, Speed, speed_row
 from sibert_jax.runtime.stop_step import StopStep
 from sibert_jax.runtime.terminal import Progress
 from sibert_jax.tasks.task import Batch, TaskData
@@ -43,7 +43,7 @@ class Services:
     """The surroundings of a run: its directory, processes, signals, checkpoints and clocks."""
 
     directory: pathlib.Path
-    hosts: Hosts
+    hosts: ProcessGroup
     stop: StopRequest
     stop_step: StopStep
     checkpoints: Checkpoints
@@ -77,7 +77,7 @@ class Loop:
             directory = services.directory
             self.writers.append(writers.MetricsFile(directory / "metrics.jsonl", kept, hosts.say))
             self.writers.append(writers.TensorBoard(directory / "tensorboard", kept, hosts.say))
-        self.pending: tuple[Stretch, Report] | None = None
+        self.pending: tuple[Interval, Report] | None = None
 
     def __enter__(self):
         return self
@@ -204,7 +204,7 @@ class Loop:
         """Writes the row that is waiting; raises BadStepError if it holds a bad step."""
         if self.pending is None:
             return
-        (stretch, report), self.pending = self.pending, None
+        (interval, report), self.pending = self.pending, None
         self.check(report)
         window, health = report
         bad_steps = int(health.skipped) + int(health.rollbacks)
@@ -212,11 +212,11 @@ class Loop:
         row = metrics_row(window.sums, int(window.count), bad_steps, weight_decay)
         devices = self.trainer.shapes.mesh.devices
         peak = peak_flops(devices.flat[0].device_kind, self.run_config.model.dtype)
-        seconds = self.speed.seconds(stretch)
-        row |= speed_row(stretch, seconds, None if peak is None else peak * devices.size)
-        self.write(stretch.step, row)
+        seconds = self.speed.seconds(interval)
+        row |= speed_row(interval, seconds, None if peak is None else peak * devices.size)
+        self.write(interval.step, row)
         self.goodput.write_now_and_then()
-        self.progress.show(stretch.step, row, seconds / stretch.num_steps)
+        self.progress.show(interval.step, row, seconds / interval.num_steps)
 
     def count(self, batch: Batch):
         """Adds a batch to the work that the speed is measured by, padding included."""

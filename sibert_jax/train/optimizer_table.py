@@ -122,7 +122,11 @@ def parse_options(section: str, name: str, text: str) -> dict[str, Any]:
     for option in given:
         if option not in known:
             nearest = difflib.get_close_matches(str(option), known, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(known)}."
+            hint = (
+                f"did you mean {nearest[0]!r}?"
+                if nearest
+                else f"it has {', '.join(known) or 'none'}."
+            )
             raise ConfigError(f"{key}: {name} has no option {option!r}; {hint}")
     return given
 

@@ -8,16 +8,13 @@ from collections.abc import Callable
 
 import ml_collections
 
-from sibert_jax.checkpoint.directory import steps_in
-from sibert_jax.checkpoint.transfer import checkpoints_in
+from sibert_jax.checkpoint import checkpoints_in, steps_in
 from sibert_jax.data import Tokenizer
 from sibert_jax.errors import ConfigError
-from sibert_jax.model import is_scale_invariant
 from sibert_jax.model.config import (
     ARCHS,
     INHERITED_KEYS,
     SHAPE_KEYS,
-    UNUSED_KEYS,
     fresh_encoder,
 )
 from sibert_jax.tasks.registry import task_type
@@ -159,10 +156,10 @@ def _check_same(config: ConfigDict, origin: Origin, open_keys: list[str]) -> Non
         f"model.{key} is {origin.model[key]!r} there, {config.model[key]!r} here"
         for key in SHAPE_KEYS
         if key not in open_keys
-        and key not in UNUSED_KEYS[arch]
+        and key not in ARCHS[arch].unused
         and config.model[key] != origin.model[key]
     ]
-    if "arch" in open_keys and not is_scale_invariant(arch):
+    if "arch" in open_keys and not ARCHS[arch].is_scale_invariant:
         differences.insert(
             0,
             f"model.arch is {arch!r} there, and this config trains SIBERT (set "
@@ -202,7 +199,7 @@ def _fill_fresh(config: ConfigDict) -> None:
 
 def _unusual(config: ConfigDict, open_keys: list[str]) -> list[str]:
     """The keys that were filled in and that a fresh encoder has otherwise."""
-    fresh, unused = fresh_encoder(config.model.arch), UNUSED_KEYS[config.model.arch]
+    fresh, unused = fresh_encoder(config.model.arch), ARCHS[config.model.arch].unused
     return [
         f"model.{key}={config.model[key]}"
         for key in open_keys

@@ -13,7 +13,7 @@ from sibert_jax.checkpoint import Checkpoints, start_from
 from sibert_jax.errors import ConfigError
 from sibert_jax.files import user_path, write_json
 from sibert_jax.runtime.goodput import Goodput
-from sibert_jax.runtime.processes import ALONE, Hosts
+from sibert_jax.runtime.processes import SINGLE_PROCESS, ProcessGroup
 from sibert_jax.runtime.profiling import ProfiledSteps, Profiler
 from sibert_jax.runtime.provenance import git_commit
 from sibert_jax.runtime.signals import StopRequest
@@ -44,7 +44,7 @@ def train(
     directory: str | pathlib.Path,
     devices: Sequence[jax.Device] | None = None,
     stop: StopRequest | None = None,
-    hosts: Hosts = ALONE,
+    hosts: ProcessGroup = SINGLE_PROCESS,
     started: float | None = None,
     profile: ProfiledSteps | None = None,
 ) -> TrainState:
@@ -265,7 +265,7 @@ def describe_new_length(run: RunConfig, before: RunConfig, step: int, updates: i
     return f"the run of {old:,} steps becomes one of {new:,}: {', '.join(changes)}"
 
 
-def check_processes(hosts: Hosts) -> None:
+def check_processes(hosts: ProcessGroup) -> None:
     """Refuses devices of processes that this one does not know of."""
     if jax.process_count() != hosts.count:
         raise ConfigError(

@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sibert_jax.errors import ConfigError
-from sibert_jax.model import with_placement
+from sibert_jax.model import with_sharding_rules
 from sibert_jax.tasks.task import Batch, Batches
 from sibert_jax.trees import path_name
 
@@ -164,25 +164,27 @@ def placed(abstract, shardings):
 
 def on_mesh(fn: Callable, mesh: Mesh) -> Callable:
     """`fn` with the activations of its models where ACTIVATIONS puts them; to be jitted."""
-    return with_placement(fn, _Activations(mesh))
+    return with_sharding_rules(fn, _Activations(mesh))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Activations:
-    """ACTIVATIONS on a mesh; see `model.Rule`."""
+    """ACTIVATIONS on a mesh; see `model.ShardingRules`."""
 
     mesh: Mesh
 
-    def place(self, x: jax.Array, letters: str) -> jax.Array:
+    def constrain(self, x: jax.Array, letters: str) -> jax.Array:
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, _spec(letters)))
 
-    def split(self, fn: Callable, arguments: Sequence[str], results: Sequence[str]) -> Callable:
+    def shard_map(
+        self, fn: Callable, in_letters: Sequence[str], out_letters: Sequence[str]
+    ) -> Callable:
         # Nothing is summed over devices here, so there is nothing for `check_vma` to check.
         return jax.shard_map(
             fn,
             mesh=self.mesh,
-            in_specs=tuple(map(_spec, arguments)),
-            out_specs=tuple(map(_spec, results)),
+            in_specs=tuple(map(_spec, in_letters)),
+            out_specs=tuple(map(_spec, out_letters)),
             check_vma=False,
         )
 

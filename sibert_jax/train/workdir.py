@@ -10,7 +10,7 @@ import ml_collections
 from clu import parameter_overview
 from jax.sharding import Mesh
 
-from sibert_jax.checkpoint.directory import steps_in
+from sibert_jax.checkpoint import steps_in
 from sibert_jax.errors import ConfigError
 from sibert_jax.files import flatten, write_json
 from sibert_jax.runtime import lock

@@ -1,18 +1,15 @@
 """The places that rows of metrics are written to. A disk that is full stops no training."""
 
 import contextlib
+import itertools
 import json
 import math
 import os
 import pathlib
-import socket
-import struct
-import time
 from collections.abc import Callable
 
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import masked_crc32c
+from tensorboardX import SummaryWriter
+from tensorboardX.record_writer import register_writer_factory
 
 Warn = Callable[[str], None]
 
@@ -61,8 +58,8 @@ class MetricsFile:
                 self._file.truncate(self._end)  # no half of a row stays
             if not self._warned:
                 self._warn(
-                    f"warning: {self._path} cannot be written ({error.strerror}); training goes "
-                    "on, and the rows wait in memory until they can be"
+                    f"warning: {self._path} cannot be written ({error.strerror}); training "
+                    "continues, and the rows wait in memory until they can be"
                 )
             self._warned = True
             return
@@ -87,62 +84,107 @@ def _step_of(row: bytes) -> float:
 class TensorBoard:
     """The same rows for TensorBoard, until a write fails.
 
-    Not `tensorboardX.SummaryWriter`: its thread dies of a full disk, and its queue then blocks.
-
     Args:
       directory: of the event files; this run adds one.
       last_step: TensorBoard forgets what it has after this step.
       warn: called with a line of text when a write fails.
     """
 
+    _numbers = itertools.count()
+
     def __init__(self, directory: pathlib.Path, last_step: int, warn: Warn):
-        self._directory, self._warn = directory, warn
-        self._file = None
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-        with self._giving_up():
-            directory.mkdir(parents=True, exist_ok=True)
-            self._file = (directory / name).open("ab", buffering=0)
-        self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._number = next(self._numbers)
+        self._path, self._writer, self._files = f"run{self._number}:{directory}", None, 0
+        register_writer_factory(f"run{self._number}", _EventFiles(directory, warn))
         self.rewind(last_step)
 
     def rewind(self, last_step: int):
         """Makes TensorBoard forget what was written after a step."""
-        restart = SessionLog(status=SessionLog.START)
-        self._append(Event(wall_time=time.time(), step=last_step + 1, session_log=restart))
+        self.close()
+        self._files += 1
+        self._writer = SummaryWriter(
+            self._path,
+            purge_step=last_step + 1,
+            max_queue=1000,
+            flush_secs=10,
+            filename_suffix=f".{os.getpid()}.{self._number}.{self._files}",
+        )
 
     def write(self, step: int, row: dict[str, float]):
         """Adds each scalar."""
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items()]
-        self._append(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
-
-    def _append(self, event: Event):
-        if self._file is not None:
-            with self._giving_up():
-                _write_all(self._file, _record(event.SerializeToString()))
-
-    @contextlib.contextmanager
-    def _giving_up(self):
-        try:
-            yield
-        except OSError as error:
-            self._warn(
-                f"warning: {self._directory} cannot be written ({error.strerror}); training goes "
-                "on without TensorBoard, metrics.jsonl has the rows"
-            )
-            self.close()
+        for name, value in row.items():
+            self._writer.add_scalar(name, value, step)
 
     def close(self):
         """Closes the event file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class _EventFiles:
+    """Opens the event files of one TensorBoard, as tensorboardX asks of a factory.
+
+    No error reaches tensorboardX: its thread would die of it, and its queue would then block.
+    """
+
+    def __init__(self, directory: pathlib.Path, warn: Warn):
+        self._directory, self._warn = directory, warn
+        self._failed = False
+
+    def directory_check(self, path: str):
+        """Makes the directory."""
+        del path
+        with self.giving_up():
+            self._directory.mkdir(parents=True, exist_ok=True)
+
+    def open(self, path: str) -> "_EventFile":
+        """Opens a file of the directory."""
+        file = None
+        with self.giving_up():
+            file = (self._directory / pathlib.Path(path).name).open("ab")
+        return _EventFile(file, self)
+
+    @contextlib.contextmanager
+    def giving_up(self):
+        """Warns of the first error."""
+        try:
+            yield
+        except OSError as error:
+            if not self._failed:
+                self._warn(
+                    f"warning: {self._directory} cannot be written ({error.strerror}); training "
+                    "continues without TensorBoard, metrics.jsonl has the rows"
+                )
+            self._failed = True
+
+
+class _EventFile:
+    """An event file that takes no more after its first error."""
+
+    def __init__(self, file, files: _EventFiles):
+        self._file, self._files = file, files
+
+    def write(self, data: bytes):
+        self._do("write", data)
+
+    def flush(self):
+        self._do("flush")
+
+    def close(self):
+        self._do("flush")
         if self._file is not None:
             self._file.close()
-        self._file = None
 
-
-def _record(data: bytes) -> bytes:
-    """TFRecord framing: length, its checksum, the data, their checksum."""
-    length = struct.pack("<Q", len(data))
-    checksums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
-    return length + next(checksums) + data + next(checksums)
+    def _do(self, name: str, *arguments):
+        file, self._file = self._file, None
+        if file is None:
+            return
+        with self._files.giving_up():
+            getattr(file, name)(*arguments)
+            self._file = file
+        if self._file is None:
+            with contextlib.suppress(OSError):
+                file.close()
 
 
 def _write_all(file, data: bytes):

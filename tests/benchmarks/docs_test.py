@@ -18,18 +18,18 @@ BENCH, _, LARGE_PAGES, REMAT = re.findall(
 )
 
 
-def test_the_command_of_a_benchmark_is_legal():
+def test_command_of_a_benchmark_is_legal():
     arguments = command.parse(shlex.split(BENCH)[3:])
     assert (arguments.name, arguments.repeats) == ("models", 3)
 
 
-def test_every_benchmark_is_named_and_every_link_leads_somewhere():
+def test_every_benchmark_is_named_and_every_link_works():
     assert all(f"`{name}`" in PAGE for name in command.BENCHMARKS)
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGE):
         assert (ROOT / "docs" / target).exists(), target
 
 
-def test_large_pages_are_what_the_documented_setting_gives_and_make_sets():
+def test_documented_setting_gives_large_pages():
     assert LARGE_PAGES.strip() in (ROOT / "Makefile").read_text().replace(
         "GLIBC_TUNABLES = ", "GLIBC_TUNABLES="
     )
@@ -46,7 +46,7 @@ def test_large_pages_are_what_the_documented_setting_gives_and_make_sets():
 
 
 @pytest.mark.slow
-def test_the_command_that_says_what_recomputing_saves_prints_its_table():
+def test_command_of_the_remat_table_runs():
     words = shlex.split(REMAT.replace("\\\n", " "))
     words += [f"--config.{key}={value}" for key, value in PRETRAINING.items()]
     done = subprocess.run(

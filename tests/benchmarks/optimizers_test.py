@@ -14,7 +14,7 @@ def test_bert_base_has_its_110_million_parameters():
     assert sum(int(np.prod(shape)) for shape in leaves) == 110_106_428
 
 
-def test_the_recipe_keeps_no_state_a_parameter_and_half_the_passes_of_adamw():
+def test_recipe_keeps_no_state_per_parameter():
     chosen = {
         name: optimizers.optimizers()[name] for name in ("scale_invariant_sgd", "optax.adamw")
     }

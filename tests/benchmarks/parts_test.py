@@ -2,12 +2,12 @@
 
 import pytest
 
-from benchmarks import command, first_step, input_pipeline, layers, memory, tokenizing
+from benchmarks import command, first_step, layers, memory, tokenizing
 from sibert_jax.data import Tokenizer
 from sibert_jax.data.tokenizer import SPECIAL_PIECES
 
 
-def test_the_three_ways_differ_in_their_layers_only(tiny):
+def test_three_ways_differ_in_their_layers_only(tiny):
     config = tiny("sibert")
     runs = layers.variants(config)
     for run in runs.values():
@@ -19,15 +19,6 @@ def test_the_three_ways_differ_in_their_layers_only(tiny):
     assert (unrolled.scan_layers, unrolled.remat) == (False, False)
 
 
-@pytest.mark.slow
-def test_the_pipeline_is_measured_against_the_step(tiny, one_device):
-    result = input_pipeline.measure(
-        {"tiny": tiny("sibert")}, num_steps=2, repeats=1, devices=one_device
-    )
-    assert [row.name for row in result.rows] == [input_pipeline.STEPS, input_pipeline.MADE]
-    assert result.rows[1].ratio > 0
-
-
 def test_both_tokenizers_are_measured():
     tokenizer = Tokenizer([*SPECIAL_PIECES, "a", "##b", "."])
     result = tokenizing.measure_texts(tokenizer, ["ab a."] * 50, repeats=2)
@@ -35,7 +26,7 @@ def test_both_tokenizers_are_measured():
     assert all(row.least > 0 for row in result.rows)
 
 
-def test_a_cold_start_has_a_new_cache_each_time_and_a_warm_one_the_first():
+def test_cold_start_has_a_new_cache_and_a_warm_one_the_first():
     seen = []
 
     def run(overrides):
@@ -49,7 +40,7 @@ def test_a_cold_start_has_a_new_cache_each_time_and_a_warm_one_the_first():
 
 
 @pytest.mark.slow
-def test_the_peak_is_compared_with_the_arrays(tiny):
+def test_peak_is_compared_with_the_arrays(tiny):
     ran = []
     run = lambda overrides: ran.append(overrides) or command.Run(1.0, 500_000_000)  # noqa: E731
     arrays, planned, peak = memory.measure(tiny("sibert"), repeats=1, run=run).rows
@@ -57,6 +48,7 @@ def test_the_peak_is_compared_with_the_arrays(tiny):
     assert ran[0]["train.num_steps"] == 10
 
 
-def test_a_command_that_fails_is_an_error():
+@pytest.mark.slow
+def test_command_that_fails_is_an_error():
     with pytest.raises(RuntimeError, match="ended with 2: error: train.num_steps=0 and"):
         command.run(command.overrides(num_steps=0))

@@ -34,48 +34,30 @@ def fake(script: str = FAKE) -> Rival:
     return Rival([sys.executable, "-c", script])
 
 
-def test_one_process_answers_every_question():
+def test_one_process_answers_until_it_ends():
+    """An error there is raised here, and the process continues; its last words are reported."""
     with fake() as rival:
         assert rival.ask("add", a=1, b=2) == {"sum": 3}
-        assert rival.ask("add", a=3, b=4) == {"sum": 7}
-
-
-def test_the_process_is_gone_after_the_block():
-    with fake() as rival:
-        process = rival._process
-        assert process.poll() is None
-    assert process.returncode == 0
-
-
-def test_an_error_there_is_told_here_and_the_process_goes_on():
-    with fake() as rival:
         with pytest.raises(RivalError, match="multiply failed there: what"):
             rival.ask("multiply")
-        assert rival.ask("add", a=1, b=2) == {"sum": 3}
-
-
-def test_a_process_that_ends_is_told_with_its_last_words():
-    with fake() as rival:
+        assert rival.ask("add", a=3, b=4) == {"sum": 7}
         with pytest.raises(RivalError, match=r"ended with status 1: no memory left\."):
             rival.ask("die")
         with pytest.raises(RivalError, match="ended with status 1"):
             rival.ask("add", a=1, b=2)
 
 
-def test_a_python_without_pytorch_is_told_in_a_sentence():
+def test_python_that_cannot_serve_is_named():
     with (
         Rival([sys.executable, "-S", "-m", "benchmarks.pytorch_process"]) as rival,
         pytest.raises(RivalError, match="No module named"),
     ):
         rival.ask("versions", threads=1)
-
-
-def test_a_python_that_is_not_there_is_told_in_a_sentence():
     with pytest.raises(RivalError, match=r"nowhere/python cannot be started: No such file"):
         Rival(["nowhere/python"])
 
 
-def test_ratios_are_to_the_fastest_of_pytorch_and_shares_to_the_faster_product():
+def test_ratios_are_to_the_fastest_of_pytorch():
     values = {
         SIBERT: [30.0, 10.0],
         BERT: [20.0, 10.0],
@@ -115,7 +97,7 @@ class FakeRival:
                 return {"seconds": 2.0}
 
 
-def test_pytorch_is_given_our_batches_and_timed_on_their_tokens(tiny):
+def test_pytorch_is_timed_on_the_batches_of_our_run(tiny):
     batches = [{"tokens": np.full((8, 32), index)} for index in range(3)]
     trainer = types.SimpleNamespace(run=run_config(resolve(tiny("bert"))))
     run = types.SimpleNamespace(trainer=trainer, batch=batches.__getitem__, tokens_per_step=8 * 32)

@@ -1,26 +1,20 @@
 """The command line: what it prints, its exit status, and the page that shows it."""
 
 import json
-import pathlib
 import re
 import shutil
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import logging
 from safetensors import safe_open
 
 from sibert_jax import command
-from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.checkpoint import manifest as manifests
 from sibert_jax.checkpoint.__main__ import main
-from tests.checkpoint.conftest import make_state
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.checkpoint.conftest import ROOT, make_state
 
 
 @pytest.fixture
@@ -41,41 +35,21 @@ def call(capsys, monkeypatch):
     return call
 
 
-def test_list_tells_the_good_from_the_bad(call, workdir):
+def test_list_and_verify_tell_the_good_from_the_bad(call, workdir):
+    assert call("verify", workdir) == (0, "1: verified\n2: verified\n", "")
     (workdir / "checkpoints/2/rest/_METADATA").write_text("{}")
-    (workdir / "checkpoints/10").mkdir()
-    (workdir / "checkpoints/7.corrupt").mkdir()
-    status, out, err = call("list", workdir)
+    for name in ("10", "7.corrupt"):
+        (workdir / "checkpoints" / name).mkdir()
+    status, out, err = call("list", workdir / "checkpoints")
     assert (status, err) == (0, "")
     _, one, two, ten, aside, note = out.splitlines()
     assert re.fullmatch(r" +1  \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d +0.0 MB  files ok", one)
     assert "BAD: file rest/_METADATA has 2 bytes instead of" in two
     assert "BAD: it has no manifest.json" in ten
     assert aside.startswith("7.corrupt: ")
-    assert note.endswith("whether the numbers are, `verify` says")
-
-
-def test_list_takes_large_files_by_their_size_and_verify_reads_the_numbers(call, tmp_path):
-    params = {"encoder": np.random.default_rng(0).standard_normal((512, 1024), np.float32)}
-    with Checkpoints(tmp_path / "checkpoints", 1) as checkpoints:
-        checkpoints.save(1, jax.tree.map(jnp.asarray, params), {"step": jnp.asarray(1)}, {})
-    files = (file for file in tmp_path.rglob("*") if file.is_file())
-    largest = max(files, key=lambda file: file.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
-    assert "files ok" in call("list", tmp_path)[1].splitlines()[1]
-    status, out, _ = call("verify", tmp_path)
-    assert status == 1
-    assert re.match(r"1: BAD: (the numbers of leaf )?params/encoder (have changed|cannot be)", out)
-
-
-def test_verify_fails_if_one_is_bad(call, workdir):
-    assert call("verify", workdir) == (0, "1: verified\n2: verified\n", "")
-    (workdir / "checkpoints/1/manifest.json").unlink()
-    status, out, _ = call("verify", workdir / "checkpoints")
-    assert status == 1
-    assert out.splitlines()[0].startswith("1: BAD: it has no manifest.json")
+    assert "`verify`" in note
+    status, out, _ = call("verify", workdir)
+    assert (status, [line[:6] for line in out.splitlines()]) == (1, ["1: ver", "2: BAD", "10: BA"])
 
 
 def test_show_lists_run_and_leaves(call, workdir):
@@ -100,14 +74,13 @@ def test_diff_tells_what_differs_and_by_how_much(call, workdir):
     assert out.endswith("1 leaves are the same, bit for bit\n")  # rest/bad
 
 
-def test_export_is_read_without_this_package_and_replaces_nothing(call, workdir):
+def test_export_needs_no_package_of_ours_and_replaces_nothing(call, workdir):
     target = workdir / "model.safetensors"
     assert call("export", workdir, target)[0] == 0
     with safe_open(target, "flax") as file:
-        params, _ = make_state(2)
         kernel = file.get_tensor("encoder/stem/kernel")
         assert kernel.dtype == "bfloat16"
-        np.testing.assert_array_equal(kernel, params["encoder"]["stem"]["kernel"])
+        np.testing.assert_array_equal(kernel, make_state(2)[0]["encoder"]["stem"]["kernel"])
         assert json.loads(file.metadata()["step"]) == 2
     before = target.read_bytes()
     status, _, err = call("export", workdir, target, "--step=1")

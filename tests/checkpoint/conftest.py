@@ -1,5 +1,7 @@
 """A small run with two checkpoints, of a state such as the loop's: nested, bfloat16, scalars."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,6 +9,7 @@ import pytest
 
 from sibert_jax.checkpoint import Checkpoints
 
+ROOT = pathlib.Path(__file__).parents[2]
 DESCRIPTION = {
     "git_commit": "0123456789abcdef",
     "mesh": {"data": 1},

@@ -1,6 +1,6 @@
 """A byte, half a file or a whole file that is wrong: found, or shown not to matter."""
 
-import pathlib
+import json
 import shutil
 import subprocess
 import sys
@@ -9,41 +9,37 @@ import jax
 import numpy as np
 import pytest
 
-from sibert_jax.checkpoint import CheckpointError, Checkpoints, restore_params
-from sibert_jax.checkpoint import directory as names
+from sibert_jax.checkpoint import CheckpointError, Checkpoints, read, restore_params, steps_in
 from sibert_jax.checkpoint import manifest as manifests
-from sibert_jax.checkpoint import verify as verifying
-from sibert_jax.checkpoint.verify import ITEMS, problem_of, read_leaves, verify
+from sibert_jax.checkpoint.manifest import ITEMS
+from sibert_jax.checkpoint.read import problem_of, read_leaves, verify
 from sibert_jax.errors import CorruptError
-from tests.checkpoint.conftest import abstract, make_state
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.checkpoint.conftest import ROOT, abstract, make_state
 
 
 def flip(position):
-    def change(path):
-        content = bytearray(path.read_bytes())
-        content[int(position * (len(content) - 1))] ^= 0x10
-        path.write_bytes(bytes(content))
+    def change(content):
+        at = int(position * (len(content) - 1))
+        return content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :]
 
     return change
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 CHANGES = {
     "first byte": flip(0),
     "middle byte": flip(0.5),
     "last byte": flip(1),
-    "half": truncate,
-    "missing": pathlib.Path.unlink,
+    "half": lambda content: content[: len(content) // 2],
+    "missing": lambda content: None,
 }
 
 
-def files_of(path):
-    return sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file())
+def damage(path, change):
+    """Changes a file; returns what it was."""
+    before = path.read_bytes()
+    after = CHANGES[change](before)
+    path.unlink() if after is None else path.write_bytes(after)
+    return before
 
 
 @pytest.fixture
@@ -52,111 +48,90 @@ def copy(two, tmp_path):
 
 
 @pytest.mark.parametrize("limit", [0, 100, 1 << 26])
-def test_leaves_are_read_in_groups_of_limited_size_to_the_same_numbers(two, monkeypatch, limit):
-    monkeypatch.setattr(verifying, "READ_BYTES", limit)
-    for item in ITEMS:
-        read = list(read_leaves(two / "checkpoints" / "2", item))
-        stated = verify(two / "checkpoints" / "2").leaves
-        assert [name for name, _ in read] == sorted(n for n in stated if n.startswith(f"{item}/"))
-        for name, array in read:
-            verifying.check_leaf(name, array, stated[name])
+@pytest.mark.parametrize("count", [1, 3])
+def test_shares_of_any_size_add_up_to_all_leaves(two, monkeypatch, limit, count):
+    monkeypatch.setattr(read, "READ_BYTES", limit)
+    path = two / "checkpoints/2"
+    found = []
+    for index in range(count):
+        verify(path, (index, count))
+        found += [name for item in ITEMS for name, _ in read_leaves(path, item, (index, count))]
+    assert sorted(found) == sorted(manifests.read(path).leaves)
 
 
-@pytest.mark.parametrize("limit", [0, 10, 100])
-def test_a_group_is_a_run_of_leaves_within_the_limit_or_one_leaf(monkeypatch, limit):
-    monkeypatch.setattr(verifying, "READ_BYTES", limit)
-    sizes = [4, 4, 4, 20, 4, 96, 1, 4]
-    groups = list(verifying._groups(sizes))
-    assert [i for group in groups for i in group] == list(range(len(sizes)))
-    assert all(len(g) == 1 or sum(sizes[i] for i in g) <= limit for g in groups)
-    assert len(groups) == {0: 8, 10: 6, 100: 3}[limit]
-    assert list(verifying._groups([])) == []
-
-
-def changed_in_turn(path, change):
+def changed_in_turn(path, names, change):
     """Yields each file's name while that file, and no other, is changed."""
-    for name in files_of(path):
-        before = (path / name).read_bytes()
-        CHANGES[change](path / name)
+    for name in names:
+        before = damage(path / name, change)
         yield name
         (path / name).write_bytes(before)
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_in_any_file_is_found(copy, change):
-    names = []
-    for name in changed_in_turn(copy / "2", change):
-        names.append(name)
-        with pytest.raises(CorruptError):
-            verify(copy / "2")
-    verify(copy / "2")
+    names = [manifests.NAME, *manifests.read(copy / "2").files]
     assert len(names) > 20
+    for name in changed_in_turn(copy / "2", names, change):
+        assert problem_of(copy / "2"), name
+    verify(copy / "2")
+
+
+def without_files(path):
+    """Makes the manifest say nothing of the files, as it says little of large ones."""
+    found = manifests.read(path)
+    files = list(found.files)
+    found.files.clear()
+    found.write(path)
+    return files
 
 
 # On a machine under load, Orbax complains later than `verify` listens.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("change", ["middle byte", "half", "missing"])
-def test_where_only_the_numbers_are_compared_a_change_is_found_or_does_not_matter(
-    copy, monkeypatch, change
-):
+def test_by_the_numbers_alone_a_change_is_found_or_harmless(copy, change):
     """What large files go through: their bytes are not hashed, their leaves are."""
-    monkeypatch.setattr(manifests, "check_files", lambda path, manifest: None)
-    good = {item: dict(read_leaves(copy / "2", item)) for item in ITEMS}
+    files, path = without_files(copy / "2"), copy / "2"
+    good = {item: dict(read_leaves(path, item)) for item in ITEMS}
     outcomes = []
-    for name in changed_in_turn(copy / "2", change):
-        outcomes.append(bool(problem_of(copy / "2")))
+    for name in changed_in_turn(path, files, change):
+        outcomes.append(bool(problem_of(path)))
         if not outcomes[-1]:
             for item in ITEMS:
-                for leaf, array in read_leaves(copy / "2", item):
+                for leaf, array in read_leaves(path, item):
                     assert array.tobytes() == good[item][leaf].tobytes(), (name, leaf)
     assert 0 < sum(outcomes) < len(outcomes)
 
 
-def test_a_large_file_is_watched_over_by_the_digests(copy, monkeypatch):
-    """A changed number that every layer below takes for good."""
-    monkeypatch.setattr(manifests, "HASHED_BYTES", 0)
-    found = manifests.read(copy / "2")
-    for name in found.files:
-        found.files[name]["sha256"] = ""
-    found.write(copy / "2")
-    verify(copy / "2")
+def test_other_numbers_in_good_files_are_found(copy):
+    without_files(copy / "2")
     shutil.rmtree(copy / "2/params")
     shutil.copytree(copy / "1/params", copy / "2/params")
-    monkeypatch.setattr(manifests, "check_files", lambda path, manifest: None)
     with pytest.raises(CorruptError, match="numbers of leaf params/encoder/embed/token have chang"):
         verify(copy / "2")
-    params, rest = make_state(2)
     wrong = pytest.raises(CheckpointError, match="leaf params/encoder/embed/token .* not what was")
     with Checkpoints(copy, keep=3) as checkpoints, wrong:
-        checkpoints.restore(2, abstract(params), abstract(rest))
+        checkpoints.restore(2, *map(abstract, make_state(2)))
 
 
 @pytest.mark.parametrize("change", ["middle byte", "missing"])
-def test_the_older_one_is_resumed_from_and_the_newer_named(copy, capfd, change):
-    victim = max(files_of(copy / "2"), key=lambda name: (copy / "2" / name).stat().st_size)
-    before = files_of(copy / "1")
-    CHANGES[change](copy / "2" / victim)
-    left = files_of(copy / "2")
+def test_the_older_one_is_used_and_the_newer_named(copy, capfd, change):
+    def files():
+        return sorted(file for file in copy.rglob("*") if file.is_file())
+
+    damage(max((copy / "2/params/d").iterdir(), key=lambda file: file.stat().st_size), change)
+    left, (params, rest) = files(), make_state(1)
     with Checkpoints(copy, keep=3) as checkpoints:
         step = checkpoints.latest_step()
-        params, rest = make_state(1)
         restored = checkpoints.restore(step, abstract(params), abstract(rest))
-    assert step == 1
     jax.tree.map(np.testing.assert_array_equal, restored, (params, rest))
-    lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith(f"checkpoint {copy / '2'} is skipped: ")
-    assert files_of(copy / "2") == left
-    assert files_of(copy / "1") == before
-
-
-def test_a_source_that_is_corrupt_is_named_and_the_older_taken(copy, capfd):
-    truncate(copy / "2/params/_METADATA")
-    params, _ = make_state(1)
-    restored, step = restore_params(copy.parent, abstract(params))
+    other, step = restore_params(copy.parent, abstract(params))
     assert step == 1
-    jax.tree.map(np.testing.assert_array_equal, restored, params)
-    assert "2 is skipped: file params/_METADATA has" in capfd.readouterr().err
+    jax.tree.map(np.testing.assert_array_equal, other, params)
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.startswith(f"checkpoint {copy / '2'} is skipped: ") for line in lines] == [
+        True
+    ] * 2
+    assert files() == left
 
 
 def test_none_that_verifies_is_none(copy):
@@ -170,29 +145,27 @@ def test_none_that_verifies_is_none(copy):
 
 
 def test_a_manifest_of_a_later_format_is_no_corruption(copy):
-    found = manifests.read(copy / "2")
-    for step in "12":
-        later = dict(vars(found)) | {"format": 2}
-        manifests.Manifest(**later).write(copy / step)
+    later = vars(manifests.read(copy / "2")) | {"format": 2}
+    manifests.Manifest(**later).write(copy / "2")
     wrong = pytest.raises(CheckpointError, match="has format 2, this version .* reads 1")
     with Checkpoints(copy, keep=3) as checkpoints, wrong:
         checkpoints.latest_step()
 
 
 KILLED = """
-import os, sys, threading, time
+import json, os, sys, threading, time
 import jax
 jax.config.update("jax_platforms", "cpu")
-sys.path.insert(0, ".")
 from sibert_jax.checkpoint import Checkpoints
 from tests.checkpoint.conftest import DESCRIPTION, make_state
 
-checkpoints = Checkpoints(sys.argv[1], keep=2)
+directory, fraction = json.loads(sys.argv[1])
+checkpoints = Checkpoints(directory, keep=2)
 step = (checkpoints.latest_step() or 0) + 1
 since = time.monotonic()
 checkpoints.save(step, *make_state(step), DESCRIPTION)
 checkpoints.wait()
-seconds = float(sys.argv[2]) * (time.monotonic() - since)
+seconds = fraction * (time.monotonic() - since)
 threading.Timer(seconds, lambda: os.kill(os.getpid(), 9)).start()
 while True:
     step += 1
@@ -201,13 +174,14 @@ while True:
 
 
 @pytest.mark.slow
-def test_whenever_the_writer_is_killed_the_newest_verifies_and_nothing_piles_up(tmp_path):
+def test_after_a_kill_at_any_time_the_newest_verifies(tmp_path):
     newest, num_killed = 0, 16
     for i in range(num_killed):  # anywhere in two saves, and in the removal of the oldest
-        command = [sys.executable, "-c", KILLED, str(tmp_path), str(2 * i / num_killed)]
+        arguments = json.dumps([str(tmp_path), 2 * i / num_killed])
+        command = [sys.executable, "-c", KILLED, arguments]
         assert subprocess.run(command, cwd=ROOT, check=False).returncode == -9
+        assert not any(problem_of(tmp_path / str(step)) for step in steps_in(tmp_path))
         with Checkpoints(tmp_path, keep=2) as checkpoints:
-            assert checkpoints.latest_step() == max(checkpoints.steps()) > newest
+            assert checkpoints.latest_step() > newest
             newest = checkpoints.latest_step()
-            assert all(not checkpoints._problem(step) for step in names.steps_in(tmp_path))
-            assert len(list(tmp_path.iterdir())) <= 6
+        assert len(list(tmp_path.iterdir())) <= 6  # nothing piles up

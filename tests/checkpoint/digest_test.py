@@ -1,4 +1,4 @@
-"""A digest says whether an array changed, and does not say where it lies."""
+"""A digest says whether an array changed, and does not depend on where it lies."""
 
 import itertools
 
@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from sibert_jax.checkpoint.digest import as_text, digest, own_parts, partial_digest
+from sibert_jax.checkpoint.manifest import as_text, digest, own_parts, partial_digest
 
 DTYPES = ("float32", "bfloat16", "float16", "bool", "int8", "uint32", "float64", "int64")
 
@@ -39,15 +39,10 @@ def random_array(shape, dtype) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 5, 2)])
-def test_it_is_the_sum_it_is_said_to_be(shape, dtype):
-    array = random_array(shape, dtype)
-    assert digest(array) == by_hand(array)
-
-
-def test_long_arrays_go_over_the_end_of_the_table():
-    array = random_array((3, 40_000), "uint32")
-    assert digest(array) == by_hand(array)
+def test_it_is_the_sum_it_is_said_to_be(dtype):
+    for shape in ((), (0,), (7,), (3, 5, 2), *([(3, 40_000)] if dtype == "uint32" else [])):
+        array = random_array(shape, dtype)
+        assert digest(array) == by_hand(array), shape
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -60,16 +55,12 @@ def test_any_changed_bit_changes_it(dtype):
         assert digest(changed) != digest(array)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_two_changed_signs_change_it(dtype):
-    array = random_array((40,), dtype)
+def test_changed_signs_and_moved_elements_change_it():
+    array = random_array((40,), "float32")
     for i, j in itertools.combinations(range(40), 2):
         changed = array.copy()
         changed[[i, j]] *= -1
         assert digest(changed) != digest(array)
-
-
-def test_exchanged_and_moved_elements_change_it():
     array = random_array((2**16 + 3,), "uint32")
     for other in (array[::-1], np.roll(array, 1), np.roll(array, 2**16)):
         assert digest(other) != digest(array)
@@ -80,16 +71,15 @@ def test_exchanged_and_moved_elements_change_it():
 def test_every_sharding_gives_the_same_digest(shape, dtype):
     array = random_array(shape, dtype)
     mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
-    axes = (None, "x", "y", ("x", "y"))
-    for spec in itertools.product(axes, repeat=len(shape)):
+    for spec in itertools.product((None, "x", "y", ("x", "y")), repeat=len(shape)):
         used = [a for axis in spec if axis for a in (axis if isinstance(axis, tuple) else (axis,))]
-        parts = [{None: 1, "x": 4, "y": 2}.get(axis, 8) for axis in spec]
-        if len(used) != len(set(used)) or any(n % p for n, p in zip(shape, parts)):
+        counts = [{None: 1, "x": 4, "y": 2}.get(axis, 8) for axis in spec]
+        if len(used) != len(set(used)) or any(n % count for n, count in zip(shape, counts)):
             continue
-        where = NamedSharding(mesh, P(*spec)).devices_indices_map(shape)
-        parts = {str(index): (array[index], index) for index in where.values()}
-        sums = (partial_digest(part, index, shape) for part, index in parts.values())
+        where = NamedSharding(mesh, P(*spec))
+        indices = where.devices_indices_map(shape).values()
+        parts = {str(index): (array[index], index) for index in indices}.values()
         if dtype == "float32":  # 64 bits are not on in JAX
-            placed = jax.device_put(array, NamedSharding(mesh, P(*spec)))
-            sums = (partial_digest(part, index, shape) for part, index in own_parts(placed))
-        assert as_text(sum(sums)) == digest(array), spec
+            parts = own_parts(jax.device_put(array, where))
+        total = sum(partial_digest(part, index, shape) for part, index in parts)
+        assert as_text(total) == digest(array), spec

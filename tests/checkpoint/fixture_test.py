@@ -5,28 +5,23 @@ A failure means that old runs cannot be resumed any more: mend the reader, keep 
 
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 
 from sibert_jax.checkpoint import Checkpoints
-from sibert_jax.checkpoint.verify import verify
+from sibert_jax.checkpoint.read import verify
 from tests.checkpoint.conftest import DESCRIPTION, abstract, make_state
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 
 
 @pytest.mark.parametrize("version", ["0.10.2", "0.12.0"])
-def test_a_checkpoint_of_an_earlier_version_verifies_and_restores(version, tmp_path):
-    manifest = verify(FIXTURES / f"jax_{version}/1")
-    assert manifest.step == 1
-    assert manifest.versions["jax"].startswith(version)
-    assert manifest.run == DESCRIPTION
+def test_a_checkpoint_of_another_jax_verifies_and_restores(version, tmp_path):
+    found = verify(FIXTURES / f"jax_{version}/1")
+    assert (found.step, found.versions["jax"][:6], found.run) == (1, version, DESCRIPTION)
     (tmp_path / "1").symlink_to(FIXTURES / f"jax_{version}/1")
-    params, rest = (abstract(tree) for tree in make_state(1))
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         assert checkpoints.latest_step() == 1
-        params, rest = checkpoints.restore(1, params, rest)
+        _, rest = checkpoints.restore(1, *map(abstract, make_state(1)))
     assert int(rest["step"]) == int(rest["opt_state"][0].count) == 1
-    assert jax.tree.leaves(params)
     np.testing.assert_array_equal(rest["opt_state"][0].mu["nsp"]["kernel"], np.ones((4, 2)))

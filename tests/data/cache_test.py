@@ -1,13 +1,17 @@
+"""Entries are built once and atomically, and are checked when they are read."""
+
+import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
 
 from sibert_jax.data import DataError
-from sibert_jax.data import cache as cache_module
-from sibert_jax.data.cache import BUILDING_PREFIX, MANIFEST, Cache
+from sibert_jax.data.cache import ABANDONED_SECONDS, BUILDING_PREFIX, MANIFEST, Cache
 
 
 @pytest.fixture
@@ -16,16 +20,16 @@ def said():
 
 
 @pytest.fixture
-def cache(tmp_path, said):
-    return Cache(str(tmp_path / "cache"), said.append)
+def cache(tmp_path, said, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return Cache("~/cache", said.append)
 
 
 class Build:
     """Writes one file and counts how often it was asked to."""
 
     def __init__(self, content="content"):
-        self.content = content
-        self.count = 0
+        self.content, self.count = content, 0
 
     def __call__(self, directory):
         self.count += 1
@@ -39,107 +43,69 @@ def leftovers(cache):
 
 def test_an_entry_is_built_once(cache, said):
     build = Build()
-    first = cache.load_or_build("key", build)
-    second = cache.load_or_build("key", build)
+    first, second = (cache.load_or_build("key", build) for _ in range(2))
     assert build.count == 1
-    assert (first.path / "a").read_text() == "content"
     assert first == second
+    assert (first.path / "a").read_text() == "content"
     assert first.manifest["answer"] == 42
-    assert first.manifest["files"]["a"]["size"] == len("content")
     assert not said
     assert not leftovers(cache)
 
 
-def corrupt_file(path):
-    (path / "a").write_text("Content")
+def with_manifest(change):
+    def damage(path):
+        manifest = json.loads((path / MANIFEST).read_text())
+        change(manifest)
+        (path / MANIFEST).write_text(json.dumps(manifest))
+
+    return damage
 
 
-def truncate_file(path):
-    (path / "a").write_text("conten")
+DAMAGES = {
+    "other content": (lambda p: (p / "a").write_text("Content"), "a has another hash"),
+    "shorter": (lambda p: (p / "a").write_text("conten"), "a has another size"),
+    "file gone": (lambda p: (p / "a").unlink(), "a is missing"),
+    "manifest gone": (lambda p: (p / MANIFEST).unlink(), "manifest.json is missing"),
+    "manifest cut": (lambda p: (p / MANIFEST).write_text('{"for'), "manifest.json cannot be read"),
+    "a list": (lambda p: (p / MANIFEST).write_text("[]"), "manifest.json cannot be read"),
+    "other format": (with_manifest(lambda m: m.update(format=-1)), "is of another entry"),
+    "other key": (with_manifest(lambda m: m.update(key="b")), "is of another entry"),
+    "no files": (with_manifest(lambda m: m.pop("files")), "manifest.json cannot be read"),
+    "no times": (with_manifest(lambda m: m.pop("times")), "manifest.json cannot be read"),
+    "a file": (lambda p: (shutil.rmtree(p), p.touch()), "manifest.json cannot be read"),
+}
 
 
-def remove_file(path):
-    (path / "a").unlink()
-
-
-def remove_manifest(path):
-    (path / MANIFEST).unlink()
-
-
-def truncate_manifest(path):
-    text = (path / MANIFEST).read_text()
-    (path / MANIFEST).write_text(text[: len(text) // 2])
-
-
-def replace_manifest_by_a_list(path):
-    (path / MANIFEST).write_text("[]")
-
-
-def manifest_of_another_format(path):
-    manifest = json.loads((path / MANIFEST).read_text())
-    (path / MANIFEST).write_text(json.dumps(manifest | {"format": -1}))
-
-
-def manifest_without_files(path):
-    manifest = json.loads((path / MANIFEST).read_text())
-    del manifest["files"]
-    (path / MANIFEST).write_text(json.dumps(manifest))
-
-
-def empty_directory(path):
-    shutil.rmtree(path)
-    path.mkdir()
-
-
-def file_in_its_place(path):
-    shutil.rmtree(path)
-    path.write_text("")
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        corrupt_file,
-        truncate_file,
-        remove_file,
-        remove_manifest,
-        truncate_manifest,
-        replace_manifest_by_a_list,
-        manifest_of_another_format,
-        manifest_without_files,
-        empty_directory,
-        file_in_its_place,
-    ],
-)
-def test_a_corrupt_entry_is_rebuilt_with_a_word(cache, said, damage):
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_corrupt_entry_is_rebuilt_and_the_fault_named(cache, said, name):
+    damage, fault = DAMAGES[name]
     build = Build()
-    path = cache.load_or_build("key", build).path
+    path, manifest = dataclasses.astuple(cache.load_or_build("key", build))
     damage(path)
-    entry = cache.load_or_build("key", build)
-    assert (entry.path / "a").read_text() == "content"
+    for _ in range(2):
+        entry = cache.load_or_build("key", build)
+        assert (entry.path / "a").read_text() == "content"
+        assert entry.manifest["files"] == manifest["files"]  # nothing in it depends on the time
     assert build.count == 2
-    assert len(said) == 1
-    assert said[0].startswith(f"rebuilding the corrupt cache {path}: ")
-    cache.load_or_build("key", build)
-    assert build.count == 2
+    (line,) = said
+    assert line.startswith(f"rebuilding the corrupt cache {path}: ")
+    assert line.endswith(fault)
     assert not leftovers(cache)
 
 
-@pytest.mark.parametrize(
-    ("damage", "fault"),
-    [
-        (truncate_file, "a has another size"),
-        (corrupt_file, "a has another hash"),
-        (remove_file, "a is missing"),
-        (remove_manifest, "manifest.json is missing"),
-        (truncate_manifest, "manifest.json cannot be read"),
-        (manifest_of_another_format, "manifest.json is of another entry"),
-    ],
-)
-def test_the_word_tells_what_is_wrong(cache, said, damage, fault):
-    damage(cache.load_or_build("key", Build()).path)
+def test_contents_are_hashed_only_if_the_time_changed(cache, said):
+    file = cache.load_or_build("key", Build()).path / "a"
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    os.utime(file, (1, 1))  # as a copy would
     cache.load_or_build("key", Build())
-    assert said[0].endswith(f": {fault}")
+    assert file.stat().st_mtime_ns == times[1]  # hashed once, then trusted
+    file.write_text("Content")
+    os.utime(file, ns=times)
+    cache.load_or_build("key", Build())
+    assert not said
+    file.touch()
+    cache.load_or_build("key", Build())
+    assert said[0].endswith("a has another hash")
 
 
 def test_a_build_that_fails_leaves_nothing(cache):
@@ -153,87 +119,52 @@ def test_a_build_that_fails_leaves_nothing(cache):
     assert not leftovers(cache)
 
 
-def test_of_two_builds_at_once_the_first_to_finish_wins(cache, tmp_path, said):
-    other = Cache(str(tmp_path / "cache"), said.append)
+@pytest.mark.parametrize(("damaged", "kept"), [(False, "theirs"), (True, "ours")])
+def test_of_two_builds_at_once_the_first_good_one_wins(cache, tmp_path, damaged, kept):
+    other = Cache(str(tmp_path / "cache"), print)
 
     def build_while_another_finishes(directory):
         (directory / "a").write_text("ours")
-        other.load_or_build("key", Build("theirs"))
+        theirs = other.load_or_build("key", Build("theirs")).path
+        if damaged:
+            (theirs / "a").write_text("t")
         return {}
 
     entry = cache.load_or_build("key", build_while_another_finishes)
-    assert (entry.path / "a").read_text() == "theirs"
+    assert (entry.path / "a").read_text() == kept
     assert not leftovers(cache)
 
 
-def test_a_corrupt_entry_that_appears_during_a_build_is_replaced(cache, tmp_path):
-    other = Cache(str(tmp_path / "cache"), print)
-
-    def build_while_another_fails(directory):
-        (directory / "a").write_text("ours")
-        corrupt_file(other.load_or_build("key", Build()).path)
-        return {}
-
-    entry = cache.load_or_build("key", build_while_another_fails)
-    assert (entry.path / "a").read_text() == "ours"
-
-
-def test_a_directory_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"cannot write data\.cache_dir='.*file/cache' \(Not a dir"):
-        Cache(str(tmp_path / "file" / "cache"), print)
-
-
-def test_a_full_disk_is_named(cache):
-    def fill(directory):
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(DataError, match=r"cannot write data\.cache_dir=.*No space left on device"):
-        cache.load_or_build("key", fill)
-
-
-def test_a_home_directory_is_expanded(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert Cache("~/cache", print).directory == tmp_path / "cache"
-
-
-def test_what_dead_builds_left_is_swept_after_a_day(tmp_path):
+def test_what_dead_builds_left_is_removed_after_a_day(tmp_path):
     cache = Cache(str(tmp_path), print)
     old, new = (tmp_path / f"{BUILDING_PREFIX}{name}" for name in ("old", "new"))
+    yesterday = time.time() - 2 * ABANDONED_SECONDS
     for path in (old, new):
         path.mkdir()
         (path / "a").write_text("half")
-    yesterday = time.time() - 2 * cache_module.ABANDONED_SECONDS
-    os.utime(old / "a", (yesterday, yesterday))
-    os.utime(old, (yesterday, yesterday))
+    for path in (old / "a", old):
+        os.utime(path, (yesterday, yesterday))
     Cache(str(tmp_path), print)
     assert leftovers(cache) == [new]
 
 
-def test_a_source_is_hashed_again_only_if_its_size_or_time_changed(cache, tmp_path, monkeypatch):
+def test_a_source_is_read_again_only_if_its_size_or_time_changed(cache, tmp_path):
     path = tmp_path / "a.txt"
-    path.write_text("one")
-    hashed = []
-    real = cache_module.fingerprint.file_sha256
 
-    def count(path):
-        hashed.append(path)
-        return real(path)
+    def sha256_of(text, mtime_ns):
+        path.write_text(text)
+        os.utime(path, ns=(0, mtime_ns))
+        return cache.source_sha256(path)
 
-    monkeypatch.setattr(cache_module.fingerprint, "file_sha256", count)
-    first = cache.source_sha256(path)
-    assert cache.source_sha256(path) == first
-    assert len(hashed) == 1
-    os.utime(path, (1, 1))
-    assert cache.source_sha256(path) == first
-    assert len(hashed) == 2
-    path.write_text("two")
-    os.utime(path, (1, 2))
-    assert cache.source_sha256(path) != first
-    assert len(hashed) == 3
+    first = sha256_of("one", 1)
+    assert sha256_of("two", 1) == first  # not read
+    assert sha256_of("one", 2) == first
+    assert sha256_of("two", 3) != first
+    assert sha256_of("three", 3) != first
+    assert sha256_of("one", 3) == first
 
 
-def test_a_damaged_note_of_a_hash_is_made_again(cache, tmp_path):
+def test_a_damaged_note_of_a_hash_is_written_again(cache, tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one")
     first = cache.source_sha256(path)
@@ -243,6 +174,25 @@ def test_a_damaged_note_of_a_hash_is_made_again(cache, tmp_path):
         assert cache.source_sha256(path) == first
 
 
-def test_a_source_that_vanished_is_named(cache, tmp_path):
-    with pytest.raises(DataError, match=r"cannot read .*gone\.txt: No such file"):
-        cache.source_sha256(tmp_path / "gone.txt")
+PROGRAM = """
+import os, sys
+from sibert_jax.data.cache import Cache
+
+def build(directory):
+    (directory / "a").write_text(str(os.getpid()))
+    if sys.argv[2:]:
+        os.kill(os.getpid(), 9)
+    return {}
+
+print((Cache(sys.argv[1], print).load_or_build("key", build).path / "a").read_text())
+"""
+
+
+def test_processes_agree_whatever_a_killed_one_left(cache):
+    command = [sys.executable, "-c", PROGRAM, str(cache.directory)]
+    assert subprocess.run([*command, "kill"]).returncode == -9
+    assert leftovers(cache)
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(command, stdout=pipe, text=True) for _ in range(2)]
+    assert len({process.communicate()[0] for process in processes}) == 1
+    assert [process.returncode for process in processes] == [0] * 2

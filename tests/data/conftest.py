@@ -1,10 +1,10 @@
-"""Small corpora in which every token is there once, so that each can be traced to its place."""
+"""Small corpora in which every token occurs once, so that each can be traced to its position."""
 
 import numpy as np
 import pytest
 
-from sibert_jax.data import CorpusSpec, TokenCorpus, Tokenizer
-from sibert_jax.data.tokenizer import SPECIAL_PIECES
+from sibert_jax.data import CorpusConfig, TokenCorpus, Tokenizer, load_corpora
+from sibert_jax.data.vocabulary import SPECIAL_PIECES
 
 FIRST_ORDINARY = len(SPECIAL_PIECES)
 
@@ -12,7 +12,7 @@ FIRST_ORDINARY = len(SPECIAL_PIECES)
 @pytest.fixture(scope="session")
 def make_tokenizer():
     def make(num_ordinary, is_continuation=lambda i: i % 3 == 2):
-        """Piece FIRST_ORDINARY + i is "t<i>", or "##t<i>" where it continues a word."""
+        """Token FIRST_ORDINARY + i is "t<i>", or "##t<i>" where it continues a word."""
         ordinary = (f"{'##' * is_continuation(i)}t{i}" for i in range(num_ordinary))
         return Tokenizer([*SPECIAL_PIECES, *ordinary])
 
@@ -24,9 +24,8 @@ def make_corpus():
     def make(documents):
         """Token i of the corpus is FIRST_ORDINARY + i; documents are lists of sentence lengths."""
         lengths = [length for document in documents for length in document]
-        num_tokens = sum(lengths)
         return TokenCorpus(
-            tokens=np.arange(FIRST_ORDINARY, FIRST_ORDINARY + num_tokens, dtype=np.int32),
+            tokens=np.arange(FIRST_ORDINARY, FIRST_ORDINARY + sum(lengths), dtype=np.int32),
             sentence_starts=np.cumsum([0, *lengths]),
             document_starts=np.cumsum([0, *map(len, documents)]),
             fingerprint=f"lengths {documents}",
@@ -36,31 +35,34 @@ def make_corpus():
 
 
 @pytest.fixture
-def make_spec(tmp_path):
-    def make(**fields):
+def progress():
+    """The lines of progress of the latest `load`."""
+    return []
+
+
+@pytest.fixture
+def load(tmp_path, progress):
+    """Loads the corpora of a specification with the given fields."""
+
+    def load(vocab_size=300, **fields):
+        progress.clear()
         defaults = {
             "source": "text",
-            "path": "",
-            "layout": "auto",
-            "weights": (),
-            "valid_path": "",
             "valid_fraction": 0.2,
-            "tfds_split": "train",
-            "tfds_feature": "text",
-            "vocab": "",
-            "vocab_size": 300,
             "vocab_train_bytes": 1_000_000,
             "cache_dir": str(tmp_path / "cache"),
         }
-        return CorpusSpec(**(defaults | fields))
+        return load_corpora(
+            CorpusConfig(**(defaults | fields)), vocab_size=vocab_size, progress=progress.append
+        )
 
-    return make
+    return load
 
 
 @pytest.fixture
 def write_text(tmp_path):
     def write(name, num_documents, seed=0):
-        """Writes documents of two paragraphs of two sentences of made-up words."""
+        """Writes documents of two paragraphs of two sentences of made-up words; the path."""
         rng = np.random.default_rng(seed)
         words = ["".join(rng.choice(list("aeioulmnrst"), 5)) for _ in range(200)]
 
@@ -70,8 +72,7 @@ def write_text(tmp_path):
         documents = [
             "\n".join(f"{sentence()} {sentence()}" for _ in range(2)) for _ in range(num_documents)
         ]
-        path = tmp_path / name
-        path.write_text("\n\n".join(documents) + "\n", encoding="utf-8")
-        return path
+        (tmp_path / name).write_text("\n\n".join(documents) + "\n", encoding="utf-8")
+        return str(tmp_path / name)
 
     return write

@@ -1,108 +1,141 @@
+"""Files as documents; wrapped lines are told from paragraphs and verse, and joined again."""
+
 import gzip
 import lzma
+import random
+import textwrap
 
 import pytest
 
-from sibert_jax.data import DataError, text_files
-from sibert_jax.data.text_files import cut_at_spaces, read_documents, text_source
+from sibert_jax.data import text_files
+from sibert_jax.data.text_files import is_wrapped, joined_paragraphs, read_documents, text_source
 
-TEXT = "One.\nTwo, naïve.\n\n\nThree.\r\n  \nFour.\n"
-DOCUMENTS = [["One.", "Two, naïve."], ["Three."], ["Four."]]
-
-
-def source_of(patterns, layout="auto"):
-    return text_source(patterns, "data.path", layout)
+TEXT = "\ufeffOne.\nTwo, naïve.\n\n\nThree.\r\n  \nFour.\n"  # with a byte-order mark
 
 
 @pytest.mark.parametrize(
     ("name", "encode"),
     [("a.txt", bytes), ("a.txt.gz", gzip.compress), ("a.txt.xz", lzma.compress), ("a", bytes)],
 )
-def test_blank_lines_part_documents_in_every_kind_of_file(tmp_path, name, encode):
+def test_blank_lines_separate_documents_in_every_kind_of_file(tmp_path, name, encode):
     (tmp_path / name).write_bytes(encode(TEXT.encode()))
-    assert list(read_documents(tmp_path / name)) == DOCUMENTS
-
-
-def test_a_byte_order_mark_is_not_text(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + TEXT.encode())
-    assert list(read_documents(tmp_path / "a.txt")) == DOCUMENTS
+    assert list(read_documents(tmp_path / name)) == [["One.", "Two, naïve."], ["Three."], ["Four."]]
 
 
 def test_a_glob_is_one_corpus_of_its_files_in_order(tmp_path):
-    for name in ("b2", "b10", "a"):
+    for name in ("b2", "b10", "[a]"):
         (tmp_path / f"{name}.txt").write_text(f"{name}\n")
-    source = source_of((str(tmp_path / "b*.txt"), str(tmp_path / "a.txt")))
-    assert list(source.documents()) == [["b10"], ["b2"], ["a"]]
-    assert list(source.documents()) == [["b10"], ["b2"], ["a"]]  # reads again
-    assert [path.name for path in source.files] == ["b10.txt", "b2.txt", "a.txt"]
+    patterns = (str(tmp_path / "b*.txt"), str(tmp_path / "[a].txt"))  # a name like a glob
+    source = text_source(patterns, "data.path", "auto")
+    for _ in range(2):
+        assert list(source.documents()) == [["b10"], ["b2"], ["[a]"]]
+    assert [path.name for path in source.files] == ["b10.txt", "b2.txt", "[a].txt"]
 
 
-def test_a_file_named_like_a_glob_is_read(tmp_path):
-    (tmp_path / "[a].txt").write_text("x\n")
-    assert list(source_of((str(tmp_path / "[a].txt"),)).documents()) == [["x"]]
-
-
-def test_text_without_blank_lines_or_line_ends_is_cut_into_documents(tmp_path, monkeypatch):
+def test_text_without_blank_lines_is_split_into_documents(tmp_path, monkeypatch):
     monkeypatch.setattr(text_files, "MAX_DOCUMENT_CHARS", 10)
     (tmp_path / "a.txt").write_text("aaaa bbbb cccc dddd\ne\nffff")
     assert list(read_documents(tmp_path / "a.txt")) == [["aaaa bbbb", "cccc dddd"], ["e", "ffff"]]
 
 
-@pytest.mark.parametrize(
-    ("text", "pieces"),
-    [("ab cd ef", ["ab cd", "ef"]), ("abcdefg", ["abcde", "fg"]), ("abcde", ["abcde"]), ("", [])],
-)
-def test_long_text_is_cut_at_a_space_where_there_is_one(text, pieces):
-    assert list(cut_at_spaces(text, 5)) == pieces
+TEXT_WORDS = """the a house of stone where nobody had lived since autumn and its windows looked over
+fields that went down to river boats passed slowly under bridges with grain for mills she asked
+him whether he remembered what they said about light on water or only wind in reeds"""
+WORDS = TEXT_WORDS.split()
 
 
-def read(path):
-    return list(read_documents(path))
+def sentences(count, seed=0):
+    rng = random.Random(seed)
+    made = [" ".join(rng.choices(WORDS, k=rng.randint(4, 25))) for _ in range(count)]
+    return [f"{text[0].upper()}{text[1:]}." for text in made]
 
 
-@pytest.mark.parametrize("text", [b"", b"\n \n\t\n"])
-def test_a_file_without_text_is_named(tmp_path, text):
-    path = tmp_path / "a.txt"
-    path.write_bytes(text)
-    with pytest.raises(DataError, match=r"a\.txt holds no text; leave it out"):
-        read(path)
+def paragraphs(count):
+    """Long ones, and short ones of dialogue."""
+    rng = random.Random(0)
+    return [" ".join(sentences(rng.choice((1, 2, 6)), seed=i)) for i in range(count)]
 
 
-def test_a_binary_file_is_named(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_bytes(b"good\n\x7fELF\x02\x00\x01")
-    with pytest.raises(DataError, match=r"a\.txt is not text: line 2 holds a zero byte"):
-        read(path)
+def between(blocks, separator):
+    """The lines of blocks with further lines between them."""
+    return [line for block in blocks for line in [*block, *separator]]
 
 
-@pytest.mark.parametrize("encode", [bytes, gzip.compress])
-def test_a_byte_that_is_not_utf8_is_located(tmp_path, encode):
-    path = tmp_path / ("a.txt" if encode is bytes else "a.txt.gz")
-    path.write_bytes(encode("naïve\n".encode() + "naïve\n".encode("latin-1")))
-    with pytest.raises(DataError, match=r"a\.txt.* is not UTF-8: line 2, byte 9 is 0xef .*iconv"):
-        read(path)
+def wrapped(width, **options):
+    return [textwrap.wrap(text, width, **options) for text in paragraphs(60)]
 
 
-@pytest.mark.parametrize(("suffix", "encode"), [(".gz", gzip.compress), (".xz", lzma.compress)])
-@pytest.mark.parametrize("damage", ["truncated", "not compressed", "bytes changed"])
-def test_a_damaged_archive_is_named(tmp_path, suffix, encode, damage):
-    whole = encode(("\n".join(map(str, range(5000)))).encode())
-    middle = len(whole) // 2
-    content = {
-        "truncated": whole[:middle],
-        "not compressed": b"plain text",
-        "bytes changed": whole[:middle] + b"\xff" * 40 + whole[middle + 40 :],
-    }[damage]
-    path = tmp_path / f"a.txt{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"a\.txt\{suffix} is a truncated or damaged \{suffix}"):
-        read(path)
+def verse(count):
+    rng = random.Random(0)
+    lines = [" ".join(rng.choices(WORDS, k=rng.randint(6, 9))) for _ in range(count)]
+    return [f"{line.capitalize()}," for line in lines]
 
 
-def test_a_path_without_a_file_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"no such file: '.*/absent\.txt'"):
-        source_of((str(tmp_path / "absent.txt"),))
-    with pytest.raises(DataError, match=r"no file matches the glob '.*/\*\.txt'"):
-        source_of((str(tmp_path / "*.txt"),))
-    with pytest.raises(DataError, match=r"is a directory; name its files"):
-        source_of((str(tmp_path),))
+HEBREW = "".join(chr(0x5D0 + i % 27) + " " * (i % 5 == 4) for i in range(3000))
+EQUAL = "Every line of this one ends with its full stop at the same place."
+WRAPPED = {
+    "72 wide, blank lines": between(wrapped(72), [""]),
+    "40 wide": between(wrapped(40), [""]),
+    "120 wide": between(wrapped(120), [""]),
+    "double blank lines": between(wrapped(72), ["", ""]),
+    "indented first lines, no blank": between(wrapped(72, initial_indent="   "), []),
+    "indented block": between(wrapped(72, initial_indent="  ", subsequent_indent="  "), [""]),
+    "one paragraph": max(wrapped(60), key=len),
+    "Hebrew": textwrap.wrap(HEBREW, 70),
+}
+NOT_WRAPPED = {
+    "a paragraph per line": between([[p] for p in paragraphs(60)], []),
+    "a paragraph per line, blank between": between([[p] for p in paragraphs(60)], [""]),
+    "a sentence per line": between([sentences(9, i) for i in range(30)], [""]),
+    "a sentence per line, lower case": [s.lower() for s in sentences(300)],
+    "sentences of one length": between([[EQUAL] * 5] * 20, [""]),
+    "verse": between([verse(300)[i : i + 4] for i in range(0, 300, 4)], [""]),
+    "verse without blank lines": verse(300),
+    "a word per line": WORDS * 10,
+    "numbers": [f"{i:8d} {i * i:20d} {i**3:30d}" for i in range(99)],
+    "one line": [" ".join(sentences(500))],
+    "nothing": [],
+}
+
+
+@pytest.mark.parametrize("name", [*WRAPPED, *NOT_WRAPPED])
+def test_only_wrapped_lines_are_taken_for_wrapped(name):
+    assert is_wrapped((WRAPPED | NOT_WRAPPED)[name]) == (name in WRAPPED)
+
+
+def test_the_start_of_a_file_decides(monkeypatch):
+    monkeypatch.setattr(text_files, "SAMPLE_CHARS", 10_000)
+
+    def lines():
+        yield from WRAPPED["72 wide, blank lines"]
+        raise AssertionError("read to the end")
+
+    assert is_wrapped(lines())
+
+
+@pytest.mark.parametrize("width", [30, 72, 100])
+def test_joining_undoes_wrapping(width):
+    original = [*paragraphs(40), "A well-known twenty-two-year-old - so he said - came again."]
+    lines = between([textwrap.wrap(text, width) for text in original], [""])
+    assert list(joined_paragraphs(lines)) == original
+    long = [text for text in original if len(text) > width]
+    indented = [textwrap.wrap(text, width, initial_indent="  ") for text in long]
+    assert list(joined_paragraphs(between(indented, []))) == long
+
+
+@pytest.mark.parametrize("num_blank", [2, 3, 5])
+def test_documents_end_at_two_or_more_blank_lines(num_blank):
+    blanks = [""] * num_blank
+    first = [*blanks, "CHAPTER I", *blanks, "The first", "one.", "", "It is", "short."]
+    second = [*blanks, "CHAPTER II", "", "The", "second."]
+    assert list(joined_paragraphs(first + second)) == [
+        *("CHAPTER I", "The first one.", "It is short.", ""),
+        *("CHAPTER II", "The second."),
+    ]
+
+
+def test_a_text_without_blank_lines_is_joined_in_parts(monkeypatch):
+    monkeypatch.setattr(text_files, "MAX_PARAGRAPH_CHARS", 100)
+    joined = list(joined_paragraphs(textwrap.wrap(" ".join(sentences(50)), 40)))
+    assert all(len(paragraph) <= 141 for paragraph in joined)
+    assert " ".join(joined) == " ".join(sentences(50))

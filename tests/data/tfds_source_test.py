@@ -1,13 +1,14 @@
+"""Prepared TensorFlow Datasets as text, and what is said where they cannot be read."""
+
 import importlib.util
 import shutil
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from sibert_jax.data import DataError, load_corpora
-from sibert_jax.data.tfds_source import prepare_command, tfds_source
+from sibert_jax.data import DataError
+from sibert_jax.data.tfds_source import tfds_source
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -35,12 +36,15 @@ class Articles(tfds.core.GeneratorBasedBuilder):
             yield i, {"text": text, "id": i}
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    data_dir = tmp_path_factory.mktemp("tensorflow_datasets")
-    builder = Articles(data_dir=data_dir, file_format="array_record")
+def prepare(data_dir, file_format):
+    builder = Articles(data_dir=data_dir, file_format=file_format)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
     return data_dir / "articles" / "1.0.0"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp("tensorflow_datasets"), "array_record")
 
 
 def documents(path, split="train", feature="text"):
@@ -51,128 +55,77 @@ def test_an_example_is_a_document_and_a_line_a_paragraph(prepared):
     found = documents(prepared)
     expected = [[line for line in text.split("\n") if line] for text in ARTICLES["train"]]
     assert sorted(found) == sorted(expected)
-    assert found == documents(prepared)
-
-
-def test_marks_of_structure_are_not_text(prepared):
+    assert documents(f"{prepared}:train[:15]") == found[:15]
+    assert documents(f"{prepared}:train[15:]") == found[15:]
     assert sorted(documents(f"{prepared}:validation")) == [["Held out.", "It is."], ["Last."]]
 
 
-def test_a_slice_of_a_split_can_be_named(prepared):
-    first, second = (documents(f"{prepared}:train[{part}]") for part in (":15", "15:"))
-    assert [len(first), len(second)] == [15, 5]
-    assert first + second == documents(prepared)
-
-
-def test_corpora_are_made_of_prepared_directories(prepared, make_spec):
-    spec = make_spec(source="tfds", path=str(prepared), valid_path=f"{prepared}:validation")
-    said = []
-    corpora = load_corpora(spec, progress=said.append)
-    assert corpora.train[0].num_documents == 20
-    assert corpora.valid.num_documents == 2
-    assert load_corpora(spec, progress=said.append).fingerprint == corpora.fingerprint
-    other = make_spec(source="tfds", path=f"{prepared}:train[:10]", valid_path=spec.valid_path)
-    assert load_corpora(other, progress=said.append).train[0].num_documents == 10
-
-
-def test_the_split_to_train_on_is_not_evaluated_on(prepared, make_spec):
-    spec = make_spec(source="tfds", path=str(prepared), valid_path=str(prepared))
+def test_corpora_are_made_of_prepared_directories(prepared, load):
+    fields = {"source": "tfds", "path": str(prepared), "valid_path": f"{prepared}:validation"}
+    corpora = load(**fields)
+    assert (corpora.train[0].num_documents, corpora.valid.num_documents) == (20, 2)
+    assert load(**fields).fingerprint == corpora.fingerprint
+    assert load(**fields | {"path": f"{prepared}:train[:10]"}).train[0].num_documents == 10
     with pytest.raises(DataError, match=r"valid_path names .*articles/1\.0\.0:train, which"):
-        load_corpora(spec, progress=print)
+        load(**fields | {"valid_path": str(prepared)})
 
 
-def test_where_nothing_is_prepared_the_command_is_said(tmp_path):
-    path = tmp_path / "tensorflow_datasets" / "wiki40b" / "en" / "1.3.0"
-    with pytest.raises(DataError, match=r"no prepared dataset in .* prepare one .* with: ") as info:
-        documents(path)
-    command = str(info.value).split("with: ")[1]
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs TensorFlow")
+@pytest.mark.filterwarnings("default")
+def test_a_tfrecord_set_is_read_in_order_with_tensorflow(prepared, tmp_path):
+    path = prepare(tmp_path, "tfrecord")
+    assert documents(path) == documents(path) == documents(prepared)
+
+
+def test_where_nothing_is_prepared_the_command_is_given(tmp_path):
     data_dir = tmp_path / "tensorflow_datasets"
+    with pytest.raises(DataError, match=r"no prepared dataset in .* prepare one .* with: ") as info:
+        documents(data_dir / "wiki40b" / "en" / "1.3.0")
+    command = str(info.value).split("with: ")[1]
     assert command == (
         "python -c \"import tensorflow_datasets as tfds; tfds.builder('wiki40b/en', "
         f"data_dir='{data_dir}', file_format='array_record').download_and_prepare()\""
     )
 
 
-def test_the_command_is_python(tmp_path):
-    code = prepare_command(tmp_path / "lm1b" / "1.1.0").split('"')[1]
-    compile(code, "command", "exec")
-    assert f"tfds.builder('lm1b', data_dir='{tmp_path}'" in code
-
-
 @pytest.mark.parametrize(
-    ("split", "feature", "complaint"),
+    ("split", "feature", "words"),
     [
         ("test", "text", r"has no split 'test' \(data\.tfds_split\) but train, validation"),
         ("train", "body", r"has no feature 'body' \(data\.tfds_feature\) but id, text"),
+        ("train", "id", r"example 0 of .* holds int.*, not text"),
     ],
 )
-def test_an_unknown_split_or_feature_is_named(prepared, split, feature, complaint):
-    with pytest.raises(DataError, match=complaint):
+def test_a_wrong_split_or_feature_is_named(prepared, split, feature, words):
+    with pytest.raises(DataError, match=rf"^data\.path: .*{words}"):
         documents(prepared, split, feature)
 
 
-def test_a_feature_that_is_not_text_is_refused(prepared):
-    with pytest.raises(DataError, match=r"example 0 of .* holds int.*, not text"):
-        documents(prepared, feature="id")
+def need_tensorflow(path):
+    info = (path / "dataset_info.json").read_text()
+    (path / "dataset_info.json").write_text(info.replace("array_record", "tfrecord"))
 
 
-def test_a_set_prepared_for_tensorflow_alone_is_refused_without_it(prepared, tmp_path, monkeypatch):
+def change_shards(change):
+    return lambda path: [change(shard) for shard in path.glob("*train*")]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (need_tensorflow, r"as tfrecord.* pip install 'sibert_jax\[tf\]', or prepare"),
+        (change_shards(lambda p: p.unlink()), r"cannot read .*articles/1\.0\.0: .*No such file"),
+        (change_shards(lambda p: p.write_bytes(p.read_bytes()[:-100])), "cannot read .*articles"),
+        (lambda p: (p / "dataset_info.json").write_text('{"name": '), "cannot read .*articles"),
+        (lambda p: sys.modules.update(tensorflow_datasets=None), r"install 'sibert_jax\[tfds\]'"),
+    ],
+    ids=["tfrecord", "gone", "cut", "description", "no library"],
+)
+def test_a_set_that_cannot_be_read_is_named(prepared, tmp_path, monkeypatch, damage, words):
     copy = tmp_path / "articles" / "1.0.0"
     shutil.copytree(prepared, copy)
-    info = (copy / "dataset_info.json").read_text()
-    (copy / "dataset_info.json").write_text(info.replace("array_record", "tfrecord"))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"as tfrecord.* pip install 'sibert_jax\[tf\]', or prep"):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", tfds)  # restored at the end
+    damage(copy)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # no TensorFlow
+    with pytest.raises(DataError, match=words):
         documents(copy)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs TensorFlow")
-@pytest.mark.filterwarnings("default")
-def test_a_tfrecord_set_is_read_in_order_with_tensorflow(prepared, tmp_path):
-    builder = Articles(data_dir=tmp_path, file_format="tfrecord")
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
-    path = tmp_path / "articles" / "1.0.0"
-    assert documents(path) == documents(path) == documents(prepared)
-    assert documents(f"{path}:validation") == documents(f"{prepared}:validation")
-    with pytest.raises(DataError, match="has no split 'test'"):
-        documents(path, "test")
-
-
-def test_a_set_whose_files_are_gone_is_named(prepared, tmp_path):
-    copy = tmp_path / "articles" / "1.0.0"
-    shutil.copytree(prepared, copy)
-    for path in copy.glob("*train*"):
-        path.unlink()
-    with pytest.raises(DataError, match=r"cannot read .*articles/1\.0\.0: .*No such file"):
-        documents(copy)
-
-
-def test_a_damaged_description_is_named(prepared, tmp_path):
-    copy = tmp_path / "articles" / "1.0.0"
-    shutil.copytree(prepared, copy)
-    (copy / "dataset_info.json").write_text('{"name": ')
-    with pytest.raises(DataError, match=r"cannot read .*articles/1\.0\.0: "):
-        documents(copy)
-
-
-def test_a_damaged_file_is_named(prepared, tmp_path):
-    copy = tmp_path / "articles" / "1.0.0"
-    shutil.copytree(prepared, copy)
-    for path in copy.glob("*train*"):
-        path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match=r"cannot read .*articles/1\.0\.0: "):
-        documents(copy)
-
-
-def test_a_machine_without_the_library_is_told_what_to_install(prepared):
-    program = (
-        "import sys; sys.modules['tensorflow_datasets'] = None\n"
-        "from sibert_jax.data.tfds_source import tfds_source\n"
-        "from sibert_jax.data import DataError\n"
-        f"try: tfds_source(({str(prepared)!r},), 'train', 'text', 'data.path')\n"
-        "except DataError as error: print(error)"
-    )
-    printed = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    ).stdout
-    assert "pip install 'sibert_jax[tfds]'" in printed

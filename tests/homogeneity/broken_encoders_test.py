@@ -4,6 +4,7 @@ import inspect
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from sibert_jax.homogeneity import analyse, assert_scale_invariant
@@ -96,17 +97,16 @@ FAULTS = {
 }
 
 
-@pytest.fixture
-def setting():
-    keys = iter(jax.random.split(jax.random.key(0), 20))
-    square = ("stem", "q", "k", "v", "o", "up", "down")
-    params = {name: jax.random.normal(next(keys), (WIDTH, WIDTH)) for name in square}
-    params |= {
-        name: jax.random.normal(next(keys), (WIDTH,)) for name in ("gain", "bias", "up_bias")
-    }
-    params["table"] = jax.random.normal(next(keys), (VOCAB, WIDTH))
-    params["position"] = jax.random.normal(next(keys), (TOKENS, WIDTH))
-    return params, jnp.arange(TOKENS), jnp.arange(TOKENS) < 4
+RNG = np.random.default_rng(0)
+SHAPES = dict.fromkeys(("stem", "q", "k", "v", "o", "up", "down"), (WIDTH, WIDTH))
+SHAPES |= dict.fromkeys(("gain", "bias", "up_bias"), (WIDTH,))
+SHAPES |= {"table": (VOCAB, WIDTH), "position": (TOKENS, WIDTH)}
+PARAMS = {name: jnp.asarray(RNG.normal(size=s), jnp.float32) for name, s in SHAPES.items()}
+INPUTS = jnp.arange(TOKENS), jnp.arange(TOKENS) < 4
+
+
+def broken(fault):
+    return lambda p: encoder(p, *INPUTS, fault)
 
 
 def line_of(fault):
@@ -118,55 +118,40 @@ def line_of(fault):
     raise AssertionError(f"no line is marked as the fault {fault!r}")
 
 
-def test_the_encoder_without_a_fault_is_invariant(setting, certify):
-    params, tokens, valid = setting
-    report = certify(lambda p, t, v: encoder(p, t, v, None), params, tokens, valid)
+def test_encoder_without_a_fault_is_invariant(certify):
+    report = certify(broken(None), PARAMS)
     assert report.is_invariant()
     assert report.obstruction() is None
-    assert_scale_invariant(lambda p: encoder(p, tokens, valid, None), params)
+    assert_scale_invariant(broken(None), PARAMS)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_message_points_at_the_line_that_breaks_the_invariance(fault, setting):
-    params, tokens, valid = setting
-    report = analyse(lambda p, t, v: encoder(p, t, v, fault), params, tokens, valid)
+def test_message_points_at_the_line_that_breaks_invariance(fault):
+    """Also in the gradient of a jitted loss, whose jaxpr is used again."""
+    report = analyse(broken(fault), PARAMS)
     assert not report.is_invariant()
     found = report.obstruction()
-    primitive, degrees = FAULTS[fault]
-    assert found.location.file == __file__
-    assert found.location.line == line_of(fault), str(found)
-    assert found.primitive == primitive
-    assert found.degrees == degrees
+    assert (found.primitive, found.degrees) == FAULTS[fault]
+    loss = jax.jit(lambda p: jnp.sum(jnp.sin(broken(fault)(p))))
+    loss.trace(PARAMS)
+    for message in (found, analyse(jax.grad(loss), PARAMS).obstruction()):
+        assert message.location.file == __file__
+        assert message.location.line == line_of(fault), str(message)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_the_message_points_at_the_same_line_in_the_gradient_of_a_jitted_loss(fault, setting):
-    params, tokens, valid = setting
-    loss = jax.jit(lambda p: jnp.sum(jnp.sin(encoder(p, tokens, valid, fault))))
-    loss(params)  # traced before: its jaxpr is used again
-    found = analyse(jax.grad(loss), params).obstruction()
-    assert (found.location.file, found.location.line) == (__file__, line_of(fault)), str(found)
-
-
-def test_the_message_says_the_value_of_the_epsilon_and_how_to_repair_it(setting):
-    params, tokens, valid = setting
+def test_message_says_the_epsilon_and_how_to_repair_it():
+    fault = "attention epsilon 1e-6"
     with pytest.raises(ValueError, match="not certified as scale invariant") as caught:
-        assert_scale_invariant(
-            lambda p: encoder(p, tokens, valid, "attention epsilon 1e-6"), params
-        )
+        assert_scale_invariant(broken(fault), PARAMS)
     text = str(caught.value)
     assert "degree 2 in params and degree 0 (constant 1e-06)" in text
     assert "make it relative" in text
-    assert f"{__file__}:{line_of('attention epsilon 1e-6')}" in text
+    assert f"{__file__}:{line_of(fault)}" in text
 
 
-def test_the_message_names_the_part_of_the_tree_that_is_scaled(setting):
-    params, tokens, valid = setting
-
-    def fn(p):
-        return encoder(p["encoder"], tokens, valid, "softmax") @ p["head"]["w"]
-
-    tree = {"encoder": params, "head": {"w": params["q"]}}
-    found = analyse(fn, tree).obstruction({"encoder": True, "head": False})
+def test_message_names_the_part_of_the_tree_that_is_scaled():
+    tree = {"encoder": PARAMS, "head": {"w": PARAMS["q"]}}
+    report = analyse(lambda p: broken("softmax")(p["encoder"]) @ p["head"]["w"], tree)
+    found = report.obstruction({"encoder": True, "head": False})
     assert "degree 2 in encoder" in str(found)
     assert found.subject == "encoder"

@@ -27,12 +27,27 @@ def relative_error(wanted, found):
     return float(np.max(np.nan_to_num(error, nan=np.inf), initial=0))
 
 
+def compiled(fn, params, *args):
+    """Return fn of params alone, compiled; leaves that are no arrays stay static."""
+    is_array = [hasattr(leaf, "dtype") for leaf in jax.tree.leaves(params)]
+
+    def of_arrays(arrays):
+        arrays = iter(arrays)
+        leaves, treedef = jax.tree.flatten(params)
+        leaves = [next(arrays) if dynamic else x for x, dynamic in zip(leaves, is_array)]
+        return jax.tree.leaves(fn(jax.tree.unflatten(treedef, leaves), *args))
+
+    run = jax.jit(of_arrays)
+    return lambda params: run([x for x, a in zip(jax.tree.leaves(params), is_array) if a])
+
+
 def worst_error(fn, params, *args, report, c):
     """Return the largest |f(c^a x) − c^d f(x)| / |f(x)| over a basis of the certified scalings."""
-    before = [np.asarray(y, np.float64) for y in jax.tree.leaves(fn(params, *args))]
+    run = compiled(fn, params, *args)
+    before = [np.asarray(y, np.float64) for y in run(params)]
     worst = 0.0
     for exponents in report.scalings():
-        after = jax.tree.leaves(fn(rescale(params, exponents, c), *args))
+        after = run(rescale(params, exponents, c))
         for x, y, degree in zip(before, after, degrees_at(report, exponents), strict=True):
             wanted = x * c**degree
             worst = max(worst, relative_error(wanted, np.asarray(y, np.float64)))

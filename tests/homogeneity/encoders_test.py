@@ -41,8 +41,8 @@ def count(arch, layers):
     Outside the layers: three embeddings are added (2 equations), gain and bias of the norm (1), the
     stem: 6 leaves. In a layer 10 leaves: q, k, v, up with their biases (4 equations), out, down.
     SIBERT: the branches join the stream, v + out = gain + stem = up + down (2 more equations).
-    QK-norm: the same. Sandwich: every branch is normalised, no further equation.
-    BERT: no stem; epsilons pin every tensor that is normalised and softmax q + k = 0, so that only
+    QK-norm: the same. Sandwich: every branch is normalized, no further equation.
+    BERT: no stem; epsilons pin every tensor that is normalized and softmax q + k = 0, so that only
     value against output and query against key are left.
     """
     return {
@@ -53,26 +53,26 @@ def count(arch, layers):
     }[arch]
 
 
-@pytest.mark.parametrize("attention_impl", ["einsum", "blockwise"])
-def test_each_form_of_the_attention_has_the_same_symmetries(attention_impl):
-    features, params = build(attention_impl=attention_impl)
-    report = analyse(features, params)
-    assert not report.unknown_primitives()
-    assert report.is_invariant(True)
-    assert len(report.symmetries()) == count("sibert", 1)
-
-
-@pytest.mark.parametrize("arch", ["sibert", "sibert_qk_norm", "sibert_sandwich", "bert"])
-@pytest.mark.parametrize("scan_layers", [True, False], ids=["stacked", "one leaf a layer"])
-def test_the_symmetries_of_each_encoder_are_those_counted_by_hand(arch, scan_layers, certify):
-    features, params = build(arch=arch, scan_layers=scan_layers)
+@pytest.mark.parametrize(
+    ("arch", "changes"),
+    [
+        *((arch, {}) for arch in ("sibert", "sibert_qk_norm", "sibert_sandwich", "bert")),
+        ("sibert", {"scan_layers": False}),
+        ("sibert", {"attention_impl": "blockwise"}),
+        pytest.param("sibert_qk_norm", {"scan_layers": False}, marks=pytest.mark.slow),
+        pytest.param("sibert_sandwich", {"scan_layers": False}, marks=pytest.mark.slow),
+        pytest.param("bert", {"scan_layers": False}, marks=pytest.mark.slow),
+    ],
+)
+def test_symmetries_of_encoders_are_those_counted_by_hand(arch, changes, certify):
+    features, params = build(arch=arch, **changes)
     report = certify(features, params)
-    assert len(report.symmetries()) == count(arch, 1 if scan_layers else CONFIG.depth)
+    assert len(report.symmetries()) == count(arch, CONFIG.depth if "scan_layers" in changes else 1)
     assert report.is_invariant() == (arch != "bert")
     assert report.unknown_primitives() == []
 
 
-def test_the_blocks_of_the_papers_encoder():
+def test_blocks_of_the_papers_encoder():
     features, params = build()
     blocks = analyse(features, params).blocks()
     assert ("embed/position", "embed/segment", "embed/token") in blocks
@@ -93,8 +93,14 @@ def test_bert_is_stopped_by_the_epsilon_of_its_first_norm():
     assert "embed_norm" in found.module
 
 
-@pytest.mark.parametrize("arch", ["sibert", "sibert_qk_norm", "sibert_sandwich"])
-def test_dropout_remat_and_bfloat16_keep_the_invariance_and_its_gradient(arch):
+@pytest.mark.parametrize(
+    "arch",
+    [
+        "sibert",
+        *(pytest.param(f"sibert_{a}", marks=pytest.mark.slow) for a in ("qk_norm", "sandwich")),
+    ],
+)
+def test_dropout_remat_and_bfloat16_keep_the_invariance(arch):
     features, params = build(
         arch=arch,
         dropout=0.1,
@@ -111,13 +117,13 @@ def test_dropout_remat_and_bfloat16_keep_the_invariance_and_its_gradient(arch):
     assert set(jax.tree.leaves(gradient.degree())) == {-1}
 
 
-def test_any_encoder_reparametrised_by_its_norm_has_the_joint_symmetry_only(certify):
+def test_reparametrized_encoder_has_the_joint_symmetry_only(certify):
     features, params = build(arch="bert")
     report = certify(lambda p: features(reparametrize(p, CONFIG.init_std)), params)
     assert report.symmetries() == [dict.fromkeys(report.names, 1)]
 
 
-def test_a_dead_row_keeps_the_encoder_invariant():
+def test_dead_row_keeps_the_encoder_invariant():
     features, params = build(qkv_bias=False)
     params["layers"]["layer"]["attention"]["query"]["kernel"] *= 0.0
     before = features(params)

@@ -1,7 +1,5 @@
 """Layers that others wrote: Flax linen, Flax NNX and Equinox, with answers derived by hand."""
 
-import time
-
 import equinox as eqx
 import flax.linen as nn
 import jax
@@ -33,7 +31,7 @@ def test_flax_attention_with_biases_has_two_symmetries(certify):
     assert report.degree({"query": 1, "key": -1, "value": 1, "out": {"kernel": -1, "bias": 0}}) == 0
 
 
-def test_flax_attention_with_queries_normalised_still_needs_their_gain_fixed(certify):
+def test_flax_attention_with_normalized_queries(certify):
     module = nn.MultiHeadDotProductAttention(num_heads=2, use_bias=False, normalize_qk=True)
     found = symmetries(*linen(module), certify)
     # The norms' epsilon (1e-6) pins q and k, softmax the product of the gains.
@@ -44,9 +42,17 @@ def test_flax_attention_with_queries_normalised_still_needs_their_gain_fixed(cer
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-6])
-@pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm])
-def test_a_flax_norm_frees_the_layer_before_it_only_without_epsilon(norm, fast, epsilon, certify):
+@pytest.mark.parametrize(
+    ("norm", "fast"),
+    [
+        (nn.LayerNorm, True),
+        (nn.LayerNorm, False),
+        (nn.BatchNorm, True),
+        (nn.RMSNorm, True),
+        (nn.GroupNorm, False),
+    ],
+)
+def test_flax_norm_frees_the_layer_before_it_without_epsilon(norm, fast, epsilon, certify):
     options = {"num_groups": 2} if norm is nn.GroupNorm else {}
     if norm is nn.BatchNorm:
         options = {"use_running_average": False, "use_bias": False}
@@ -73,16 +79,7 @@ def test_a_flax_norm_frees_the_layer_before_it_only_without_epsilon(norm, fast, 
     assert symmetries(fn, params, certify) == wanted
 
 
-def test_flax_weight_norm_frees_the_kernel_up_to_its_epsilon():
-    def found(epsilon):
-        module = nn.WeightNorm(nn.Dense(8), epsilon=epsilon)
-        return analyse(*linen(module)).symmetries()
-
-    assert found(0.0) == [{"layer_instance/kernel": 1}] or found(0.0) == [{"Dense_0/kernel": 1}]
-    assert found(1e-12) == []
-
-
-def test_flax_convolutions_pooling_and_relu_are_homogeneous_of_their_depth(certify):
+def test_flax_convolutions_have_the_degree_of_their_depth(certify):
     class Net(nn.Module):
         @nn.compact
         def __call__(self, x):
@@ -95,7 +92,7 @@ def test_flax_convolutions_pooling_and_relu_are_homogeneous_of_their_depth(certi
     assert len(report.symmetries()) == 2
 
 
-@pytest.mark.parametrize("cell", [nn.LSTMCell, nn.GRUCell, nn.OptimizedLSTMCell])
+@pytest.mark.parametrize("cell", [nn.GRUCell, pytest.param(nn.LSTMCell, marks=pytest.mark.slow)])
 def test_flax_recurrent_cells_have_no_symmetry(cell, certify):
     report = certify(*linen(nn.RNN(cell(features=4))))
     assert report.symmetries() == []  # every gate is a sigmoid or tanh of its whole input
@@ -115,7 +112,7 @@ def test_flax_embeddings_attended_to_are_tied():
 class LinenEncoder(nn.Module):
     """A PreNorm transformer as Flax users write it."""
 
-    depth: int = 12
+    depth: int = 4
 
     @nn.compact
     def __call__(self, x):
@@ -127,7 +124,7 @@ class LinenEncoder(nn.Module):
         return nn.LayerNorm()(x)
 
 
-def test_a_flax_encoder_of_12_layers_has_four_symmetries_a_layer():
+def test_flax_encoder_has_four_symmetries_per_layer():
     params = jax.eval_shape(LinenEncoder().init, KEY, X)["params"]
     report = analyse(lambda p, x: LinenEncoder().apply({"params": p}, x), params, X)
     # Epsilons and GELU pin the stream. In each layer q + k = 0 and v + out = 0 while gain and bias
@@ -136,21 +133,8 @@ def test_a_flax_encoder_of_12_layers_has_four_symmetries_a_layer():
     # Leaves of a layer: 4 norm, 8 attention, 4 dense = 16. Equations: gain = bias (2); out + v
     # = 0, out bias = 0; q, k, v: kernel + gain = bias (3); q + k = 0; dense: kernel + gain = 0 and
     # its bias = 0; second dense: both 0: 12 in all. 16 - 12 = 4.
-    assert len(report.symmetries()) == 4 * 12
+    assert len(report.symmetries()) == 4 * 4
     assert not report.is_invariant()
-
-
-@pytest.mark.slow
-def test_a_flax_encoder_of_12_layers_takes_two_seconds_and_its_gradient_five():
-    params = jax.eval_shape(LinenEncoder().init, KEY, X)["params"]
-
-    def loss(p, x):
-        return jnp.sum(LinenEncoder().apply({"params": p}, x) ** 2)
-
-    for fn, seconds in ((loss, 2), (jax.grad(loss), 5)):
-        start = time.perf_counter()
-        analyse(fn, params, X).symmetries()
-        assert time.perf_counter() - start < seconds
 
 
 class NnxNet(nnx.Module):
@@ -164,7 +148,7 @@ class NnxNet(nnx.Module):
         return self.attention(self.dropout(self.norm(self.first(x))))
 
 
-def test_flax_nnx_modules_are_analysed_through_split_and_merge(certify):
+def test_nnx_modules_pass_through_split_and_merge(certify):
     graph, params, rest = nnx.split(NnxNet(nnx.Rngs(0)), nnx.Param, ...)
 
     def fn(params, rest, x):
@@ -172,14 +156,14 @@ def test_flax_nnx_modules_are_analysed_through_split_and_merge(certify):
         return nnx.merge(graph, params, fresh)(x)
 
     report = certify(fn, params, rest, X)
-    # first: kernel = bias, then normalised away (1). norm: gain = bias = n, absorbed by q, k and v:
+    # first: kernel = bias, then normalized away (1). norm: gain = bias = n, absorbed by q, k and v:
     # kernel + n = bias each; q + k + (their norm) = 0; v + n + out = 0; out bias = 0.
     # Leaves 2 + 2 + 8 = 12; equations 1 + 1 + 3 + 1 + 1 + 1 = 8.
     assert len(report.symmetries()) == 4
     assert {"first/bias": 1, "first/kernel": 1} in report.symmetries()
 
 
-def test_equinox_mlps_keep_their_activation_out_of_the_parameters(certify):
+def test_equinox_mlp_keeps_its_activation_static(certify):
     mlp = eqx.nn.MLP(8, 3, 8, 2, use_bias=False, use_final_bias=False, key=KEY)
     report = certify(lambda m, x: jax.vmap(m)(x), mlp, X[0])
     assert report.degree() == 3
@@ -205,20 +189,6 @@ def test_equinox_attention_and_norms(certify):
     report = certify(lambda m, x, k: m(x, k), net, X[0], keys[1])
     # norm: gain = bias = n; scores q + k + 2n = 0; v + out + n = 0: 6 leaves, 3 equations.
     assert len(report.symmetries()) == 3
-
-
-def test_equinox_convolution_and_pooling(certify):
-    net = eqx.nn.Sequential(
-        [
-            eqx.nn.Conv1d(6, 4, 3, use_bias=False, key=KEY),
-            eqx.nn.Lambda(jax.nn.leaky_relu),
-            eqx.nn.MaxPool1d(2),
-            eqx.nn.Conv1d(4, 2, 1, use_bias=False, key=KEY),
-        ]
-    )
-    report = certify(lambda m, x: m(x), net, X[0])
-    assert report.degree() == 2
-    assert len(report.symmetries()) == 1
 
 
 def test_equinox_prelu_fixes_its_slope(certify):

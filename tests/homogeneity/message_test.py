@@ -1,6 +1,7 @@
-"""Where a message points: the user's own line, whatever library or cache lies in between."""
+"""A message points at the user's own line, whatever library or cache lies in between."""
 
 import inspect
+import re
 
 import equinox as eqx
 import flax.linen as nn
@@ -12,6 +13,7 @@ from flax import nnx
 from sibert_jax.homogeneity import analyse
 
 X = jax.random.normal(jax.random.key(0), (3, 4))
+GRAPH, NNX_PARAMS = nnx.split(nnx.LayerNorm(4, rngs=nnx.Rngs(0)))
 
 
 def line_of(function, text):
@@ -38,7 +40,7 @@ class Net(nn.Module):
         return Block(name="block")(x)
 
 
-def test_flax_the_line_that_calls_the_layer_the_library_line_and_the_module_path():
+def test_flax_also_has_a_module_path_and_a_library_line():
     params = Net().init(jax.random.key(0), X)
     found = analyse(Net().apply, params, X).obstruction(
         {"params": {"block": {"inner": True, "norm": False, "outer": False}}}
@@ -51,31 +53,32 @@ def test_flax_the_line_that_calls_the_layer_the_library_line_and_the_module_path
     assert "degree 2 in params/block/inner and degree 0 (constant 1e-06)" in str(found)
 
 
-def test_flax_nnx():
-    graph, params = nnx.split(nnx.LayerNorm(4, rngs=nnx.Rngs(0)))
-
-    def fn(p, x):
-        h = x @ p["w"]
-        return nnx.merge(graph, p["norm"])(h)  # here
-
-    mask = {"w": True, "norm": False}
-    found = analyse(fn, {"w": X.T @ X, "norm": params}, X).obstruction(mask)
-    assert_points_at(found, fn, "# here")
+def nnx_norm(p, x):
+    h = x @ p["w"]
+    return nnx.merge(GRAPH, p["norm"])(h)  # here
 
 
-def test_equinox():
-    norm = eqx.nn.LayerNorm(4)
-
-    def fn(w, x):
-        h = x @ w
-        return jax.vmap(norm)(h)  # here
-
-    found = analyse(fn, X.T @ X, X).obstruction()
-    assert_points_at(found, fn, "# here")
-    assert found.library_location.file.endswith("equinox/nn/_normalisation.py")
+def equinox_norm(w, x):
+    h = x @ w
+    return jax.vmap(eqx.nn.LayerNorm(4))(h)  # here
 
 
-def test_a_library_function_given_directly_points_into_the_library():
+def cached_gelu(w, x):
+    return jax.nn.gelu(w)  # here
+
+
+def test_points_at_the_line_that_calls_a_library():
+    jax.nn.gelu(X)  # its jaxpr is cached with this line
+    tree = {"w": X.T @ X, "norm": NNX_PARAMS}
+    for fn, params, mask in (
+        (nnx_norm, tree, {"w": True, "norm": False}),
+        (equinox_norm, X.T @ X, True),
+        (cached_gelu, X, True),
+    ):
+        assert_points_at(analyse(fn, params, X).obstruction(mask), fn, "# here")
+
+
+def test_library_function_by_itself_has_no_line():
     params = nn.LayerNorm().init(jax.random.key(0), X)
     fn = nn.LayerNorm().apply
     found = analyse(lambda x, params: fn(params, x), X, params).obstruction()
@@ -86,16 +89,7 @@ def test_a_library_function_given_directly_points_into_the_library():
     assert str(found).startswith("the function itself: output of degree 1 in params")
 
 
-def test_a_jitted_library_function_that_was_traced_by_someone_else_before():
-    jax.nn.gelu(X)  # its jaxpr is cached with this line
-
-    def fn(w):
-        return jax.nn.gelu(w)  # here
-
-    assert_points_at(analyse(fn, X).obstruction(), fn, "# here")
-
-
-def test_the_line_inside_scans_conditionals_and_derivatives():
+def test_line_inside_scans_conditionals_and_derivatives():
     def loss(w, x):
         def body(h, _):
             h = jax.lax.cond(
@@ -112,20 +106,7 @@ def test_the_line_inside_scans_conditionals_and_derivatives():
         assert_points_at(analyse(fn, X.T @ X, X).obstruction(), loss, "# here")
 
 
-def test_repairs_fit_the_cause():
-    def repair(fn):
-        return analyse(fn, X).obstruction().repair
-
-    assert "make it relative" in repair(lambda w: w + 1e-6)
-    assert "positively homogeneous" in repair(jnp.tanh)
-    assert "degree matches" in repair(lambda w: w + w**2)
-    assert "discard the result" in repair(lambda w: jnp.where(w > 0, w, 1))
-    assert "one degree" in repair(lambda w: jnp.concatenate([w, w**2]))
-    assert "normalise the result" in repair(lambda w: w)
-    assert "qr" in repair(lambda w: jnp.linalg.det(w.T @ w))
-
-
-def test_the_equation_is_written_in_the_leaves_names():
+def test_equation_is_written_in_the_leaves_names():
     report = analyse(lambda p: p["a"] * p["b"] + p["c"], dict.fromkeys("abc", X))
     found = report.obstruction()
     assert found.equation in ("-a - b + c = 0", "a + b - c = 0")
@@ -136,8 +117,13 @@ def test_the_equation_is_written_in_the_leaves_names():
 @pytest.mark.parametrize(
     ("fn", "repair"),
     [
-        (lambda w: w + 1e-6, "an added constant does not scale"),
-        (lambda w: jnp.add(w, 1e-6), "an added constant does not scale"),
+        (lambda w: w + 1e-6, "an added constant does not scale.*make it relative"),
+        (jnp.tanh, "positively homogeneous"),
+        (lambda w: w + w**2, "degree matches"),
+        (lambda w: jnp.where(w > 0, w, 1), "discard the result"),
+        (lambda w: jnp.concatenate([w, w**2]), "one degree"),
+        (lambda w: w, "normalize the result"),
+        (lambda w: jnp.linalg.det(jnp.diag(jnp.tile(w, 2))), "qr"),
         (lambda w: jnp.clip(w, 0.1, 2.0), "an added constant does not scale"),
         (lambda w: w**0.01 + 1, "an added constant does not scale"),
         (lambda w: jnp.histogram(w)[1], "`histogram` brings in the constant itself"),
@@ -152,5 +138,6 @@ def test_the_equation_is_written_in_the_leaves_names():
         (lambda w: jnp.interp(w, jnp.arange(3.0), jnp.arange(3.0)), "compare tensors of one"),
     ],
 )
-def test_the_advice_fits_what_the_line_does(fn, repair):
-    assert repair in analyse(fn, jnp.array([0.2, 0.3, 0.4])).obstruction().repair
+def test_repair_fits_the_cause(fn, repair):
+    found = analyse(fn, jnp.array([0.2, 0.3, 0.4])).obstruction().repair
+    assert re.search(repair, found)

@@ -14,22 +14,21 @@ def angle(p):
     return jnp.sum(jnp.sin(p["a"] / jnp.linalg.norm(p["a"]))) * jnp.sum(p["b"] ** 2)
 
 
-def test_the_residual_is_the_cosine_between_parameters_and_gradient():
-    w = np.array([3.0, 4.0])
-    gradient = np.array([1.0, 2.0])
-    wanted = w @ gradient / np.linalg.norm(w) / np.linalg.norm(gradient)
-    found = euler_residual(lambda w: w[0] + 2 * w[1], jnp.asarray(w, jnp.float32))
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+@pytest.mark.parametrize(
+    ("loss", "x", "inner_product", "gradient_norm"),
+    [
+        (lambda w: w[0] + 2 * w[1], [3.0, 4.0], 11, 5**0.5),
+        (lambda w: jnp.sum(jnp.sign(w)), [3.0, 4.0], 0, 1),
+        # Euler: <x, ∇L> = k·L for L of degree k; here L = Σx⁴, k = 4, ∇L = 4x³.
+        (lambda x: jnp.sum(x**4), [1.0, 2.0], 4 * 17, 4 * 65**0.5),
+    ],
+)
+def test_residual_is_the_cosine_of_parameters_and_gradient(loss, x, inner_product, gradient_norm):
+    wanted = inner_product / np.linalg.norm(x) / gradient_norm
+    np.testing.assert_allclose(euler_residual(loss, jnp.array(x)), wanted, rtol=1e-6)
 
 
-def test_the_residual_of_a_homogeneous_loss_is_its_degree_over_the_norms():
-    # Euler: <x, ∇L> = k·L for L of degree k; here L = Σx⁴, k = 4.
-    x = jnp.array([1.0, 2.0, -1.5])
-    wanted = 4 * jnp.sum(x**4) / jnp.linalg.norm(x) / jnp.linalg.norm(4 * x**3)
-    np.testing.assert_allclose(euler_residual(lambda x: jnp.sum(x**4), x), wanted, rtol=1e-6)
-
-
-def test_the_residual_of_complex_parameters_follows_their_real_and_imaginary_parts():
+def test_residual_of_complex_parameters():
     z = jnp.array([1.0 + 2.0j, -0.5 + 1.0j])
     size = jnp.sum(jnp.abs(z) ** 2)  # L = size², k = 4, ∇L = 4·size·z
     residual = euler_residual(lambda z: jnp.sum(jnp.abs(z) ** 2) ** 2, z)
@@ -38,23 +37,15 @@ def test_the_residual_of_complex_parameters_follows_their_real_and_imaginary_par
     assert phase < 1e-6
 
 
-def test_the_residual_is_zero_on_invariant_leaves_only():
-    assert euler_residual(angle, X, mask={"a": True, "b": False}) < 1e-6
+def test_residual_is_zero_on_invariant_leaves_only():
+    """Also under jit and in low precision."""
+    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), X)
+    residual = jax.jit(lambda p: euler_residual(angle, p, mask={"a": True, "b": False}))
+    assert residual(X) < 1e-6
+    assert residual(low) < 3e-2
+    assert residual(low).dtype == jnp.float32
     assert euler_residual(angle, X, mask={"a": False, "b": True}) > 0.9
     assert euler_residual(angle, X) > 0.1
-
-
-def test_the_residual_works_under_jit_and_in_low_precision():
-    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), X)
-    mask = {"a": True, "b": False}
-    residual = jax.jit(lambda p: euler_residual(angle, p, mask=mask))
-    assert residual(X) < 1e-6
-    assert residual(low).dtype == jnp.float32
-    assert residual(low) < 3e-2
-
-
-def test_the_residual_of_a_constant_loss_is_zero():
-    assert euler_residual(lambda w: jnp.sum(jnp.sign(w)), jnp.ones(3)) == 0
 
 
 def test_exponents_give_the_residual_of_a_graded_scaling():
@@ -66,33 +57,26 @@ def test_exponents_give_the_residual_of_a_graded_scaling():
     assert rescaling_error(product, X, c=4.0, mask={"a": 2, "b": 1}) < 1e-6
 
 
-def test_the_rescaling_error_is_relative_to_the_largest_entry():
-    # f = w³ at c = 2: |8w³ − w³| / max|w³| = 7.
-    error = rescaling_error(lambda w: w**3, jnp.array([1.0, -2.0, 0.5]), c=2.0)
-    np.testing.assert_allclose(error, 7.0, rtol=1e-6)
+def worst_of_all_outputs(w):
+    return {"invariant": w / jnp.sum(w), "square": w**2, "count": jnp.sum(w > 0)}
 
 
-def test_the_rescaling_error_is_the_worst_of_all_outputs():
-    def fn(w):
-        return {"invariant": w / jnp.sum(w), "square": w**2, "count": jnp.sum(w > 0)}
-
-    np.testing.assert_allclose(rescaling_error(fn, jnp.ones(3), c=3.0), 8.0, rtol=1e-6)
-
-
-def test_an_output_that_is_zero_is_compared_absolutely():
-    w = jnp.array([1.0, 1.0])
-    assert rescaling_error(lambda w: w[0] - w[1], w, c=2.0) == 0
-
-
-def test_infinities_and_nans_must_stay_where_they_are():
-    w = jnp.array([0.0, 2.0])
-    assert rescaling_error(lambda w: 1 / w * w, w, c=2.0) == 0  # NaN before and after
-    overflow = rescaling_error(lambda w: jnp.where(w > 3, jnp.inf, 1.0), w, c=2.0)
-    assert jnp.isinf(overflow)
+@pytest.mark.parametrize(
+    ("fn", "w", "c", "wanted"),
+    [
+        (lambda w: w**3, [1.0, -2.0, 0.5], 2.0, 7.0),  # |8w³ − w³| / max|w³|
+        (worst_of_all_outputs, [1.0, 1.0], 3.0, 8.0),
+        (lambda w: w[0] - w[1], [1.0, 1.0], 2.0, 0.0),  # 0 is compared absolutely
+        (lambda w: 1 / w * w, [0.0, 2.0], 2.0, 0.0),  # NaN before and after
+        (lambda w: jnp.where(w > 3, jnp.inf, 1.0), [0.0, 2.0], 2.0, jnp.inf),
+    ],
+)
+def test_rescaling_error_is_relative_to_the_largest_entry(fn, w, c, wanted):
+    np.testing.assert_allclose(rescaling_error(fn, jnp.array(w), c=c), wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize("c", [0.25, 1.0, 8.0])
-def test_a_power_of_two_rounds_nothing(c):
+def test_power_of_two_rounds_nothing(c):
     assert rescaling_error(angle, X, c=c, mask={"a": True, "b": False}) == 0
 
 
@@ -102,8 +86,7 @@ def layer_norm(p):
     return h / jnp.sqrt(jnp.mean(h**2, -1, keepdims=True) + 1e-12)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize(("dtype", "size"), [(jnp.float32, 1e-3), (jnp.bfloat16, 1e3)])
 def test_where_everything_is_invariant_everything_is_found(size, dtype):
     """All derivatives are rounding errors, whatever the size of the output."""
     w = jax.random.normal(jax.random.key(1), (8, 16), dtype)
@@ -117,7 +100,7 @@ def test_where_everything_is_invariant_everything_is_found(size, dtype):
     assert sorted(found, key=str) == [{"v": 1}, {"w": 1}]
 
 
-def test_an_output_that_is_small_beside_another_counts():
+def test_output_that_is_small_beside_another_counts():
     """1e6·log(v) hides in size, not in kind, that w·log(v/u) reacts to w."""
 
     def fn(p):

@@ -125,13 +125,13 @@ def random_network(seed):
         # Recent tensors are likelier, so that depth grows.
         first = known - 1 - min(rng.geometric(0.4) - 1, known - 1)
         steps.append((menu[rng.integers(len(menu))], int(first), int(rng.integers(known))))
-    ends_normalised = rng.random() < 0.5
+    ends_normalized = rng.random() < 0.5
 
     def network(params):
         tensors = [params[name] for name in NAMES]
         for operation, i, j in steps:
             tensors.append(operation(tensors[i], tensors[j]))
-        return layer_norm(tensors[-1], None) if ends_normalised else tensors[-1]
+        return layer_norm(tensors[-1], None) if ends_normalized else tensors[-1]
 
     params = {
         name: jnp.asarray(rng.normal(size=(N, N)) + 0.2 * (i == 0), jnp.float32)
@@ -158,14 +158,10 @@ def check(seed, largest_error):
     return len(scalings)
 
 
-@settings(max_examples=20, database=None)
+@settings(max_examples=10, database=None)
 @given(st.integers(0, 2**32 - 1))
 def test_what_is_certified_holds_in_random_networks(largest_error, seed):
     check(seed, largest_error)
-
-
-def test_random_networks_have_certificates_to_check(largest_error):
-    assert sum(check(seed, largest_error) > 0 for seed in range(10)) >= 5
 
 
 @pytest.mark.parametrize(
@@ -180,7 +176,7 @@ def test_random_networks_have_certificates_to_check(largest_error):
     ],
 )
 def test_random_networks_find_a_wrong_rule(primitive, wrong, seed, monkeypatch, largest_error):
-    check(seed, largest_error)  # `seed` makes a network that shows the mistake
+    assert check(seed, largest_error) > 0  # a network with certificates that shows the mistake
     rule = rules.Rule(wrong, rules.RULES[primitive].kind)
     monkeypatch.setitem(rules.RULES, primitive, rule)
     with pytest.raises(AssertionError, match="false certificate"):

@@ -41,9 +41,9 @@ def rank(rows):
     return np.linalg.matrix_rank(rows.astype(float)) if len(rows) else 0
 
 
-@settings(max_examples=200, database=None)
+@settings(max_examples=60, database=None)
 @given(FORMS)
-def test_the_symmetries_solve_every_equation_and_have_the_right_dimension(forms):
+def test_symmetries_are_a_basis_of_all_solutions(forms):
     symmetries = report_of(forms, SIZE).symmetries()
     basis = [{int(name): k for name, k in found.items()} for found in symmetries]
     vectors = matrix(basis)
@@ -51,9 +51,9 @@ def test_the_symmetries_solve_every_equation_and_have_the_right_dimension(forms)
     assert len(basis) == SIZE - rank(matrix(forms)) == rank(vectors)
 
 
-@settings(max_examples=200, database=None)
+@settings(max_examples=60, database=None)
 @given(FORMS)
-def test_blocks_are_minimal_disjoint_solutions_found_by_trying_every_subset(forms):
+def test_blocks_are_minimal_disjoint_solutions(forms):
     blocks = blocks_of(forms, SIZE)
     subsets = [frozenset(i for i in range(SIZE) if bits >> i & 1) for bits in range(1, 2**SIZE)]
     solutions = {
@@ -80,7 +80,7 @@ PARAMS = {name: jnp.ones((2, 2)) for name in ("a", "b", "c", "d", "head")}
 
 def test_symmetries_blocks_labels_and_mask_agree():
     report = analyse(fn, PARAMS)
-    # a is normalised away, b cancels, c = d, head = 0.
+    # a is normalized away, b cancels, c = d, head = 0.
     assert report.symmetries() == [{"a": 1}, {"b": 1}, {"c": 1, "d": 1}]
     assert report.blocks() == [("a",), ("b",), ("c", "d")]
     assert report.block_labels() == {
@@ -93,16 +93,7 @@ def test_symmetries_blocks_labels_and_mask_agree():
     assert repr(report) == "<Report: 5 leaves, 3 symmetries, not certified in all jointly>"
 
 
-def test_block_labels_partition_an_optimizer():
-    report = analyse(fn, PARAMS)
-    transforms = {f"block_{i}": optax.sgd(0.1) for i in range(3)} | {
-        "not_invariant": optax.adam(1.0)
-    }
-    state = optax.partition(transforms, report.block_labels()).init(PARAMS)
-    assert set(state.inner_states) == set(transforms)
-
-
-def test_each_block_gets_its_own_clip_and_the_rest_another_optimizer():
+def test_block_labels_and_mask_serve_an_optimizer():
     lr, wd = 0.1, 0.01
     report = analyse(fn, PARAMS)
     tx = partition_by_invariance(
@@ -124,12 +115,6 @@ def test_each_block_gets_its_own_clip_and_the_rest_another_optimizer():
     np.testing.assert_array_equal(updates["head"], -gradients["head"])
 
 
-def test_overlapping_solutions_give_disjoint_blocks():
-    # a - b + d = 0: {a, b} and {b, d} are both invariant, but share b.
-    report = analyse(lambda p: p["a"] * p["d"] / p["b"], {name: jnp.ones(2) for name in "abd"})
-    assert report.blocks() == [("a", "b")]
-
-
 def test_every_output_counts_and_has_its_own_degree():
     report = analyse(
         lambda p: (p["a"] @ p["b"], {"twice": p["b"] ** 2, "no": jnp.zeros(2)}), PARAMS
@@ -139,7 +124,7 @@ def test_every_output_counts_and_has_its_own_degree():
     assert report.symmetries() == [{"c": 1}, {"d": 1}, {"head": 1}]  # not used at all
 
 
-def test_the_table_lists_tensors_between_modules_with_their_degree():
+def test_table_lists_tensors_between_modules():
     def first(w):
         with jax.named_scope("first"):
             return jnp.square(w) * 3.0
@@ -156,7 +141,9 @@ def test_the_table_lists_tensors_between_modules_with_their_degree():
     assert between[2].split(" | ")[4].startswith(__file__)
 
 
-def test_blocks_are_found_among_very_many_subsets():
+def test_blocks_overlap_in_no_leaf_and_are_found_among_many():
+    # a - b + d = 0: {a, b} and {b, d} are both invariant, but share b.
+    assert blocks_of([{0: 1, 1: -1, 2: 1}], 3) == [(0, 1)]
     # A stream of degree r = stem and 30 branches with vᵢ + oᵢ = r: of each pair one goes with r.
     forms = [{0: 1, 1 + 2 * i: -1, 2 + 2 * i: -1} for i in range(30)]
     blocks = blocks_of(forms, 61)
@@ -170,21 +157,46 @@ class Attention(NamedTuple):
     value: jax.Array
 
 
-def attention_scores(p):
-    query, key, value = p["attention"]
-    return jnp.sum(query * key * value) / jnp.sum(query * value)
+def test_leaves_are_called_by_their_path():
+    """A field called value is a leaf as any other; a box adds nothing; slashes are told apart."""
 
+    def scores(p):
+        query, key, value = p["attention"]
+        return jnp.sum(query * key * value) / jnp.sum(query * value)
 
-def test_a_field_called_value_is_a_leaf_as_any_other():
-    params = {"attention": Attention(*(jnp.ones(3) for _ in range(3)))}
-    report = analyse(attention_scores, params)
+    x = jnp.ones(3)
+    report = analyse(scores, {"attention": Attention(x, x, x)})
     assert report.names == ["attention/query", "attention/key", "attention/value"]
     assert report.symmetries() == [{"attention/query": 1}, {"attention/value": 1}]
     labels = report.block_labels()["attention"]
     assert labels.key == "not_invariant"
     assert labels.query != labels.value
+    boxed = nnx.State({"dense": {"value": nnx.Param(x), "bias": nnx.Param(x)}})
+    names = analyse(lambda p: p["dense"]["bias"][...], boxed).names
+    assert names == ["dense/bias", "dense/value"]
+    report = analyse(lambda p: p["a/b"] / p["a"]["b"] ** 2, {"a/b": x, "a": {"b": x}})
+    assert report.symmetries() == [{"['a']['b']": 1, "['a/b']": 2}]
 
 
-def test_a_box_adds_nothing_to_the_name_of_its_leaf():
-    params = nnx.State({"dense": {"value": nnx.Param(jnp.ones(3)), "bias": nnx.Param(jnp.ones(3))}})
-    assert analyse(lambda p: p["dense"]["bias"][...], params).names == ["dense/bias", "dense/value"]
+def test_masks_may_be_prefixes_numpy_bools_and_exponents():
+    x = jnp.ones((2, 2))
+    params = {"encoder": {"a": x, "b": x}, "head": x}
+    report = analyse(lambda p: p["encoder"]["a"] / p["encoder"]["b"] * p["head"], params)
+    assert report.is_invariant({"encoder": True, "head": False})
+    assert report.is_invariant({"encoder": np.bool_(True), "head": np.zeros((), bool)})
+    assert report.is_invariant({"encoder": {"a": 2, "b": 1}, "head": -1})
+    assert not report.is_invariant({"encoder": {"a": True, "b": False}, "head": False})
+
+
+def test_shapes_stand_for_arrays_and_settings_stay_static():
+    params = {"w": jax.ShapeDtypeStruct((3, 4), jnp.bfloat16), "activation": jax.nn.relu, "n": 2}
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
+
+    def fn(p, x, key, train):
+        assert train is True
+        noise = jax.random.normal(key, (2, 4), jnp.bfloat16)
+        return p["activation"](x @ p["w"]) ** p["n"] * noise
+
+    report = analyse(fn, params, jax.ShapeDtypeStruct((2, 3), jnp.bfloat16), key, True)
+    assert report.degree() == 2
+    assert report.names == ["activation", "n", "w"]

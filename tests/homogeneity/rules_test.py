@@ -240,7 +240,7 @@ def scalings_by_hand(rows):
 
 
 @pytest.mark.parametrize("name", ONE)
-def test_the_degree_is_that_derived_by_hand_and_holds_numerically(name, certify):
+def test_degree_is_that_derived_by_hand(name, certify):
     fn, degree, rows = ONE[name]
     tolerance = 2e-2 if name in ("cast to bfloat16", "reduced precision") else 2e-4
     report = certify(lambda p: fn(p["x"], p["y"]), PARAMS, tolerance=tolerance)
@@ -255,14 +255,14 @@ def test_the_degree_is_that_derived_by_hand_and_holds_numerically(name, certify)
 
 
 @pytest.mark.parametrize("power", [0.3, 1 / 3, 1.7, -2.5, 0.5])
-def test_a_power_in_float32_is_the_simplest_fraction_that_is_rounded_to_it(power):
+def test_power_in_float32_is_the_simplest_fraction(power):
     degree = analyse(lambda x: x**power, jnp.ones(3)).degree()
     assert degree == Fraction(power).limit_denominator(10)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("power", [0.3, 1 / 3, 1.7, -2.5, 0.5])
-def test_a_power_in_low_precision_is_the_number_that_it_is_rounded_to(power, dtype):
+@pytest.mark.parametrize("power", [1 / 3, 1.7, 0.5])
+def test_power_in_low_precision_is_the_rounded_number(power, dtype):
     degree = analyse(lambda x: x ** dtype(power), jnp.ones(3, dtype)).degree()
     assert degree == Fraction(float(dtype(power)))
 
@@ -272,7 +272,7 @@ def l3_direction(w):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-def test_a_root_is_certified_only_where_its_rounded_exponent_cancels_a_cube(dtype):
+def test_root_is_certified_where_its_rounded_exponent_cancels(dtype):
     """1 - 3·171/512 = -1/512 in bfloat16: it shows at c = 2²⁰, but for rounding not in float32."""
     w = jnp.array([0.5, 1.0, 1.5], dtype)
     obstruction = analyse(l3_direction, w).obstruction()
@@ -287,7 +287,7 @@ def test_a_root_is_certified_only_where_its_rounded_exponent_cancels_a_cube(dtyp
     assert through_float32.is_invariant()
 
 
-def test_an_unknown_primitive_requires_degree_zero_and_is_reported():
+def test_unknown_primitive_requires_degree_zero():
     custom = jax.extend.core.Primitive("twice")
     custom.def_abstract_eval(lambda x: x)
     report = analyse(lambda x: custom.bind(x), X)

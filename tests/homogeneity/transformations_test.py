@@ -41,30 +41,26 @@ root.defjvp(lambda primals, tangents: (root(*primals), jnp.sign(primals[0]) * ta
         (jax.vmap(cube), 3),
         (jax.checkpoint(cube), 3),
         (jax.grad(lambda w: jnp.sum(cube(w))), 2),
-        (jax.jacfwd(lambda w: cube(w[0])), 2),
         (jax.hessian(lambda w: jnp.sum(cube(w[0]))), 1),
         (lambda w: jax.jvp(cube, (w,), (w,))[1], 3),
         (lambda w: jax.vjp(cube, w)[1](jnp.ones_like(w))[0], 2),
-        (lambda w: jax.linearize(cube, w)[1](w), 3),
         (doubled, 1),
-        (jax.grad(lambda w: jnp.sum(doubled(w) ** 2)), 1),
         (root, 1),
         (jax.grad(lambda w: jnp.sum(root(w) ** 2)), 1),
         (jax.grad(lambda w: jnp.sum(jax.checkpoint(lambda w: jnp.maximum(w, 0) ** 2)(w))), 1),
         (lambda w: jax.vmap(jax.jit(jax.grad(lambda r: jnp.sum(r**2) ** 2)))(w), 3),
-        (lambda w: lax.map(lambda row: row**2, w), 2),
         (lambda w: lax.fori_loop(0, 5, lambda i, c: c + w, jnp.zeros_like(w)), 1),
         (lambda w: lax.scan(lambda c, row: (c + row, c), jnp.zeros(4), w, reverse=True)[1], 1),
         (lambda w: lax.switch(2, [cube, lambda w: w**3 + w**3, jax.jit(cube)], w), 3),
     ],
 )
-def test_a_transformation_keeps_the_algebra(fn, degree, certify):
+def test_transformation_keeps_the_algebra(fn, degree, certify):
     report = certify(fn, W)
     assert report.degree() == degree
     assert report.unknown_primitives() == []
 
 
-def test_a_scan_that_starts_at_zeros_takes_the_degree_of_what_is_added(certify):
+def test_scan_that_starts_at_zeros_has_the_degree_of_its_terms(certify):
     def fn(p):
         def body(carry, row):
             total, last = carry
@@ -77,7 +73,7 @@ def test_a_scan_that_starts_at_zeros_takes_the_degree_of_what_is_added(certify):
     assert len(report.scalings()) == 2
 
 
-def test_a_scan_over_homogeneous_layers_has_the_degree_of_its_depth(certify):
+def test_scan_over_layers_has_the_degree_of_its_depth(certify):
     def fn(p, x):
         return lax.scan(lambda h, w: (jnp.maximum(h @ w, 0), None), x, p)[0]
 
@@ -85,20 +81,17 @@ def test_a_scan_over_homogeneous_layers_has_the_degree_of_its_depth(certify):
     assert report.degree() == 5  # one leaf holds all five layers
 
 
-def test_a_long_scan_that_changes_the_degree_is_required_to_keep_it():
-    def fn(w, x):
-        return lax.scan(lambda h, _: (h @ w, None), x, None, length=1000)[0]
+def test_scan_that_changes_the_degree_is_required_to_keep_it():
+    def power(outputs):
+        def fn(w, x):
+            return lax.scan(lambda h, _: (h @ w, h), x, None, length=1000)[outputs]
 
-    report = analyse(fn, W, V)
-    assert report.scalings() == []
-    assert report.obstruction().primitive == "scan"
+        return fn
 
-
-def test_scanned_outputs_of_different_degrees_have_no_degree():
-    def fn(w, x):
-        return lax.scan(lambda h, _: (h @ w, h), x, None, length=3)[1]  # x, xw, xw²
-
-    assert analyse(fn, W, V).scalings() == []
+    for outputs in (0, 1):  # the second: x, xw, xw², ... of different degrees
+        report = analyse(power(outputs), W, V)
+        assert report.scalings() == []
+        assert report.obstruction().primitive == "scan"
 
 
 def test_nested_scans_and_their_gradient(certify):
@@ -114,7 +107,7 @@ def test_nested_scans_and_their_gradient(certify):
     assert gradient.degrees == {"v": {"w": 1}, "w": {"v": 1}}
 
 
-def test_a_while_loop_must_run_as_often_as_before(certify):
+def test_while_loop_must_run_as_often_as_before(certify):
     def halve(limit):
         return lambda p: lax.while_loop(
             lambda c: jnp.sum(jnp.abs(c)) > limit(p), lambda c: c / 2, p["w"]
@@ -137,7 +130,7 @@ def test_branches_must_agree_and_the_choice_must_not_change(certify):
     assert report.scalings() == [{"v": 1}]
 
 
-def test_a_shard_has_the_degree_of_the_whole(certify):
+def test_shard_has_the_degree_of_the_whole(certify):
     mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
 
     def fn(p):
@@ -181,7 +174,7 @@ def kernel(p):
     return call(p["w"], p["v"])
 
 
-def test_a_pallas_kernel_needs_a_declaration(certify):
+def test_pallas_kernel_needs_a_declaration(certify):
     report = analyse(kernel, PARAMS)
     assert report.scalings() == []
     assert report.unknown_primitives() == ["pallas_call"]
@@ -194,7 +187,7 @@ def test_a_pallas_kernel_needs_a_declaration(certify):
     assert report.degrees == {"v": 1, "w": 1}
 
 
-def test_a_custom_primitive_is_declared_by_its_name():
+def test_custom_primitive_is_declared_by_its_name():
     outer = jax.extend.core.Primitive("outer_product")
     outer.def_abstract_eval(lambda x, y: x)
     try:
@@ -205,7 +198,7 @@ def test_a_custom_primitive_is_declared_by_its_name():
     assert report.degrees == {"v": 1, "w": 1}
 
 
-def test_what_is_written_into_a_mutable_array_counts_for_every_output():
+def test_writes_into_a_mutable_array_count():
     def fn(w):
         memory = jax.new_ref(jnp.zeros((4, 4)))
         memory[...] = jnp.exp(w)

@@ -4,6 +4,7 @@ HF_PY=PYTHON python -m pytest -m slow tests/interop/transformers_test.py, where 
 transformers; without HF_PY they are looked for beside us.
 """
 
+import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -25,12 +26,13 @@ from sibert_jax.data.vocabulary import SPECIAL_PIECES
 from sibert_jax.interop import hugging_face
 from sibert_jax.interop.__main__ import main
 from sibert_jax.model import Encoder, ModelConfig
-from sibert_jax.tasks.classification.task import ClassificationModel
-from sibert_jax.tasks.pretraining.heads import Readout
-from sibert_jax.tasks.pretraining.task import PretrainingConfig, PretrainingModel
-from sibert_jax.tasks.question_answering.offsets import OffsetTokenizer
-from sibert_jax.tasks.question_answering.task import QuestionAnsweringModel
+from sibert_jax.tasks.classification.task import ClassificationHead
+from sibert_jax.tasks.pretraining.heads import OutputProjection, StandardHead
+from sibert_jax.tasks.question_answering.task import SpanHead
+from sibert_jax.tasks.question_answering.windows import OffsetTokenizer
+from sibert_jax.tasks.task import EncoderWithHead
 
+from .conftest import BERT
 from .transformers_side import cases
 
 pytestmark = pytest.mark.slow
@@ -107,23 +109,13 @@ def test_what_came_in_goes_out(models, case):
 
 
 def bert(num_segments: int) -> ModelConfig:
-    return ModelConfig(
-        arch="bert",
-        vocab_size=50,
-        max_len=16,
+    return dataclasses.replace(
+        BERT,
         num_segments=num_segments,
-        width=12,
         depth=2,
-        num_heads=3,
-        ffn_width=20,
-        qkv_bias=True,
         branch_scaling="none",
-        norm_eps=1e-12,
         dropout=0.1,
         init_std=0.5,
-        dtype="float32",
-        scan_layers=True,
-        remat=False,
     )
 
 
@@ -159,24 +151,14 @@ def random_leaf(rng: np.random.Generator, leaf) -> np.ndarray:
 
 
 def our_model(cfg: ModelConfig, head: str, modules: tuple[str, ...], num_labels: int) -> nn.Module:
-    match head:
-        case "":
-            return Encoder(cfg)
-        case "classification":
-            return ClassificationModel(cfg, num_labels)
-        case "question_answering":
-            return QuestionAnsweringModel(cfg)
-    settings = PretrainingConfig(
-        name="pretraining",
-        head="untied" if "output" in modules else "tied",
-        unigram_prior=False,
-        nsp="nsp" in modules,
-        mask_rate=0.15,
-        whole_word=False,
-        loss_blocks=1,
-        loss_scale=1.0,
-    )
-    return PretrainingModel(cfg, settings, ())
+    if not head:
+        return Encoder(cfg)
+    heads = {
+        "pretraining": lambda: StandardHead(cfg, "output" not in modules, "nsp" in modules, ()),
+        "classification": lambda: ClassificationHead(cfg, num_labels),
+        "question_answering": lambda: SpanHead(cfg),
+    }
+    return EncoderWithHead(cfg, heads[head]())
 
 
 def our_arguments(inputs, head: str) -> tuple:
@@ -201,12 +183,13 @@ def assert_same(cfg, params, head, directory, wanted) -> None:
     num_labels = len(params["head"]["classifier"]["bias"]) if "classifier" in modules else 0
     apply = compiled(cfg, head, modules, num_labels)
     variables = {"params": params if head else params["encoder"]}
-    *outputs, _ = apply(variables, *our_arguments(inputs, head))
+    outputs, _ = apply(variables, *our_arguments(inputs, head))
+    outputs = outputs if type(outputs) is tuple else (outputs,)
     valid = inputs["attention_mask"] == 1
     names = [name for name in OUTPUTS[head] if name in wanted]
     assert names
     for name, output in zip(names, outputs):
-        found = np.asarray(output.logits() if isinstance(output, Readout) else output)
+        found = np.asarray(output.logits() if isinstance(output, OutputProjection) else output)
         expected = wanted[name]
         if expected.shape[:2] == valid.shape:  # a value a token: padding says nothing
             found, expected = found[valid], expected[valid]

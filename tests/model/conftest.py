@@ -5,29 +5,12 @@ import jax.numpy as jnp
 import pytest
 
 from sibert_jax.model import ModelConfig
+from tests.builders import model_config
 
 
 @pytest.fixture
 def cfg() -> ModelConfig:
-    return ModelConfig(
-        arch="sibert",
-        vocab_size=60,
-        max_len=16,
-        num_segments=2,
-        width=32,
-        depth=2,
-        num_heads=2,
-        ffn_width=64,
-        qkv_bias=False,
-        branch_scaling="depth",
-        norm_eps=1e-6,
-        dropout=0.0,
-        init_std=0.02,
-        dtype="float32",
-        scan_layers=True,
-        remat=False,
-        attention_impl="auto",
-    )
+    return model_config(vocab_size=60, width=32, ffn_width=64)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from sibert_jax.model import Encoder, relu_attention
 from sibert_jax.model.relu_attention import blockwise, choose, relu_weights
 from tests.model.attention_reference import (
     assert_close,
+    assert_no_number_is_no_dead_row,
     computed,
     in_float64,
     inputs,
@@ -31,21 +32,14 @@ def _small_blocks(monkeypatch):
 
 
 @pytest.mark.parametrize("impl", FORMS)
-@pytest.mark.parametrize("length", [1, 8, 21])
-@pytest.mark.parametrize("num_segments", [1, 3])
+@pytest.mark.parametrize(("length", "num_segments"), [(1, 1), (8, 3), (21, 1), (21, 3)])
 def test_value_and_gradients_are_those_of_the_formula(impl, length, num_segments):
     case = inputs(0, 3, length, 2, 4, min(num_segments, length))
     assert_close(computed(impl, *case), reference(*case), 2e-6)
 
 
 @pytest.mark.parametrize("impl", FORMS)
-def test_in_float64_the_formula_is_met_to_its_precision(impl):
-    case = inputs(1, 3, 13, 2, 4, 2)
-    assert_close(in_float64(impl, case), reference(*case), 1e-13)
-
-
-@pytest.mark.parametrize("impl", FORMS)
-@hypothesis.settings(max_examples=8)
+@hypothesis.settings(max_examples=4)
 @hypothesis.given(st.integers(0, 999), st.floats(0, 1), st.integers(1, 4))
 def test_any_padding_and_packing(impl, seed, share_of_padding, num_segments):
     case = inputs(seed, 2, 11, 2, 4, num_segments, share_of_padding)
@@ -74,7 +68,7 @@ def test_bfloat16_stays_within_its_rounding_of_the_formula(impl):
 
 @pytest.mark.parametrize("impl", FORMS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_a_power_of_two_on_the_queries_changes_no_bit_and_divides_their_gradient(impl, dtype):
+def test_power_of_two_on_the_queries_changes_no_bit(impl, dtype):
     *floats, valid, segments = inputs(4, 3, 21, 2, 4)
     q, k, v, d_out = (jnp.asarray(x, dtype) for x in floats)
     one = computed(impl, q, k, v, d_out, valid, segments)
@@ -94,7 +88,8 @@ def test_every_query_is_orthogonal_to_its_gradient(impl):
 
 
 @pytest.mark.parametrize("impl", FORMS)
-def test_a_dead_row_is_the_mean_of_its_valid_keys_and_trains_only_the_values(impl):
+def test_dead_row_is_the_mean_of_its_valid_keys(impl):
+    """And trains only the values; a row with a NaN among its scores is not dead."""
     ones = np.ones((1, 9, 1, 4), np.float32)
     v = np.random.default_rng(0).standard_normal(ones.shape).astype(np.float32)
     valid = np.arange(9)[None] < 6
@@ -104,20 +99,14 @@ def test_a_dead_row_is_the_mean_of_its_valid_keys_and_trains_only_the_values(imp
     assert not dq.any()
     assert not dk.any()
     np.testing.assert_allclose(dv[0, :, 0, 0], [9 / 6] * 6 + [0] * 3, 1e-6)
-
-
-def test_a_score_that_is_not_a_number_is_not_taken_for_a_dead_row():
-    q, k, v, *_, valid, _ = inputs(6, 2, 8, 1, 4)
-    q[0, 1, 0, 0] = np.nan
-    out, dead = relu_attention(q, k, v, valid | True)
-    assert np.isnan(out[0, 1]).all()
-    assert not dead[0, 0, 1, 0]
+    assert_no_number_is_no_dead_row(impl)
 
 
 def test_it_agrees_with_the_weights_that_dropout_acts_on():
     q, k, v, *_, valid, _ = inputs(7, 3, 12, 2, 4)
-    weights, dead = relu_weights(jnp.einsum("BLHK,BMHK->BHLM", q, k), valid[:, None, None])
-    out, found_dead = relu_attention(q, k, v, valid)
+    scores = jnp.asarray(np.einsum("BLHK,BMHK->BHLM", q, k))
+    weights, dead = jax.jit(relu_weights)(scores, valid[:, None, None])
+    out, found_dead = jax.jit(relu_attention)(q, k, v, valid)
     np.testing.assert_allclose(out, jnp.einsum("BHLM,BMHK->BLHK", weights, v), atol=1e-6)
     np.testing.assert_array_equal(found_dead, dead)
 
@@ -141,7 +130,7 @@ def temporary_bytes(impl, length):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def test_at_8192_tokens_blockwise_needs_a_twentieth_of_the_memory(monkeypatch):
+def test_long_sequences_need_little_memory_blockwise(monkeypatch):
     monkeypatch.undo()
     assert temporary_bytes("blockwise", 8192) < temporary_bytes("einsum", 8192) / 20
 
@@ -163,11 +152,13 @@ def test_split_over_batch_and_heads_nothing_is_gathered(impl):
     assert_close(found, reference(*case), 5e-6)
 
 
-def test_an_encoder_gives_the_same_features_by_every_form(cfg, inputs):
+def test_encoder_gives_the_same_features_by_every_form(cfg, inputs):
     params = jax.jit(Encoder(cfg).init)(jax.random.key(0), *inputs)["params"]
     found = [
-        Encoder(dataclasses.replace(cfg, attention_impl=impl)).apply({"params": params}, *inputs)[0]
-        for impl in ("auto", *FORMS)
+        jax.jit(Encoder(dataclasses.replace(cfg, attention_impl=impl)).apply)(
+            {"params": params}, *inputs
+        )[0]
+        for impl in FORMS
     ]
     for features in found[1:]:
         np.testing.assert_allclose(features, found[0], atol=1e-5)
@@ -183,7 +174,7 @@ def test_an_encoder_gives_the_same_features_by_every_form(cfg, inputs):
         ({"attention_impl": "blockwise", "dropout": 0.1}, r"model\.dropout=0\.1"),
     ],
 )
-def test_a_form_that_cannot_be_had_is_refused_by_the_names_of_the_keys(cfg, changes, said):
+def test_impossible_combinations_are_refused_by_their_keys(cfg, changes, said):
     with pytest.raises(ValueError, match=said):
         dataclasses.replace(cfg, **changes)
     with pytest.raises(ValueError, match="impl='fast' is unknown"):

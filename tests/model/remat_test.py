@@ -1,15 +1,17 @@
-"""What the backward pass recomputes changes memory and work, not the gradient."""
+"""Rematerialization changes memory and work, not the gradient."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from sibert_jax.model import Encoder
 
 
-def test_the_more_is_kept_the_fewer_flops_and_the_gradient_is_the_same(cfg, inputs):
+@pytest.mark.slow
+def test_more_kept_means_fewer_flops_and_the_same_gradient(cfg, inputs):
     cfg = dataclasses.replace(cfg, depth=3)
     params = Encoder(cfg).init(jax.random.key(0), *inputs)["params"]
     gradients, flops, memory = [], [], []
@@ -35,3 +37,19 @@ def test_the_more_is_kept_the_fewer_flops_and_the_gradient_is_the_same(cfg, inpu
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, gradients[0]
         )
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_remat_computes_products_again(cfg, inputs, remat):
+    encoder = Encoder(dataclasses.replace(cfg, remat=remat))
+    params = jax.eval_shape(encoder.init, jax.random.key(0), *inputs)["params"]
+
+    def products(fn):
+        return str(jax.make_jaxpr(fn)(params)).count("dot_general")
+
+    def loss(params):
+        return jnp.sum(encoder.apply({"params": params}, *inputs)[0])
+
+    # A product has two gradients; remat adds the product itself.
+    again = products(jax.grad(loss)) - 3 * products(loss)
+    assert again > 0 if remat else again <= 0

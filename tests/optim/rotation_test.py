@@ -1,13 +1,40 @@
+"""Angles, radial parts and effective learning rates against float64, alone and tracked."""
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sibert_jax.optim import effective_learning_rate, radial_cosine, rotation, sgd_rotation
+from sibert_jax.optim import (
+    effective_learning_rate,
+    equilibrium,
+    radial_cosine,
+    rotation,
+    scale_invariant_sgd,
+    sgd_rotation,
+    track_rotation,
+)
+
+from .conftest import assert_equal, first_update, random_tree
 
 
-@settings(max_examples=40)
+def flat(tree):
+    return np.concatenate([np.float64(x).ravel() for x in jax.tree.leaves(tree)])
+
+
+def angle(x, y):
+    """Return the angle between two vectors in float64, exact for small ones too."""
+    return np.arctan2(np.linalg.norm(y - y @ x / (x @ x) * x), y @ x / np.linalg.norm(x))
+
+
+def cosine(x, y):
+    return x @ y / np.linalg.norm(x) / np.linalg.norm(y)
+
+
+@settings(max_examples=20)
 @given(
     st.integers(0, 2**20),
     st.floats(-8, 0.49),
@@ -17,99 +44,149 @@ from sibert_jax.optim import effective_learning_rate, radial_cosine, rotation, s
 def test_recovers_a_known_angle_however_small(seed, log_angle, stretch, scale):
     """x + u = stretch·(cos θ·x + sin θ·‖x‖·t) with a unit vector t ⟂ x turns x by θ."""
     theta = 10.0**log_angle
-    rng = np.random.default_rng(seed)
-    x, t = rng.normal(size=(2, 50))
+    x, t = np.random.default_rng(seed).normal(size=(2, 50))
     t -= t @ x / (x @ x) * x
     t /= np.linalg.norm(t)
     x *= scale
     # The radial part is left out of tiny angles: u itself must carry the digits.
     stretch = stretch if theta > 1e-3 else 1.0
     u = stretch * (np.cos(theta) * x + np.sin(theta) * np.linalg.norm(x) * t) - x
-    params = {"a": jnp.asarray(x[:20], jnp.float32), "b": jnp.asarray(x[20:], jnp.float32)}
-    updates = {"a": jnp.asarray(u[:20], jnp.float32), "b": jnp.asarray(u[20:], jnp.float32)}
+    params, updates = (
+        {"a": jnp.asarray(y[:20], jnp.float32), "b": jnp.asarray(y[20:], jnp.float32)}
+        for y in (x, u)
+    )
     np.testing.assert_allclose(rotation(params, updates), theta, rtol=2e-3)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.integers(0, 2**20), st.floats(-4, 1), st.floats(0, 0.5), st.floats(-0.99, 0.99))
-def test_the_angle_of_an_sgd_step_follows_from_norms_and_cosine(seed, log_ratio, decay, cosine):
+def test_angle_of_an_sgd_step_follows_from_norms_and_cosine(seed, log_ratio, decay, cosine):
     """Against numpy's angle in float64 of a step with ‖ηg‖/‖x‖ and ⟨x, g⟩/(‖x‖‖g‖) as given."""
-    rng = np.random.default_rng(seed)
-    x, t = rng.normal(size=(2, 30))
+    x, t = np.random.default_rng(seed).normal(size=(2, 30))
     t -= t @ x / (x @ x) * x
     unit = cosine * x / np.linalg.norm(x) + np.sqrt(1 - cosine**2) * t / np.linalg.norm(t)
     eta, x_norm = 0.25, np.linalg.norm(x)
     g_norm = 10.0**log_ratio * x_norm / eta
     new = (1 - decay) * x - eta * g_norm * unit
-    wanted = np.arctan2(np.linalg.norm(new - new @ x / (x @ x) * x), new @ x / x_norm)
-    angle = sgd_rotation(eta, decay / eta, x_norm, g_norm, cosine)
-    np.testing.assert_allclose(angle, wanted, rtol=1e-3)
+    found = sgd_rotation(eta, decay / eta, x_norm, g_norm, cosine)
+    np.testing.assert_allclose(found, angle(x, new), rtol=1e-3)
     updates = jnp.asarray(new - x, jnp.float32)
-    np.testing.assert_allclose(rotation(jnp.asarray(x, jnp.float32), updates), angle, rtol=2e-2)
+    np.testing.assert_allclose(rotation(jnp.asarray(x, jnp.float32), updates), found, rtol=2e-2)
 
 
-def test_the_angle_of_an_sgd_step_is_0_at_0_and_nan_of_nan():
-    assert sgd_rotation(0.5, 0.1, 0.0, 1.0, 0.0) == 0
-    assert sgd_rotation(0.5, 0.1, 1.0, 0.0, 0.0) == 0
-    assert sgd_rotation(0.5, 0.1, 1.0, 1.0, 1.0) == 0
-    assert jnp.isnan(sgd_rotation(0.5, 0.1, 1.0, jnp.nan, 0.0))
-    assert jnp.isnan(sgd_rotation(0.5, 0.1, 1.0, 1.0, jnp.nan))
-
-
-def test_a_radial_update_does_not_rotate_and_a_reversal_rotates_by_pi():
-    x = jnp.array([3.0, 4.0])
-    assert rotation(x, 0.5 * x) < 1e-6
-    np.testing.assert_allclose(rotation(x, -2 * x), np.pi, rtol=1e-6)
-
-
-def test_zero_parameters_have_rotation_radial_part_and_effective_rate_zero():
-    zero, one = jnp.zeros(3), jnp.ones(3)
-    assert rotation(zero, one) == 0
-    assert rotation(one, zero) == 0
-    assert radial_cosine(zero, one) == 0
-    assert radial_cosine(one, zero) == 0
-    assert effective_learning_rate(0.1, zero) == 0
-
-
-def test_a_nan_among_the_parameters_shows_in_all_three():
-    broken, one = jnp.array([1.0, jnp.nan, 2.0]), jnp.ones(3)
-    assert jnp.isnan(rotation(broken, one))
-    assert jnp.isnan(radial_cosine(broken, one))
-    assert jnp.isnan(radial_cosine(one, broken))
-    assert jnp.isnan(effective_learning_rate(0.1, broken))
-
-
-def test_radial_cosine_is_the_cosine():
-    rng = np.random.default_rng(0)
-    x, g = rng.normal(size=(2, 30))
-    expected = x @ g / np.linalg.norm(x) / np.linalg.norm(g)
-    actual = radial_cosine(jnp.asarray(x, jnp.float32), jnp.asarray(g, jnp.float32))
-    np.testing.assert_allclose(actual, expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("eta", [0.5, np.float32(0.5)])
-def test_effective_learning_rate_divides_by_the_squared_norm(eta):
-    params = {"a": jnp.array([3.0]), "b": jnp.array([[4.0]], jnp.bfloat16)}
-    np.testing.assert_allclose(effective_learning_rate(eta, params), 0.02, rtol=1e-6)
+ZERO, ONE, NAN = jnp.zeros(3), jnp.ones(3), jnp.array([1.0, jnp.nan, 2.0])
 
 
 @pytest.mark.parametrize(
-    ("of_x", "of_u"), [(1e-15, 1e-17), (1e15, 1e18), (1e-15, 1e15), (1, 1e-17)]
+    ("found", "wanted"),
+    [
+        (lambda: rotation(ZERO, ONE), 0),
+        (lambda: rotation(ONE, ZERO), 0),
+        (lambda: rotation(NAN, ONE), np.nan),
+        (lambda: rotation(ONE, 0.5 * ONE), 0),
+        (lambda: rotation(ONE, -2 * ONE), np.pi),
+        (lambda: radial_cosine(ZERO, ONE), 0),
+        (lambda: radial_cosine(ONE, ZERO), 0),
+        (lambda: radial_cosine(NAN, ONE), np.nan),
+        (lambda: radial_cosine(ONE, NAN), np.nan),
+        (lambda: effective_learning_rate(0.1, ZERO), 0),
+        (lambda: effective_learning_rate(0.1, NAN), np.nan),
+        (lambda: effective_learning_rate(0.6, {"a": ONE, "b": ONE[None]}), 0.1),
+        (lambda: effective_learning_rate(np.float32(0.6), ONE.astype(jnp.bfloat16)), 0.2),
+        (lambda: effective_learning_rate(1e-20, jnp.full(4, 1e-17)), 2.5e13),
+        (lambda: sgd_rotation(0.5, 0.1, 0.0, 1.0, 0.0), 0),
+        (lambda: sgd_rotation(0.5, 0.1, 1.0, 0.0, 0.0), 0),
+        (lambda: sgd_rotation(0.5, 0.1, 1.0, 1.0, 1.0), 0),
+        (lambda: sgd_rotation(0.5, 0.1, 1.0, jnp.nan, 0.0), np.nan),
+        (lambda: sgd_rotation(0.5, 0.1, 1.0, 1.0, jnp.nan), np.nan),
+    ],
+)
+def test_values_at_the_edge(found, wanted):
+    np.testing.assert_allclose(found(), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_u"), [(1, 1), (1e-15, 1e-17), (1e15, 1e18), (1e-15, 1e15), (1, 1e-17)]
 )
 def test_products_of_norms_may_lie_beyond_float32(of_x, of_u):
     """Against float64: the norms are within 1e-19 ... 1e19, their products and squares not."""
     rng = np.random.default_rng(3)
     x, u = of_x * rng.normal(size=8), of_u * rng.normal(size=8)
     arrays = jnp.asarray(x, jnp.float32), jnp.asarray(u, jnp.float32)
-    cosine = x @ u / np.linalg.norm(x) / np.linalg.norm(u)
-    np.testing.assert_allclose(radial_cosine(*arrays), cosine, rtol=1e-5)
+    np.testing.assert_allclose(radial_cosine(*arrays), cosine(x, u), rtol=1e-5)
     tangential = np.linalg.norm(u - x @ u / (x @ x) * x)
-    angle = np.arctan2(tangential, np.linalg.norm(x) + cosine * np.linalg.norm(u))
-    np.testing.assert_allclose(rotation(*arrays), angle, rtol=1e-5)
+    wanted = np.arctan2(tangential, np.linalg.norm(x) + cosine(x, u) * np.linalg.norm(u))
+    np.testing.assert_allclose(rotation(*arrays), wanted, rtol=1e-5)
 
 
-def test_the_effective_learning_rate_of_small_parameters_is_large():
-    np.testing.assert_allclose(
-        effective_learning_rate(1e-20, jnp.full(4, 1e-17)), 2.5e13, rtol=1e-5
-    )
-    assert effective_learning_rate(1.0, jnp.full(4, 1e-18)) > 1e34
+@pytest.mark.parametrize("inner", [optax.sgd(0.1, 0.9), optax.adamw(0.1)])
+def test_tracking_changes_nothing_and_measures_the_angle(inner):
+    with jax.numpy_dtype_promotion("standard"):  # optax.adamw mixes dtypes
+        tx = track_rotation(inner)
+        update, bare_update = jax.jit(tx.update), jax.jit(inner.update)
+        params = bare_params = random_tree(0)
+        state, bare_state = tx.init(params), inner.init(params)
+        for t in range(4):
+            updates, state = update(random_tree(t + 1), state, params)
+            bare, bare_state = bare_update(random_tree(t + 1), bare_state, bare_params)
+            before, params = params, optax.apply_updates(params, updates)
+            bare_params = optax.apply_updates(bare_params, bare)
+            np.testing.assert_allclose(state.rotation, angle(flat(before), flat(params)), rtol=1e-4)
+    assert_equal(params, bare_params)
+    assert state.count == 4
+
+
+@pytest.mark.parametrize("rate", [0.1, lambda count: 0.1, None])
+def test_tracks_norms_radial_part_and_effective_learning_rate(rate):
+    params, grads = random_tree(0), random_tree(1)
+    x, g = flat(params), flat(grads)
+    _, state = first_update(track_rotation(optax.sgd(0.1), rate), grads, params)
+    np.testing.assert_allclose(state.effective_learning_rate, 0.1 / (x @ x), rtol=1e-5)
+    np.testing.assert_allclose(state.param_norm, np.linalg.norm(x), rtol=1e-6)
+    np.testing.assert_allclose(state.grad_norm, np.linalg.norm(g), rtol=1e-6)
+    np.testing.assert_allclose(state.radial_cosine, cosine(x, g), rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.5, jnp.nan, jnp.inf])
+def test_blocks_are_measured_apart(value):
+    """A gradient that is not finite shows in its block, and the updates are the inner ones."""
+    params, grads = random_tree(0), random_tree(1)
+    grads["b"] = grads["b"].at[0].set(value)
+    tx = track_rotation(optax.sgd(0.1), 0.1, blocks={"w": "matrix", "b": "bias"})
+    updates, state = first_update(tx, grads, params)
+    assert_equal(updates, jax.tree.map(lambda g: -0.1 * g, grads))
+    for leaf, name in (("w", "matrix"), ("b", "bias")):
+        wanted = rotation(params[leaf], updates[leaf])
+        np.testing.assert_allclose(state.rotation[name], wanted, rtol=1e-6)
+        np.testing.assert_allclose(state.param_norm[name], jnp.linalg.norm(params[leaf]), rtol=1e-6)
+        for field in (state.grad_norm, state.rotation, state.radial_cosine):
+            assert np.isfinite(field[name]) == (leaf == "w" or value == 0.5)
+
+
+def test_scale_invariant_loss_turns_at_the_equilibrium_rotation():
+    """L(x) = ⟨z, x/‖x‖⟩ with fresh random z: the reported angle is √(2ηλ) in the long run."""
+    eta, lam = 0.5, 0.01
+    tx = track_rotation(scale_invariant_sgd(eta, lam, clip_factor=None), eta)
+
+    def step(carry, key):
+        x, state = carry
+        z = jax.random.normal(key, x.shape)
+        g = jax.grad(lambda x: jnp.vdot(z, x) / jnp.linalg.norm(x))(x)
+        updates, state = tx.update(g, state, x)
+        return (x + updates, state), (state.rotation, state.radial_cosine)
+
+    x = jnp.ones(64)
+    keys = jax.random.split(jax.random.key(0), 1500)
+    _, (angles, cosines) = jax.jit(lambda: jax.lax.scan(step, (x, tx.init(x)), keys))()
+    predicted = equilibrium.rotation_per_step(eta, lam)
+    np.testing.assert_allclose(np.sqrt(np.mean(angles[700:] ** 2)), predicted, rtol=0.02)
+    assert np.max(np.abs(cosines)) < 1e-6
+
+
+@pytest.mark.parametrize(("of_params", "of_grads"), [(0.0, 1.0), (1.0, 0.0)])
+def test_zero_gradient_and_zero_parameters_give_zeros(of_params, of_grads):
+    tx = track_rotation(optax.sgd(0.1))
+    _, state = first_update(tx, random_tree(1, of_grads), random_tree(0, of_params))
+    assert state.rotation == 0
+    assert state.radial_cosine == 0
+    assert state.effective_learning_rate == 0

@@ -32,52 +32,17 @@ def test_equals_the_formula_at_every_step(name, warmup):
     values = jax.jit(jax.vmap(schedule))(jnp.arange(60))
     expected = [by_hand(name, step, 0.3, 40, warmup, 0.02, 10) for step in range(60)]
     np.testing.assert_allclose(values, expected, rtol=2e-6, atol=1e-8)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("warmup", [0, 3])
-def test_is_a_strong_float32_under_and_outside_jit(name, warmup):
-    schedule = make_schedule(name, peak_value=1.0, num_steps=20, warmup_steps=warmup)
     for value in (schedule(2), schedule(jnp.int32(2)), jax.jit(schedule)(jnp.int32(2))):
         assert value.dtype == jnp.float32
         assert not value.weak_type
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_scaling_the_peak_by_a_power_of_two_scales_every_value_bit_for_bit(name):
+def test_power_of_two_on_the_peak_changes_no_bit(name):
     def values(scale):
         schedule = make_schedule(
             name, peak_value=0.3 * scale, num_steps=20, warmup_steps=3, end_value=0.01 * scale
         )
-        return np.array([schedule(step) for step in range(21)])
+        return np.asarray(jax.vmap(schedule)(jnp.arange(21)))
 
     np.testing.assert_array_equal(values(2.0**-20), values(1.0) * np.float32(2.0**-20))
-
-
-def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"'cosin'.*constant, piecewise, linear, cosine, warmup"):
-        make_schedule("cosin", peak_value=1.0, num_steps=10)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"peak_value": -1.0}, "peak_value"),
-        ({"num_steps": 0}, "num_steps"),
-        ({"warmup_steps": 10}, "warmup_steps must be a whole number >= 0 and < 10, found 10"),
-        ({"num_steps": 10.5}, "num_steps must be a whole number >= 1, found 10.5"),
-        ({"num_steps": True}, "num_steps must be a whole number"),
-        ({"num_steps": "10"}, "num_steps must be a whole number"),
-        ({"num_steps": float("inf")}, "num_steps must be a whole number"),
-        ({"num_steps": float("nan")}, "num_steps must be a whole number"),
-        ({"warmup_steps": 2.5}, "warmup_steps must be a whole number"),
-        ({"decay_steps": 1.5, "name": "warmup_stable_decay"}, "decay_steps must be a whole number"),
-        ({"warmup_steps": 6, "name": "piecewise"}, "reaches the first drop"),
-        ({"decay_steps": 11, "name": "warmup_stable_decay"}, "decay_steps"),
-        ({"end_value": -0.1}, "end_value"),
-    ],
-)
-def test_numbers_out_of_range_are_named(arguments, message):
-    keywords = {"name": "constant", "peak_value": 1.0, "num_steps": 10} | arguments
-    with pytest.raises(ValueError, match=message):
-        make_schedule(**keywords)

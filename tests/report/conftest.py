@@ -1,89 +1,40 @@
-"""Run folders as a training run would leave them, from the recursion of the norm with noise."""
+"""Run folders as a training run would leave them."""
 
 import json
 import math
 
-import numpy as np
 import pytest
 
 
-def simulated_rows(
-    num_steps=1200,
-    log_every=20,
-    eval_every=100,
-    eta=0.33,
-    weight_decay=0.01,
-    clip_factor=4.0,
-    norm=60.0,
-    sigma=3000.0,
-    noise=0.25,
-    spike_rate=0.01,
-    schedule="cosine",
-    floor=5.9,
-    seed=0,
-    nsp=False,
-):
-    """Rows of ‖x‖² ← (1−ηλ)²‖x‖² + η²‖g‖², ‖g‖ = σ/‖x‖ with lognormal noise and rare spikes."""
-    rng = np.random.default_rng(seed)
-    window, rows = [], []
-    total_rotation = 0.0
-    for step in range(1, num_steps + 1):
-        done = (step - 1) / num_steps
-        if schedule == "cosine":
-            rate = eta * 0.5 * (1 + math.cos(math.pi * done))
-        else:
-            rate = eta * (1 if done < 0.6 else 0.1 if done < 0.9 else 0.01)
-        gradient = sigma / norm * math.exp(noise * rng.normal())
-        if rng.random() < spike_rate:
-            gradient *= 4
-        ratio = gradient / norm
-        clipped = 0.0
-        update = gradient
-        if clip_factor is not None:
-            threshold = math.sqrt(2 * clip_factor * weight_decay / rate)
-            if ratio > threshold:
-                clipped, update = 1.0, threshold * norm
-        kept = (1 - rate * weight_decay) * norm
-        turn = math.atan2(rate * update, kept)
-        norm = math.hypot(kept, rate * update)
-        total_rotation += turn
-        loss = floor + 3.4 * math.exp(-total_rotation / 8) + 0.08 * rng.normal()
+def made_up_rows(num_steps=200, log_every=10, eval_every=50):
+    """Return rows of training and evaluation on smooth curves."""
+    rows = []
+    for step in range(log_every, num_steps + 1, log_every):
+        done = step / num_steps
+        rate = 0.33 * 0.5 * (1 + math.cos(math.pi * 0.9 * done))
+        norm = 60 - 5 * done
         row = {
-            "train/loss": loss,
-            "train/mlm_loss": loss,
-            "optim/grad_norm": gradient,
+            "train/loss": 6 + 3 * math.exp(-3 * done),
+            "train/mlm_loss": 6 + 3 * math.exp(-3 * done),
+            "optim/grad_norm": 50.0,
             "optim/param_norm": norm,
-            "optim/clip_ratio": ratio,
-            "optim/clipped": clipped,
-            "optim/rotation": turn,
+            "optim/clip_ratio": 50 / norm,
+            "optim/clip_threshold": math.sqrt(0.08 / rate),
+            "optim/clipped": 0.1 * (1 - done),
+            "optim/rotation": math.sqrt(0.02 * rate),
             "optim/effective_learning_rate": rate / norm**2,
-            "optim/euler_residual": abs(rng.normal()) * 2e-8,
+            "optim/equilibrium_norm": norm + 1,
+            "optim/euler_residual": 1e-8,
             "optim/learning_rate": rate,
-            "optim/weight_decay": weight_decay,
-            "model/dead_attention_rows": 0.012 * math.exp(-done * 2) + 0.0004 * abs(rng.normal()),
-            "perf/tokens_per_second": 5200 + 150 * rng.normal(),
-            "noise": gradient * norm,
+            "optim/weight_decay": 0.01,
+            "model/dead_attention_rows": 0.012 * math.exp(-done * 2),
+            "perf/tokens_per_second": 5200.0,
         }
-        if nsp:
-            row["train/nsp_loss"] = 0.1 + 0.59 * math.exp(-done * 3) + 0.02 * rng.normal()
-            row["train/loss"] = loss + row["train/nsp_loss"]
-        window.append(row)
-        if step % log_every == 0 or step == num_steps:
-            mean = {key: float(np.mean([r[key] for r in window])) for key in row}
-            squared_noise = float(np.mean([r["noise"] ** 2 for r in window]))
-            mean.pop("noise")
-            if clip_factor is not None:
-                mean["optim/clip_threshold"] = threshold
-            fixed_point = math.sqrt(rate / (weight_decay * (2 - rate * weight_decay)))
-            mean["optim/equilibrium_norm"] = math.sqrt(fixed_point * math.sqrt(squared_noise))
-            mean["optim/equilibrium_gap"] = math.log(norm / mean["optim/equilibrium_norm"])
-            mean["optim/learning_rate"], mean["optim/weight_decay"] = rate, weight_decay
-            rows.append({"step": step, **mean})
-            window = []
-        if step % eval_every == 0 or step == num_steps:
-            held_out = floor + 0.05 + 3.4 * math.exp(-total_rotation / 8) + 0.01 * rng.normal()
-            accuracy = 0.05 + 0.35 * (1 - math.exp(-total_rotation / 8))
-            rows.append({"step": step, "eval/mlm_loss": held_out, "eval/mlm_accuracy": accuracy})
+        rows.append({"step": step, **row})
+        if step % eval_every == 0:
+            accuracy = 0.4 * done
+            loss = 6.1 + 3 * math.exp(-3 * done)
+            rows.append({"step": step, "eval/mlm_loss": loss, "eval/mlm_accuracy": accuracy})
     return rows
 
 
@@ -115,8 +66,8 @@ def resolved_config(**overrides):
 
 
 @pytest.fixture
-def rows():
-    return simulated_rows
+def short():
+    return made_up_rows()
 
 
 @pytest.fixture

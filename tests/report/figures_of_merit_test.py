@@ -57,7 +57,7 @@ def test_what_was_not_logged_is_none_and_never_a_number(write_run, config):
     assert figures.rotation == (None, None)
 
 
-def test_tokens_of_batches_of_many_lengths_follow_the_lengths_that_were_seen(write_run, config):
+def test_tokens_of_many_lengths_are_those_seen(write_run, config):
     settings = config(data__num_seq_lens=4)
     speeds = {"perf/examples_per_second": 50.0}
     rows = [
@@ -71,7 +71,7 @@ def test_tokens_of_batches_of_many_lengths_follow_the_lengths_that_were_seen(wri
     assert figures_of_merit(read_run(write_run("b", slower, settings))).tokens is None
 
 
-def test_a_diverged_run_has_no_final_loss_but_keeps_its_best_evaluation(write_run):
+def test_diverged_run_keeps_its_best_evaluation(write_run):
     rows = [
         {"step": 50, "train/loss": 9.0, "eval/mlm_loss": 8.0},
         {"step": 98, "train/loss": 9.0, "eval/mlm_loss": math.nan},
@@ -84,7 +84,7 @@ def test_a_diverged_run_has_no_final_loss_but_keeps_its_best_evaluation(write_ru
     assert (figures.best_eval_loss, figures.best_eval_step) == (8.0, 50)
 
 
-def test_a_task_without_masked_tokens_has_its_own_loss_and_accuracy(write_run):
+def test_other_tasks_have_their_own_loss_and_accuracy(write_run):
     rows = [{"step": 5, "train/loss": 1.0, "eval/loss": 0.9, "eval/accuracy": 0.7}]
     figures = figures_of_merit(read_run(write_run("a", rows)))
     assert (figures.eval_loss, figures.accuracy) == (0.9, 0.7)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sibert_jax.report.metrics_file import UnreadableRun, read_metrics
+from sibert_jax.report.metrics_file import read_metrics
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def metrics_of(tmp_path):
     return read
 
 
-def test_rows_of_training_and_of_evaluation_become_separate_series(metrics_of):
+def test_training_and_evaluation_become_separate_series(metrics_of):
     series, notes = metrics_of(
         '{"step": 10, "train/loss": 9.5, "host": "a"}\n'
         '{"step": 10, "eval/mlm_loss": 9.0}\n'
@@ -44,13 +44,13 @@ def test_of_steps_written_twice_the_last_wins_and_steps_ascend(tmp_path_factory,
 
 
 @pytest.mark.parametrize("tail", ['{"step": 20, "train/lo', '{"step": 20, "train/loss": 8', "\0\0"])
-def test_a_half_written_last_line_is_left_out_with_a_word(metrics_of, tail):
+def test_half_written_last_line_is_left_out_with_a_word(metrics_of, tail):
     series, notes = metrics_of('{"step": 10, "train/loss": 9.5}\n' + tail)
     assert series["train/loss"].steps.tolist() == [10]
     assert notes == ["metrics.jsonl: the last line is half-written (a killed run) and was left out"]
 
 
-def test_a_line_that_a_resumed_run_wrote_into_is_left_out_by_number(metrics_of):
+def test_garbled_line_is_left_out_by_number(metrics_of):
     series, notes = metrics_of(
         '{"step": 10, "train/loss": 9.5}\n'
         '{"step": 20, "tra{"step": 20, "train/loss": 8.5}\n'
@@ -65,29 +65,3 @@ def test_every_way_to_write_a_non_finite_value_is_understood(metrics_of, written
     series, _ = metrics_of(f'{{"step": 10, "train/loss": {written}}}\n')
     assert series["train/loss"].values.shape == (1,)
     assert not np.isfinite(series["train/loss"].values[0])
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        ("", "holds no metrics yet"),
-        ("\n\n", "holds no metrics yet"),
-        ('{"step": 10, "host": "a"}\n', "holds no metrics yet"),
-        ("step,loss\n10,9.5\n", "no line of it is a row of metrics"),
-        (b"\x89PNG\r\n\x1a\n\x00\xff", "no line of it is a row of metrics"),
-        ("[1, 2]\n", "no line of it is a row of metrics"),
-        ('{"train/loss": 9.5}\n', "line 1: `step` is None"),
-        ('{"step": 1.5, "train/loss": 9.5}\n', "line 1: `step` is 1.5"),
-        ('{"step": -1, "train/loss": 9.5}\n', "line 1: `step` is -1"),
-        ('{"step": true, "train/loss": 9.5}\n', "line 1: `step` is True"),
-        ('{"step": 10, "train/loss": [9.5]}\n', r"line 1: train/loss is \[9.5\]"),
-        ('{"step": 10, "train/loss": "low"}\n', "line 1: train/loss is 'low'"),
-    ],
-)
-def test_what_is_no_metrics_file_is_refused_in_one_sentence_with_its_name(
-    metrics_of, content, sentence
-):
-    with pytest.raises(UnreadableRun, match=sentence) as error:
-        metrics_of(content)
-    assert "metrics.jsonl" in str(error.value)
-    assert "\n" not in str(error.value)

@@ -67,10 +67,10 @@ def at_phase(phase: str, time: int, *signals: int) -> None:
 
 def at_line(text: str, *signals: int) -> None:
     """The process sends itself signals when it first says a line with a text in it."""
-    from sibert_jax.runtime.processes import Hosts
+    from sibert_jax.runtime.processes import ProcessGroup
 
     left = list(signals)
-    on_call(Hosts, "say", lambda line: kill_self(left) if text in line else None)
+    on_call(ProcessGroup, "say", lambda line: kill_self(left) if text in line else None)
 
 
 class Run:

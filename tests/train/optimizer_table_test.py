@@ -1,70 +1,217 @@
-"""Every optimizer of the table, for encoder, head and leaves by pattern, from the keys of a config."""
+"""The optimizers of the table, for encoder, head and a group by pattern, from a config."""
 
-import inspect
+import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from optax import contrib
 
+from sibert_jax import optim
 from sibert_jax.errors import ConfigError
 from sibert_jax.train.config import run_config
 from sibert_jax.train.optimizer import build_optimizer
-from sibert_jax.train.optimizer_table import TABLE, averaged_params
+from sibert_jax.train.optimizer_table import TABLE, averaged_params, make_optimizer, parse_options
 from sibert_jax.train.resolve import resolve
+from sibert_jax.train.trainer import bare_task
 from tests.train.started import Started
 
-# Beside the keys of a small run; rates at which a few steps lower the loss.
-KEYS = {
-    "scale_invariant_sgd": {"learning_rate": 0.5, "weight_decay": 0.01},
-    "sgd_sai": {"learning_rate": 0.1},
-    "hyperball": {"learning_rate": 0.05, "options": "inner=adam"},
-    "psgd_kron": {"learning_rate": 1e-3},
-    "psgd_low_rank": {"learning_rate": 1e-3},
-    "psgd_matrix_free": {"learning_rate": 1e-3},
-    "sgd": {"learning_rate": 0.1},
-    "momentum": {"learning_rate": 0.1, "options": "nesterov=True"},
-    "sign_sgd": {"learning_rate": 1e-3},
-    "adamw": {"learning_rate": 1e-2, "weight_decay": 0.01, "options": "b2=0.98"},
-    "lamb": {"learning_rate": 1e-2, "weight_decay": 0.01},
-    "lars": {"learning_rate": 1.0},
-    "lion": {"learning_rate": 1e-3},
-    "adafactor": {"learning_rate": 1e-2, "options": "min_dim_size_to_factor=8"},
-    "muon": {"learning_rate": 1e-2},
-    "ademamix": {"learning_rate": 1e-3},
-    "schedule_free_sgd": {"learning_rate": 1.0, "schedule": "constant"},
-    "schedule_free_adamw": {"learning_rate": 1e-2, "schedule": "constant"},
-}
+ETA, DECAY = 0.05, 0.02
 
 
-def set_keys(section, name, **keys):
-    section.name = name
-    for key, value in keys.items():
-        section[key] = value
+def is_matrix(tree):
+    def decays(path, _):
+        return not path[-1].key.endswith(("bias", "scale"))
+
+    return jax.tree_util.tree_map_with_path(decays, tree)
+
+
+def decayed(direction):
+    return optax.chain(direction, optax.add_decayed_weights(DECAY, is_matrix), optax.scale(-ETA))
+
+
+def small(seed: int):
+    """Leaves of every kind: a table, a matrix, one into heads and one out of them, a bias."""
+    shapes = {
+        "embed": {"token": (6, 4)},
+        "layers": {
+            "attention": {"query": {"kernel": (2, 4, 2, 2)}, "out": {"kernel": (2, 2, 2, 4)}},
+            "ffn": {"up": {"kernel": (2, 4, 8), "bias": (2, 8)}},
+        },
+    }
+    leaves = iter(jax.random.split(jax.random.key(seed), 9))
+    return jax.tree.map(
+        lambda shape: 0.1 * jax.random.normal(next(leaves), shape),
+        shapes,
+        is_leaf=lambda node: isinstance(node, tuple),
+    )
+
+
+def muon_dimensions(tree):
+    one = contrib.MuonDimensionNumbers
+    return {
+        "embed": {"token": None},
+        "layers": {
+            "attention": {"query": {"kernel": one(1, (2, 3))}, "out": {"kernel": one((1, 2), 3)}},
+            "ffn": {"up": {"kernel": one(1, 2), "bias": None}},
+        },
+    }
+
+
+# Name -> options, and the same transform made of optax's and our public functions.
+SAME = {
+    "scale_invariant_sgd": ("", lambda: optim.scale_invariant_sgd(ETA, DECAY, 4.0)),
+    "sgd_sai": ("scaling=sqrt_size", lambda: optim.sgd_sai(
+        ETA, weight_decay=DECAY, scaling="sqrt_size")),
+    "hyperball": ("inner=adam", lambda: optim.hyperball(optax.scale_by_adam(), ETA)),
+    "psgd_kron": ("update_every=2", lambda: decayed(optim.scale_by_psgd_kron(update_every=2))),
+    "psgd_low_rank": ("rank=2", lambda: decayed(optim.scale_by_psgd_low_rank(rank=2))),
+    "psgd_matrix_free": ("", lambda: decayed(optim.scale_by_psgd_matrix_free())),
+    "sgd": ("", lambda: decayed(optax.identity())),
+    "momentum": ("nesterov=True", lambda: optax.chain(
+        optax.add_decayed_weights(DECAY, is_matrix), optax.sgd(ETA, 0.9, nesterov=True))),
+    "sign_sgd": ("", lambda: optax.chain(
+        optax.add_decayed_weights(DECAY, is_matrix), optax.sign_sgd(ETA))),
+    "adamw": ("b2=0.98, eps=1e-6", lambda: optax.adamw(
+        ETA, b2=0.98, eps=1e-6, weight_decay=DECAY, mask=is_matrix)),
+    "lamb": ("", lambda: optax.lamb(ETA, weight_decay=DECAY, mask=is_matrix)),
+    "lars": ("", lambda: optax.lars(ETA, weight_decay=DECAY, weight_decay_mask=is_matrix)),
+    "lion": ("b2=0.95", lambda: optax.lion(ETA, b2=0.95, weight_decay=DECAY, mask=is_matrix)),
+    "adafactor": ("factored=False", lambda: decayed(optax.chain(
+        optax.adafactor(None, factored=False), optax.scale(-1.0)))),
+    "muon": ("ns_steps=3", lambda: contrib.muon(
+        ETA, ns_steps=3, weight_decay=DECAY, weight_decay_mask=is_matrix,
+        muon_weight_dimension_numbers=muon_dimensions)),
+    "ademamix": ("alpha=3", lambda: contrib.ademamix(
+        ETA, alpha=3, weight_decay=DECAY, mask=is_matrix)),
+    "schedule_free_sgd": ("", lambda: contrib.schedule_free_sgd(ETA, weight_decay=DECAY)),
+    "schedule_free_adamw": ("b1=0.95", lambda: contrib.schedule_free_adamw(
+        ETA, b1=0.95, weight_decay=DECAY)),
+}  # fmt: skip
 
 
 @pytest.fixture
-def plain(config):
-    config.optim.eta_lambda = 0.0
+def keys(config):
+    """Constant rates, one layer."""
+    config.model.depth = 1
+    config.optim.update(eta_lambda=0.0, learning_rate=ETA, weight_decay=DECAY, schedule="constant")
     return config
 
 
-def test_the_table_is_all_tested():
-    assert KEYS.keys() == TABLE.keys()
+def built(config):
+    """The optimizer of a config, parameters and gradients."""
+    run = run_config(resolve(config))
+    task = bare_task(run)
+    row = task.abstract_batch(1, task.seq_lens[-1])
+    shapes = jax.eval_shape(task.init, jax.random.key(0), row)
+    optimizer = build_optimizer(
+        run.optim, run.train.num_steps, task.invariance_mask(shapes), task.clip_blocks(shapes)
+    )
+    rng = np.random.default_rng(0)
+    params, grads = (
+        jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), shapes)
+        for _ in range(2)
+    )
+    return optimizer, params, grads
 
 
+def two_updates(tx, params, grads):
+    def updates(params, grads):
+        state = tx.init(params)
+        first, state = tx.update(grads, state, params)
+        return first, tx.update(grads, state, optax.apply_updates(params, first))[0]
+
+    return jax.jit(updates)(params, grads)
+
+
+def test_every_row_of_the_table_is_compared():
+    assert SAME.keys() == TABLE.keys()
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_it_is_the_transform_that_it_names(name):
+    text, same = SAME[name]
+    options = parse_options("optim", name, text)
+    decay = 0.0 if name == "hyperball" else DECAY
+    tx = make_optimizer(
+        name, options, optax.constant_schedule(ETA), decay, mask=is_matrix, clip_factor=4.0
+    )
+    found, wanted = (two_updates(tx, small(0), small(1)) for tx in (tx, same()))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8), found, wanted)
+
+
+def test_head_and_a_group_by_pattern_get_their_own(keys):
+    keys.optim.name = "sgd"
+    keys.optim.head.update(name="lion", learning_rate=0.5, weight_decay=0.0, schedule="constant")
+    keys.optim.other.update(
+        pattern="embed/", name="sign_sgd", learning_rate=0.25, weight_decay=0.0, schedule="constant"
+    )
+    optimizer, params, grads = built(keys)
+    updates, _ = optimizer.tx.update(grads, optimizer.tx.init(params), params)
+    head = updates["head"]["transform"]["kernel"]
+    np.testing.assert_allclose(head, -0.5 * jnp.sign(grads["head"]["transform"]["kernel"]))
+    table = updates["encoder"]["embed"]["token"]
+    np.testing.assert_allclose(table, -0.25 * jnp.sign(grads["encoder"]["embed"]["token"]))
+    assert not optimizer.measured["encoder"]["embed"]["token"]
+    assert optimizer.measured["encoder"]["stem"]["kernel"]
+
+
+def test_same_is_the_encoders_optimizer_over_all_parameters(keys):
+    keys.optim.update(name="adamw", max_grad_norm=1.0)
+    keys.optim.head.name = "same"
+    optimizer, params, grads = built(keys)
+    same = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(ETA, weight_decay=DECAY, mask=is_matrix)
+    )
+    found, wanted = (two_updates(tx, params, grads) for tx in (optimizer.tx, same))
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_a_schedule_free_run_is_evaluated_at_its_average(keys):
+    keys.optim.name = "schedule_free_sgd"
+    optimizer, params, grads = built(keys)
+    updates, state = optimizer.tx.update(grads, optimizer.tx.init(params), params)
+    alone = contrib.schedule_free_sgd(ETA, weight_decay=DECAY)
+    encoder = params["encoder"]
+    _, alone_state = alone.update(grads["encoder"], alone.init(encoder), encoder)
+    params = optax.apply_updates(params, updates)
+    average = contrib.schedule_free_eval_params(alone_state, params["encoder"])
+    wanted = {"encoder": average, "head": params["head"]}
+    jax.tree.map(np.testing.assert_array_equal, averaged_params(state, params), wanted)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("momentun=0.9", "sgd has no option 'momentun'; did you mean 'momentum'?"),
+        ("learning_rate=1", "sgd has no option 'learning_rate'"),
+        ("0.9", "there is no name before '='"),
+        ("momentum=", "cannot be read"),
+        ("momentum=1+1", "cannot be read"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_named(keys, options, words):
+    keys.optim.update(name="sgd", options=options)
+    with pytest.raises(ConfigError) as error:
+        run_config(resolve(keys))
+    assert words in str(error.value)
+    assert "optim.options" in str(error.value)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLE)
-def test_it_trains_the_encoder_and_is_measured(plain, name):
-    set_keys(plain.optim, name, **KEYS[name])
-    plain.train.log_every_steps = 1
-    run = Started(plain)
-    before = run.steps([0])[1].window.sums
-    state, report = run.steps([0] * 5)
-    measured = report.window.sums
-    assert measured["loss"] < before["loss"]
-    assert measured["rotation"] > 0
-    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), run.params, state.params)
-    assert moved["encoder"]["stem"]["kernel"]
-    assert moved["head"]["output"]
-    averaged_params(state.opt_state, state.params)
+def test_it_trains_and_is_measured(keys, name):
+    rates = {"scale_invariant_sgd": 0.5, "sgd_sai": 0.1, "sgd": 0.1, "lars": 1.0, "momentum": 0.1}
+    keys.optim.update(name=name, options=SAME[name][0], learning_rate=rates.get(name, 1e-2))
+    if name == "hyperball":
+        keys.optim.weight_decay = 0.0
+    keys.train.log_every_steps = 1
+    run = Started(keys)
+    losses = []
+    for steps in (1, 6):
+        _, report = run.steps([0] * steps)
+        losses.append(float(report.window.sums["loss"]))
+    assert losses[1] < losses[0]
+    assert report.window.sums["rotation"] > 0

@@ -1,6 +1,5 @@
-"""ReLU-normalised attention as one operation with a backward pass of its own."""
+"""ReLU-normalized attention as one operation with a backward pass of its own."""
 
-from sibert_jax.model.relu_attention.op import IMPLS, choose, relu_attention
-from sibert_jax.model.relu_attention.weights import relu_weights
+from sibert_jax.model.relu_attention.op import IMPLS, choose, relu_attention, relu_weights
 
 __all__ = ["IMPLS", "choose", "relu_attention", "relu_weights"]

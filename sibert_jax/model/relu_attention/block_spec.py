@@ -1,4 +1,4 @@
-"""Which block of an array a program of a kernel sees, by the letters of the dimensions."""
+"""The block of an array that one program of a kernel sees, by letters of dimensions."""
 
 from collections.abc import Mapping
 

@@ -7,7 +7,7 @@ scores of a block again and adds up dk and dv over the blocks.
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.model.relu_attention import rows
+from sibert_jax.model.relu_attention import einsum
 
 BLOCK = 128  # query rows
 
@@ -17,7 +17,7 @@ def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM):
     """As `einsum.attend`."""
 
     def block(args):
-        return rows.attend(args[0], k_BHMK, v_BHMK, args[1], key_ids_BM)[:2]
+        return einsum.attend_rows(args[0], k_BHMK, v_BHMK, args[1], key_ids_BM)[:2]
 
     out, total = jax.lax.map(block, (_split(q_BHLK, 2), _split(query_ids_BL, 1)))
     length = q_BHLK.shape[2]
@@ -34,12 +34,12 @@ def _backward(saved, cotangents):
 
     def block(carry, args):
         q, query_ids, d_out, out, total = args
-        r = rows.positive_scores(q, k_BHMK, query_ids, key_ids_BM)
-        g, d = rows.row_terms(d_out, out, total)
-        dq, dk, dv = rows.gradients(q, k_BHMK, v_BHMK, r, g, d)
+        r = einsum.positive_scores(q, k_BHMK, query_ids, key_ids_BM)
+        g, d = einsum.row_terms(d_out, out, total)
+        dq, dk, dv = einsum.gradients(q, k_BHMK, v_BHMK, r, g, d)
         return (carry[0] + dk, carry[1] + dv), dq.astype(q.dtype)
 
-    zeros = jnp.zeros_like(k_BHMK, rows.accumulator(k_BHMK.dtype))
+    zeros = jnp.zeros_like(k_BHMK, einsum.accumulator(k_BHMK.dtype))
     blocks = (
         _split(q_BHLK, 2),
         _split(query_ids_BL, 1),

@@ -1,11 +1,11 @@
-"""The operation: layout, masks, choice of a form, and dead rows, alike for every form."""
+"""The operation: layout, masks, choice of a form, dead rows; and the weights by themselves."""
 
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.model.placement import split
 from sibert_jax.model.relu_attention import blockwise, einsum
-from sibert_jax.model.relu_attention.dead_rows import mean_value, mean_value_of_segment
+from sibert_jax.model.relu_attention.einsum import accumulator
+from sibert_jax.model.sharding import shard_map
 
 
 def _pallas(*arrays):
@@ -16,7 +16,7 @@ def _pallas(*arrays):
 
     # XLA cannot split a kernel over devices.
     letters = ("BHLK", "BHMK", "BHMK", "BL", "BM"), ("BHLK", "BHL")
-    return split(kernels.attend, *letters)(*arrays)
+    return shard_map(kernels.attend, *letters)(*arrays)
 
 
 FORMS = {"einsum": einsum.attend, "blockwise": blockwise.attend, "pallas": _pallas}
@@ -78,3 +78,52 @@ def relu_attention(
         mean_BHLK = mean_value_of_segment(v_BHLK, valid_BL, segments_BL)
     out_BHLK = jnp.where(dead_BHL1, mean_BHLK.astype(v_BHLK.dtype), out_BHLK)
     return jnp.swapaxes(out_BHLK, 1, 2), dead_BHL1
+
+
+def mean_value(v_BHMK: jax.Array, valid_BM: jax.Array) -> jax.Array:
+    """The mean over the valid keys, (B, H, 1, K); 0 where there is none."""
+    dtype = accumulator(v_BHMK.dtype)
+    valid_B1M1 = valid_BM[:, None, :, None]
+    total_BH1K = jnp.where(valid_B1M1, v_BHMK.astype(dtype), 0.0).sum(axis=2, keepdims=True)
+    return total_BH1K / jnp.maximum(valid_B1M1.sum(axis=2, keepdims=True, dtype=dtype), 1)
+
+
+def mean_value_of_segment(
+    v_BHMK: jax.Array, valid_BM: jax.Array, segments_BL: jax.Array
+) -> jax.Array:
+    """The mean over the valid keys of each row's own segment, (B, H, L, K); 0 where there is none.
+
+    Sums by segment, so that no L×M array is made.
+    """
+
+    def example(v_HMK, valid_M, segments_L):
+        values_MHK = jnp.where(valid_M[:, None, None], jnp.swapaxes(v_HMK, 0, 1), 0.0)
+        num = segments_L.shape[0]
+        total_SHK = jax.ops.segment_sum(values_MHK, segments_L, num)
+        count_S11 = jax.ops.segment_sum(valid_M.astype(total_SHK.dtype), segments_L, num)
+        mean_SHK = total_SHK / jnp.maximum(count_S11, 1)[:, None, None]
+        return jnp.swapaxes(mean_SHK[segments_L], 0, 1)
+
+    return jax.vmap(example)(v_BHMK.astype(accumulator(v_BHMK.dtype)), valid_BM, segments_BL)
+
+
+def relu_weights(logits_BHLM: jax.Array, valid_B11M: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Normalizes ReLU(logits) over the valid keys, before dropout: any positive degree -> 0.
+
+    Padding is dropped by multiplication with 0, never by adding a large negative number, and a row
+    without a positive score (a dead row) falls back to the mean over its valid keys; such a row
+    sends no gradient to its query. Nothing is added to the row sum: an epsilon there would break
+    scale invariance.
+
+    Returns:
+      weights_BHLM in the dtype of the logits, rows summing to 1, and dead_BHL1 (bool).
+    """
+    scores_BHLM = jnp.where(valid_B11M, jax.nn.relu(logits_BHLM.astype(jnp.float32)), 0.0)
+    total_BHL1 = scores_BHLM.sum(axis=-1, keepdims=True)
+    dead_BHL1 = total_BHL1 <= 0
+    num_valid_B111 = valid_B11M.sum(axis=-1, keepdims=True, dtype=jnp.float32)
+    uniform_B11M = valid_B11M.astype(jnp.float32) / jnp.maximum(num_valid_B111, 1)
+    weights_BHLM = jnp.where(
+        dead_BHL1, uniform_B11M, scores_BHLM / jnp.where(dead_BHL1, 1.0, total_BHL1)
+    )
+    return weights_BHLM.astype(logits_BHLM.dtype), dead_BHL1

@@ -1,6 +1,6 @@
 """Kernels for NVIDIA GPUs, by way of Triton: blocks of scores exist only in registers.
 
-The formulas are those of rows.py, and again only the output and the row sums are saved. A program
+The formulas are those of einsum.py, and again only the output and the row sums are saved. A program
 holds one block of rows and goes through all blocks of the others: queries through the keys for the
 output and for dq, keys through the queries for dk and dv. So no two programs write to one place,
 and partial sums just add up: there is no running maximum to rescale them by, as softmax has.
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from sibert_jax.model.relu_attention import rows
+from sibert_jax.model.relu_attention import einsum
 from sibert_jax.model.relu_attention.block_spec import block_spec
 
 BLOCK = 64  # queries or keys, a power of two
@@ -33,7 +33,7 @@ def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret=False):
 
 def _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret):
     saved = (q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM)
-    results = [("BHLK", v_BHMK.dtype), ("BHL", rows.accumulator(v_BHMK.dtype))]
+    results = [("BHLK", v_BHMK.dtype), ("BHL", einsum.accumulator(v_BHMK.dtype))]
     out_BHLK, total_BHL = _sum_over_blocks(
         _outputs, "M", _operands(*saved), results, interpret, finish=_divided
     )
@@ -45,7 +45,7 @@ def _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret):
 def _backward(interpret, saved, cotangents):
     *inputs, out_BHLK, total_BHL = saved
     q_BHLK, k_BHMK, v_BHMK = inputs[:3]
-    g_BHLK, d_BHL = rows.row_terms(cotangents[0], out_BHLK, total_BHL)
+    g_BHLK, d_BHL = einsum.row_terms(cotangents[0], out_BHLK, total_BHL)
     operands = [
         *_operands(*inputs),
         ("BHLK", _padded(g_BHLK.astype(v_BHMK.dtype))),
@@ -68,32 +68,32 @@ attend.defvjp(_forward, _backward)
 
 def _outputs(query_ids_L, key_ids_M, q_LK, k_MK, v_MK):
     r_LM = _positive_scores(query_ids_L, key_ids_M, q_LK, k_MK)
-    return rows.product("LM,MK->LK", r_LM.astype(v_MK.dtype), v_MK), r_LM.sum(axis=1)
+    return einsum.product("LM,MK->LK", r_LM.astype(v_MK.dtype), v_MK), r_LM.sum(axis=1)
 
 
 def _divided(out_LK, total_L):
-    return rows.divide(out_LK, total_L), total_L
+    return einsum.divide(out_LK, total_L), total_L
 
 
 def _query_gradients(query_ids_L, key_ids_M, q_LK, k_MK, v_MK, g_LK, d_L):
     r_LM = _positive_scores(query_ids_L, key_ids_M, q_LK, k_MK)
-    return (rows.product("LM,MK->LK", _score_gradients(r_LM, v_MK, g_LK, d_L), k_MK),)
+    return (einsum.product("LM,MK->LK", _score_gradients(r_LM, v_MK, g_LK, d_L), k_MK),)
 
 
 def _key_gradients(query_ids_L, key_ids_M, q_LK, k_MK, v_MK, g_LK, d_L):
     r_LM = _positive_scores(query_ids_L, key_ids_M, q_LK, k_MK)
-    dk_MK = rows.product("LM,LK->MK", _score_gradients(r_LM, v_MK, g_LK, d_L), q_LK)
-    return dk_MK, rows.product("LM,LK->MK", r_LM.astype(g_LK.dtype), g_LK)
+    dk_MK = einsum.product("LM,LK->MK", _score_gradients(r_LM, v_MK, g_LK, d_L), q_LK)
+    return dk_MK, einsum.product("LM,LK->MK", r_LM.astype(g_LK.dtype), g_LK)
 
 
 def _positive_scores(query_ids_L, key_ids_M, q_LK, k_MK):
-    s_LM = rows.product("LK,MK->LM", q_LK, k_MK)
+    s_LM = einsum.product("LK,MK->LM", q_LK, k_MK)
     return jnp.where(query_ids_L[:, None] == key_ids_M[None, :], jnp.maximum(s_LM, 0.0), 0.0)
 
 
 def _score_gradients(r_LM, v_MK, g_LK, d_L):
     """ds_LM in the dtype of v; g and D are 0 in dead rows."""
-    dr_LM = rows.product("LK,MK->LM", g_LK, v_MK) - d_L[:, None]
+    dr_LM = einsum.product("LK,MK->LM", g_LK, v_MK) - d_L[:, None]
     return jnp.where(r_LM > 0, dr_LM, 0.0).astype(v_MK.dtype)
 
 
@@ -128,7 +128,8 @@ def _sum_over_blocks(
             return tuple(total + part for total, part in zip(sums, parts))
 
         zeros = tuple(
-            jnp.zeros(ref.shape, rows.accumulator(dtype)) for ref, (_, dtype) in zip(write, results)
+            jnp.zeros(ref.shape, einsum.accumulator(dtype))
+            for ref, (_, dtype) in zip(write, results)
         )
         sums = jax.lax.fori_loop(0, sizes[summed] // BLOCK, add, zeros)
         for ref, total in zip(write, finish(*sums)):

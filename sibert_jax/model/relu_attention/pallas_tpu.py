@@ -1,6 +1,6 @@
 """Kernels for TPUs: scores of a block of keys and a block of queries exist only inside a core.
 
-The formulas are those of rows.py, and again only the output and the row sums are saved. No running
+The formulas are those of einsum.py, and again only output and row sums are saved. No running
 maximum is needed as for softmax: partial sums just add up. The length lies last, in the lanes, and
 a block of scores has keys × queries: then narrow heads leave no lane empty, and whatever belongs to
 a query (its id, z, D) is a row of lanes, summed over keys or features going down.
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from sibert_jax.model.relu_attention import rows
+from sibert_jax.model.relu_attention import einsum
 from sibert_jax.model.relu_attention.block_spec import block_spec
 
 LANES = 128
@@ -33,7 +33,7 @@ def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret=False):
 
 def _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret):
     saved = (q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM)
-    results = [("BHKL", v_BHMK.dtype), ("BH1L", rows.accumulator(v_BHMK.dtype))]
+    results = [("BHKL", v_BHMK.dtype), ("BH1L", einsum.accumulator(v_BHMK.dtype))]
     out_BHKL, total_BH1L = _sum_over_blocks(
         _outputs, "BHLM", _operands(*saved), results, interpret, finish=_divided
     )
@@ -96,7 +96,7 @@ def _positive_scores(query_ids_1L, key_ids_M1, q_KL, k_KM):
 
 def _score_gradients(r_ML, v_KM, out_KL, d_out_KL, total_1L):
     """ds_ML, and g_KL in the dtype of v; both 0 in dead rows."""
-    dtype = rows.accumulator(v_KM.dtype)
+    dtype = einsum.accumulator(v_KM.dtype)
     g_KL = d_out_KL.astype(dtype) * _inverse(total_1L)
     d_1L = jnp.sum(g_KL * out_KL.astype(dtype), axis=0, keepdims=True)
     g_KL = g_KL.astype(v_KM.dtype)
@@ -115,7 +115,7 @@ def _product(letters: str, a, b):
     left, right, result = letters.replace("->", ",").split(",")
     (summed,) = set(left) - set(result)
     contracted = ((left.index(summed),), (right.index(summed),))
-    dtype = rows.accumulator(b.dtype)
+    dtype = einsum.accumulator(b.dtype)
     return jax.lax.dot_general(a, b, (contracted, ((), ())), preferred_element_type=dtype)
 
 
@@ -168,7 +168,7 @@ def _sum_over_blocks(
             for letters, dtype in results
         ],
         scratch_shapes=[
-            pltpu.VMEM([blocks[letter] for letter in letters[2:]], rows.accumulator(dtype))
+            pltpu.VMEM([blocks[letter] for letter in letters[2:]], einsum.accumulator(dtype))
             for letters, dtype in results
         ],
         compiler_params=pltpu.CompilerParams(

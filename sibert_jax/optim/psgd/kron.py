@@ -11,14 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from sibert_jax.optim.psgd.kron_fit import UpdateForm, apply_factors, fit_factors
-from sibert_jax.optim.psgd.transform import (
-    Form,
-    Leaves,
-    Mode,
-    fit_dtype,
-    scale_by_psgd,
-    times_unit,
-)
+from sibert_jax.optim.psgd.pairs import Leaves, Mode, fit_dtype, times_unit
+from sibert_jax.optim.psgd.transform import Form, scale_by_psgd
 from sibert_jax.optim.scalars import check_scalar
 
 

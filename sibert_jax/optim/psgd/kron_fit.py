@@ -22,7 +22,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.optim.psgd.transform import (
+from sibert_jax.optim.psgd.pairs import (
     Mode,
     first_scale,
     kept_unless,
@@ -123,7 +123,7 @@ def _stiffness(*tensors: jax.Array, axis: int) -> jax.Array:
 def _turned(q: jax.Array) -> jax.Array:
     """Rotate Q towards the symmetric matrix of the same QᵀQ: a step of the Procrustes problem.
 
-    U = exp(aR) with the skew R along Qᵀ − Q, to second order; a maximises tr(UQ) along R.
+    U = exp(aR) with the skew R along Qᵀ − Q, to second order; a maximizes tr(UQ) along R.
     """
     skew = q.T - q
     skew = skew / positive(_norm(skew))

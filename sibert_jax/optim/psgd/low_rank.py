@@ -18,24 +18,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sibert_jax.optim.psgd.transform import (
-    Form,
+from sibert_jax.optim.psgd.pairs import (
     Leaves,
     Mode,
     by_leaf,
-    check_count,
     fit_dtype,
     kept_unless,
     normal_like,
     positive,
     root_mean_square,
     running_bound,
-    scale_by_psgd,
     scale_free,
     shrinkage,
     times_unit,
     widest_dtype,
 )
+from sibert_jax.optim.psgd.transform import Form, check_count, scale_by_psgd
 
 _EXACT = jax.lax.Precision.HIGHEST
 

@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sibert_jax.optim.psgd.transform import (
-    Form,
+from sibert_jax.optim.psgd.pairs import (
     Leaves,
     Mode,
     by_leaf,
@@ -21,12 +20,12 @@ from sibert_jax.optim.psgd.transform import (
     normal_like,
     positive,
     running_bound,
-    scale_by_psgd,
     scale_free,
     shrinkage,
     times_unit,
     widest_dtype,
 )
+from sibert_jax.optim.psgd.transform import Form, scale_by_psgd
 
 Shape = Literal["x", "diagonal"]
 
@@ -147,7 +146,7 @@ def scale_by_psgd_matrix_free(
     .. math:: Q = \operatorname{diag}(a) + \operatorname{diag}(b) F, \qquad
       \min_{a,b}\; \mathbb E[h^\top P h + v^\top P^{-1} v], \qquad u = P g
 
-    The cheapest form: elementwise arithmetic only. Memory: two floats a parameter. The X couples
+    The cheapest form: elementwise arithmetic only. Memory: two floats per parameter. The X couples
     each parameter with its mirror image in the vector of all parameters. Modes, chaining, zeros and
     NaN as in `scale_by_psgd_kron`, with the whole gradient in place of a tensor.
 

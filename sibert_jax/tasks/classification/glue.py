@@ -1,10 +1,12 @@
-"""The tasks of GLUE: what their files hold and how they are scored.
+"""The tasks of GLUE: columns and labels of their files, and the official metrics.
 
 Wang et al. 2019, GLUE, https://arxiv.org/abs/1804.07461, table 1. The order of the labels is that
-of TensorFlow Datasets, whose labels are numbers.
+of TensorFlow Datasets, whose labels are numbers. Letters: N examples.
 """
 
 import dataclasses
+
+import numpy as np
 
 # Names that a column has in one distribution of the data or another, in any case.
 LABEL_COLUMNS = ("label", "gold_label", "is_duplicate", "Quality", "score")
@@ -24,9 +26,9 @@ class GlueTask:
     Args:
       name: as GLUE writes it.
       texts: the names that each text column may have; one column or two.
-      labels: the classes as they stand in the files; () for a score in [0, 5].
-      metrics: the official ones, the one that "best" goes by first.
-      unnamed_columns: of official files whose first line is a row already; (): there are none.
+      labels: the classes as written in the files; () for a score in [0, 5].
+      metrics: the official ones; the best evaluation is chosen by the first.
+      unnamed_columns: the columns of official files without a header line; (): all have one.
     """
 
     name: str
@@ -50,4 +52,49 @@ TASKS = {
     "qnli": GlueTask("QNLI", (("question",), ("sentence",)), _ENTAILMENT, ("accuracy",)),
     "rte": GlueTask("RTE", _PAIR, _ENTAILMENT, ("accuracy",)),
     "wnli": GlueTask("WNLI", _PAIR, ("0", "1"), ("accuracy",)),
+}
+
+
+def accuracy(predicted_N: np.ndarray, label_N: np.ndarray) -> float:
+    """The fraction of correct predictions."""
+    return float(np.mean(predicted_N == label_N))
+
+
+def f1(predicted_N: np.ndarray, label_N: np.ndarray) -> float:
+    """2·TP/(2·TP + FP + FN) of class 1; 0 where neither side has it."""
+    hits = np.sum((predicted_N == 1) & (label_N == 1))
+    total = np.sum(predicted_N == 1) + np.sum(label_N == 1)
+    return float(2 * hits / total) if total else 0.0
+
+
+def matthews(predicted_N: np.ndarray, label_N: np.ndarray) -> float:
+    """Matthews correlation of two classes, their Pearson correlation; 0 where one is constant."""
+    return pearson(predicted_N, label_N)
+
+
+def pearson(predicted_N: np.ndarray, label_N: np.ndarray) -> float:
+    """Σ(x−x̄)(y−ȳ) / √(Σ(x−x̄)²·Σ(y−ȳ)²) in float64; 0 where one side is constant."""
+    x_N, y_N = np.asarray(predicted_N, np.float64), np.asarray(label_N, np.float64)
+    if np.ptp(x_N) == 0 or np.ptp(y_N) == 0:
+        return 0.0
+    x_N, y_N = x_N - x_N.mean(), y_N - y_N.mean()
+    return float(x_N @ y_N / np.sqrt((x_N @ x_N) * (y_N @ y_N)))
+
+
+def spearman(predicted_N: np.ndarray, label_N: np.ndarray) -> float:
+    """Pearson correlation of the ranks; equal values get the mean of their ranks."""
+    return pearson(_ranks(predicted_N), _ranks(label_N))
+
+
+def _ranks(value_N: np.ndarray) -> np.ndarray:
+    _, group_N, sizes = np.unique(value_N, return_inverse=True, return_counts=True)
+    return (np.cumsum(sizes) - (sizes - 1) / 2)[group_N]
+
+
+METRICS = {
+    "accuracy": accuracy,
+    "f1": f1,
+    "matthews": matthews,
+    "pearson": pearson,
+    "spearman": spearman,
 }

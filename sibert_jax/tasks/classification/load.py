@@ -1,4 +1,4 @@
-"""From files of labelled sentences to a task with its batches."""
+"""Labeled sentences to a task with its batches."""
 
 import dataclasses
 import pathlib
@@ -16,15 +16,14 @@ from sibert_jax.data import (
     seq_lens_for_one_pass,
     seq_lens_for_training,
 )
+from sibert_jax.data.cache import digest
 from sibert_jax.data.config import LabeledConfig
-from sibert_jax.data.fingerprint import digest
-from sibert_jax.data.held_out import is_held_out
+from sibert_jax.data.documents import is_held_out
 from sibert_jax.errors import named_by
 from sibert_jax.files import atomically
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.classification.examples import Examples, read_examples, read_new_text
-from sibert_jax.tasks.classification.glue import GlueTask
-from sibert_jax.tasks.classification.metrics import METRICS
+from sibert_jax.tasks.classification.glue import METRICS, GlueTask
 from sibert_jax.tasks.classification.task import (
     Classification,
     ClassificationConfig,
@@ -178,7 +177,7 @@ def _read_sets(data: LabeledConfig, task: ClassificationConfig) -> dict[str, Exa
             )
     for key, examples in (("path", train), ("valid_path", valid)):
         if examples.labels is None:
-            raise DataError(f"data.{key} ({examples.name}) has no labels; name a labelled set")
+            raise DataError(f"data.{key} ({examples.name}) has no labels; name a labeled set")
     tests = {f"test {path}": read("test_path", path) for path in data.test_paths}
     names = [valid.name, *(examples.name for examples in tests.values())]
     if twice := [name for name in names if names.count(name) > 1]:

@@ -13,8 +13,7 @@ import numpy as np
 
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
-from sibert_jax.tasks.classification.glue import MAX_SCORE, TASKS, GlueTask
-from sibert_jax.tasks.classification.metrics import METRICS
+from sibert_jax.tasks.classification.glue import MAX_SCORE, METRICS, TASKS, GlueTask
 from sibert_jax.tasks.losses import cross_entropy
 from sibert_jax.tasks.task import Task
 

@@ -1,4 +1,4 @@
-"""Heads for masked-language modelling and next-sentence prediction. Letters: model/config.py."""
+"""Heads for masked-language modeling and next-sentence prediction. Letters: model/config.py."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.model import AffineNorm, ModelConfig, normalise, place
+from sibert_jax.model import AffineNorm, ModelConfig, constrain, normalize
 from sibert_jax.tasks.losses import table_logits
 
 
-class Readout(NamedTuple):
-    """What the token logits are made of: h · tableᵀ + bias."""
+class OutputProjection(NamedTuple):
+    """The factors of the token logits, h · tableᵀ + bias."""
 
     h_BPD: jax.Array  # compute dtype
     table_VD: jax.Array  # float32
@@ -38,7 +38,7 @@ class StandardHead(nn.Module):
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
-        """Returns a `Readout` and nsp_logits_B2 (float32; None without NSP)."""
+        """Returns an `OutputProjection` and nsp_logits_B2 (float32; None without NSP)."""
         del deterministic
         c, dtype, positions_BP = self.cfg, self.cfg.compute_dtype, batch["masked_positions"]
         init = nn.initializers.truncated_normal(c.init_std)
@@ -51,12 +51,12 @@ class StandardHead(nn.Module):
         )  # fmt: skip
         prior_V = jnp.asarray(self.log_frequency or (0.0,) * c.vocab_size, jnp.float32)
         bias_V = self.param("output_bias", lambda key: prior_V)
-        readout = Readout(h_TD.reshape(*positions_BP.shape, -1), table_VD, bias_V)
+        projection = OutputProjection(h_TD.reshape(*positions_BP.shape, -1), table_VD, bias_V)
         if not self.nsp:
-            return readout, None
+            return projection, None
         pooled_BD = nn.Dense(c.width, dtype=dtype, kernel_init=init, name="pooler")(x_BLD[:, 0])
         nsp_B2 = nn.Dense(2, dtype=dtype, kernel_init=init, name="nsp")(jnp.tanh(pooled_BD))
-        return readout, nsp_B2.astype(jnp.float32)
+        return projection, nsp_B2.astype(jnp.float32)
 
 
 class NormalizedHead(nn.Module):
@@ -79,18 +79,18 @@ class NormalizedHead(nn.Module):
 
         def features(x: jax.Array, name: str) -> jax.Array:
             dense = nn.Dense(c.width, False, c.compute_dtype, kernel_init=init, name=name)
-            return normalise(nn.relu(dense(x)), c.norm_eps)
+            return normalize(nn.relu(dense(x)), c.norm_eps)
 
         h_TD = masked_rows(x_BLD, positions_BP)
         table_VD = self.param("output", init, (c.vocab_size, c.width), jnp.float32)
         prior_V = jnp.asarray(self.log_frequency, jnp.float32)
         h_BPD = features(h_TD, "transform").reshape(*positions_BP.shape, -1)
-        readout = Readout(h_BPD, unit_rows(table_VD), prior_V)
+        projection = OutputProjection(h_BPD, unit_rows(table_VD), prior_V)
         if not self.nsp:
-            return readout, None
+            return projection, None
         table_2D = self.param("nsp", init, (2, c.width), jnp.float32)
         pooled_BD = features(x_BLD[:, 0], "pooler")
-        return readout, jnp.einsum(
+        return projection, jnp.einsum(
             "BD,ND->BN", pooled_BD, unit_rows(table_2D).astype(pooled_BD.dtype),
             preferred_element_type=jnp.float32,
         )  # fmt: skip
@@ -98,7 +98,7 @@ class NormalizedHead(nn.Module):
 
 def masked_rows(x_BLD: jax.Array, positions_BP: jax.Array) -> jax.Array:
     """The features to predict from, as rows (B·P, D)."""
-    h_BPD = place(jnp.take_along_axis(x_BLD, positions_BP[..., None], axis=1), "BPD")
+    h_BPD = constrain(jnp.take_along_axis(x_BLD, positions_BP[..., None], axis=1), "BPD")
     return h_BPD.reshape(-1, x_BLD.shape[-1])
 
 

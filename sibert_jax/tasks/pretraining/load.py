@@ -6,7 +6,6 @@ from jax.sharding import PartitionSpec as P
 
 from sibert_jax.data import (
     Corpora,
-    CorpusSpec,
     PackedExamples,
     PairExamples,
     PretrainingBatches,
@@ -39,9 +38,8 @@ def load_pretraining(
     Training batches are shuffled and their masks redrawn each epoch; the evaluation examples and
     their masks are the same for every seed.
     """
-    keys = {name: value for name, value in vars(data).items() if name != "seq_len"}
-    spec = CorpusSpec(**keys, vocab_size=model.vocab_size)
-    corpora, seq_len = load_corpora(spec, progress=progress), data.seq_len
+    corpora = load_corpora(data, vocab_size=model.vocab_size, progress=progress)
+    seq_len = data.seq_len
     train, valid = build_batches(
         corpora, task, seq_len=seq_len, global_batch_size=global_batch_size, seed=seed
     )

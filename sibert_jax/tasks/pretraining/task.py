@@ -1,4 +1,4 @@
-"""Pretraining: masked-language modelling, and next-sentence prediction if asked for."""
+"""Pretraining: masked-language modeling, and next-sentence prediction if asked for."""
 
 import dataclasses
 import math
@@ -96,22 +96,22 @@ class Pretraining(Task):
 
     def logits(self, params, batch):
         """Returns logits_BPV and nsp_logits_B2 or None, without dropout."""
-        (readout, nsp_B2), _ = self.apply(params, batch)
-        return readout.logits(), nsp_B2
+        (projection, nsp_B2), _ = self.apply(params, batch)
+        return projection.logits(), nsp_B2
 
     def sums(
         self, params, batch, dropout_key: jax.Array | None = None, *, accuracy: bool = False
     ) -> dict[str, jax.Array]:
         """Summed losses and counts over the batch, float32 scalars."""
-        (readout, nsp_B2), dead_N = self.apply(params, batch, dropout_key)
+        (projection, nsp_B2), dead_N = self.apply(params, batch, dropout_key)
         weights_BP, targets_BP = batch["masked_weights"], batch["masked_targets"]
         sums = {"dead_attention_rows": jnp.sum(dead_N).astype(jnp.float32)}
         if self.task.loss_blocks > 1 and not accuracy:
             sums["mlm_loss"] = table_cross_entropy(
-                *readout, targets_BP, weights_BP, self.task.loss_blocks
+                *projection, targets_BP, weights_BP, self.task.loss_blocks
             )
         else:
-            logits_BPV = readout.logits()
+            logits_BPV = projection.logits()
             sums["mlm_loss"] = jnp.sum(weights_BP * cross_entropy(logits_BPV, targets_BP))
         if accuracy:
             hits_BP = (logits_BPV.argmax(axis=-1) == targets_BP).astype(jnp.float32)
@@ -172,7 +172,7 @@ def check_keys(model: ModelConfig, task: PretrainingConfig, data) -> None:
             f"task.nsp=True needs model.num_segments=2, found {model.num_segments}: the two "
             "sentences are told apart by the segment table."
         )
-    if task.head == "tied" and model.arch.startswith("sibert"):
+    if task.head == "tied" and model.is_sibert:
         raise ConfigError(
             'task.head="tied" makes the logits grow with the token table, so the loss is no longer '
             f"scale invariant in the encoder of model.arch={model.arch}; use "

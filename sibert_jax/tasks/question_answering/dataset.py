@@ -1,19 +1,27 @@
-"""Reads SQuAD JSON and prediction files; what is wrong is told with its file and question id."""
+"""SQuAD 1.1 and 2.0: their files and their official metrics. Letters: Q questions.
 
+Nothing here needs JAX.
+"""
+
+import collections
 import dataclasses
 import json
-import math
 import pathlib
 import re
-from collections.abc import Iterator
+import string
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from sibert_jax.data.text_files import read_lines
 from sibert_jax.errors import DataError
 from sibert_jax.files import user_path
 
-# JSON can hold half of a surrogate pair, as in "\\ud83d": no character, and UTF-8 cannot write it.
+# JSON can hold a lone surrogate, as in "\\ud83d", which is no character and has no UTF-8.
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 REPLACEMENT = "\ufffd"  # one character for one, so that answer_start stays right
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +34,7 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A question about one context; without answers it has none, or none is known."""
+    """A question about one context; no `answers`: there is none, or none is known."""
 
     id: str
     text: str
@@ -43,11 +51,11 @@ class Dataset:
     contexts: tuple[str, ...]
     questions: tuple[Question, ...]
     unanswerable: bool  # SQuAD 2.0: some questions have no answer, or none is known
-    report: tuple[str, ...] = ()  # what had to be replaced, a line each
+    report: tuple[str, ...] = ()  # replaced characters, one line
 
     @property
-    def is_labelled(self) -> bool:
-        """Whether anything is known about the answers."""
+    def is_labeled(self) -> bool:
+        """Whether the file has answers, or says of a question that it has none."""
         return any(question.answers or question.is_impossible for question in self.questions)
 
     def gold_answers(self) -> dict[str, list[str]]:
@@ -60,37 +68,37 @@ def read_dataset(path: str | pathlib.Path, *, unique_ids: bool = True) -> Datase
 
     Args:
       path: `{"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text",
-        "answer_start"}], "is_impossible" (2.0)}]}]}]}`; what else is there is not read. An id may
-        be a whole number; a question without `answers` has none. Half of a surrogate pair becomes
-        U+FFFD, and is reported.
-      unique_ids: refuse an id that comes twice, as predictions are listed by it.
+        "answer_start"}], "is_impossible" (2.0)}]}]}]}`; other keys are ignored. An id may be an
+        integer; a question without `answers` has none. A lone surrogate becomes U+FFFD, and is
+        reported.
+      unique_ids: refuse duplicate ids, as predictions are keyed by id.
 
     Raises:
-      DataError: the file cannot be read, is truncated or empty, has another layout, or an id twice.
+      DataError: the file cannot be read, is truncated, empty, has another layout or duplicate ids.
     """
     path = user_path(path)
-    contexts, questions, seen, mended = [], [], set(), _Mended()
+    contexts, questions, seen, repair = [], [], set(), _Repair()
     for where, paragraph in _paragraphs(read_json(path), path):
-        contexts.append(mended(_field(paragraph, "context", str, where), where))
+        contexts.append(repair(_field(paragraph, "context", str, where), where))
         for i, entry in enumerate(_field(paragraph, "qas", list, where)):
-            question = _question(entry, len(contexts) - 1, f"{where}.qas[{i}]", path, mended)
+            question = _question(entry, len(contexts) - 1, f"{where}.qas[{i}]", path, repair)
             if unique_ids and question.id in seen:
                 raise DataError(f"{path} has the question id {question.id!r} twice")
             seen.add(question.id)
             questions.append(question)
     if not questions:
-        raise DataError(f"{path} holds no question")
+        raise DataError(f"{path} contains no questions")
     unanswerable = not all(question.answers for question in questions)
-    return Dataset(path.name, tuple(contexts), tuple(questions), unanswerable, mended.report())
+    return Dataset(path.name, tuple(contexts), tuple(questions), unanswerable, repair.report())
 
 
 def read_new_questions(path: str | pathlib.Path) -> Dataset:
-    """Reads questions to be answered: a SQuAD file, or a question, a tab and its context a line.
+    """Reads questions to answer: a SQuAD file, or lines of question, tab, context.
 
-    The id of a question from lines is the number of its line. Blank lines are passed over.
+    The id of a question from lines is its line number. Blank lines are skipped.
 
     Raises:
-      DataError: as `read_dataset`, or a line has another number of tabs.
+      DataError: as `read_dataset`, or a line has not exactly one tab.
     """
     path = user_path(path)
     if ".json" in path.suffixes:
@@ -102,45 +110,21 @@ def read_new_questions(path: str | pathlib.Path) -> Dataset:
         parts = [part.strip() for part in line.split("\t")]
         if len(parts) != 2 or not all(parts):
             raise DataError(
-                f"{path}, line {number}: a question, one tab and its context are wanted, found "
-                f"{_shown(line)}"
+                f"{path}, line {number}: expected a question, one tab and its context, found "
+                f"{shown(line)}"
             )
         questions.append(Question(str(number), parts[0], len(contexts), ()))
         contexts.append(parts[1])
     if not questions:
-        raise DataError(f"{path} holds no question")
+        raise DataError(f"{path} contains no questions")
     return Dataset(path.name, tuple(contexts), tuple(questions), unanswerable=True)
-
-
-def read_predictions(path: str | pathlib.Path, dataset: Dataset) -> dict[str, str]:
-    """Reads {question id: answer text}, "" for no answer.
-
-    Raises:
-      DataError: as `read_dataset`; an id that the data set does not have; in SQuAD 2.0 a question
-        without prediction (in 1.1 it may be missing, and scores 0).
-    """
-    found = _by_question(path, dataset, str, "a text", complete=dataset.unanswerable)
-    return {key: LONE_SURROGATE.sub(REPLACEMENT, text) for key, text in found.items()}
-
-
-def read_na_probs(path: str | pathlib.Path, dataset: Dataset) -> dict[str, float]:
-    """Reads {question id: probability or odds of no answer}, one for every question.
-
-    Raises:
-      DataError: as `read_predictions`.
-    """
-    probs = _by_question(path, dataset, (int, float), "a number", complete=True)
-    for key, value in probs.items():
-        if not math.isfinite(value):
-            raise DataError(f"{path}: question {key!r} has {value}, a finite number is wanted")
-    return probs
 
 
 def read_json(path: pathlib.Path):
     """The content of a JSON file, plain or compressed.
 
     Raises:
-      DataError: it cannot be read, is truncated, empty or not JSON, or an object has a key twice.
+      DataError: it cannot be read, is truncated, empty or not JSON, or has a duplicate key.
     """
 
     def unique(pairs: list[tuple]) -> dict:
@@ -153,7 +137,7 @@ def read_json(path: pathlib.Path):
 
     text = "\n".join(read_lines(path))
     if not text.strip():
-        raise DataError(f"{path} is empty; JSON is wanted")
+        raise DataError(f"{path} is empty; expected JSON")
     try:
         return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
@@ -169,17 +153,17 @@ def _paragraphs(content, path: pathlib.Path) -> Iterator[tuple[str, dict]]:
             yield f"{where}.paragraphs[{j}]", paragraph
 
 
-class _Mended:
-    """Puts U+FFFD in the place of each half of a surrogate pair, and counts them."""
+class _Repair:
+    """Replaces lone surrogates by U+FFFD, and counts them."""
 
     def __init__(self):
         self.count, self.first = 0, ""
 
     def __call__(self, text: str, where: str) -> str:
-        mended, count = LONE_SURROGATE.subn(REPLACEMENT, text)
+        repaired, count = LONE_SURROGATE.subn(REPLACEMENT, text)
         self.first = self.first or (where if count else "")
         self.count += count
-        return mended
+        return repaired
 
     def report(self) -> tuple[str, ...]:
         if not self.count:
@@ -190,60 +174,166 @@ class _Mended:
         )
 
 
-def _question(entry, context: int, where: str, path: pathlib.Path, mended: _Mended) -> Question:
+def _question(entry, context: int, where: str, path: pathlib.Path, repair: _Repair) -> Question:
     if isinstance(entry, dict) and type(entry.get("id")) is int:
         entry = entry | {"id": str(entry["id"])}
     key = _field(entry, "id", str, where)
     where = f"{path}: question {key!r}"
-    text = mended(_field(entry, "question", str, where), where)
+    text = repair(_field(entry, "question", str, where), where)
     golds = [] if entry.get("answers") is None else _field(entry, "answers", list, where)
     answers = tuple(
         Answer(
-            mended(_field(answer, "text", str, where), where),
+            repair(_field(answer, "text", str, where), where),
             _field(answer, "answer_start", int, where),
         )
         for answer in golds
     )
     is_impossible = entry.get("is_impossible") is True
     if answers and is_impossible:
-        raise DataError(f"{where} has is_impossible=true and yet answers; one of them is wrong")
+        raise DataError(f"{where} has is_impossible=true but also answers; remove one of them")
     return Question(key, text, context, answers, is_impossible)
 
 
 def _field(entry, key: str, kind: type, where: str):
     if not isinstance(entry, dict):
-        raise DataError(f"{where} is {_shown(entry)}, not an object with {key!r}")
+        raise DataError(f"{where} is {shown(entry)}, not an object with {key!r}")
     if key not in entry:
-        raise DataError(f"{where} has no {key!r}; the layout of SQuAD is wanted")
+        raise DataError(f"{where} has no {key!r}; expected the layout of SQuAD")
     value = entry[key]
     if not isinstance(value, kind) or isinstance(value, bool):
-        wanted = {str: "a text", list: "a list", int: "a whole number"}[kind]
-        raise DataError(f"{where} has {_shown(value)} as {key!r}, {wanted} is wanted")
+        expected = {str: "a string", list: "a list", int: "an integer"}[kind]
+        raise DataError(f"{where} has {shown(value)} as {key!r}, expected {expected}")
     return value
 
 
-def _by_question(path, dataset: Dataset, kind, wanted: str, *, complete: bool) -> dict:
-    path = user_path(path)
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise DataError(f"{path} is {_shown(found)}, not an object {{question id: {wanted}}}")
-    ids = {question.id for question in dataset.questions}
-    if unknown := [key for key in found if key not in ids]:
-        raise DataError(
-            f"{path} has {len(unknown):,} question ids that {dataset.name} lacks, such as "
-            f"{unknown[0]!r}; give the data set that was predicted"
-        )
-    if complete and (missing := [q.id for q in dataset.questions if q.id not in found]):
-        raise DataError(
-            f"{path} lacks {len(missing):,} of the {len(ids):,} question ids of {dataset.name}, "
-            f"such as {missing[0]!r}"
-        )
-    for key, value in found.items():
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise DataError(f"{path}: question {key!r} has {_shown(value)}, {wanted} is wanted")
-    return found
-
-
-def _shown(value) -> str:
+def shown(value) -> str:
+    """A JSON value for a message, cut to 40 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def normalize_answer(text: str) -> str:
+    """Lowercases, drops ASCII punctuation and the words a, an, the, and collapses whitespace.
+
+    Example:
+      >>> normalize_answer(" The  U.S. dollar's\tvalue")
+      'us dollars value'
+
+    References:
+      Rajpurkar et al., SQuAD, https://arxiv.org/abs/1606.05250, §6.1.
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, gold: str) -> float:
+    """1.0 if both are equal once normalized, else 0.0."""
+    return float(normalize_answer(prediction) == normalize_answer(gold))
+
+
+def f1(prediction: str, gold: str, both_empty: float = 1.0) -> float:
+    """Harmonic mean of precision and recall over the normalized words, in [0, 1].
+
+    Args:
+      prediction: any text.
+      gold: any text.
+      both_empty: the score of two texts without words: 1 in SQuAD 2.0, 0 in SQuAD 1.1.
+
+    Example:
+      >>> f1("the old oil crisis", "oil crisis")
+      0.8
+    """
+    found, wanted = normalize_answer(prediction).split(), normalize_answer(gold).split()
+    if not found and not wanted:
+        return both_empty
+    common = sum((collections.Counter(found) & collections.Counter(wanted)).values())
+    return 2.0 * common / (len(found) + len(wanted))
+
+
+def evaluate(
+    answers: Mapping[str, Sequence[str]],
+    predictions: Mapping[str, str],
+    *,
+    unanswerable: bool,
+    na_probs: Mapping[str, float] | None = None,
+    na_threshold: float = 1.0,
+) -> dict[str, float]:
+    """Scores predictions as the official scripts do.
+
+    Args:
+      answers: gold answers by question id; empty where the question has no answer.
+      predictions: text by question id, "" for no answer; a missing id scores 0.
+      unanswerable: apply the rules of SQuAD 2.0, where some questions have no answer.
+      na_probs: probability, or any score, of no answer by question id; None: not known.
+      na_threshold: a question whose `na_probs` exceeds it counts as predicted to have no answer.
+
+    Returns:
+      `exact` and `f1` in percent, and `total` questions. If `unanswerable`, the same for questions
+      with and without answer as `HasAns_*` and `NoAns_*`; with `na_probs` also `best_exact` and
+      `best_f1`, and the thresholds that achieve them.
+    """
+    ids = list(answers)
+    has_answer_Q = np.array([bool(answers[i]) for i in ids], bool)
+    empty_Q = np.array([predictions.get(i) == "" for i in ids], bool)
+    score_Q = np.array([_scores(answers[i], predictions.get(i), unanswerable) for i in ids])
+    raw = {"exact": score_Q[:, 0], "f1": score_Q[:, 1]}
+    final, best = raw, {}
+    if na_probs is not None:
+        prob_Q = np.array([na_probs[i] for i in ids], np.float64)
+        no_answer_Q = prob_Q > na_threshold
+        final = {name: np.where(no_answer_Q, ~has_answer_Q, raw[name]) for name in raw}
+        for name in raw:
+            best[f"best_{name}"], best[f"best_{name}_thresh"] = best_threshold(
+                raw[name], prob_Q, has_answer_Q, empty_Q
+            )
+    result = _means(final, np.ones(len(ids), bool), "")
+    if unanswerable:
+        result |= _means(final, has_answer_Q, "HasAns_") | _means(final, ~has_answer_Q, "NoAns_")
+    return result | best
+
+
+def best_threshold(
+    score_Q: np.ndarray, prob_Q: np.ndarray, has_answer_Q: np.ndarray, empty_Q: np.ndarray
+) -> tuple[float, float]:
+    """The threshold on the no-answer probability with the best mean score.
+
+    Args:
+      score_Q: scores in [0, 1] of the predictions, without a threshold.
+      prob_Q: no-answer probabilities, or any other numbers.
+      has_answer_Q: bool, questions with an answer.
+      empty_Q: bool, predictions that are "" without a threshold.
+
+    Returns:
+      The best score in percent, and the largest `prob_Q` that still counts as answered; 0.0 if
+      it is best to answer no question. Like the official script, it may count only the first few
+      of several questions with equal `prob_Q` as answered.
+    """
+    order = np.argsort(prob_Q, kind="stable")
+    gain_Q = np.where(has_answer_Q, score_Q, np.where(empty_Q, 0.0, -1.0))[order]
+    total = np.concatenate([[0.0], np.cumsum(gain_Q)]) + float((~has_answer_Q).sum())
+    best = int(np.argmax(total))
+    threshold = float(prob_Q[order[best - 1]]) if best else 0.0
+    return 100.0 * float(total[best]) / len(score_Q), threshold
+
+
+def _scores(
+    golds: Sequence[str], prediction: str | None, unanswerable: bool
+) -> tuple[float, float]:
+    """Exact match and F1 of one question, the best over its gold answers."""
+    if prediction is None:
+        return 0.0, 0.0
+    if unanswerable:  # golds of articles and punctuation alone do not count
+        golds = [gold for gold in golds if normalize_answer(gold)] or [""]
+    both_empty = float(unanswerable)
+    return (
+        max(exact_match(prediction, gold) for gold in golds),
+        max(f1(prediction, gold, both_empty) for gold in golds),
+    )
+
+
+def _means(scores: dict[str, np.ndarray], chosen_Q: np.ndarray, prefix: str) -> dict[str, float]:
+    total = int(chosen_Q.sum())
+    row = {
+        f"{prefix}{name}": 100.0 * float(score_Q[chosen_Q].sum()) / max(total, 1)
+        for name, score_Q in scores.items()
+    }
+    return row | {f"{prefix}total": total}

@@ -1,7 +1,7 @@
-"""Windows of token ids with the place of the answer, made once and kept on disk.
+"""Windows of token ids with the positions of the answers, built once and cached on disk.
 
-Letters: Q questions, W windows, L length of a sequence. A window is
-[CLS] question [SEP] part of the context [SEP].
+A window is [CLS] question [SEP] part of the context [SEP]. Letters: Q questions, W windows,
+B batch, L length of a sequence.
 """
 
 import dataclasses
@@ -11,18 +11,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sibert_jax.data import fingerprint
-from sibert_jax.data.cache import Cache, Entry
+from sibert_jax.data.cache import Cache, Entry, digest
 from sibert_jax.data.tokenizer import Tokenizer
 from sibert_jax.errors import DataError
 from sibert_jax.tasks.question_answering.dataset import Dataset, read_dataset
-from sibert_jax.tasks.question_answering.gold_spans import locate_answers
-from sibert_jax.tasks.question_answering.offsets import OffsetTokenizer, Pieces
-from sibert_jax.tasks.question_answering.windows import cut_windows
+from sibert_jax.tasks.question_answering.windows import (
+    OffsetTokenizer,
+    Tokens,
+    cut_windows,
+    locate_answers,
+)
 
 FORMAT_VERSION = 1  # of the arrays below; raise it when their meaning changes
 NUM_SPECIAL = 3  # [CLS], [SEP], [SEP]
-CHUNK_TEXTS = 2000  # texts tokenised at a time
+CHUNK_TEXTS = 2000  # texts tokenized at a time
 PROGRESS_SECONDS = 5.0
 
 Progress = Callable[[str], None]
@@ -30,60 +32,60 @@ Progress = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class WindowSizes:
-    """How windows are cut; in pieces."""
+    """Sizes of the windows, in tokens."""
 
-    seq_len: int  # longest window, special pieces included
-    max_query_len: int  # a longer question is cut off
+    seq_len: int  # longest window, special tokens included
+    max_query_len: int  # a longer question is truncated
     doc_stride: int  # from the start of one window to the next
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
-    """The windows of a data set. Context pieces are counted from the start of their context.
+    """The windows of a data set. Context tokens are counted from the start of their context.
 
     `question_context` and the answers are per question, in the order of `Dataset.questions`; a
-    question that was left out has no window.
+    question that was skipped has no window.
     """
 
-    context_ids: np.ndarray  # int32, all contexts one after another
-    context_starts: np.ndarray  # int32, first character of each piece in its context
-    context_ends: np.ndarray  # int32, one behind its last character
+    context_ids: np.ndarray  # int32, all contexts concatenated
+    context_starts: np.ndarray  # int32, first character of each token in its context
+    context_ends: np.ndarray  # int32, one past its last character
     context_offsets: np.ndarray  # (contexts + 1,) int64, where each context begins
-    question_ids: np.ndarray  # int32, all questions, cut to max_query_len
+    question_ids: np.ndarray  # int32, all questions, truncated to max_query_len
     question_offsets: np.ndarray  # (Q + 1,) int64
     question_context: np.ndarray  # (Q,) int32
-    answer_first: np.ndarray  # (Q,) int32, first piece of the answer; -1: none, or not known
-    answer_last: np.ndarray  # (Q,) int32, its last piece
+    answer_first: np.ndarray  # (Q,) int32, first token of the answer; -1: none, or not known
+    answer_last: np.ndarray  # (Q,) int32, its last token
     window_question: np.ndarray  # (W,) int32
-    window_start: np.ndarray  # (W,) int32, first piece of the context
-    window_length: np.ndarray  # (W,) int32, pieces of the context
-    window_best_start: np.ndarray  # (W,) int32, first piece that has its most context here
-    window_best_end: np.ndarray  # (W,) int32, one behind the last
+    window_start: np.ndarray  # (W,) int32, first token of the context
+    window_length: np.ndarray  # (W,) int32, tokens of the context
+    window_best_start: np.ndarray  # (W,) int32, first token that has its most context here
+    window_best_end: np.ndarray  # (W,) int32, one past the last
 
     def __len__(self) -> int:
         return len(self.window_question)
 
     @property
     def lengths(self) -> np.ndarray:
-        """Pieces of each window, special ones included, (W,) int32."""
+        """Tokens of each window, special ones included, (W,) int32."""
         question_lengths = np.diff(self.question_offsets)[self.window_question]
         return (question_lengths + self.window_length + NUM_SPECIAL).astype(np.int32)
 
     def question(self, question: int) -> np.ndarray:
-        """Ids of a question."""
+        """Token ids of a question."""
         return self.question_ids[slice(*self.question_offsets[question : question + 2])]
 
     def context_slice(self, question: int) -> slice:
-        """Where the pieces of a question's context are in the `context_*` arrays."""
+        """The slice of the `context_*` arrays that holds a question's context."""
         context = self.question_context[question]
         return slice(*self.context_offsets[context : context + 2])
 
     def characters(self, window: int, first: int, last: int) -> tuple[int, int]:
-        """The characters of the context that pieces first..last of a window stand for.
+        """The characters of the context under tokens first..last of a window.
 
         Args:
           window: its index.
-          first: position in the window's sequence of L pieces, in the context.
+          first: position in the window's sequence of L tokens, in the context.
           last: likewise.
 
         Returns:
@@ -95,12 +97,12 @@ class Features:
         return int(self.context_starts[first + shift]), int(self.context_ends[last + shift])
 
     def context_position(self, window: int) -> int:
-        """Position of the first context piece in a window's sequence."""
+        """Position of the first context token in a window's sequence."""
         question = self.window_question[window]
         return int(self.question_offsets[question + 1] - self.question_offsets[question]) + 2
 
     def answer_positions(self, window: int) -> tuple[int, int]:
-        """Positions of the answer in a window's sequence; (0, 0), the [CLS], if it is not in it."""
+        """Positions of the answer in a window's sequence; (0, 0), the [CLS], if not in it."""
         question, start = self.window_question[window], self.window_start[window]
         first, last = self.answer_first[question], self.answer_last[question]
         if first < start or last >= start + self.window_length[window]:
@@ -122,16 +124,16 @@ def load_features(
     strict: bool,
     progress: Progress,
 ) -> tuple[Features, str]:
-    """Cuts the windows of a file, or maps those of an earlier call.
+    """Builds the windows of a file, or maps those of an earlier call.
 
     Args:
       path: a SQuAD file.
       tokenizer: gives the ids.
       sizes: of the windows.
-      cache: keeps the arrays; another file, vocabulary or size is another entry.
-      for_training: look for the answers; a question whose answer cannot be found is left out, and
-        counted: see `gold_spans`.
-      strict: raise instead of leaving it out.
+      cache: keeps the arrays; the file, the vocabulary and the sizes are its key.
+      for_training: locate the answers; a question whose answer cannot be found is skipped and
+        counted, see `windows.locate_answers`.
+      strict: raise instead of skipping it.
       progress: called with a line of text now and then.
 
     Returns:
@@ -140,7 +142,7 @@ def load_features(
     Raises:
       DataError: the file cannot be used.
     """
-    key = fingerprint.digest(
+    key = digest(
         "squad",
         FORMAT_VERSION,
         cache.source_sha256(path),
@@ -162,7 +164,7 @@ def load_features(
     entry = cache.load_or_build(f"squad-{key}", build)
     for line in entry.manifest["report"]:
         progress(f"{path.name}: {line}")
-    return _open(entry), fingerprint.digest(entry.manifest["files"])
+    return _open(entry), digest(entry.manifest["files"])
 
 
 def _open(entry: Entry) -> Features:
@@ -180,11 +182,11 @@ def build_features(
     strict: bool,
     progress: Progress,
 ) -> tuple[Features, list[str]]:
-    """Does the work of `load_features`; returns a report of it too, a few lines of text."""
+    """`load_features` without a file or a cache; returns the windows and a report, a few lines."""
     encoder = OffsetTokenizer(tokenizer)
     contexts = _encode(encoder, dataset.contexts, f"contexts of {dataset.name}", progress)
     texts = [question.text for question in dataset.questions]
-    questions = _cut(
+    questions = _truncate(
         _encode(encoder, texts, f"questions of {dataset.name}", progress), sizes.max_query_len
     )
     context_offsets = _offsets(contexts.lengths)
@@ -195,7 +197,7 @@ def build_features(
     if for_training:
         answers, kept, report = locate_answers(dataset, contexts, context_offsets, strict)
         if not kept.any():
-            locate_answers(dataset, contexts, context_offsets, strict=True)  # says what is wrong
+            locate_answers(dataset, contexts, context_offsets, strict=True)  # raises
     else:
         _check_not_empty(dataset, contexts.lengths)
     windows = []
@@ -220,7 +222,7 @@ def build_features(
         window_best_start=best_start_W,
         window_best_end=best_end_W,
     )
-    size = f"{kept.sum():,} questions, {len(features):,} windows of up to {sizes.seq_len} pieces"
+    size = f"{kept.sum():,} questions, {len(features):,} windows of up to {sizes.seq_len} tokens"
     return features, [size, *report]
 
 
@@ -230,24 +232,110 @@ def _check_not_empty(dataset: Dataset, context_lengths: np.ndarray) -> None:
             raise DataError(f"{dataset.name}: the context of question {question.id!r} has no word")
 
 
-def _encode(encoder: OffsetTokenizer, texts, name: str, progress: Progress) -> Pieces:
-    parts, said = [], time.monotonic()
+def _encode(encoder: OffsetTokenizer, texts, name: str, progress: Progress) -> Tokens:
+    parts, reported = [], time.monotonic()
     for start in range(0, len(texts), CHUNK_TEXTS):
         parts.append(encoder.encode(texts[start : start + CHUNK_TEXTS]))
-        if time.monotonic() - said > PROGRESS_SECONDS:
-            said = time.monotonic()
+        if time.monotonic() - reported > PROGRESS_SECONDS:
+            reported = time.monotonic()
             done = min(start + CHUNK_TEXTS, len(texts))
-            progress(f"tokenising {name}: {done:,} of {len(texts):,}")
-    return Pieces(*map(np.concatenate, zip(*parts)))
+            progress(f"tokenizing {name}: {done:,} of {len(texts):,}")
+    return Tokens(*map(np.concatenate, zip(*parts)))
 
 
-def _cut(pieces: Pieces, max_len: int) -> Pieces:
-    """Keeps the first `max_len` pieces of each text."""
-    begin = np.repeat(np.cumsum(pieces.lengths) - pieces.lengths, pieces.lengths)
-    keep_T = np.arange(len(pieces.ids_T)) - begin < max_len
-    flat = (array[keep_T] for array in pieces[:3])
-    return Pieces(*flat, np.minimum(pieces.lengths, max_len))
+def _truncate(tokens: Tokens, max_len: int) -> Tokens:
+    """Keeps the first `max_len` tokens of each text."""
+    begin = np.repeat(np.cumsum(tokens.lengths) - tokens.lengths, tokens.lengths)
+    keep_T = np.arange(len(tokens.ids_T)) - begin < max_len
+    flat = (array[keep_T] for array in tokens[:3])
+    return Tokens(*flat, np.minimum(tokens.lengths, max_len))
 
 
 def _offsets(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def with_answers(features: Features, dataset: Dataset) -> tuple[Features, np.ndarray]:
+    """Adds the answers to windows that were built without them, for the loss of an evaluation.
+
+    No window is skipped: predictions do not need the position of the answer.
+
+    Args:
+      features: the windows.
+      dataset: its questions.
+
+    Returns:
+      The windows with the first answer of each question, and a mask of those with a known target,
+      (W,) bool: False where the answer is misplaced, and everywhere if the file has no answers.
+    """
+    contexts = Tokens(
+        features.context_ids,
+        features.context_starts,
+        features.context_ends,
+        np.diff(features.context_offsets),
+    )
+    answers, found_Q, _ = locate_answers(dataset, contexts, features.context_offsets, strict=False)
+    known_Q = found_Q & any(question.answers for question in dataset.questions)
+    first_Q, last_Q = answers.T
+    features = dataclasses.replace(features, answer_first=first_Q, answer_last=last_Q)
+    return features, known_Q[features.window_question]
+
+
+class WindowRows:
+    """The windows of a data set as rows of a batch: see `data.BucketedBatches`.
+
+    Args:
+      features: the windows.
+      tokenizer: the one they were made with.
+      fingerprint: changes whenever a window would.
+    """
+
+    def __init__(self, features: Features, tokenizer: Tokenizer, fingerprint: str):
+        self.features, self.fingerprint = features, fingerprint
+        self.lengths = features.lengths
+        self._tokenizer = tokenizer
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def rows(self, indices_B: np.ndarray, seq_len: int) -> dict[str, np.ndarray]:
+        """Returns the given windows padded to `seq_len`.
+
+        Returns:
+          tokens (B,L) int32; segments (B,L) int32, 1 from the context on; valid (B,L) bool, False
+          on padding; may_end (B,L) bool, True on the context; may_start (B,L) bool, True on those
+          of its tokens that have their most context in this window; answer_first, answer_last (B,)
+          int32, positions of the answer, 0 if it is not there.
+        """
+        shape = (len(indices_B), seq_len)
+        batch = {
+            "tokens": np.full(shape, self._tokenizer.pad_id, np.int32),
+            "segments": np.zeros(shape, np.int32),
+            "valid": np.zeros(shape, bool),
+            "may_start": np.zeros(shape, bool),
+            "may_end": np.zeros(shape, bool),
+            "answer_first": np.zeros(len(indices_B), np.int32),
+            "answer_last": np.zeros(len(indices_B), np.int32),
+        }
+        for i, window in enumerate(indices_B):
+            self._fill_row(batch, i, window)
+        return batch
+
+    def _fill_row(self, batch: dict[str, np.ndarray], i: int, window: int) -> None:
+        f, tokenizer = self.features, self._tokenizer
+        question, start = f.window_question[window], f.window_start[window]
+        begin, length = f.context_position(window), int(f.window_length[window])
+        end = begin + length
+        first_token = f.context_slice(question).start + start
+        tokens_L = batch["tokens"][i]
+        tokens_L[0] = tokenizer.cls_id
+        tokens_L[1 : begin - 1] = f.question(question)
+        tokens_L[begin - 1] = tokenizer.sep_id
+        tokens_L[begin:end] = f.context_ids[first_token : first_token + length]
+        tokens_L[end] = tokenizer.sep_id
+        batch["segments"][i, begin : end + 1] = 1
+        batch["valid"][i, : end + 1] = True
+        batch["may_end"][i, begin:end] = True
+        best_start, best_end = f.window_best_start[window], f.window_best_end[window]
+        batch["may_start"][i, begin + best_start - start : begin + best_end - start] = True
+        batch["answer_first"][i], batch["answer_last"][i] = f.answer_positions(window)

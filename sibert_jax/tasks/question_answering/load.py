@@ -13,15 +13,13 @@ from sibert_jax.data import (
     seq_lens_for_one_pass,
     seq_lens_for_training,
 )
-from sibert_jax.data.cache import Cache
+from sibert_jax.data.cache import Cache, digest
 from sibert_jax.data.config import split_paths
-from sibert_jax.data.fingerprint import digest
 from sibert_jax.errors import ConfigError, named_by
 from sibert_jax.files import user_path
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.finetuning import DEFAULTS, load_tokenizer
-from sibert_jax.tasks.question_answering.answers import Answerer
 from sibert_jax.tasks.question_answering.dataset import (
     Dataset,
     read_dataset,
@@ -29,12 +27,13 @@ from sibert_jax.tasks.question_answering.dataset import (
 )
 from sibert_jax.tasks.question_answering.features import (
     Features,
+    WindowRows,
     WindowSizes,
     build_features,
     load_features,
+    with_answers,
 )
-from sibert_jax.tasks.question_answering.held_out_labels import with_answers
-from sibert_jax.tasks.question_answering.rows import WindowRows
+from sibert_jax.tasks.question_answering.predictions import Answerer
 from sibert_jax.tasks.question_answering.task import (
     QuestionAnswering,
     QuestionAnsweringConfig,
@@ -126,7 +125,7 @@ def load_question_answering(
         _check_answers(datasets[data.valid_path], data.valid_path, task)
     held_out_rows = {path: rows(path, for_training=False) for path in paths}
     valid = held_out_rows[data.valid_path]
-    features, is_labelled_W = with_answers(valid.features, datasets[data.valid_path])
+    features, is_labeled_W = with_answers(valid.features, datasets[data.valid_path])
     held_out_rows[data.valid_path] = WindowRows(features, tokenizer, valid.fingerprint)
     longest = max(int(windows.lengths.max()) for windows in (train, *held_out_rows.values()))
     seq_lens = seq_lens_for_training(train.lengths, global_batch_size, data.num_seq_lens, longest)
@@ -155,7 +154,7 @@ def load_question_answering(
         main_metric="f1",
         lower_is_better=False,
     )
-    return QuestionAnswering(model, task, seq_lens, answerers[0], is_labelled_W), task_data
+    return QuestionAnswering(model, task, seq_lens, answerers[0], is_labeled_W), task_data
 
 
 def load_new_questions(
@@ -211,16 +210,16 @@ def _sizes(task: QuestionAnsweringConfig, seq_len: int) -> WindowSizes:
 
 def _read(path: str, task: QuestionAnsweringConfig) -> Dataset:
     dataset = read_dataset(path)
-    if dataset.is_labelled:  # else there is nothing to score, only to answer
+    if dataset.is_labeled:  # else there is nothing to score, only to answer
         _check_answers(dataset, path, task)
     return dataset
 
 
 def _check_answers(dataset: Dataset, path: str, task: QuestionAnsweringConfig) -> None:
     """Refuses a file without answers, and one of SQuAD 2.0 where 1.1 is wanted."""
-    if not dataset.is_labelled:
+    if not dataset.is_labeled:
         raise DataError(
-            f"{path} has no answers; name a labelled file, and this one in data.test_path or "
+            f"{path} has no answers; name a labeled file, and this one in data.test_path or "
             "--predict"
         )
     if dataset.unanswerable and not task.unanswerable:

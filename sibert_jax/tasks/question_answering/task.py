@@ -12,8 +12,7 @@ from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.losses import cross_entropy
-from sibert_jax.tasks.question_answering.answers import Answerer
-from sibert_jax.tasks.question_answering.spans import best_spans
+from sibert_jax.tasks.question_answering.predictions import Answerer, best_spans
 from sibert_jax.tasks.task import Task
 
 
@@ -73,7 +72,7 @@ class QuestionAnswering(Task):
       task: windows and answers.
       seq_lens: lengths that a batch may have, ascending.
       answerer: of the held-out windows; None: only shapes are wanted.
-      is_labelled_W: in which of the held-out windows the place of the answer is known; None: in
+      is_labeled_W: in which of the held-out windows the place of the answer is known; None: in
         none of them.
     """
 
@@ -85,11 +84,11 @@ class QuestionAnswering(Task):
         task: QuestionAnsweringConfig,
         seq_lens: tuple[int, ...],
         answerer: Answerer | None = None,
-        is_labelled_W: np.ndarray | None = None,
+        is_labeled_W: np.ndarray | None = None,
     ):
         super().__init__(model, SpanHead(model), seq_lens=seq_lens, loss_scale=task.loss_scale)
         self.task = task
-        self._answerer, self._is_labelled_W = answerer, is_labelled_W
+        self._answerer, self._is_labeled_W = answerer, is_labeled_W
 
     def own_shapes(self, num_rows: int, seq_len: int) -> dict:
         shapes = dict.fromkeys(("may_start", "may_end"), ((num_rows, seq_len), jnp.bool_))
@@ -145,13 +144,13 @@ class QuestionAnswering(Task):
     def eval_metrics(self, results: list) -> dict[str, float]:
         """EM and F1 of the questions whose windows are all among the results, and the loss."""
         scores = self._answerer.metrics(self._answerer.answers(results))
-        if self._is_labelled_W is None:
+        if self._is_labeled_W is None:
             return scores
         loss_R, window_R, counts_R = (
             np.concatenate([result[name] for result in results])
             for name in ("loss", "window", "counts")
         )
-        counts_R &= self._is_labelled_W[window_R]
+        counts_R &= self._is_labeled_W[window_R]
         if not counts_R.any():
             return scores
         return {"loss": float(np.mean(loss_R[counts_R], dtype=np.float64))} | scores

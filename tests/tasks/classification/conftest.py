@@ -1,31 +1,31 @@
-"""Sentences of a made-up language whose labels can be learnt, and a model that compiles fast."""
+"""Pairs of sentences of a made-up language, and a run on them."""
 
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 
-from sibert_jax.data.tokenizer import SPECIAL_PIECES
-from sibert_jax.train.config import default_config
-from sibert_jax.train.run import train
+from tests.builders import write_vocabulary
 
 WORDS = tuple(f"w{i}" for i in range(43))
+LABELS = ("entailment", "not_entailment")
+SHARED = pathlib.Path(__file__).parents[4] / "shared/data"
 
 
 @pytest.fixture(scope="session")
 def vocab(tmp_path_factory) -> pathlib.Path:
+    """A file of 48 tokens."""
     path = tmp_path_factory.mktemp("vocab") / "vocab.txt"
-    path.write_text("\n".join([*SPECIAL_PIECES, *WORDS]) + "\n")
+    write_vocabulary(path, WORDS)
     return path
 
 
 @pytest.fixture(scope="session")
 def write_pairs(tmp_path_factory):
-    """Writes pairs of random sentences with random labels, which only memory can tell."""
+    """Writes pairs of random sentences with labels that have nothing to do with them."""
     directory = tmp_path_factory.mktemp("data")
 
-    def write(name: str, labels, num_examples: int = 32, seed: int = 0) -> str:
+    def write(name: str, labels=LABELS, num_examples: int = 32, seed: int = 0) -> str:
         rng = np.random.default_rng(seed)
         rows = ["sentence1\tsentence2\tlabel"]
         for i in range(num_examples):
@@ -38,34 +38,59 @@ def write_pairs(tmp_path_factory):
     return write
 
 
+@pytest.fixture(scope="session")
+def make_config(small_run, vocab):
+    """Two layers of width 16, batches of 8 pairs."""
+
+    def make():
+        config = small_run("classification", vocab, vocab_size=48, seq_len=32)
+        config.task.dataset = "rte"
+        config.optim.learning_rate = 5e-2
+        config.train.global_batch_size = 8
+        return config
+
+    return make
+
+
 @pytest.fixture
-def config(vocab):
-    return make_config(vocab)
+def config(make_config):
+    return make_config()
 
 
-def make_config(vocab):
-    """Two layers × 16, 48 WordPieces, batches of 8."""
-    config = default_config("classification")
-    config.task.dataset = "rte"
-    config.model.vocab_size = 48
-    config.model.max_len = 32
-    config.model.width = 16
-    config.model.ffn_width = 32
-    config.data.vocab = str(vocab)
-    config.data.seq_len = 32
-    config.data.num_seq_lens = 1
-    config.optim.learning_rate = 5e-2
-    config.train.num_epochs = 30.0
-    config.train.global_batch_size = 8
-    config.train.log_every_steps = 10
-    config.train.compilation_cache_dir = ""
-    return config
+@pytest.fixture
+def write(tmp_path):
+    """Writes a file of lines into a folder SST-2."""
+
+    def write(*lines: str, name: str = "train.tsv") -> str:
+        path = tmp_path / "SST-2" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        return str(path)
+
+    return write
 
 
-def train_one(config, directory):
-    """The loop on one device: eight take longer to compile for.
+@pytest.fixture(scope="session")
+def prepared_mnli(tmp_path_factory):
+    """As TFDS prepares "glue/mnli": labels are numbers, -1 in test sets."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    sets = {"train": [("Rain.", "Sun.", 2), ("Rain.", "Wet.", 0)], "test": [("Snow.", "Cold.", -1)]}
 
-    optax.lamb and optax.adamw mix integers and floats, which strict promotion forbids.
-    """
-    with jax.numpy_dtype_promotion("standard"):
-        return train(config, directory, jax.devices()[:1])
+    class Mnli(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {"premise": tfds.features.Text(), "hypothesis": tfds.features.Text()}
+            features |= {"label": np.int64, "idx": np.int64}
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(rows) for split, rows in sets.items()}
+
+        def _generate_examples(self, rows):
+            for i, (premise, hypothesis, label) in enumerate(rows):
+                yield i, {"premise": premise, "hypothesis": hypothesis, "label": label, "idx": i}
+
+    data_dir = tmp_path_factory.mktemp("tensorflow_datasets")
+    Mnli(data_dir=data_dir, file_format="array_record").download_and_prepare()
+    return data_dir / "mnli" / "1.0.0"

@@ -1,47 +1,18 @@
-"""Heads: the loss against numpy, the normalised head's invariance, the tied table."""
+"""Heads: the loss against numpy, the normalized head's invariance, the tied table."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sibert_jax.model import ModelConfig
-from sibert_jax.tasks.pretraining import Pretraining, PretrainingConfig
-from sibert_jax.tasks.pretraining.task import cross_entropy
-
-SIZES = {
-    "vocab_size": 40,
-    "max_len": 16,
-    "num_segments": 2,
-    "width": 16,
-    "depth": 2,
-    "num_heads": 2,
-    "ffn_width": 32,
-    "qkv_bias": False,
-    "branch_scaling": "depth",
-    "norm_eps": 1e-6,
-    "dropout": 0.0,
-    "init_std": 0.02,
-    "dtype": "float32",
-    "scan_layers": True,
-    "remat": False,
-    "attention_impl": "auto",
-}
+from sibert_jax.tasks.losses import cross_entropy
+from sibert_jax.tasks.pretraining.task import Pretraining, PretrainingConfig
+from tests.builders import model_config
 
 
-def make_task(arch="sibert", head="untied", nsp=True, unigram_prior=True, loss_blocks=1):
-    settings = PretrainingConfig(
-        name="pretraining",
-        head=head,
-        unigram_prior=unigram_prior,
-        nsp=nsp,
-        mask_rate=0.2,
-        whole_word=False,
-        loss_blocks=loss_blocks,
-        loss_scale=1.0,
-    )
+def make_task(arch="sibert", head="untied", **keys):
     counts = np.arange(1, 41)
-    return Pretraining(ModelConfig(arch=arch, **SIZES), settings, 16, counts)
+    return Pretraining(model_config(arch=arch), PretrainingConfig(head=head, **keys), (16,), counts)
 
 
 @pytest.fixture
@@ -70,9 +41,9 @@ def test_cross_entropy_is_minus_the_log_probability():
 def test_sums_over_totals_are_the_means_of_what_counts(batch):
     task = make_task()
     params = jax.jit(task.init)(jax.random.key(0), batch)
-    logits, nsp_logits, _ = jax.jit(task.apply)(params, batch)
+    logits, nsp_logits = jax.jit(task.logits)(params, batch)
     sums = jax.jit(lambda *arguments: task.sums(*arguments, accuracy=True))(params, batch)
-    totals = task.totals(batch)
+    totals = task.denominators(batch)
     losses = np.asarray(cross_entropy(logits, batch["masked_targets"]))
     counted = np.asarray(batch["masked_weights"]) > 0
     assert float(totals["mlm_loss"]) == counted.sum() == 10
@@ -82,7 +53,7 @@ def test_sums_over_totals_are_the_means_of_what_counts(batch):
     assert float(totals["dead_attention_rows"]) == (4 * 16 - 4) * 2 * 2
 
 
-def test_with_the_unigram_prior_the_first_loss_is_the_frequencies_cross_entropy(batch):
+def test_the_unigram_prior_starts_from_the_frequencies(batch):
     task = make_task(nsp=False)
     params = jax.jit(task.init)(jax.random.key(0), batch)
     frequency = np.arange(2, 42) / np.arange(2, 42).sum()
@@ -92,7 +63,7 @@ def test_with_the_unigram_prior_the_first_loss_is_the_frequencies_cross_entropy(
 
 
 @pytest.mark.parametrize("arch", ["sibert", "reparametrized"])
-def test_with_the_normalised_head_the_whole_model_is_invariant_bit_for_bit(batch, arch):
+def test_with_the_normalized_head_the_whole_model_is_invariant(batch, arch):
     task = make_task(arch, "normalized")
     params = jax.jit(task.init)(jax.random.key(0), batch)
     assert all(jax.tree.leaves(task.invariance_mask(params)))
@@ -102,7 +73,7 @@ def test_with_the_normalised_head_the_whole_model_is_invariant_bit_for_bit(batch
         jax.tree.map(np.testing.assert_array_equal, loss(scaled), loss(params))
 
 
-def test_each_row_of_the_normalised_output_table_is_invariant_by_itself(batch):
+def test_each_row_of_the_normalized_table_is_invariant(batch):
     task = make_task("sibert", "normalized")
     params = jax.jit(task.init)(jax.random.key(0), batch)
     scaled = jax.tree.map(lambda x: x, params)
@@ -126,9 +97,10 @@ def test_a_tied_head_has_no_table_of_its_own_and_is_not_invariant(batch):
 def test_padding_and_what_follows_it_do_not_matter(batch):
     for arch in ("sibert", "bert"):
         task = make_task(arch, nsp=False)
-        params = task.init(jax.random.key(0), batch)
+        params = jax.jit(task.init)(jax.random.key(0), batch)
         changed = batch | {"tokens": batch["tokens"].at[1, 12:].set(5)}
-        one, other = (task.apply(params, b)[0] for b in (batch, changed))
+        logits = jax.jit(task.logits)
+        one, other = (logits(params, b)[0] for b in (batch, changed))
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""A vocabulary that spells every ASCII text, and SQuAD files made by hand."""
+"""A vocabulary that spells every ASCII text, and small SQuAD files."""
 
 import json
 import pathlib
@@ -7,22 +7,13 @@ import string
 import pytest
 
 from sibert_jax.data import Tokenizer
-from sibert_jax.data.cache import Cache
 from sibert_jax.data.tokenizer import SPECIAL_PIECES
 
 LETTERS = string.ascii_lowercase + string.digits
 WORDS = ("the", "oil", "crisis", "began", "in", "cafe", "##ing", "who")
-PIECES = (*SPECIAL_PIECES, *string.punctuation, *LETTERS, *(f"##{c}" for c in LETTERS), *WORDS)
-
-
-@pytest.fixture(scope="session")
-def tokenizer():
-    return Tokenizer(PIECES)
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return Cache(str(tmp_path / "cache"), print)
+TOKENS = (*SPECIAL_PIECES, *string.punctuation, *LETTERS, *(f"##{c}" for c in LETTERS), *WORDS)
+TOKENIZER = Tokenizer(TOKENS)
+SHARED = pathlib.Path(__file__).parents[4] / "shared/data"
 
 
 def entry(key, question, *answers, **more):
@@ -34,6 +25,15 @@ def squad(*paragraphs):
     """A data set of (context, entries) pairs."""
     paragraphs = [{"context": context, "qas": entries} for context, entries in paragraphs]
     return {"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]}
+
+
+def without(content, *keys):
+    """The content with these keys removed from every object."""
+    if isinstance(content, list):
+        return [without(part, *keys) for part in content]
+    if not isinstance(content, dict):
+        return content
+    return {key: without(part, *keys) for key, part in content.items() if key not in keys}
 
 
 @pytest.fixture

@@ -1,7 +1,4 @@
-"""Windows of ids, their cache, and answers that are not where the file says."""
-
-import json
-import pathlib
+"""Windows of ids with their answers, those skipped, and the cache."""
 
 import numpy as np
 import pytest
@@ -12,17 +9,16 @@ from sibert_jax.data import DataError, Tokenizer
 from sibert_jax.data.cache import Cache
 from sibert_jax.tasks.question_answering.dataset import Answer, Dataset, Question, read_dataset
 from sibert_jax.tasks.question_answering.features import (
+    WindowRows,
     WindowSizes,
     build_features,
     load_features,
 )
-from sibert_jax.tasks.question_answering.rows import WindowRows
 
-from .conftest import PIECES, entry, squad
+from .conftest import SHARED, TOKENIZER, entry, squad
 
-SHARED = pathlib.Path(__file__).parents[4] / "shared/data"
 SIZES = WindowSizes(seq_len=16, max_query_len=4, doc_stride=3)
-TOKENIZER = Tokenizer(PIECES)
+CONTEXT = "The oil crisis began in the café, in 1973 (or the crisis of oil) in the end."
 
 
 def build(dataset, sizes=SIZES, for_training=True, strict=False):
@@ -36,14 +32,11 @@ def one_question(context, answer, start, question="who"):
     return Dataset("d", (context,), (Question("q", question, 0, golds),), answer is None)
 
 
-CONTEXT = "The oil crisis began in the café, in 1973 (or the crisis of oil) in the end."
-
-
 def test_a_window_is_question_and_part_of_the_context():
-    features, _ = build(one_question("oil crisis", "Crisis".lower(), 4), WindowSizes(12, 4, 3))
+    features, _ = build(one_question("oil crisis", "crisis", 4), WindowSizes(12, 4, 3))
     rows = WindowRows(features, TOKENIZER, "f").rows(np.array([0]), 9)
-    pieces = [TOKENIZER.pieces[i] for i in rows["tokens"][0]]
-    assert " ".join(pieces) == "[CLS] who [SEP] oil crisis [SEP] [PAD] [PAD] [PAD]"
+    tokens = [TOKENIZER.pieces[i] for i in rows["tokens"][0]]
+    assert " ".join(tokens) == "[CLS] who [SEP] oil crisis [SEP] [PAD] [PAD] [PAD]"
     assert rows["segments"][0].tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0]
     assert rows["valid"][0].tolist() == [True] * 6 + [False] * 3
     assert np.flatnonzero(rows["may_end"][0]).tolist() == [3, 4]
@@ -59,68 +52,57 @@ def test_positions_of_an_answer_read_back_as_the_answer(data):
     sizes = WindowSizes(data.draw(st.integers(9, 40)), 4, data.draw(st.integers(1, 12)))
     answer = CONTEXT[start:end]
     features, _ = build(one_question(CONTEXT, answer, start), sizes)
-    tokens = WindowRows(features, TOKENIZER, "f")
-    holding = 0
-    for window in range(len(features)):
-        row = tokens.rows(np.array([window]), sizes.seq_len)
-        first, last = int(row["answer_first"][0]), int(row["answer_last"][0])
-        if first == 0:
+    rows = WindowRows(features, TOKENIZER, "f").rows(np.arange(len(features)), sizes.seq_len)
+    for window, (first, last) in enumerate(zip(rows["answer_first"], rows["answer_last"])):
+        if first == 0:  # the answer is not in this window
             assert last == 0
+            assert len(features) > 1
             continue
-        holding += 1
         begin, stop = features.characters(window, first, last)
-        # Whole pieces: at least the answer, and no piece more than it touches.
+        # Whole tokens: at least the answer, and no token that it does not overlap.
         assert begin <= start
         assert stop >= len(answer.rstrip()) + start
         assert CONTEXT[begin:start].isalnum() or begin == start
-        assert row["may_end"][0, first : last + 1].all()
-    if len(features) == 1:
-        assert holding == 1
+        assert rows["may_end"][window, first : last + 1].all()
 
 
 def test_in_a_window_without_the_answer_the_target_is_cls():
-    features, _ = build(one_question(CONTEXT, "end", CONTEXT.index("end")))
-    positions = [features.answer_positions(window) for window in range(len(features))]
-    assert positions[0] == (0, 0)
-    assert positions[-1] != (0, 0)
-    unanswerable, _ = build(one_question(CONTEXT, None, 0))
-    assert all(unanswerable.answer_positions(w) == (0, 0) for w in range(len(unanswerable)))
+    for answer, holds in (("end", [False, True]), (None, [False, False])):
+        features, _ = build(one_question(CONTEXT, answer, CONTEXT.index("end")))
+        positions = [features.answer_positions(window) for window in (0, len(features) - 1)]
+        assert [position != (0, 0) for position in positions] == holds
 
 
-def test_a_long_question_is_cut_and_every_window_fits():
+def test_a_long_question_is_truncated_and_every_window_fits():
     features, _ = build(one_question(CONTEXT, "oil", 4, question="who began the oil crisis in"))
     assert features.question_offsets.tolist() == [0, 4]
     assert features.lengths.max() == 16
     rows = WindowRows(features, TOKENIZER, "f").rows(np.arange(len(features)), 16)
     assert rows["valid"].sum(axis=1).tolist() == features.lengths.tolist()
-    # Every piece may start an answer in exactly one window.
+    # Every token may start an answer in exactly one window.
     assert rows["may_start"].sum() == features.context_offsets[-1]
 
 
 @pytest.mark.parametrize(
     ("answer", "start", "reason", "sentence"),
     [
-        ("oil", 5, "their answer is not in their context", "but its context has 'il ' at answer_s"),
-        ("oil", 3, "their answer is not in their context", "but its context has ' oi' at answer_s"),
-        ("oil", -4, "their answer is not in their context", "but its context has '' at answer_s"),
-        ("oil", 4000, "their answer is not in their context", "but its context has '' at answer_"),
-        (" ", 3, "no word piece stands for their answer", "' ' at answer_start=3, and no word pie"),
-        ("\ufffd", 79, "no word piece stands for their answer", "'\ufffd' at answer_start=79, and"),
-        ("\u200b", 80, "no word piece stands for their answer", "at answer_start=80, and no word"),
-        ("", 4, "their answer is the empty text", "the empty text as its answer; write"),
-        ("", -1, "their answer is the empty text", "the empty text as its answer; write"),
+        ("oil", 5, "their answer is not in the context", "but its context has 'il ' at answer_s"),
+        ("oil", -4, "their answer is not in the context", "but its context has '' at answer_s"),
+        ("oil", 4000, "their answer is not in the context", "but its context has '' at answer_"),
+        (" ", 3, "their answer has no token", "' ' at answer_start=3, which has no token"),
+        ("\ufffd", 79, "their answer has no token", "'\ufffd' at answer_start=79, which has"),
+        ("\u200b", 80, "their answer has no token", "at answer_start=80, which has no token"),
+        ("", 4, "their answer is empty", "an empty answer; write"),
     ],
 )
-def test_an_answer_that_cannot_be_found_is_left_out_or_stops_the_run(
-    answer, start, reason, sentence
-):
+def test_an_answer_not_found_is_skipped_or_ends_a_strict_run(answer, start, reason, sentence):
     good = Question("good", "who", 0, (Answer("crisis", 8),))
     bad = Question("bad", "who", 0, (Answer(answer, start),))
     dataset = Dataset("train.json", (f"{CONTEXT} x \ufffd\u200b",), (bad, good), False)
     features, report = build(dataset)
     assert set(features.window_question) == {1}
-    assert report[-1].startswith(f"1 of 2 questions left out, as {reason}")
-    assert "'bad'" in report[-1]
+    assert report[-1].startswith(f"1 of 2 questions skipped because {reason}")
+    assert report[-1].endswith(": 'bad'")
     with pytest.raises(DataError, match=f"train.json: question 'bad' has .*{sentence}"):
         build(dataset, strict=True)
     for_prediction, report = build(dataset, for_training=False)
@@ -128,107 +110,76 @@ def test_an_answer_that_cannot_be_found_is_left_out_or_stops_the_run(
     assert len(report) == 1
 
 
-def test_a_file_without_one_good_answer_stops_the_run():
-    with pytest.raises(DataError, match=r"'q' has the answer 'gas', but its context has 'oil' at"):
-        build(one_question(CONTEXT, "gas", 4))
+@pytest.mark.parametrize(
+    ("context", "answer", "line"),
+    [
+        ("the cafe", "caf", "1 of 1 answers (100.00%) begin or end inside a token; 'q': 'caf' in"),
+        ("the café", "café", "0 of 1 answers"),
+    ],
+)
+def test_answers_that_split_a_token_are_counted(context, answer, line):
+    assert build(one_question(context, answer, 4))[1][1].startswith(line)
 
 
-def test_answers_that_are_no_whole_pieces_are_counted():
-    _, report = build(one_question("the cafe", "caf", 4))
-    assert report[1].startswith(
-        "1 of 1 answers (100.00%) are not whole pieces; 'q': 'caf' in 'cafe'"
-    )
-    _, report = build(one_question("the café", "café", 4))
-    assert report[1].startswith("0 of 1 answers")
-
-
-def test_a_context_without_a_word_is_left_out_of_training_and_refused_elsewhere():
+def test_a_context_without_a_word_is_skipped_in_training_only():
     questions = (Question("none", "who", 0, ()), Question("good", "who", 1, (Answer("oil", 4),)))
     dataset = Dataset("d", ("\ufffd ", CONTEXT), questions, True)
     features, report = build(dataset)
     assert set(features.window_question) == {1}
-    assert report[-1] == ("1 of 2 questions left out, as their context has no word, such as 'none'")
+    assert report[-1] == "1 of 2 questions skipped because their context has no word: 'none'"
     for options in ({"strict": True}, {"for_training": False}):
         with pytest.raises(DataError, match=r"d: the context of question 'none' has no word"):
             build(dataset, **options)
+
+
+def test_a_file_without_one_good_answer_is_refused():
+    with pytest.raises(DataError, match=r"'q' has the answer 'gas', but its context has 'oil' at"):
+        build(one_question(CONTEXT, "gas", 4))
     with pytest.raises(DataError, match=r"d: the context of question 'q' has no word"):
         build(one_question(" \t ", None, 0))
 
 
-@pytest.fixture
-def train_file(write):
-    questions = [entry(f"q{i}", "who", ("crisis", 8)) for i in range(3)]
-    return write(
-        "train.json", squad((CONTEXT, questions), ("the oil", [entry("r", "in", ("oil", 4))]))
-    )
+def test_windows_are_cached_by_source_and_sizes(write, tmp_path):
+    lines, cache = [], Cache(str(tmp_path / "cache"), print)
 
+    def load(context, sizes=SIZES):
+        path = write("train.json", squad((context, [entry("q", "who", ("crisis", 8))])))
+        options = {"for_training": True, "strict": False, "progress": lines.append}
+        return load_features(path, TOKENIZER, sizes, cache, **options)
 
-def load(path, cache, **changes):
-    options = {"for_training": True, "strict": False, "progress": print} | changes
-    return load_features(path, TOKENIZER, SIZES, cache, **options)
+    def files():
+        return {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
 
-
-def test_a_second_call_maps_the_arrays_of_the_first(train_file, cache, monkeypatch):
-    first, fingerprint = load(train_file, cache)
-    monkeypatch.setattr("sibert_jax.tasks.question_answering.features.read_dataset", None)
-    lines = []
-    second, same = load(train_file, cache, progress=lines.append)
+    first, fingerprint = load(CONTEXT)
+    built = files()
+    second, same = load(CONTEXT)
+    assert files() == built  # nothing is written again
     assert same == fingerprint
     np.testing.assert_array_equal(first.context_ids, second.context_ids)
     np.testing.assert_array_equal(first.window_start, second.window_start)
-    assert lines[0].startswith("train.json: 4 questions, ")
-
-
-def test_a_changed_source_or_another_size_is_another_entry(train_file, cache):
-    features, fingerprint = load(train_file, cache)
-    content = json.loads(train_file.read_text())
-    content["data"][0]["paragraphs"][1]["context"] = "the oils"
-    train_file.write_text(json.dumps(content))
-    changed, other = load(train_file, cache)
+    assert lines[2].startswith("train.json: 1 questions, ")
+    changed, other = load(f"{CONTEXT} s")
     assert other != fingerprint
-    assert len(changed.context_ids) == len(features.context_ids) + 1
-    wider = load_features(
-        train_file, TOKENIZER, WindowSizes(20, 4, 3), cache,
-        for_training=True, strict=False, progress=print,
-    )  # fmt: skip
-    assert len(wider[0]) < len(features)
-
-
-def test_a_damaged_cache_is_built_again(train_file, cache):
-    features, _ = load(train_file, cache)
-    wanted = features.context_ids.tolist()
-    (array,) = cache.directory.glob("squad-*/context_ids.npy")
-    damaged = bytearray(array.read_bytes())
-    damaged[-1] ^= 1
-    array.write_bytes(damaged)
-    assert load(train_file, cache)[0].context_ids.tolist() == wanted
+    assert len(changed.context_ids) == len(first.context_ids) + 1
+    assert len(load(CONTEXT, WindowSizes(20, 4, 3))[0]) < len(first)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is not there")
-def test_the_answers_of_squad_read_back_as_they_are(tmp_path):
-    """All 87,599: the exceptions are answers that begin or end inside a word piece."""
+def test_the_windows_and_answers_of_squad(tmp_path):
+    """All 87,599 answers read back; the development set has the windows of BERT's own code."""
     tokenizer = Tokenizer.load(SHARED / "vocab/bert_base_uncased_vocab.txt")
-    path, lines = SHARED / "squad/train-v1.1.json.xz", []
-    features, _ = load_features(
-        path, tokenizer, WindowSizes(384, 64, 128), Cache(str(tmp_path), print),
-        for_training=True, strict=True, progress=lines.append,
-    )  # fmt: skip
-    print("\n".join(lines))
+    cache, lines = Cache(str(tmp_path), print), []
+
+    def load(name, **options):
+        path, sizes = SHARED / f"squad/{name}-v1.1.json.xz", WindowSizes(384, 64, 128)
+        return path, load_features(path, tokenizer, sizes, cache, **options)[0]
+
+    path, features = load("train", for_training=True, strict=True, progress=lines.append)
     assert "87,599 questions, 88,641 windows" in lines[-2]
-    assert "174 of 87,599 answers (0.20%) are not whole pieces" in lines[-1]
+    assert "174 of 87,599 answers (0.20%) begin or end inside a token" in lines[-1]
     ids = tokenizer.encode_flat(read_dataset(path).contexts)[0]
     np.testing.assert_array_equal(features.context_ids, ids)
-    placed = [features.answer_positions(w) != (0, 0) for w in range(len(features))]
-    assert len(set(features.window_question[placed])) == 87_599
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is not there")
-def test_the_development_set_has_as_many_windows_as_berts_own_code_makes(tmp_path):
-    tokenizer = Tokenizer.load(SHARED / "vocab/bert_base_uncased_vocab.txt")
-    features, _ = load_features(
-        SHARED / "squad/dev-v1.1.json.xz", tokenizer, WindowSizes(384, 64, 128),
-        Cache(str(tmp_path), print), for_training=False, strict=False, progress=print,
-    )  # fmt: skip
-    assert len(features) == 10_833
+    found = [features.answer_positions(w) != (0, 0) for w in range(len(features))]
+    assert len(set(features.window_question[found])) == 87_599
+    assert len(load("dev", for_training=False, strict=False, progress=print)[1]) == 10_833

@@ -1,22 +1,20 @@
 """The metrics on cases worked out by hand, and on the official predictions."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
 
 from sibert_jax.tasks.question_answering.__main__ import main
-from sibert_jax.tasks.question_answering.scoring import (
+from sibert_jax.tasks.question_answering.dataset import (
     best_threshold,
     evaluate,
     exact_match,
     f1,
-    normalise_answer,
+    normalize_answer,
 )
 
-SQUAD = pathlib.Path(__file__).parents[4] / "shared/data/squad"
-needs_squad = pytest.mark.skipif(not SQUAD.exists(), reason="../shared/data/squad is not there")
+from .conftest import SHARED
 
 
 @pytest.mark.parametrize(
@@ -31,8 +29,10 @@ needs_squad = pytest.mark.skipif(not SQUAD.exists(), reason="../shared/data/squa
         ("", ""),
     ],
 )
-def test_normalisation(text, wanted):
-    assert normalise_answer(text) == wanted
+def test_normalization(text, wanted):
+    assert normalize_answer(text) == wanted
+    assert exact_match(text, wanted) == 1.0
+    assert exact_match(text, f"{wanted} all") == 0.0
 
 
 @pytest.mark.parametrize(
@@ -51,75 +51,63 @@ def test_f1_is_the_overlap_of_words(prediction, gold, wanted):
     assert f1(prediction, gold) == pytest.approx(wanted)
 
 
-def test_two_texts_without_words_agree_in_squad_2_and_not_in_1():
-    golds = {"q": ["."]}
-    one = evaluate(golds, {"q": "the"}, unanswerable=False)
-    two = evaluate(golds, {"q": "the"}, unanswerable=True)
-    assert (one["exact"], one["f1"]) == (100.0, 0.0)
-    assert (two["exact"], two["f1"]) == (100.0, 100.0)
+# Gold answers, predictions, options, metrics.
+CASES = {
+    "the best gold answer counts, and a missing prediction scores 0": (
+        {"a": ["oil crisis", "the crisis"], "b": ["1973"], "c": ["x y"]}, {"a": "Crisis", "c": "x"},
+        {"unanswerable": False},
+        {"exact": 100 / 3, "f1": 100 * (1 + 0 + 2 / 3) / 3, "total": 3},
+    ),
+    "texts without words differ in SQuAD 1.1": (
+        {"q": ["."]}, {"q": "the"}, {"unanswerable": False}, {"exact": 100, "f1": 0},
+    ),
+    "and agree in SQuAD 2.0": (
+        {"q": ["."]}, {"q": "the"}, {"unanswerable": True}, {"exact": 100, "f1": 100},
+    ),
+    "the gold answer of d is not its full stop": (
+        {"a": ["oil"], "b": [], "c": [], "d": ["gas", "."]},
+        {"a": "oil well", "b": "", "c": "gas", "d": ""},
+        {"unanswerable": True},
+        {"exact": 25, "f1": 100 * (2 / 3 + 1) / 4, "HasAns_exact": 0, "HasAns_total": 2,
+         "HasAns_f1": 100 * (2 / 3) / 2, "NoAns_exact": 50, "NoAns_f1": 50, "NoAns_total": 2},
+    ),
+    "above the threshold there is no answer": (
+        {"a": ["oil"], "b": []}, {"a": "oil", "b": "gas"},
+        {"unanswerable": True, "na_probs": {"a": 0.2, "b": 0.7}, "na_threshold": 0.5},
+        {"exact": 100, "best_exact": 100, "best_exact_thresh": 0.2},
+    ),
+    "above a low one there is none at all": (
+        {"a": ["oil"], "b": []}, {"a": "oil", "b": "gas"},
+        {"unanswerable": True, "na_probs": {"a": 0.2, "b": 0.7}, "na_threshold": 0.1},
+        {"HasAns_exact": 0, "NoAns_exact": 100},
+    ),
+}  # fmt: skip
 
 
-def test_each_question_takes_its_best_gold_answer_and_a_missing_one_scores_0():
-    golds = {"a": ["oil crisis", "the crisis"], "b": ["1973"], "c": ["x y"]}
-    found = {"a": "Crisis", "c": "x"}
-    result = evaluate(golds, found, unanswerable=False)
-    assert result == {
-        "exact": pytest.approx(100 / 3),
-        "f1": pytest.approx(100 * (1 + 0 + 2 / 3) / 3),
-        "total": 3,
-    }
+@pytest.mark.parametrize("case", CASES)
+def test_the_scores_of_a_file(case):
+    golds, predictions, options, wanted = CASES[case]
+    found = evaluate(golds, predictions, **options)
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted)
 
 
-def test_with_unanswerable_questions_both_kinds_are_reported():
-    golds = {"a": ["oil"], "b": [], "c": [], "d": ["gas", "."]}
-    found = {"a": "oil well", "b": "", "c": "gas", "d": ""}
-    result = evaluate(golds, found, unanswerable=True)
-    assert result["exact"] == 25.0  # b alone: the gold "." of d does not count
-    assert result["f1"] == pytest.approx(100 * (2 / 3 + 1) / 4)
-    assert (result["HasAns_exact"], result["HasAns_total"]) == (0.0, 2)
-    assert result["HasAns_f1"] == pytest.approx(100 * (2 / 3) / 2)
-    assert (result["NoAns_exact"], result["NoAns_f1"], result["NoAns_total"]) == (50.0, 50.0, 2)
-
-
-def test_a_question_above_the_threshold_counts_as_predicted_to_have_no_answer():
-    golds, found = {"a": ["oil"], "b": []}, {"a": "oil", "b": "gas"}
-    result = evaluate(
-        golds, found, unanswerable=True, na_probs={"a": 0.2, "b": 0.7}, na_threshold=0.5
-    )
-    assert result["exact"] == 100.0
-    assert (result["best_exact"], result["best_exact_thresh"]) == (100.0, 0.2)
-    low = evaluate(golds, found, unanswerable=True, na_probs={"a": 0.2, "b": 0.7}, na_threshold=0.1)
-    assert (low["HasAns_exact"], low["NoAns_exact"]) == (0.0, 100.0)
-
-
-def test_the_best_threshold_is_the_best_of_all_that_could_be_tried():
+def test_the_best_threshold_is_the_best_of_all():
     rng = np.random.default_rng(0)
     for _ in range(20):
         score, prob = rng.random(30), rng.permutation(30) - 10.0
         has_answer, empty = rng.random(30) < 0.5, rng.random(30) < 0.3
         score = np.where(has_answer, np.where(empty, 0.0, score), empty)
         best, threshold = best_threshold(score, prob, has_answer, empty)
-
-        def mean(cut, score=score, prob=prob, has_answer=has_answer):
-            return 100 * np.where(prob > cut, ~has_answer, score).mean()
-
-        assert best == pytest.approx(max(mean(cut) for cut in [-11.0, *prob]))
-        if threshold != 0.0:
-            assert mean(threshold) == pytest.approx(best)
-
-
-def test_where_no_answer_is_always_best_the_threshold_is_0():
+        cuts = np.array([-11.0, *prob, threshold])
+        means = 100 * np.where(prob > cuts[:, None], ~has_answer[None], score[None]).mean(axis=1)
+        assert best == pytest.approx(means[:-1].max())
+        assert threshold == 0.0 or means[-1] == pytest.approx(best)
     best = best_threshold(np.zeros(3), np.ones(3), np.array([True, False, False]), np.zeros(3))
-    assert best == (pytest.approx(200 / 3), 0.0)
+    assert best == (pytest.approx(200 / 3), 0.0)  # no question is answered
 
 
-def test_exact_match_looks_at_normalised_texts():
-    assert exact_match("The U.S.", "us") == 1.0
-    assert exact_match("us all", "us") == 0.0
-
-
-@needs_squad
 @pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "squad").exists(), reason="../shared/data is not there")
 @pytest.mark.parametrize(
     ("data", "predictions", "wanted"),
     [
@@ -131,22 +119,15 @@ def test_exact_match_looks_at_normalised_texts():
         (
             "dev-v2.0",
             "predictions_dev-v2.0_bert_single",
-            {
-                "exact": 78.742,
-                "f1": 81.775,
-                "total": 11_873,
-                "HasAns_exact": 74.106,
-                "HasAns_f1": 80.182,
-                "HasAns_total": 5_928,
-                "NoAns_exact": 83.364,
-                "NoAns_f1": 83.364,
-                "NoAns_total": 5_945,
-            },
+            {"exact": 78.742, "f1": 81.775, "total": 11_873}
+            | {"HasAns_exact": 74.106, "HasAns_f1": 80.182, "HasAns_total": 5_928}
+            | {"NoAns_exact": 83.364, "NoAns_f1": 83.364, "NoAns_total": 5_945},
         ),
     ],
 )
 def test_the_official_predictions_have_their_official_scores(data, predictions, wanted, capsys):
-    files = [f"--data={SQUAD}/{data}.json.xz", f"--predictions={SQUAD}/{predictions}.json.xz"]
+    folder = SHARED / "squad"
+    files = [f"--data={folder}/{data}.json.xz", f"--predictions={folder}/{predictions}.json.xz"]
     assert main(files) == 0
     found = json.loads(capsys.readouterr().out)
     assert {name: round(value, 3) for name, value in found.items()} == wanted

@@ -1,0 +1,142 @@
+"""Every wrong argument of `sibert_jax.optim` raises one sentence that names it."""
+
+import jax.numpy as jnp
+import optax
+import pytest
+
+from sibert_jax.optim import (
+    ROWS,
+    clip_by_relative_global_norm,
+    equilibrium,
+    hyperball,
+    make_schedule,
+    partition_by_invariance,
+    scale_by_psgd_kron,
+    scale_by_psgd_low_rank,
+    scale_by_psgd_matrix_free,
+    scale_invariant_sgd,
+    sgd_sai,
+    track_rotation,
+)
+
+from .conftest import random_tree
+
+SGD = optax.sgd(0.1)
+PARAMS = random_tree(0, shapes=(("a", (3, 5)), ("b", (4,)), ("c", ())))
+HALVES = {"encoder": {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}, "head": {"w": jnp.ones(3)}}
+
+
+def schedule(name="constant", **arguments):
+    return lambda: make_schedule(name, **{"peak_value": 1.0, "num_steps": 10} | arguments)
+
+
+ARGUMENTS = [
+    (lambda: clip_by_relative_global_norm(-1.0), "max_ratio"),
+    (lambda: clip_by_relative_global_norm(float("nan")), "max_ratio"),
+    (lambda: clip_by_relative_global_norm("0.5"), "max_ratio"),
+    (lambda: clip_by_relative_global_norm(True), "max_ratio"),
+    (lambda: scale_invariant_sgd(-0.1, 0.1), "learning_rate"),
+    (lambda: scale_invariant_sgd(float("nan"), 0.1), "learning_rate"),
+    (lambda: scale_invariant_sgd("0.1", 0.1), "learning_rate"),
+    (lambda: scale_invariant_sgd(0.1, -0.1), "weight_decay"),
+    (lambda: scale_invariant_sgd(0.1, 0.1, 1.0), "clip_factor"),
+    (lambda: scale_invariant_sgd(0.1, 0.1, -4.0), "clip_factor"),
+    (lambda: hyperball(SGD, -0.1), "learning_rate"),
+    (lambda: sgd_sai(-1.0), "learning_rate"),
+    (lambda: sgd_sai(momentum=1.0), "momentum"),
+    (lambda: sgd_sai(momentum=-0.1), "momentum"),
+    (lambda: sgd_sai(weight_decay=-1.0), "weight_decay"),
+    (lambda: sgd_sai(eps=0.0), "eps"),
+    (lambda: sgd_sai(scaling="paper"), "one of snr, snr_max_normalized, sqrt_size"),
+    (lambda: scale_by_psgd_kron(0.0), "preconditioner_learning_rate"),
+    (lambda: scale_by_psgd_kron(1.0), "preconditioner_learning_rate"),
+    (lambda: scale_by_psgd_kron(mode="hessian"), "mode must be 'whitening' or 'newton'"),
+    (lambda: scale_by_psgd_kron(update_form="EQ"), "'inverse_free' or 'triangular'"),
+    (lambda: scale_by_psgd_kron(update_every=0), "update_every"),
+    (lambda: scale_by_psgd_kron(update_every=1.5), "update_every must be a whole number"),
+    (lambda: scale_by_psgd_low_rank(rank=0), "rank"),
+    (lambda: scale_by_psgd_low_rank(rank=2.5), "rank must be a whole number >= 1, found 2.5"),
+    (lambda: scale_by_psgd_matrix_free(update_every="2"), "found '2'"),
+    (lambda: scale_by_psgd_matrix_free(shape="full"), "shape must be 'x' or 'diagonal'"),
+    (lambda: equilibrium.recovery_steps(0.1, 0.1, 0.0), "scale"),
+    (lambda: equilibrium.recovery_steps(0.1, 0.1, 0.5, clip_factor=1.0), "clip_factor"),
+    (lambda: equilibrium.rotation_per_step(0.1, 0.1, 1.0), "momentum"),
+    (lambda: equilibrium.rotation_per_step(0.1, 0.1, 0.9, "torch"), "convention"),
+    (schedule("cosin"), "'cosin'.*constant, piecewise, linear, cosine, warmup"),
+    (schedule(peak_value=-1.0), "peak_value"),
+    (schedule(end_value=-0.1), "end_value"),
+    (schedule(num_steps=0), "num_steps"),
+    *((schedule(num_steps=n), "num_steps must be a whole number")
+      for n in (10.5, True, "10", float("inf"), float("nan"))),
+    (schedule(warmup_steps=10), "warmup_steps must be a whole number >= 0 and < 10, found 10"),
+    (schedule(warmup_steps=2.5), "warmup_steps must be a whole number"),
+    (schedule("piecewise", warmup_steps=6), "reaches the first drop"),
+    (schedule("warmup_stable_decay", decay_steps=1.5), "decay_steps must be a whole number"),
+    (schedule("warmup_stable_decay", decay_steps=11), "decay_steps"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "words"), ARGUMENTS)
+def test_wrong_arguments_are_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+@pytest.mark.parametrize(
+    "wrap", [clip_by_relative_global_norm, lambda r, **k: hyperball(SGD, r, **k)]
+)
+@pytest.mark.parametrize(
+    ("blocks", "words"),
+    [
+        ({"a": "x", "b": "x"}, "leaf c has no block label"),
+        ({"a": None, "b": "x", "c": "x"}, "leaf a has no block label"),
+        ({"a": "x", "b": "x", "c": "y", "d": "y"}, "block label at d matches no leaf"),
+        ({"a": "x", "b": 1.5, "c": "y"}, "leaf b has the block label 1.5"),
+        ({"a": ("x", 0), "b": "x", "c": "x"}, "leaf a has more than one block label"),
+        ({"a": 1, "b": "1", "c": 2}, "block labels 1 and '1' are both written 1"),
+        ({"a": True, "b": "True", "c": 2}, "block labels True and 'True' are both written True"),
+        ({"a": "b", "b": ROWS, "c": "x"}, "'b' is also the path of a leaf under ROWS"),
+        ({"a": "x", "b": "x", "c": ROWS}, "leaf c is a scalar"),
+    ],
+)  # fmt: skip
+def test_wrong_block_labels_are_named(wrap, blocks, words):
+    with pytest.raises(ValueError, match=words):
+        wrap(0.5, blocks=blocks).init(PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        ({"encoder": {"w": True}, "head": False}, "leaf encoder/b has no entry"),
+        ({"encoder": True, "head": False, "tail": True}, "at tail matches no leaf"),
+        ({"encoder": 1.0, "head": False}, "1.0 for leaf encoder/b"),
+        ({"encoder": True, "head": True}, "no leaf in the head"),
+        ({"encoder": False, "head": False}, "no leaf scale invariant"),
+    ],
+)
+def test_mask_that_does_not_split_the_tree_is_refused(mask, words):
+    with pytest.raises(ValueError, match=words):
+        partition_by_invariance(SGD, SGD, mask).init(HALVES)
+
+
+def test_rows_are_no_blocks_of_track_rotation():
+    with pytest.raises(ValueError, match="ROWS is no label"):
+        track_rotation(SGD, blocks=ROWS).init(random_tree(0))
+
+
+@pytest.mark.parametrize(
+    "make", [scale_by_psgd_kron, scale_by_psgd_low_rank, scale_by_psgd_matrix_free]
+)
+@pytest.mark.parametrize(
+    ("extra_args", "words"),
+    [
+        ({"vector": {"w": jnp.ones(2)}}, "needs `hvp`"),
+        ({"hvp": {"w": jnp.ones(2)}}, "needs `vector`"),
+        ({"vector": {"w": jnp.ones(2)}, "hvp": {"b": jnp.ones(2)}}, "structure than `hvp`"),
+        ({"vector": {"w": jnp.ones(3)}, "hvp": {"w": jnp.ones(3)}}, r"has shape \(3,\)"),
+    ],
+)
+def test_newton_mode_asks_for_vector_and_product(make, extra_args, words):
+    tx, params = make(mode="newton"), {"w": jnp.ones(2)}
+    with pytest.raises(ValueError, match=words):
+        tx.update(params, tx.init(params), **extra_args)

@@ -1,0 +1,68 @@
+"""Every variant of the fine-tuning configs is a run, and the documentation names them."""
+
+import itertools
+import pathlib
+import re
+
+import pytest
+
+from sibert_jax.configs import glue, squad1, squad2
+from sibert_jax.tasks.classification.glue import TASKS
+from sibert_jax.train.config import run_config
+from sibert_jax.train.resolve import resolve
+from sibert_jax.train.trainer import bare_task
+
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
+VARIANTS = [
+    f"size={size},arch={arch},optim={optim}"
+    for size, arch, optim in itertools.product(*squad1.CHOICES.values())
+    if (arch, optim) != ("bert", "recipe")
+]
+
+
+def optimizer_of(variant):
+    if "optim=recipe" in variant:
+        return "scale_invariant_sgd"
+    return "adamw" if "arch=bert" in variant else "lamb"
+
+
+def run_of(config):
+    run = run_config(resolve(config))
+    assert bare_task(run).seq_lens == (run.data.seq_len,)
+    return run
+
+
+@pytest.mark.parametrize("variant", ["", *VARIANTS])
+def test_every_variant_of_squad_is_a_run(variant):
+    for module, unanswerable in ((squad1, False), (squad2, True)):
+        run = run_of(module.get_config(variant))
+        assert run.task.unanswerable == unanswerable
+        assert run.model.arch == ("bert" if "arch=bert" in variant else "sibert")
+        assert run.optim.name == optimizer_of(variant)
+        assert run.model.width == (128 if "mini" in variant else 768)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_variant_of_glue_is_a_run(task):
+    for variant in ("", ",arch=bert", ",optim=recipe"):
+        run = run_of(glue.get_config(f"task={task}{variant}"))
+        assert run.task.dataset == task
+        assert run.model.arch == ("bert" if "arch=bert" in variant else "sibert")
+        assert run.optim.name == optimizer_of(variant)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_files_are_those_of_glue_and_of_the_documentation(task):
+    data, folder = glue.get_config(f"task={task}").data, TASKS[task].name
+    valid, test = ("dev_matched", "dev_mismatched") if task == "mnli" else ("dev", "")
+    wanted = [f"glue/{folder}/{name}.tsv" for name in ("train", valid, test) if name]
+    assert [data.path, data.valid_path, data.test_path][: len(wanted)] == [f"{w}*" for w in wanted]
+    page = (DOCS / "data.md").read_text(encoding="utf-8")
+    train, others = re.search(rf"^\| `{task}` \| `(\S+)` \| ([^|]+) \|", page, re.M).groups()
+    assert [train, *(f"glue/{folder}/{n}" for n in re.findall(r"`(\S+)`", others))] == wanted
+
+
+def test_the_documentation_lists_the_variants():
+    page = (DOCS / "finetuning.md").read_text(encoding="utf-8")
+    words = re.findall(r"`(\w+)`", page.split("Variants of the config:")[1].split("They")[0])
+    assert words == [*glue.FILES, "sibert", "bert", "paper", "recipe"]
