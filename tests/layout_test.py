@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "runtime": set(),
     "train": {"optim", "homogeneity", "checkpoint", "tasks", "model", "data", "runtime"},
     "interop": {"model", "data", "checkpoint", "train"},
-    "tools": {"checkpoint", "data", "report", "train", "runtime"},
+    "tools": {"checkpoint", "data", "report", "train", "runtime", "tasks"},
 }
 ANYWHERE = {"command", "errors", "files", "keys", "lazy", "trees"}  # the ground floor
 FRONT_DOORS = ("main.py", "__main__.py", "sweep.py")

@@ -50,7 +50,8 @@ class _Group:
             )
             if options:
                 params = {"layer": {"dense": {"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)}}}
-                jax.eval_shape(tx.update, params, jax.eval_shape(tx.init, params), params)
+                with jax.numpy_dtype_promotion("standard"):  # which optax counts on
+                    jax.eval_shape(tx.update, params, jax.eval_shape(tx.init, params), params)
         except ConfigError as error:
             raise ConfigError(f"{section}: {error}") from None
         except (TypeError, ValueError, AttributeError) as error:

@@ -11,7 +11,7 @@ FAULTS = {  # the tests of each row of docs/faults.md
         "train/chaos_test.py::test_kills_and_signals_in_every_phase_change_nothing",
         "train/chaos_test.py::test_a_hundred_kills_of_each_seed_change_nothing",
         "checkpoint/corruption_test.py::test_after_a_kill_at_any_time_the_newest_verifies",
-        "data/load_test.py::test_a_build_that_was_killed_is_not_trusted",
+        "data/cache_test.py::test_what_dead_builds_left_is_removed_after_a_day",
     ),
     2: (
         "train/checkpoint_faults_test.py::test_a_full_disk_ends_the_run_and_keeps_its_checkpoints",
@@ -31,7 +31,7 @@ FAULTS = {  # the tests of each row of docs/faults.md
         "runtime/hosts_test.py::test_each_process_loads_the_rows_of_its_devices",
     ),
     8: (
-        "optim/composition_test.py::test_a_state_restored_by_orbax_goes_on_bit_for_bit",
+        "optim/composition_test.py::test_state_restored_by_orbax_continues_bit_for_bit",
         "optim/sgd_sai_test.py::test_factors_are_measured_once_and_again_only_when_asked",
     ),
     9: (
@@ -55,12 +55,10 @@ FAULTS = {  # the tests of each row of docs/faults.md
         "train/bad_steps_test.py::test_the_running_mean_is_that_of_the_good_steps",
         "train/bad_steps_test.py::test_an_empty_batch_divides_by_nothing",
     ),
-    13: ("model/invariance_test.py::test_powers_of_two_change_no_bit",),
+    13: ("model/invariance_test.py::test_powers_of_two_change_no_bit_and_others_only_rounding",),
     14: (
-        "optim/relative_clip_test.py::test_a_block_of_zero_norm_passes_unclipped",
-        "optim/relative_clip_test.py::test_norms_that_underflow_float32_count_as_zero",
-        "optim/scale_invariant_sgd_test.py::test_a_learning_rate_of_zero_gives_a_zero_update_and_no_clip",
-        "optim/scale_invariant_sgd_test.py::test_without_decay_there_is_no_clip",
+        "optim/relative_clip_test.py::test_values_at_the_edge",
+        "optim/scale_invariant_sgd_test.py::test_without_equilibrium_nothing_is_clipped",
     ),
     15: (
         "runtime/hosts_test.py::test_a_stopped_process_ends_the_other",
@@ -71,8 +69,8 @@ FAULTS = {  # the tests of each row of docs/faults.md
     16: ("runtime/replay_test.py::test_a_flipped_bit_of_a_gradient_is_found",),
     17: (
         "train/resume_test.py::test_changed_text_is_refused",
-        "data/load_test.py::test_changed_text_is_noticed_even_at_the_same_size",
-        "data/load_test.py::test_a_corrupt_cache_is_rebuilt_to_the_same_tokens",
+        "data/corpora_test.py::test_only_changed_text_is_tokenized_again",
+        "data/corpora_test.py::test_a_corrupt_cache_is_rebuilt_alike",
     ),
     18: (
         "train/writers_test.py::test_rows_wait_for_a_full_disk_and_none_is_cut",

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 
+import numpy as np
 import pytest
 
 from sibert_jax.train import writers
