@@ -13,8 +13,7 @@ import numpy as np
 from benchmarks import measuring, train_step
 from sibert_jax.configs import glue, squad1
 from sibert_jax.data.tokenizer import SPECIAL_PIECES
-from sibert_jax.train.session import Session
-from sibert_jax.train.step import TrainState
+from sibert_jax.train.evaluate import Evaluator
 
 # Mean pieces of an example of GLUE without [CLS] and [SEP], as docs/finetuning.md has them.
 MEAN_PIECES = {"sst2": (11,), "mnli": (24, 12)}
@@ -50,12 +49,9 @@ def measure(
                 )
                 for name, arch in ARCHS.items()
             }
-        padding = {
-            name: {"padding": session.data.train.padding_share}
-            for name, (session, _) in started.items()
-        }
+        padding = {name: {"padding": run.data.train.padding_share} for name, run in started.items()}
         for what, timer in (("training", _training), ("prediction", _prediction)):
-            timed = {name: timer(*run, num_batches) for name, run in started.items()}
+            timed = {name: timer(run, num_batches) for name, run in started.items()}
             values = measuring.in_turn(timed, repeats)
             rows += measuring.rows(values, BERT, f"{task}, {what}", padding)
     return measuring.Result(
@@ -118,28 +114,28 @@ def _questions(count: int) -> dict:
     return {"version": "1.1", "data": [{"title": "made up", "paragraphs": paragraphs}]}
 
 
-def _training(session: Session, state: TrainState, num_batches: int) -> Callable[[], float]:
-    batches = [session.batch(index) for index in range(num_batches)]
+def _training(run: train_step.Started, num_batches: int) -> Callable[[], float]:
+    batches = [run.batch(index) for index in range(num_batches)]
 
     def timed() -> float:
-        after = train_step.copy(state)
+        after = train_step.copy(run.state)
         since = time.perf_counter()
         for batch in batches:
-            after, _ = session.step(after, batch)
+            after, _ = run.trainer.step(after, batch)
         jax.block_until_ready(after)
-        return num_batches * session.batch_size / (time.perf_counter() - since)
+        return num_batches * run.batch_size / (time.perf_counter() - since)
 
     return timed
 
 
-def _prediction(session: Session, state: TrainState, num_batches: int) -> Callable[[], float]:
+def _prediction(run: train_step.Started, num_batches: int) -> Callable[[], float]:
     """As a finished run predicts a held-out set: batches made, moved and fetched."""
-    held_out = session.data.held_out[0].batches
-    session.predict(state.params, held_out)  # compiles
+    held_out, evaluator = run.data.held_out[0].batches, Evaluator(run.trainer.shapes)
+    evaluator.results(run.state.params, held_out, len(held_out))  # compiles
 
     def timed() -> float:
         since = time.perf_counter()
-        session.predict(state.params, held_out)
-        return len(held_out) * session.batch_size / (time.perf_counter() - since)
+        evaluator.results(run.state.params, held_out, len(held_out))
+        return len(held_out) * run.batch_size / (time.perf_counter() - since)
 
     return timed

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
-from sibert_jax.train.session import Session
 
 from benchmarks import measuring, train_step
 
@@ -29,10 +28,10 @@ def measure(
     """
     rows = []
     for group, config in (default_configs() if configs is None else configs).items():
-        session, start = train_step.start(config, devices)
+        run = train_step.start(config, devices)
         timed = {
-            STEPS: _steps(session, train_step.step_timer(session, start, num_steps)),
-            MADE: _batches(session, num_steps),
+            STEPS: _steps(run, train_step.step_timer(run, num_steps)),
+            MADE: _batches(run, num_steps),
         }
         rows += measuring.rows(measuring.in_turn(timed, repeats), STEPS, group)
     return measuring.Result(
@@ -52,19 +51,18 @@ def default_configs() -> dict[str, ml_collections.ConfigDict]:
     return {"packed text": packed, "sentence pairs": pairs}
 
 
-def _steps(session: Session, tokens_per_second: Callable[[], float]) -> Callable[[], float]:
-    tokens = session.batch_size * session.run.seq_len
-    return lambda: tokens_per_second() / tokens
+def _steps(run: train_step.Started, tokens_per_second: Callable[[], float]) -> Callable[[], float]:
+    return lambda: tokens_per_second() / run.tokens_per_step
 
 
-def _batches(session: Session, count: int) -> Callable[[], float]:
+def _batches(run: train_step.Started, count: int) -> Callable[[], float]:
     made = 0
 
     def timed() -> float:
         nonlocal made
         since = time.perf_counter()
         for index in range(made, made + count):
-            session.data.train.batch(index)
+            run.data.train.batch(index, slice(None))
         made += count
         return count / (time.perf_counter() - since)
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import jax
 import ml_collections
-from sibert_jax.train.session import Session
 
 from benchmarks import measuring, train_step
 from sibert_jax.checkpoint import Checkpoints
@@ -17,7 +16,8 @@ from sibert_jax.runtime.profiling import Profiler
 from sibert_jax.runtime.signals import StopRequest
 from sibert_jax.runtime.stop_step import StopStep
 from sibert_jax.runtime.watchdog import Watchdog
-from sibert_jax.train.loop import Loop
+from sibert_jax.train.loop import Loop, Services
+from sibert_jax.train.run import data_facts, provenance
 from sibert_jax.train.step import TrainState
 
 BARE, LOOP = "bare compiled step", "whole loop"
@@ -58,12 +58,9 @@ def measure(
       repeats: runs of each.
       devices: what the mesh is made of; None: all of them.
     """
-    session, start = train_step.start(loop_config() if config is None else config, devices)
-    num_steps = session.run.train.num_steps
-    timed = {
-        BARE: train_step.step_timer(session, start, num_steps),
-        LOOP: lambda: run_loop(session, start),
-    }
+    run = train_step.start(loop_config() if config is None else config, devices)
+    num_steps = run.trainer.run.train.num_steps
+    timed = {BARE: train_step.step_timer(run, num_steps), LOOP: lambda: run_loop(run)}
     return measuring.Result(
         title=f"{num_steps} steps of mini SIBERT: the whole loop and its bare step",
         unit="tokens/s",
@@ -74,28 +71,28 @@ def measure(
     )
 
 
-def run_loop(session: Session, start: TrainState) -> float:
+def run_loop(run: train_step.Started) -> float:
     """Runs the loop to its last step in a directory of its own; returns tokens/s."""
-    tokens = session.run.train.num_steps * session.batch_size * session.run.seq_len
-    stop = StopRequest()
+    config, stop = run.trainer.run, StopRequest()
+    tokens = config.train.num_steps * run.tokens_per_step
     with (
-        tempfile.TemporaryDirectory() as directory,
-        Checkpoints(
-            pathlib.Path(directory) / "checkpoints", session.run.checkpoint.keep
-        ) as checkpoints,
-        Watchdog(session.run.train.watchdog_secs) as watchdog,
-        UnevaluatedLoop(
-            session,
-            checkpoints,
-            pathlib.Path(directory),
-            train_step.copy(start),
+        tempfile.TemporaryDirectory() as name,
+        Checkpoints(pathlib.Path(name) / "checkpoints", config.checkpoint.keep) as checkpoints,
+        Watchdog(config.train.watchdog_secs) as watchdog,
+    ):
+        directory = pathlib.Path(name)
+        services = Services(
+            directory,
+            SINGLE_PROCESS,
             stop,
             StopStep(stop, SINGLE_PROCESS),
-            SINGLE_PROCESS,
-            Goodput(pathlib.Path(directory) / "goodput.json", watchdog, time.monotonic()),
-            Profiler(None, pathlib.Path(directory) / "profile", 0, measuring.say),
-        ) as loop,
-    ):
-        since = time.perf_counter()
-        jax.block_until_ready(loop.run())
-        return tokens / (time.perf_counter() - since)
+            checkpoints,
+            Goodput(directory / "goodput.json", watchdog, time.monotonic()),
+            Profiler(None, directory / "profile", 0, measuring.say),
+        )
+        state = train_step.copy(run.state)
+        facts = data_facts(config, run.data) | provenance(config, run.trainer.shapes, run.data)
+        with UnevaluatedLoop(run.trainer, run.data, state, facts, services) as loop:
+            since = time.perf_counter()
+            jax.block_until_ready(loop.run())
+            return tokens / (time.perf_counter() - since)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 
-from sibert_jax.train.workdir import git_commit
+from sibert_jax.runtime.provenance import git_commit
 
 Speeds = dict[str, list[float]]
 

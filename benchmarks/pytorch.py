@@ -17,7 +17,6 @@ import numpy as np
 from benchmarks import matrix_product, measuring, train_step
 from benchmarks.models import BERT, SIBERT
 from benchmarks.rival import Rival, RivalError
-from sibert_jax.train.session import Session
 
 PRODUCTS = {"JAX": "matrix product in JAX", "PyTorch": "matrix product in PyTorch"}
 VOCAB_SIZES = (8192, 30_522)
@@ -120,14 +119,14 @@ def measure_size(
         name: train_step.start(step_config(arch, size, vocab_size))
         for name, arch in ((SIBERT, "sibert"), (BERT, "bert"))
     }
-    timed = {name: train_step.step_timer(*run, size.num_steps) for name, run in runs.items()}
+    timed = {name: train_step.step_timer(run, size.num_steps) for name, run in runs.items()}
     per_token = {
-        name: session.task.flops_per_token(session.run.seq_len)
-        for name, (session, _) in runs.items()
+        name: run.trainer.shapes.task.flops_per_token(run.trainer.run.data.seq_len)
+        for name, run in runs.items()
     }
     timed[PRODUCTS["JAX"]] = matrix_product.flops_per_second
     if rival is not None:
-        theirs = rival_timers(rival, runs[BERT][0], size, notes)
+        theirs = rival_timers(rival, runs[BERT], size, notes)
         per_token |= dict.fromkeys(theirs, per_token[BERT])
         timed |= theirs | {PRODUCTS["PyTorch"]: lambda: _product_in(rival)}
     measuring.say(f"measuring {group}")
@@ -149,18 +148,19 @@ def step_config(arch: str, size: Size, vocab_size: int):
 
 
 def rival_timers(
-    rival: Rival, session: Session, size: Size, notes: list[str]
+    rival: Rival, run: train_step.Started, size: Size, notes: list[str]
 ) -> dict[str, Callable[[], float]]:
-    """PyTorch's contestants on the batches of a session, each returning tokens/s."""
+    """PyTorch's contestants on the batches of a run, each returning tokens/s."""
+    model = run.trainer.run.model
     sizes = {
-        "vocab_size": session.run.model.vocab_size,
+        "vocab_size": model.vocab_size,
         "hidden_size": size.width,
         "num_hidden_layers": size.depth,
         "num_attention_heads": size.num_heads,
-        "intermediate_size": session.run.model.ffn_width,
-        "max_position_embeddings": session.run.model.max_len,
+        "intermediate_size": model.ffn_width,
+        "max_position_embeddings": model.max_len,
     }
-    batches = [jax.device_get(session.batch(index)) for index in range(size.num_steps)]
+    batches = [jax.device_get(run.batch(index)) for index in range(size.num_steps)]
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory) / "batches.npz"
         np.savez(path, **{name: np.stack([b[name] for b in batches]) for name in batches[0]})
@@ -168,7 +168,7 @@ def rival_timers(
         prepared = rival.ask("prepare", sizes=sizes, batches=str(path))
     for way, why in prepared["failed"].items():
         notes.append(f"PyTorch, {way}, is left out: {why}")
-    tokens = size.num_steps * session.batch_size * session.run.seq_len
+    tokens = size.num_steps * run.tokens_per_step
 
     def timer(way: str) -> Callable[[], float]:
         return lambda: tokens / rival.ask("steps", way=way)["seconds"]

@@ -11,7 +11,8 @@ from sibert_jax.data import Tokenizer, load_corpora
 from sibert_jax.data.cache import Cache
 from sibert_jax.data.python_docs import builtin_source
 from sibert_jax.data.tokenizer import word_piece_model
-from sibert_jax.train import build
+from sibert_jax.train.config import run_config
+from sibert_jax.train.resolve import resolve
 
 LIBRARY, OURS = "tokenizers (Hugging Face)", "sibert_jax.data.Tokenizer"
 MAX_PARAGRAPHS = 20_000
@@ -19,9 +20,11 @@ MAX_PARAGRAPHS = 20_000
 
 def measure(*, repeats: int = 5) -> measuring.Result:
     """MB/s on the builtin text."""
-    spec = build.run_config(train_step.model_config("sibert")).data
-    tokenizer = load_corpora(spec, progress=measuring.say).tokenizer
-    documents = builtin_source(Cache(spec.cache_dir, measuring.say), measuring.say).documents()
+    run = run_config(resolve(train_step.model_config("sibert")))
+    tokenizer = load_corpora(
+        run.data, vocab_size=run.model.vocab_size, progress=measuring.say
+    ).tokenizer
+    documents = builtin_source(Cache(run.data.cache_dir, measuring.say), measuring.say).documents()
     paragraphs = itertools.chain.from_iterable(documents)
     texts = list(itertools.islice(paragraphs, MAX_PARAGRAPHS))
     return measure_texts(tokenizer, texts, repeats)

@@ -1,7 +1,6 @@
 """The real training step of a run, compiled and timed on batches that are on the device already."""
 
-import pathlib
-import tempfile
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
@@ -10,13 +9,40 @@ import jax.numpy as jnp
 import ml_collections
 
 from benchmarks import measuring
-from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.configs import mini
-from sibert_jax.train import build, sharding
-from sibert_jax.train.session import Session, check_divisible
+from sibert_jax.tasks.task import Batch, TaskData
+from sibert_jax.train import sharding
+from sibert_jax.train.config import run_config
+from sibert_jax.train.loop import load_batch
+from sibert_jax.train.resolve import resolve
+from sibert_jax.train.run import load_task
 from sibert_jax.train.step import TrainState
+from sibert_jax.train.trainer import Shapes, Trainer, find_rates, fresh_params
 
 MEGABYTE = 1e6
+
+
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """A run whose step is compiled, before its first step."""
+
+    trainer: Trainer
+    data: TaskData
+    state: TrainState
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch."""
+        return self.trainer.shapes.batch_size
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Of pretraining, whose batches have one length."""
+        return self.batch_size * self.trainer.run.data.seq_len
+
+    def batch(self, index: int) -> Batch:
+        """The batch of update `index`, from 0, on the devices."""
+        return load_batch(self.trainer.shapes, self.data, index)
 
 
 def model_config(
@@ -49,30 +75,30 @@ def model_config(
 
 def start(
     config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None
-) -> tuple[Session, TrainState]:
-    """A session whose step is compiled, and its first state."""
-    run = build.run_config(config)
+) -> Started:
+    """A run whose step is compiled, and its first state."""
+    run = run_config(resolve(config))
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
-    check_divisible(run, mesh)
-    session = Session(run, mesh, *build.load_task(run, progress=measuring.say))
+    task, data = load_task(run, progress=measuring.say)
+    run = run.with_num_steps(data.steps_per_epoch)
     measuring.say(f"compiling the {run.model.arch} step")
-    with (
-        tempfile.TemporaryDirectory() as empty,
-        Checkpoints(pathlib.Path(empty) / "none", keep=1) as checkpoints,
-    ):
-        return session, session.start(checkpoints)
+    shapes = Shapes.of(run, mesh, task)
+    params, batch = fresh_params(run, shapes), load_batch(shapes, data, 0)
+    trainer = Trainer(find_rates(run, shapes, params, batch), shapes)
+    trainer.step.compile(batch)
+    return Started(trainer, data, trainer.init(params))
 
 
-def step_timer(session: Session, state: TrainState, num_steps: int) -> Callable[[], float]:
+def step_timer(run: Started, num_steps: int) -> Callable[[], float]:
     """A function that takes the first steps of a run, always the same, and returns tokens/s."""
-    tokens = num_steps * session.batch_size * session.run.seq_len
-    batches = [session.batch(index) for index in range(num_steps)]
+    tokens = num_steps * run.tokens_per_step
+    batches = [run.batch(index) for index in range(num_steps)]
 
     def timed() -> float:
-        after = copy(state)
+        after = copy(run.state)
         since = time.perf_counter()
         for batch in batches:
-            after, _ = session.step(after, batch)
+            after, _ = run.trainer.step(after, batch)
         jax.block_until_ready(after)
         return tokens / (time.perf_counter() - since)
 
@@ -84,9 +110,9 @@ def copy(state: TrainState) -> TrainState:
     return jax.block_until_ready(jax.tree.map(jnp.copy, state))
 
 
-def compile_costs(session: Session) -> dict[str, float]:
+def compile_costs(run: Started) -> dict[str, float]:
     """Seconds to compile the step once more, and the memory that XLA plans for its temporaries."""
-    lowered = session.lower()
+    lowered = run.trainer.step.lower(run.trainer.run.data.seq_len)
     since = time.perf_counter()
     compiled = lowered.compile()
     seconds = time.perf_counter() - since
@@ -117,7 +143,7 @@ def compare(
       A row a run, in tokens/s.
     """
     started = {name: start(config, devices) for name, config in configs.items()}
-    more = {name: compile_costs(session) for name, (session, _) in started.items() if costs}
-    timed = {name: step_timer(*run, num_steps) for name, run in started.items()}
+    more = {name: compile_costs(run) for name, run in started.items() if costs}
+    timed = {name: step_timer(run, num_steps) for name, run in started.items()}
     values = measuring.in_turn(timed, repeats)
     return measuring.rows(values, next(iter(configs)), group, more)

@@ -6,6 +6,7 @@ P masked positions of one example · T tokens of a batch as rows of a matrix (B�
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -80,7 +81,9 @@ class ModelConfig:
         low=0, inherited=True,
     )  # fmt: skip
     dropout: float = key(0.0, "rate on stem, attention weights and branches", low=0, below=1)
-    init_std: float = key(0.02, "standard deviation, truncated at ±2 of them", above=0)
+    init_std: float = key(
+        0.02, "standard deviation, truncated at ±2 of them", above=0, below=math.inf
+    )
     dtype: str = key(
         # float16 underflows on the residual stream of degree 2
         "float32", "of matrix products; parameters are float32", choices=("float32", "bfloat16")

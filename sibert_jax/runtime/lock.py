@@ -8,6 +8,7 @@ import socket
 from typing import TextIO
 
 NAME = "lock"  # holds the process that is at work in the directory
+MAX_TRIES = 100
 
 
 class InUse(Exception):
@@ -24,13 +25,16 @@ def lock_directory(directory: pathlib.Path) -> tuple[TextIO, bool]:
       InUse: another process holds it.
       OSError: the directory cannot be written.
     """
-    path = directory / NAME
+    path, tries = directory / NAME, 0
     while True:
-        directory.mkdir(parents=True, exist_ok=True)
         try:
+            directory.mkdir(parents=True, exist_ok=True)
             file = path.open("a+")
-        except FileNotFoundError:  # a start that failed has removed the directory meanwhile
-            continue
+        except (FileNotFoundError, FileExistsError):
+            tries += 1
+            if tries == MAX_TRIES:
+                raise
+            continue  # a start that failed has removed the directory meanwhile
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

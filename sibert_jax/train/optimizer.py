@@ -6,6 +6,7 @@ import re
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from sibert_jax import optim
@@ -39,8 +40,25 @@ class _Group:
                 f"{section}.warmup_steps={self.warmup_steps} and {section}.warmup_fraction="
                 f"{self.warmup_fraction}: one of them says the warm-up, so set the other to 0."
             )
-        if self.name in TABLE:
-            parse_options(section, self.name, self.options)
+
+    def check_optimizer(self, section: str) -> None:
+        """Makes the optimizer, and where it has options takes an abstract step with it."""
+        options = parse_options(section, self.name, self.options)
+        try:
+            tx = make_optimizer(
+                self.name, options, optax.constant_schedule(1.0), self.weight_decay, mask=_decays
+            )
+            if options:
+                params = {"layer": {"dense": {"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)}}}
+                with jax.numpy_dtype_promotion("standard"):  # which optax counts on
+                    jax.eval_shape(tx.update, params, jax.eval_shape(tx.init, params), params)
+        except ConfigError as error:
+            raise ConfigError(f"{section}: {error}") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(
+                f"{section}.options={self.options!r} cannot be used with {section}.name="
+                f"{self.name!r}: {' '.join(str(error).split())}."
+            ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +69,8 @@ class HeadConfig(_Group):
         "lamb", "a row of train/optimizer_table.py; same: the encoder's, over all parameters",
         choices=("same", *TABLE),
     )  # fmt: skip
-    learning_rate: float = key(4e-3, "peak", low=0)
-    weight_decay: float = key(0.01, "on matrices, not on biases and gains", low=0)
+    learning_rate: float = key(4e-3, "peak", low=0, below=math.inf)
+    weight_decay: float = key(0.01, "on matrices, not on biases and gains", low=0, below=math.inf)
     schedule: str = key("linear", "of the learning rate", choices=SCHEDULES)
     warmup_steps: int = _warmup_steps()
     warmup_fraction: float = _warmup_fraction()
@@ -67,8 +85,8 @@ class OtherConfig(_Group):
         "", "regular expression found in the paths of its leaves, as encoder/embed; empty: no leaf"
     )
     name: str = key("adamw", "a row of train/optimizer_table.py", choices=tuple(TABLE))
-    learning_rate: float = key(1e-3, "peak", low=0)
-    weight_decay: float = key(0.01, "on matrices, not on biases and gains", low=0)
+    learning_rate: float = key(1e-3, "peak", low=0, below=math.inf)
+    weight_decay: float = key(0.01, "on matrices, not on biases and gains", low=0, below=math.inf)
     schedule: str = key("linear", "of the learning rate", choices=SCHEDULES)
     warmup_steps: int = _warmup_steps()
     warmup_fraction: float = _warmup_fraction()
@@ -88,8 +106,8 @@ class OptimConfig(_Group):
         "learning_rate and weight_decay count; the paper has 8e-6, short runs up to about 5e-3",
         low=0, below=1,
     )  # fmt: skip
-    learning_rate: float = key(0.0, "peak η", low=0)
-    weight_decay: float = key(0.0, "λ, multiplied by η_t in the update", low=0)
+    learning_rate: float = key(0.0, "peak η", low=0, below=math.inf)
+    weight_decay: float = key(0.0, "λ, multiplied by η_t in the update", low=0, below=math.inf)
     clip_factor: float = key(
         4.0, "C of scale_invariant_sgd's clip at √(2Cλ/η)·‖x‖; 1 would clip at equilibrium; inf: "
         "no clip", above=1,
@@ -106,6 +124,8 @@ class OptimConfig(_Group):
         self.check("optim")
         self.head.check("optim.head")
         self.other.check("optim.other")
+        for section, group in self.groups.items():
+            group.check_optimizer(section)
         given = self.learning_rate > 0 or self.weight_decay > 0
         if self.eta_lambda > 0 and given:
             raise ConfigError(

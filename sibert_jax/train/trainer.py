@@ -101,9 +101,10 @@ class Programs:
         if not self.is_compiled(batch):
             self._compiled[_seq_len(batch)] = self.lower(_seq_len(batch)).compile()
 
-    def lower(self, seq_len: int) -> jax.stages.Lowered:
-        """The program of one length, before it is compiled."""
-        return self._jitted.lower(self._tree, self._shapes.batch(seq_len))
+    def lower(self, seq_len: int, platforms: tuple[str, ...] | None = None) -> jax.stages.Lowered:
+        """The program of one length, before it is compiled; None: for the devices of the mesh."""
+        traced = self._jitted.trace(self._tree, self._shapes.batch(seq_len))
+        return traced.lower(lowering_platforms=platforms)
 
 
 def _seq_len(batch: Batch) -> int:

@@ -50,5 +50,5 @@ def test_peak_is_compared_with_the_arrays(tiny):
 
 @pytest.mark.slow
 def test_command_that_fails_is_an_error():
-    with pytest.raises(RuntimeError, match="ended with 2: error: train.num_steps=0 must be at"):
+    with pytest.raises(RuntimeError, match="ended with 2: error: train.num_steps=0 and"):
         command.run(command.overrides(num_steps=0))

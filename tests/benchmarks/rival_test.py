@@ -10,7 +10,8 @@ import pytest
 from benchmarks import pytorch
 from benchmarks.models import BERT, SIBERT
 from benchmarks.rival import Rival, RivalError
-from sibert_jax.train import build
+from sibert_jax.train.config import run_config
+from sibert_jax.train.resolve import resolve
 
 FAKE = textwrap.dedent(
     """
@@ -96,13 +97,12 @@ class FakeRival:
                 return {"seconds": 2.0}
 
 
-def test_pytorch_is_timed_on_the_batches_of_the_session(tiny):
+def test_pytorch_is_timed_on_the_batches_of_our_run(tiny):
     batches = [{"tokens": np.full((8, 32), index)} for index in range(3)]
-    session = types.SimpleNamespace(
-        run=build.run_config(tiny("bert")), batch=batches.__getitem__, batch_size=8
-    )
+    trainer = types.SimpleNamespace(run=run_config(resolve(tiny("bert"))))
+    run = types.SimpleNamespace(trainer=trainer, batch=batches.__getitem__, tokens_per_step=8 * 32)
     rival, notes = FakeRival(), []
-    timers = pytorch.rival_timers(rival, session, pytorch.Size(16, 2, 2, 8, 3), notes)
+    timers = pytorch.rival_timers(rival, run, pytorch.Size(16, 2, 2, 8, 3), notes)
     assert list(timers) == ["PyTorch, eager"]
     assert timers["PyTorch, eager"]() == 3 * 8 * 32 / 2.0
     assert notes == ["PyTorch, compiled, is left out: no C++ compiler"]

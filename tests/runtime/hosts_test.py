@@ -16,7 +16,8 @@ import pytest
 
 from sibert_jax.errors import ConfigError
 from sibert_jax.runtime import launch
-from sibert_jax.train import build
+from sibert_jax.train.config import run_config
+from sibert_jax.train.resolve import resolve
 from sibert_jax.train.run import train
 from tests.runtime.processes import ROOT, Group, free_port
 from tests.train.metrics_rows import rows
@@ -109,26 +110,10 @@ def test_a_port_in_use_is_named(config):
         config.distributed.start = "explicit"
         config.distributed.num_processes = 2
         config.distributed.coordinator_address = f"127.0.0.1:{taken.getsockname()[1]}"
-        settings = build.run_config(config).distributed
+        settings = run_config(resolve(config)).distributed
         message = r"cannot listen on this port \(Address already"
         with pytest.raises(ConfigError, match=message), launch.join(settings):
             raise AssertionError
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("start", "slurm", "distributed.start='slurm' is unknown; choose one of"),
-        ("start", "explicit", "distributed.coordinator_address='' must be host:port"),
-        ("coordinator_address", "host:1234", "distributed.start='single' takes no coordinator"),
-        ("process_id", 1, "distributed.process_id=1 must be at least 0 and below .*=1"),
-        ("heartbeat_secs", 0, "distributed.heartbeat_secs=0 must be at least 2"),
-    ],
-)
-def test_settings_that_cannot_work_are_named(config, key, value, message):
-    config.distributed[key] = value
-    with pytest.raises(ConfigError, match=message):
-        build.run_config(config)
 
 
 def test_an_error_in_one_process_ends_all_with_its_sentence(group):

@@ -5,8 +5,9 @@ import pytest
 
 from sibert_jax.model.config import ARCHS
 from sibert_jax.runtime.peak_flops import PEAKS, peak_flops
-from sibert_jax.train import build
-from sibert_jax.train.config import default_config
+from sibert_jax.train.config import default_config, run_config
+from sibert_jax.train.resolve import resolve
+from sibert_jax.train.trainer import bare_task
 
 SEQ_LEN, ROWS = 64, 2
 # XLA counts the elementwise work too, so its figure is greater, by up to this share of it.
@@ -33,7 +34,7 @@ def pretraining(arch: str, nsp: bool = True):
     config.task.nsp = nsp
     if arch == "bert":
         config.task.head = "tied"
-    return build.bare_task(build.run_config(config))
+    return bare_task(run_config(resolve(config)))
 
 
 COMPILED = [pytest.param(arch, True, marks=pytest.mark.slow) for arch in ("sibert", "bert")]

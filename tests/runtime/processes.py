@@ -15,13 +15,13 @@ ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = """
 import sys, time
 from sibert_jax import main
-from sibert_jax.train.session import Session
+from sibert_jax.data import PretrainingBatches
 
-batch = Session.batch
-def slow(self, index):
+batch = PretrainingBatches.batch
+def slow(self, *where):
     time.sleep(0.05)
-    return batch(self, index)
-Session.batch = slow
+    return batch(self, *where)
+PretrainingBatches.batch = slow
 sys.exit(main.main())
 """
 CONFIG = """

@@ -12,12 +12,12 @@ import termios
 import textwrap
 
 import pytest
-from sibert_jax.train.metrics import plan
+
+from sibert_jax.runtime.terminal import epochs_line
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = textwrap.dedent("""
-    from sibert_jax.runtime.terminal import say
-    from sibert_jax.train.metrics import Progress
+    from sibert_jax.runtime.terminal import Progress, say
 
     say("before")
     progress = Progress(0, 4)
@@ -92,8 +92,8 @@ def test_a_log_file_holds_whole_lines_and_no_bar(tmp_path):
         ((1_000_000, 1024, 3), "1,000,000 steps of 1,024 examples: 333,333 epochs of 3 steps"),
     ],
 )
-def test_the_plan_says_how_often_the_examples_are_seen(numbers, line):
-    assert plan(*numbers) == line
+def test_a_line_says_how_often_the_examples_are_seen(numbers, line):
+    assert epochs_line(*numbers) == line
 
 
 @pytest.mark.slow

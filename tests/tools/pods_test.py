@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from sibert_jax.config_file import load_config
-from sibert_jax.train import build
+from sibert_jax.train.config import run_config
+from sibert_jax.train.resolve import resolve
 from tests.docs_test import PRETRAINING, TEXT
 from tests.runtime.processes import ROOT, free_port
 
@@ -55,6 +56,6 @@ def test_what_a_launcher_is_given_is_a_legal_run(command):
     assert "-m sibert_jax.main" in command
     name = re.search(r"--config=(\w+)", command)[1]
     config = load_config(name, re.findall(r"--config\.\S+", command))
-    run = build.run_config(config)
+    run = run_config(resolve(config))
     assert run.distributed.start in ("auto", "explicit")
     assert run.mesh.fsdp == 8

@@ -1,78 +1,59 @@
-"""What the loop makes of checkpoints that do not verify, and of another run's parameters."""
+"""Checkpoints that do not verify or cannot be written, and the parameters of another run."""
+
+import resource
 
 import jax
 import numpy as np
 import pytest
 
-from sibert_jax.data import PretrainingBatches
+from sibert_jax.checkpoint import CheckpointError
 from sibert_jax.errors import TrainingError
-from sibert_jax.train import build, sharding
 from sibert_jax.train.loop import Loop
-from sibert_jax.train.session import Session
+from sibert_jax.train.trainer import Trainer
+
+pytestmark = pytest.mark.slow
 
 
 def spoil(path):
     """Changes a byte in the middle of the largest file."""
-    largest = max(
-        (file for file in path.rglob("*") if file.is_file()), key=lambda f: f.stat().st_size
-    )
+    files = (file for file in path.rglob("*") if file.is_file())
+    largest = max(files, key=lambda file: file.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(bytes(content))
 
 
-def rolling_back(config, monkeypatch, checkpoints, spoilt):
-    """A run whose batch 7 gives no finite loss, and whose disk has spoilt some checkpoints then."""
+@pytest.mark.parametrize("spoilt", [[6], [2, 4, 6]])
+def test_a_rollback_passes_over_corrupt_checkpoints(
+    train_one, config, tmp_path, monkeypatch, capfd, poison, spoilt
+):
     config.train.on_bad_step, config.checkpoint.every_steps = "rollback", 2
     config.train.num_steps = config.train.eval_every_steps = 9
-    original, left = PretrainingBatches.batch, list(spoilt)
+    checkpoints, original, left = tmp_path / "run/checkpoints", Loop.roll_back, list(spoilt)
 
-    def batch(self, step, rows):
-        made = original(self, step, rows)
-        if step == 7:
-            made["masked_weights"] = made["masked_weights"] * np.float32(np.nan)
-        return made
-
-    def roll_back(self, bad, original=Loop.roll_back):
-        self.checkpoints.wait()
+    def roll_back(loop, bad):
+        loop.services.checkpoints.wait()
         while left:
             spoil(checkpoints / str(left.pop()))
-        return original(self, bad)
+        return original(loop, bad)
 
-    monkeypatch.setattr(PretrainingBatches, "batch", batch)
+    poison({7})  # the batch of step 8
     monkeypatch.setattr(Loop, "roll_back", roll_back)
+    names = lambda: sorted(path.name for path in checkpoints.iterdir())  # noqa: E731
+    if spoilt == [6]:
+        state = train_one(config, tmp_path / "run")
+        assert (int(state.step), int(state.health.batch_offset)) == (9, 4)
+        assert names() == ["6", "6.corrupt", "8", "9"]
+    else:
+        with pytest.raises(TrainingError, match="at step 8 is not finite; no checkpoint verifies"):
+            train_one(config, tmp_path / "run")
+        assert names() == ["2", "4", "6"]
+    said = capfd.readouterr().err
+    assert all(f"{checkpoints / str(step)} is skipped" in said for step in spoilt)
+    assert ("back at step 4, past the 4 batches since it" in said) == (spoilt == [6])
 
 
-@pytest.mark.slow
-def test_a_rollback_goes_past_a_corrupt_checkpoint_to_an_older_one(
-    train_one, config, tmp_path, monkeypatch, capfd
-):
-    checkpoints = tmp_path / "run/checkpoints"
-    rolling_back(config, monkeypatch, checkpoints, [6])
-    state = train_one(config, tmp_path / "run")
-    told = capfd.readouterr().err
-    assert f"checkpoint {checkpoints / '6'} is skipped: " in told
-    assert "back at step 4, past the 4 batches since it" in told
-    assert (int(state.step), int(state.health.batch_offset)) == (9, 4)
-    names = sorted(path.name for path in checkpoints.iterdir())
-    assert names == ["6", "6.corrupt", "8", "9"]
-
-
-@pytest.mark.slow
-def test_a_rollback_without_a_checkpoint_that_verifies_ends_the_run(
-    train_one, config, tmp_path, monkeypatch, capfd
-):
-    checkpoints = tmp_path / "run/checkpoints"
-    rolling_back(config, monkeypatch, checkpoints, [2, 4, 6])
-    with pytest.raises(TrainingError, match=r"at step 8 is not finite; no checkpoint verifies"):
-        train_one(config, tmp_path / "run")
-    told = capfd.readouterr().err
-    assert [f"{checkpoints / step} is skipped" in told for step in "246"] == [True] * 3
-    assert sorted(path.name for path in checkpoints.iterdir()) == ["2", "4", "6"]
-
-
-@pytest.mark.slow
-def test_past_corrupt_checkpoints_to_the_same_end_and_from_there_to_another_run(
+def test_past_corrupt_checkpoints_to_the_same_end_and_to_another_run(
     train_one, config, tmp_path, capfd
 ):
     directory = tmp_path / "run"
@@ -83,22 +64,43 @@ def test_past_corrupt_checkpoints_to_the_same_end_and_from_there_to_another_run(
         spoil(checkpoints / step)
     capfd.readouterr()
     resumed = train_one(config, directory)
-    err = capfd.readouterr().err
-    assert [f"{checkpoints / step} is skipped: " in err for step in ("10", "12")] == [True, True]
-    assert "Traceback" not in err
+    said = capfd.readouterr().err
+    assert all(f"{checkpoints / step} is skipped: " in said for step in ("10", "12"))
+    assert "Traceback" not in said
     jax.tree.map(np.testing.assert_array_equal, resumed.params, straight.params)
-    assert sorted(path.name for path in checkpoints.iterdir()) == [
-        "10", "10.corrupt", "12", "12.corrupt", "5",
-    ]  # fmt: skip
+    names = sorted(path.name for path in checkpoints.iterdir())
+    assert names == ["10", "10.corrupt", "12", "12.corrupt", "5"]
 
     config.checkpoint.init_from = str(directory)
-    config.model.dropout, config.task.head = 0.1, "normalized"
-    config.optim.head.name = "recipe"
-    run = build.run_config(config)
-    mesh = sharding.make_mesh(-1, 1, 1, jax.devices()[:1])
-    params = Session(run, mesh, *build.load_task(run, progress=print))._fresh_params()
-    told = capfd.readouterr().err
-    assert f"parameters from {checkpoints / '12'} (step 12, commit " in told
-    assert "encoder, head/output taken; head/transform fresh; model.dropout 0.0 there" in told
+    config.model.dropout, config.task.head, config.train.num_steps = 0.1, "normalized", 1
+    # Steps too small to change anything.
+    config.optim.update(name="sgd", eta_lambda=0.0, learning_rate=1e-30, weight_decay=0.0)
+    config.optim.head.name = "same"
+    params = train_one(config, tmp_path / "next").params
+    said = capfd.readouterr().err
+    assert f"parameters from {checkpoints / '12'} (step 12, commit " in said
+    assert "encoder, head/output taken; head/transform fresh; model.dropout 0.0 there" in said
     jax.tree.map(np.testing.assert_array_equal, params["encoder"], straight.params["encoder"])
     np.testing.assert_array_equal(params["head"]["output"], straight.params["head"]["output"])
+
+
+def test_a_full_disk_ends_the_run_and_keeps_its_checkpoints(train_one, config, tmp_path):
+    directory, original = tmp_path / "run", Trainer.save
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save(trainer, checkpoints, state, step, facts):
+        if step > 5:
+            checkpoints.wait()  # from here on no file may grow beyond 10 kB, as on a full disk
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        original(trainer, checkpoints, state, step, facts)
+
+    wrong = r"^the checkpoint at step 10 could not be written [^\n]*: \[5\]; [^\n]*$"
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Trainer, "save", save)
+            with pytest.raises(CheckpointError, match=wrong) as error:
+                train_one(config, directory)
+            assert len(str(error.value)) < 1500  # not the whole of tensorstore's settings
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (directory / "checkpoints/5").is_dir()

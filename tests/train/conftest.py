@@ -4,8 +4,10 @@ import pathlib
 import pydoc_data.topics
 
 import jax
+import numpy as np
 import pytest
 
+from sibert_jax.data import PretrainingBatches
 from sibert_jax.train.config import default_config
 from sibert_jax.train.run import train
 
@@ -29,7 +31,11 @@ def cache(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture
 def config(text, cache):
-    """Two layers × 16, 512 WordPieces, length 32, batch 8: a second to compile."""
+    return make_config(text, cache)
+
+
+def make_config(text: pathlib.Path, cache: pathlib.Path):
+    """Two layers × 16, 512 WordPieces, length 32, batch 8."""
     config = default_config()
     config.task.nsp = False
     config.model.vocab_size = 512
@@ -52,6 +58,21 @@ def config(text, cache):
     return config
 
 
+@pytest.fixture
+def poison(monkeypatch):
+    """Gives the training batches of some indices a weight that is not a number."""
+    original, poisoned = PretrainingBatches.batch, set()
+
+    def batch(self, step, rows):
+        made = original(self, step, rows)
+        if step in poisoned:
+            made["masked_weights"] = made["masked_weights"] * np.float32(np.nan)
+        return made
+
+    monkeypatch.setattr(PretrainingBatches, "batch", batch)
+    return poisoned.update
+
+
 @pytest.fixture(autouse=True)
 def _standard_promotion():
     """optax.lamb and optax.adamw mix integers and floats, which strict promotion forbids."""
@@ -59,7 +80,12 @@ def _standard_promotion():
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def train_one():
     """The loop on one device: eight take longer to compile for."""
-    return lambda config, directory: train(config, directory, jax.devices()[:1])
+
+    def train_one(config, directory, **options):
+        with jax.numpy_dtype_promotion("standard"):
+            return train(config, directory, jax.devices()[:1], **options)
+
+    return train_one

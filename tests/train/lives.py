@@ -1,10 +1,9 @@
 """Real training processes to stop, starve and kill.
 
 Each is forked from a server that has imported everything, runs `sibert_jax.main` from its flags
-on, and tells which phase it is in.
+on, and notes the phase that it is in.
 """
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -15,10 +14,14 @@ import sys
 import time
 from collections.abc import Callable
 
+import jax
+
+from sibert_jax.checkpoint import Checkpoints
 from tests.train.metrics_rows import rows
+from tests.train.started import bare_trainer
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["sibert_jax.train.loop", __name__])
+CONTEXT.set_forkserver_preload(["sibert_jax.train.run", __name__])
 CONFIG_FILE = """
 import json
 import ml_collections
@@ -32,32 +35,42 @@ def nothing() -> None:
     """No fault."""
 
 
-def at_phase(phase: str, *signals: int) -> None:
-    """The process sends itself signals when it first enters a phase."""
-    from sibert_jax.train import loop
+def on_call(owner: type, name: str, act: Callable[..., None]) -> None:
+    """Wraps a method of a class for the rest of a process: `act` is told of every call."""
+    original = getattr(owner, name)
 
-    enter, left = loop.Goodput._enter, list(signals)
+    def wrapped(self, *args):
+        act(*args)
+        return original(self, *args)
 
-    def entered(goodput, name):
-        enter(goodput, name)
-        while name == phase and left:
-            os.kill(os.getpid(), left.pop(0))
+    setattr(owner, name, wrapped)
 
-    loop.Goodput._enter = entered
+
+def kill_self(left: list[int]) -> None:
+    while left:
+        os.kill(os.getpid(), left.pop(0))
+
+
+def at_phase(phase: str, time: int, *signals: int) -> None:
+    """The process sends itself signals when it enters a phase for the `time`-th time."""
+    from sibert_jax.runtime.watchdog import Watchdog
+
+    entered, left = [], list(signals)
+
+    def act(name):
+        entered.append(name)
+        if entered.count(phase) == time and name == phase:
+            kill_self(left)
+
+    on_call(Watchdog, "expect", act)
 
 
 def at_line(text: str, *signals: int) -> None:
     """The process sends itself signals when it first says a line with a text in it."""
     from sibert_jax.runtime.processes import ProcessGroup
 
-    say, left = ProcessGroup.say, list(signals)
-
-    def said(hosts, line):
-        say(hosts, line)
-        while text in line and left:
-            os.kill(os.getpid(), left.pop(0))
-
-    ProcessGroup.say = said
+    left = list(signals)
+    on_call(ProcessGroup, "say", lambda line: kill_self(left) if text in line else None)
 
 
 class Run:
@@ -65,15 +78,11 @@ class Run:
 
     def __init__(self, config, directory: pathlib.Path):
         self.workdir, self.messages = directory / "run", directory / "messages"
-        self._directory = directory
+        self._directory, self._config = directory, config
         directory.mkdir(parents=True)
-        self.configure(config)
-
-    def configure(self, config):
-        """Uses another config from the next start on."""
-        path = self._directory / "config.json"
+        path = directory / "config.json"
         path.write_text(json.dumps(config.to_dict()))
-        (self._directory / "config.py").write_text(CONFIG_FILE.format(path=str(path)))
+        (directory / "config.py").write_text(CONFIG_FILE.format(path=str(path)))
 
     def start(self, prepare: Callable[[], None] = nothing) -> "Life":
         """Starts it; `prepare`, a function of a module, is called in the process before."""
@@ -87,9 +96,11 @@ class Run:
         """What the newest start has written to stderr."""
         return self.messages.read_text(errors="replace")
 
-    def digest(self) -> str:
-        """A hash of every bit of the state at the end."""
-        return (self._directory / "digest").read_text()
+    def state(self):
+        """The whole state of the newest checkpoint, on the host."""
+        with Checkpoints(self.workdir / "checkpoints", self._config.checkpoint.keep) as checkpoints:
+            step = checkpoints.latest_step()
+            return jax.device_get(bare_trainer(self._config).restore(checkpoints, step))
 
     def rows(self) -> list[dict]:
         """What was measured."""
@@ -117,23 +128,20 @@ class Life:
     def phase(self) -> str:
         return self._phase.value.decode()
 
-    def reach(self, condition: Callable[[], bool], seconds: float = 240.0) -> bool:
-        """Waits for a condition; False if the process ended before."""
+    def reach(self, phase: str, seconds: float = 240.0) -> bool:
+        """Waits for a phase; False if the process ended before."""
         end = time.monotonic() + seconds
-        while not condition():
+        while self.phase != phase:
             if not self.process.is_alive():
                 return False
             assert time.monotonic() < end, self._messages.read_text()
             time.sleep(0.001)
         return True
 
-    def signal(self, number: int):
-        if self.process.is_alive():
-            os.kill(self.process.pid, number)
-
     def kill(self) -> bool:
         """kill -9; False if the process had ended."""
-        self.signal(signal.SIGKILL)
+        if self.process.is_alive():
+            self.process.kill()
         return self.wait() == -signal.SIGKILL
 
     def wait(self, seconds: float = 240.0) -> int:
@@ -153,35 +161,19 @@ def _live(directory, workdir, messages, phase, prepare):
     sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", closefd=False)
 
-    import jax
-
     from sibert_jax import main
-    from sibert_jax.train import loop
+    from sibert_jax.runtime.watchdog import Watchdog
 
     jax.config.update("jax_num_cpu_devices", 1)
-    jax.config.update("jax_compilation_cache_dir", f"{directory}/../xla")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of a short life
-    enter, train = loop.Goodput._enter, loop.train
 
-    def noted_enter(goodput, name):
-        enter(goodput, name)
+    def note(name):
         phase.value = name.encode()
 
-    def noted_train(*args, **options):
-        state = train(*args, **options)
-        digest = hashlib.sha256()
-        for leaf in jax.tree.leaves(jax.device_get(state)):
-            digest.update(leaf.tobytes())
-        pathlib.Path(directory, "digest").write_text(f"{int(state.step)} {digest.hexdigest()}")
-        return state
-
-    loop.Goodput._enter, loop.train = noted_enter, noted_train
+    on_call(Watchdog, "expect", note)
     prepare()
-    sys.argv = ["main", f"--config={directory}/config.py", f"--workdir={workdir}"]
-    sys.exit(main.main())
+    sys.exit(main.main([f"--config={directory}/config.py", f"--workdir={workdir}"]))
 
 
 def forget_cache(config) -> None:
-    """Makes the next start tokenise again."""
+    """Makes the next start tokenize again."""
     shutil.rmtree(config.data.cache_dir, ignore_errors=True)

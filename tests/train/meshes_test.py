@@ -1,49 +1,35 @@
 """The numbers of a step do not depend on the mesh it is taken on, but for rounding."""
 
-import math
-
 import jax
 import numpy as np
 import optax
 import pytest
 
-from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.configs import mini
-from sibert_jax.train import build, sharding
-from sibert_jax.train.session import Session
+from tests.train.started import Started
 
 MESHES = [(2, 1, 1), (8, 1, 1), (2, 4, 1), (2, 2, 2)]
-NORMS = ("loss", "grad_norm", "param_norm", "clip_ratio", "rotation", "learning_rate")
+NORMS = ("loss", "grad_norm", "param_norm", "relative_grad_norm", "rotation", "learning_rate")
 DECISIONS = ("clipped", "dead_attention_rows")
 
 
-def started(config, mesh, directory):
-    """The session of a run on a mesh of its own, and its state before the first step."""
-    config.mesh.data, config.mesh.fsdp, config.mesh.tensor = mesh
-    run = build.run_config(config)
-    placed = sharding.make_mesh(*mesh, jax.devices()[: math.prod(mesh)])
-    session = Session(run, placed, *build.load_task(run, lambda line: None))
-    with Checkpoints(directory / "x".join(map(str, mesh)), 1) as none_yet:
-        return session, session.start(none_yet)
-
-
-def step(session, host_state, index):
+def step(run, host_state, index):
     """One step from a state that lies on the host: what it measured, and the state after it."""
     # Copied, as on CPU JAX may use NumPy's memory, which the step would write over.
     placed = jax.tree.map(
         lambda x, like: jax.device_put(np.copy(x), like.sharding),
         host_state,
-        session.abstract_state,
+        run.trainer.abstract_state,
     )
-    state, report = session.step(placed, session.batch(index))
+    state, report = run.steps([index], placed)
     return jax.device_get(report.window.sums), jax.device_get(state)
 
 
-def walk(session, state, num_steps):
+def walk(run, num_steps):
     """Before and after each step: the state, what was measured, the parameters."""
-    state = jax.device_get(state)
+    state = jax.device_get(run.trainer.init(run.params))
     for index in range(num_steps):
-        measured, after = step(session, state, index)
+        measured, after = step(run, state, index)
         yield state, measured, after.params
         state = after
 
@@ -58,17 +44,16 @@ def assert_the_same_step(measured, params, other_measured, other_params):
     assert apart <= 1e-7 * optax.tree.norm(params)
 
 
-def test_from_one_state_a_step_is_the_same_on_another_mesh(config, tmp_path):
-    config.train.log_every_steps = 1
+def test_from_one_state_a_step_is_the_same_on_another_mesh(config):
+    config.train.log_every_steps = config.model.depth = 1
     # Of these six steps some are clipped, and some have dead rows.
     config.data.seq_len = config.model.max_len = 8  # a row of so few scores may well be dead
     config.train.global_batch_size = 32
     config.optim.eta_lambda = 0.0
     config.optim.learning_rate, config.optim.weight_decay = 0.7, 7e-4
-    one, state = started(config, (1, 1, 1), tmp_path)
-    other, _ = started(config, (2, 2, 2), tmp_path)
+    one, other = Started(config), Started(config, (2, 2, 2))
     clipped, dead = [], []
-    for index, (before, measured, params) in enumerate(walk(one, state, 6)):
+    for index, (before, measured, params) in enumerate(walk(one, 6)):
         other_measured, after = step(other, before, index)
         assert_the_same_step(measured, params, other_measured, after.params)
         clipped.append(bool(measured["clipped"]))
@@ -79,7 +64,7 @@ def test_from_one_state_a_step_is_the_same_on_another_mesh(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_fifty_steps_are_the_same_on_every_mesh(text, cache, tmp_path):
+def test_fifty_steps_are_the_same_on_every_mesh(text, cache):
     """Each step of a mesh's own run is the one that a single device takes from the same state.
 
     From step to step the runs go apart, as runs on one device do that begin a little apart: near a
@@ -90,15 +75,14 @@ def test_fifty_steps_are_the_same_on_every_mesh(text, cache, tmp_path):
     config.data.cache_dir, config.model.vocab_size = str(cache), 512
     config.train.num_steps, config.train.log_every_steps = 50, 1
     config.train.global_batch_size, config.data.seq_len = 16, 32
-    config.train.compilation_cache_dir = ""
     config.optim.head.warmup_steps = 5
-    one, state = started(config, (1, 1, 1), tmp_path)
-    losses = [measured["loss"] for _, measured, _ in walk(one, state, 50)]
+    one = Started(config)
+    losses = [measured["loss"] for _, measured, _ in walk(one, 50)]
     dead = 0
     for mesh in MESHES:
-        session, state = started(config, mesh, tmp_path)
+        run = Started(config, mesh)
         own_losses = []
-        for index, (before, measured, params) in enumerate(walk(session, state, 50)):
+        for index, (before, measured, params) in enumerate(walk(run, 50)):
             one_measured, after = step(one, before, index)
             assert_the_same_step(measured, params, one_measured, after.params)
             own_losses.append(measured["loss"])

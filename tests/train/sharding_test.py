@@ -10,38 +10,53 @@ from jax.sharding import PartitionSpec as P
 
 from sibert_jax.errors import ConfigError
 from sibert_jax.model import ARCHS
-from sibert_jax.train import build, sharding
-from sibert_jax.train.session import check_divisible
+from sibert_jax.tasks.registry import MODULES, task_type
+from sibert_jax.train import sharding
+from sibert_jax.train.config import default_config, run_config
+from sibert_jax.train.resolve import resolve
+from sibert_jax.train.trainer import bare_task, check_divisible
+from sibert_jax.trees import path_name
+from tests.train.started import bare_trainer
+
+HEAD = task_type("pretraining").sharding
 
 
 def abstract_params(config):
-    run = build.run_config(config)
-    task = build.bare_task(run)
-    batch = task.abstract_batch(1, run.seq_len)
+    run = run_config(resolve(config))
+    task = bare_task(run)
+    batch = task.abstract_batch(1, run.data.seq_len)
     return jax.eval_shape(task.init, jax.random.key(0), batch)
+
+
+def assert_each_has_one_rule(params, rules):
+    mesh = sharding.make_mesh(2, 2, 2)
+    sharding.param_shardings(params, mesh, rules)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        spec = sharding.spec_for(path_name(path), leaf.shape, mesh, (*sharding.ENCODER, *rules))
+        if leaf.size >= 16 * 16:
+            assert any(spec), f"{path_name(path)} {leaf.shape} lies whole everywhere"
 
 
 @pytest.mark.parametrize("nsp", [False, True])
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_parameter_matches_exactly_one_rule(config, arch, nsp):
-    mesh = sharding.make_mesh(2, 2, 2)
     config.model.arch, config.task.nsp, config.model.num_segments = arch, nsp, 2
     config.model.qkv_bias = True
     for scan, head in itertools.product((False, True), ("untied", "normalized")):
         config.model.scan_layers, config.task.head = scan, head
-        config.optim.head.name = "recipe" if head == "normalized" else "lamb"
-        params = abstract_params(config)
-        sharding.param_shardings(params, mesh)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-            spec = sharding.spec_for(sharding.path_name(path), leaf.shape, mesh)
-            if leaf.size >= 16 * 16:
-                assert any(spec), f"{sharding.path_name(path)} {leaf.shape} lies whole everywhere"
+        config.optim.head.name = "same" if head == "normalized" else "lamb"
+        assert_each_has_one_rule(abstract_params(config), HEAD)
+
+
+@pytest.mark.parametrize("task", MODULES)
+def test_every_task_has_rules_for_its_head(task):
+    assert_each_has_one_rule(abstract_params(default_config(task)), task_type(task).sharding)
 
 
 def test_a_parameter_without_a_rule_is_an_error():
     mesh = sharding.make_mesh(8, 1, 1)
-    with pytest.raises(ValueError, match="encoder/new/kernel .* matches 0 rules"):
-        sharding.spec_for("encoder/new/kernel", (4, 4), mesh)
+    with pytest.raises(ValueError, match="encoder/new/kernel .* matches 0 sharding rules"):
+        sharding.spec_for("encoder/new/kernel", (4, 4), mesh, sharding.ENCODER)
 
 
 def test_a_dimension_that_does_not_divide_is_named():
@@ -49,12 +64,14 @@ def test_a_dimension_that_does_not_divide_is_named():
     with pytest.raises(
         ConfigError, match=r"head/output \(511, 16\) .* mesh.tensor=8.* not divide 511; .*: 1, 7\."
     ):
-        sharding.spec_for("head/output", (511, 16), mesh)
+        sharding.spec_for("head/output", (511, 16), mesh, HEAD)
 
 
 def test_stacked_layers_keep_their_leading_axis_whole():
     mesh = sharding.make_mesh(2, 2, 2)
-    spec = sharding.spec_for("encoder/layers/layer/ffn/up/kernel", (2, 16, 32), mesh)
+    spec = sharding.spec_for(
+        "encoder/layers/layer/ffn/up/kernel", (2, 16, 32), mesh, sharding.ENCODER
+    )
     assert spec == P(None, "fsdp", "tensor")
 
 
@@ -112,28 +129,21 @@ def test_a_copy_of_the_model_that_does_not_fit_in_a_slice_is_refused():
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_numbers(config):
     config.train.global_batch_size = 12
-    run = build.run_config(config)
+    run = run_config(resolve(config))
     with pytest.raises(ConfigError, match=r"global_batch_size=12 does not divide by .* 8 × 1 × 1"):
         check_divisible(run, sharding.make_mesh(8, 1, 1))
 
 
 def test_optimizer_state_lies_where_its_parameter_lies(config):
-    mesh = sharding.make_mesh(2, 2, 2)
-    run = build.run_config(config)
-    params = abstract_params(config)
-    mask = {"encoder": jax.tree.map(lambda _: True, params["encoder"])}
-    mask["head"] = jax.tree.map(lambda _: False, params["head"])
-    recipe = build.build_recipe(run, 0.1, 0.1, mask)
-    state = jax.eval_shape(recipe.tx.init, params)
-    placed = sharding.state_shardings(state, params, mesh)
+    state = bare_trainer(config, (2, 2, 2)).abstract_state
     specs = {
-        sharding.path_name(path): leaf.spec
-        for path, leaf in jax.tree_util.tree_leaves_with_path(placed)
+        path_name(path): leaf.sharding.spec
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state)
     }
     moments = [spec for name, spec in specs.items() if name.endswith("head/output")]
     assert moments
     assert all(spec == P("tensor", "fsdp") for spec in moments)
     # SGD on the encoder keeps no array at all.
-    arrays = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
-    heads = sum(leaf.size for leaf in jax.tree.leaves(params["head"]))
+    arrays = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
+    heads = sum(leaf.size for leaf in jax.tree.leaves(state.params["head"]))
     assert sum(leaf.size for leaf in arrays) == 2 * heads

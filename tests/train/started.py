@@ -1,4 +1,4 @@
-"""A run in memory, before its first step: nothing of it is on disk."""
+"""Runs in memory, before their first step, and runs that stop at a step."""
 
 import dataclasses
 import math
@@ -6,6 +6,7 @@ import math
 import jax
 import ml_collections
 
+from sibert_jax.runtime.signals import StopRequest
 from sibert_jax.tasks.task import Batch
 from sibert_jax.train import sharding
 from sibert_jax.train.config import run_config
@@ -15,6 +16,23 @@ from sibert_jax.train.run import load_task
 from sibert_jax.train.trainer import Shapes, Trainer, bare_task, find_rates, fresh_params
 
 Sizes = tuple[int, int, int]  # of a mesh
+
+
+class StopAfter(StopRequest):
+    """Asks to stop after so many steps, as a signal during the last of them would."""
+
+    def __init__(self, num_steps: int):
+        self._left = num_steps
+        super().__init__()
+
+    @property
+    def requested(self) -> str:
+        self._left -= 1  # the loop asks once a step
+        return "SIGTERM" if self._left <= 0 else ""
+
+    @requested.setter
+    def requested(self, name: str):
+        pass
 
 
 class Started:

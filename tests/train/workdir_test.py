@@ -1,30 +1,161 @@
-"""Workdirs of earlier versions: keys that these did not know."""
+"""The directories that a run may take, and what a start that came to no step leaves there."""
 
 import json
+import os
+import threading
+import time
 
 import pytest
 
+from sibert_jax.checkpoint import CheckpointError
+from sibert_jax.data import DataError
 from sibert_jax.errors import ConfigError
-from sibert_jax.files import flatten
-from sibert_jax.train import workdir
-from sibert_jax.train.claim import Claim
+from sibert_jax.train.workdir import Claim
+from tests.train.metrics_rows import rows
 
 
-def test_a_run_of_an_earlier_version_resumes_with_what_it_did_and_with_nothing_else(
-    config, tmp_path
+def contents(directory) -> dict[str, str]:
+    return {
+        str(path.relative_to(directory)): path.read_text() if path.is_file() else ""
+        for path in sorted(directory.rglob("*"))
+    }
+
+
+def write(directory, files: dict[str, str]):
+    for name, text in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def killed_run(config) -> dict[str, str]:
+    """The files of a run that was killed before its first checkpoint."""
+    return {
+        "lock": "pid 1 on elsewhere\n",
+        "goodput.json": "{}",
+        "config.json": json.dumps(config.to_dict()),
+        "checkpoints/5.partial/params": "half of one",
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("data.path", "nowhere.txt", "nowhere.txt"),
+        ("data.path", "", "needs data.path, which is empty"),
+        ("data.vocab", "short.txt", "short.txt"),  # of another size than the model's
+        ("data.vocab", "nowhere.txt", "nowhere.txt"),
+        ("data.valid_fraction", 1e-9, "valid_fraction"),  # which tokenizing finds out
+        ("data.cache_dir", "/proc/nowhere", "data.cache_dir"),
+        ("checkpoint.init_from", "nowhere", "checkpoint.init_from=nowhere"),
+        ("optim.other.pattern", "encodr", "is found in no path of a leaf"),
+        ("optim.head.warmup_steps", 12, "optim.head.warmup_steps=12"),
+    ],
+)
+@pytest.mark.parametrize("existing", [{}, {"run/lock": "pid 1", "run/goodput.json": "{}"}])
+def test_a_start_that_fails_leaves_nothing_behind(
+    train_one, config, tmp_path, monkeypatch, key, value, message, existing
 ):
-    settings = config.to_dict()
-    for key in workdir.ADDED:
-        section, name = key.split(".")
-        del settings[section][name]
-    (tmp_path / "config.json").write_text(json.dumps(settings))
-    (tmp_path / "checkpoints/5").mkdir(parents=True)
-    Claim(tmp_path, config).close()
-    config.task.loss_blocks = 2
-    with pytest.raises(ConfigError, match=r"task.loss_blocks: 1 -> 2"):
-        Claim(tmp_path, config)
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"short.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nand\n"})
+    write(tmp_path / "deep/er", existing)
+    config.update_from_flattened_dict({key: value})
+    before = contents(tmp_path)
+    with pytest.raises((ConfigError, DataError, CheckpointError), match=message):
+        train_one(config, tmp_path / "deep/er/run")
+    after = contents(tmp_path)
+    for name in ("deep/er/run/lock", "deep/er/run/goodput.json"):  # may say who was here last
+        assert (name in after) == (name in before)
+        after.pop(name, None), before.pop(name, None)
+    assert after == before
 
 
-def test_every_added_key_has_the_value_of_the_default_config(config):
-    flat = flatten(config.to_dict())
-    assert {key: flat[key] for key in workdir.ADDED} == workdir.ADDED
+def test_a_run_without_a_checkpoint_starts_from_scratch(train_one, config, tmp_path, capfd):
+    old = {"metrics.jsonl": '{"step": 0}\n{"step": 4}\n', "notes": "of mine"}
+    write(tmp_path, killed_run(config) | old)
+    config.optim.clip_factor, config.train.num_steps = 2.0, 2
+    config.train.log_every_steps, config.train.eval_every_steps = 1, 0
+    train_one(config, tmp_path)
+    said = capfd.readouterr().err
+    assert f"{tmp_path} has no checkpoint, so the run starts at step 0; the 2 rows" in said
+    assert [row["step"] for row in rows(tmp_path)] == [0, 1, 2, 2]
+    assert json.loads((tmp_path / "config.json").read_text())["optim"]["clip_factor"] == 2.0
+    assert (tmp_path / "notes").read_text() == "of mine"
+
+
+def test_results_without_checkpoints_are_put_aside(config, tmp_path):
+    old = {"metrics.jsonl": '{"step": 12}\n', "results.json": "{}"}
+    write(tmp_path, killed_run(config) | old)
+    said = []
+    with Claim(tmp_path, config) as claim:
+        claim.begin(0, said.append)
+    assert (tmp_path / "metrics.old.jsonl").read_text() == '{"step": 12}\n'
+    assert (tmp_path / "results.old.json").read_text() == "{}"
+    assert not (tmp_path / "results.json").exists()
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"thesis.tex": "precious"}, "is not empty and has no config.json"),
+        ({"config.json": '{"model_type": "bert"}'}, "is not empty and has no config.json"),
+        ({"config.json": "{"}, "is not empty and has no config.json"),
+        ({"lock": "of my own", "vocab.txt": "and"}, "is not empty and has no config.json"),
+        ({"checkpoints/5/params": ""}, "config.json is missing"),
+        ({"checkpoints/5/params": "", "config.json": "{"}, "config.json cannot be read"),
+        ({"checkpoints/5/params": "", "config.json": "[]"}, "config.json holds no object"),
+        ({"checkpoints/5/params": "", "config.json": "{}"}, "config.json lacks 'model'"),
+    ],
+)
+def test_what_is_no_run_is_refused_and_left_alone(train_one, config, tmp_path, files, message):
+    write(tmp_path, files)
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        train_one(config, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_file_is_refused(config, tmp_path):
+    write(tmp_path, {"run": "a file"})
+    with pytest.raises(ConfigError, match="run is a file; name a directory"):
+        Claim(tmp_path / "run", config)
+
+
+def test_a_workdir_in_use_is_refused_and_free_afterwards(config, tmp_path):
+    directory = tmp_path / "run"
+    with Claim(directory, config) as claim:
+        claim.begin(0, print)
+        before = contents(directory)
+        config.checkpoint.keep = 7
+        with pytest.raises(ConfigError, match=rf"in use by another run \(pid {os.getpid()} on "):
+            Claim(directory, config)
+        assert contents(directory) == before
+    Claim(directory, config).close()
+    assert contents(directory) == before
+
+
+def test_of_starts_at_one_moment_one_has_the_directory(config, tmp_path):
+    directory, inside, most, refused = tmp_path / "run", [], [], []
+
+    def start():
+        for _ in range(30):
+            try:
+                with Claim(directory, config):  # and fail: the directory is gone again
+                    inside.append(1)
+                    most.append(len(inside))
+                    time.sleep(0.001)
+                    inside.pop()
+            except ConfigError as error:
+                refused.append(str(error))
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1
+    others = {sentence for sentence in refused if "in use by another run" not in sentence}
+    assert not others
+    assert len(most) + len(refused) == 120
+    assert not list(tmp_path.rglob("lock"))

@@ -213,19 +213,3 @@ TASK = TaskType(
     ),
     defaults=DEFAULTS,
 )
-
-
-TASK = TaskType(
-    config=ClassificationConfig,
-    data=LabeledConfig,
-    seq_len=128,
-    make=Classification,
-    load=load_classification,
-    load_new_text=load_new_sentences,
-    sharding=(
-        (r"head/pooler/kernel", P("fsdp", "tensor")),  # D, D
-        (r"head/classifier/kernel", P("fsdp", None)),  # D, labels
-        (r"head/(pooler|classifier)/bias", P(None)),  # D or labels
-    ),
-    defaults=DEFAULTS,
-)

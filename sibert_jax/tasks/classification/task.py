@@ -4,6 +4,7 @@ C is the number of classes, 1 for a score.
 """
 
 import dataclasses
+import math
 
 import flax.linen as nn
 import jax
@@ -26,7 +27,9 @@ class ClassificationConfig:
     strict: bool = key(
         False, "stop at a broken row of a file, instead of leaving it out", may_change=True
     )
-    loss_scale: float = key(1.0, "multiplies the loss that is differentiated", above=0)
+    loss_scale: float = key(
+        1.0, "multiplies the loss that is differentiated", above=0, below=math.inf
+    )
 
     def __post_init__(self):
         check("task", self)

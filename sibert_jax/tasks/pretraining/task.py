@@ -32,7 +32,9 @@ class PretrainingConfig:
     loss_blocks: int = key(
         1, "parts in which masked positions meet the output table: more parts, less memory", low=1
     )
-    loss_scale: float = key(1.0, "multiplies the loss that is differentiated", above=0)
+    loss_scale: float = key(
+        1.0, "multiplies the loss that is differentiated", above=0, below=math.inf
+    )
 
     def __post_init__(self):
         check("task", self)

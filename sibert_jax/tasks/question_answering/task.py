@@ -40,7 +40,9 @@ class QuestionAnsweringConfig:
         False, "stop at an answer that is not in its context, instead of leaving it out",
         may_change=True,
     )  # fmt: skip
-    loss_scale: float = key(1.0, "multiplies the loss that is differentiated", above=0)
+    loss_scale: float = key(
+        1.0, "multiplies the loss that is differentiated", above=0, below=math.inf
+    )
 
     def __post_init__(self):
         check("task", self)

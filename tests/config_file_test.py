@@ -7,7 +7,7 @@ import pytest
 from sibert_jax.config_file import find_config, load_config
 from sibert_jax.errors import ConfigError
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_overrides_have_the_type_of_their_key_and_the_last_one_counts():
     [
         ("--config.modle.width=3", "no key 'modle'; did you mean 'model'?"),
         ("--config.optim.lerning_rate=1", "no key 'lerning_rate' in optim; did you mean 'optim.le"),
-        ("--config.optim.head.lr=1", "no key 'lr' in optim.head; there are b1, b2, eps, "),
+        ("--config.optim.head.lr=1", "no key 'lr' in optim.head; there are learning_rate, name, "),
         ("--config.seed.x=1", "no key 'seed.x': seed is a value, not a section."),
         ("--config.model=3", "'model' is a section of the config; set one of its keys."),
         ("--config.train.num_steps=many", "--config.train.num_steps=many: invalid literal for int"),

@@ -1,0 +1,140 @@
+"""Rows of metrics on a disk that is full."""
+
+import errno
+import json
+import os
+import resource
+
+import numpy as np
+import pytest
+
+from sibert_jax.train import writers
+
+
+class FullDisk:
+    """A file that takes some bytes more and then none, as long as `full`."""
+
+    def __init__(self, file):
+        self.file, self.full, self.room = file, False, 10
+
+    def write(self, data):
+        if not self.full:
+            return self.file.write(data)
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken, self.room = data[: self.room], 0
+        return self.file.write(taken)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_rows_wait_for_a_full_disk_and_none_is_cut(tmp_path):
+    said, path = [], tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a')
+    file = writers.MetricsFile(path, 1, said.append)
+    disk = file._file = FullDisk(file._file)
+    file.write(2, {"a": 3.0})
+    disk.full = True
+    for step in (3, 4):
+        file.write(step, {"a": float(step)})
+        assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+    disk.full = False
+    file.write(5, {"a": 5.0})
+    file.rewind(4)
+    file.write(5, {"a": 6.0})
+    file.close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 1, "a": 1},
+        *({"step": step, "a": float(a)} for step, a in ((2, 3), (3, 3), (4, 4), (5, 6))),
+    ]
+    assert len(said) == 1
+    assert "No space left on device" in said[0]
+
+
+def test_rows_that_are_lost_are_counted(tmp_path):
+    said = []
+    file = writers.MetricsFile(tmp_path / "metrics.jsonl", -1, said.append)
+    file._file = FullDisk(file._file)
+    file._file.full = True
+    file.write(1, {"a": 1.0})
+    file.write(2, {"a": 1.0})
+    file.close()
+    assert "the last 2 rows" in said[-1]
+
+
+@pytest.mark.parametrize("fault", ["unwritable", "full"])
+def test_tensorboard_gives_up_with_one_line(tmp_path, fault):
+    said, directory = [], tmp_path / "tensorboard"
+    if fault == "unwritable":
+        directory.write_text("a file")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if fault == "full":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        board = writers.TensorBoard(directory, -1, said.append)
+        for step in range(3000):
+            board.write(step, {"train/loss": 1.0})
+        board.rewind(2)
+        board.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(said) == 1
+    assert f"{directory} cannot be written" in said[0]
+    assert "without TensorBoard" in said[0]
+
+
+def fields(message: bytes) -> dict[int, list]:
+    """The fields of a protocol buffer by number; what is nested stays bytes."""
+    found, at = {}, 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte, at = message[at], at + 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(message):
+        number, kind = divmod(varint(), 8)
+        size = {0: 0, 1: 8, 5: 4}.get(kind)
+        size = varint() if size is None else size
+        value = message[at : at + size] if size or kind == 2 else varint()
+        at += size
+        found.setdefault(number, []).append(value)
+    return found
+
+
+def events(directory):
+    """("start", step) and (tag, step, value) of each event, in the order TensorBoard reads them."""
+    for path in sorted(directory.iterdir()):
+        data = path.read_bytes()
+        while data:
+            length = int.from_bytes(data[:8], "little")
+            event = fields(data[12 : 12 + length])
+            data = data[16 + length :]
+            step = event.get(2, [0])[0]
+            if 7 in event:
+                assert fields(event[7][0])[1] == [1]  # a session's START
+                yield "start", step
+            for value in (v for summary in event.get(5, ()) for v in fields(summary)[1]):
+                (tag,), (number,) = (fields(value)[i] for i in (1, 2))
+                yield tag.decode(), step, float(np.frombuffer(number, "<f4")[0])
+
+
+def test_tensorboard_forgets_what_is_written_again(tmp_path):
+    board = writers.TensorBoard(tmp_path, 4, print)
+    board.write(5, {"train/loss": 1.5, "eval/mlm_loss": 2.5})
+    board.rewind(2)
+    board.write(3, {"train/loss": 3.0})
+    board.close()
+    assert list(events(tmp_path)) == [
+        ("start", 5),
+        ("train/loss", 5, 1.5),
+        ("eval/mlm_loss", 5, 2.5),
+        ("start", 3),
+        ("train/loss", 3, 3.0),
+    ]
