@@ -16,8 +16,8 @@ KERNELS, CUDNN = "ReLU, kernels", "cuDNN's flash attention"
 MEMORY = "temporary MiB"
 
 
-def _softmax(q_BLHK, k_BLHK, v_BLHK, valid_BL, implementation: str = "xla"):
-    mask_B11M = valid_BL[:, None, None]
+def _softmax(q_BLHK, k_BLHK, v_BLHK, mask_BL, implementation: str = "xla"):
+    mask_B11M = mask_BL[:, None, None]
     return jax.nn.dot_product_attention(
         q_BLHK, k_BLHK, v_BLHK, mask=mask_B11M, implementation=implementation
     )
@@ -79,11 +79,11 @@ def measure(
 
 
 def _compiled(attend: Callable, inputs: jax.Array) -> jax.stages.Compiled:
-    valid_BL = jnp.ones(inputs.shape[1:3], bool)
+    mask_BL = jnp.ones(inputs.shape[1:3], bool)
 
     @jax.jit
     def step(inputs):
-        out, back = jax.vjp(lambda q, k, v: attend(q, k, v, valid_BL), *inputs)
+        out, back = jax.vjp(lambda q, k, v: attend(q, k, v, mask_BL), *inputs)
         return out, back(out)
 
     return step.lower(inputs).compile()

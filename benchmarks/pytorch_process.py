@@ -48,7 +48,7 @@ class Steps:
         """As the library computes it."""
         return self.model(
             input_ids=batch["tokens"],
-            attention_mask=batch["valid"],
+            attention_mask=batch["attention_mask"],
             token_type_ids=batch["segments"],
             labels=batch["labels"],
             next_sentence_label=batch["nsp_labels"],
@@ -58,7 +58,7 @@ class Steps:
         """The same loss from logits at the masked positions."""
         encoded = self.model.bert(
             input_ids=batch["tokens"],
-            attention_mask=batch["valid"],
+            attention_mask=batch["attention_mask"],
             token_type_ids=batch["segments"],
         )
         where = batch["masked_positions"][..., None].expand(-1, -1, self.model.config.hidden_size)

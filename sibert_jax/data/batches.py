@@ -121,7 +121,7 @@ class PretrainingBatches:
         }
         for i, row in enumerate(row_numbers):
             self._fill_row(batch, i, step * self.global_batch_size + row)
-        batch["valid"] = batch["tokens"] != self._tokenizer.pad_id
+        batch["attention_mask"] = batch["tokens"] != self._tokenizer.pad_id
         return batch
 
     def _fill_row(self, batch: Batch, i: int, stream_position: int) -> None:

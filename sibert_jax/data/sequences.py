@@ -74,13 +74,13 @@ class Sequences:
           columns, (B,...).
         """
         place_BL = np.broadcast_to(np.arange(seq_len), (len(indices_B), seq_len))
-        valid_BL = place_BL < self.lengths[indices_B][:, None]
-        source_BL = np.where(valid_BL, self.starts[indices_B][:, None] + place_BL, 0)
-        second_BL = valid_BL & (place_BL >= self.second_starts[indices_B][:, None])
+        mask_BL = place_BL < self.lengths[indices_B][:, None]
+        source_BL = np.where(mask_BL, self.starts[indices_B][:, None] + place_BL, 0)
+        second_BL = mask_BL & (place_BL >= self.second_starts[indices_B][:, None])
         return {
-            "tokens": np.where(valid_BL, self.tokens[source_BL], np.int32(self.pad_id)),
+            "tokens": np.where(mask_BL, self.tokens[source_BL], np.int32(self.pad_id)),
             "segments": second_BL.astype(np.int32),
-            "valid": valid_BL,
+            "attention_mask": mask_BL,
             **{name: column[indices_B] for name, column in self.columns.items()},
         }
 

@@ -51,7 +51,7 @@ class Encoder(nn.Module):
 
     Example:
       >>> encoder = Encoder(cfg)
-      >>> x_BLD, dead_N = encoder.apply({"params": params}, tokens_BL, segments_BL, valid_BL)
+      >>> x_BLD, dead_N = encoder.apply({"params": params}, tokens_BL, segments_BL, mask_BL)
     """
 
     cfg: ModelConfig
@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         self,
         tokens_BL: jax.Array,
         segments_BL: jax.Array,
-        valid_BL: jax.Array,
+        mask_BL: jax.Array,
         *,
         deterministic: bool = True,
     ) -> tuple[jax.Array, jax.Array]:
@@ -83,7 +83,7 @@ class Encoder(nn.Module):
         Args:
           tokens_BL: int, ids in [0, vocab_size).
           segments_BL: int, ids in [0, num_segments); a model of 1 has no table and ignores them.
-          valid_BL: bool, False on padding.
+          mask_BL: bool, False on padding.
           deterministic: no dropout; otherwise the "dropout" rng is needed.
 
         Returns:
@@ -96,7 +96,7 @@ class Encoder(nn.Module):
             x_BLD = self.stem(x_BLD)
         if self.cfg.arch == "sibert_sandwich":
             x_BLD = normalize(x_BLD, self.cfg.norm_eps)
-        x_BLD, dead_N = self.layers(x_BLD, valid_BL, deterministic)
+        x_BLD, dead_N = self.layers(x_BLD, mask_BL, deterministic)
         return (normalize(x_BLD, self.cfg.norm_eps) if self.cfg.is_sibert else x_BLD), dead_N
 
 
@@ -107,13 +107,13 @@ class LayerStack(nn.Module):
     layer: type[nn.Module]
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, valid_BL: jax.Array, deterministic: bool):
+    def __call__(self, x_BLD: jax.Array, mask_BL: jax.Array, deterministic: bool):
         c = self.cfg
-        valid_B11M, valid_B1L1 = valid_BL[:, None, None, :], valid_BL[:, None, :, None]
+        mask_B11M, mask_B1L1 = mask_BL[:, None, None, :], mask_BL[:, None, :, None]
 
         def run(layer: nn.Module, x_BLD: jax.Array):
-            x_BLD, dead_BHL1 = layer(constrain(x_BLD, "BLD"), valid_B11M, deterministic)
-            return constrain(x_BLD, "BLD"), jnp.sum(dead_BHL1 & valid_B1L1, dtype=jnp.int32)
+            x_BLD, dead_BHL1 = layer(constrain(x_BLD, "BLD"), mask_B11M, deterministic)
+            return constrain(x_BLD, "BLD"), jnp.sum(dead_BHL1 & mask_B1L1, dtype=jnp.int32)
 
         if c.remat:
             # Inside a scan, XLA cannot merge the recomputation away, so CSE need not be prevented.

@@ -76,7 +76,7 @@ class EncoderWithHead(nn.Module):
     def __call__(self, batch: Batch, *, deterministic: bool = True):
         """Returns the head's outputs and dead_N."""
         x_BLD, dead_N = self.encoder(
-            batch["tokens"], batch["segments"], batch["valid"], deterministic=deterministic
+            batch["tokens"], batch["segments"], batch["attention_mask"], deterministic=deterministic
         )
         table_VD = self.encoder.token_table()
         return self.head(x_BLD, batch, table_VD, deterministic=deterministic), dead_N
@@ -114,7 +114,7 @@ class Task:
 
     def abstract_batch(self, num_rows: int, seq_len: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Names, shapes and dtypes of a batch: those of every task, and its own."""
-        by_token = {"tokens": jnp.int32, "segments": jnp.int32, "valid": jnp.bool_}
+        by_token = {"tokens": jnp.int32, "segments": jnp.int32, "attention_mask": jnp.bool_}
         shapes = {name: ((num_rows, seq_len), dtype) for name, dtype in by_token.items()}
         shapes["example_weights"] = ((num_rows,), jnp.float32)
         shapes |= self.own_shapes(num_rows, seq_len)
@@ -165,7 +165,8 @@ class Task:
 
     def attention_rows(self, batch: Batch) -> jax.Array:
         """Denominator of "dead_attention_rows"."""
-        return jnp.sum(batch["valid"], dtype=jnp.float32) * self.cfg.num_heads * self.cfg.depth
+        tokens = jnp.sum(batch["attention_mask"], dtype=jnp.float32)
+        return tokens * self.cfg.num_heads * self.cfg.depth
 
     def eval_batch(self, params: Any, batch: Batch) -> Any:
         """All that `eval_metrics` needs of one held-out batch; compiled, so any tree of arrays."""

@@ -26,7 +26,7 @@ from sibert_jax.train.config import RunConfig, run_config
 from sibert_jax.train.diagnostics import metrics_row
 from sibert_jax.train.evaluate import Evaluator
 from sibert_jax.train.optimizer_table import averaged_params
-from sibert_jax.train.step import Report, TrainState
+from sibert_jax.train.step import StepReport, TrainState
 from sibert_jax.train.trainer import (
     Shapes,
     Trainer,
@@ -77,7 +77,7 @@ class Loop:
             directory = services.directory
             self.writers.append(writers.MetricsFile(directory / "metrics.jsonl", kept, hosts.say))
             self.writers.append(writers.TensorBoard(directory / "tensorboard", kept, hosts.say))
-        self.pending: tuple[Interval, Report] | None = None
+        self.pending: tuple[Interval, StepReport] | None = None
 
     def __enter__(self):
         return self
@@ -147,7 +147,9 @@ class Loop:
         """The batch of update `index` (from 0), on the devices."""
         return load_batch(self.trainer.shapes, self.data, index)
 
-    def take_step(self, step: int, state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
+    def take_step(
+        self, step: int, state: TrainState, batch: Batch
+    ) -> tuple[TrainState, StepReport]:
         """One step, computed twice if it is due to be; a new length is compiled before it."""
         if not self.trainer.step.is_compiled(batch):
             with self.paused("compile"):
@@ -240,14 +242,14 @@ class Loop:
             f"step {step:>7,}  " + "  ".join(f"{name} {value:.4f}" for name, value in row.items())
         )
 
-    def save(self, step: int, state: TrainState, report: Report):
+    def save(self, step: int, state: TrainState, report: StepReport):
         """Starts a checkpoint; rows up to its step are written first, so a resume repeats none."""
         self.flush()
         self.check(report)
         with self.paused("checkpoint"):
             self.trainer.save(self.services.checkpoints, state, step, self.facts)
 
-    def check(self, report: Report):
+    def check(self, report: StepReport):
         """Stops before anything that comes of a bad step is saved."""
         if int(report.health.bad_step) >= 0:
             raise BadStepError(report.health)

@@ -33,7 +33,7 @@ class TrainState:
     health: Health
 
 
-class Report(NamedTuple):
+class StepReport(NamedTuple):
     """Read by the loop after a step: copies that outlive the donation of the state."""
 
     window: Window
@@ -64,7 +64,7 @@ class Step:
         losses = ("loss", *self.task.loss_names, "dead_attention_rows")
         return (*losses, *metric_names(self.optimizer))
 
-    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepReport]:
         """Applies one update.
 
         Args:
@@ -94,7 +94,7 @@ class Step:
             params, opt_state = _where(bad, (state.params, state.opt_state), (params, opt_state))
         window = self._accumulate(state, bad, metrics)
         after = TrainState(step, params, opt_state, window, health)
-        return after, jax.tree.map(jnp.copy, Report(window, health))
+        return after, jax.tree.map(jnp.copy, StepReport(window, health))
 
     def _accumulate(self, state: TrainState, bad: jax.Array, metrics) -> Window:
         # A logged window is complete; the next one starts from zero.

@@ -19,7 +19,7 @@ from sibert_jax.train.bad_steps import BadSteps
 from sibert_jax.train.config import RunConfig
 from sibert_jax.train.diagnostics import leaves_where
 from sibert_jax.train.optimizer import build_optimizer
-from sibert_jax.train.step import Report, Step, TrainState, gradient
+from sibert_jax.train.step import Step, StepReport, TrainState, gradient
 
 # Purposes of the seed, so that no two uses share random bits.
 INIT, DROPOUT = 0, 1
@@ -145,7 +145,7 @@ class Trainer:
         shardings = sharding.state_shardings(abstract, shapes.params, shapes.mesh)
         self.abstract_state: TrainState = sharding.placed(abstract, shardings)
         self._init = jax.jit(step.init, out_shardings=shardings)
-        report = Report(abstract.window, abstract.health)
+        report = StepReport(abstract.window, abstract.health)
         replicated = jax.tree.map(lambda _: NamedSharding(shapes.mesh, P()), report)
         self.step = Programs(
             step.__call__,

@@ -62,12 +62,12 @@ def test_a_batch_has_the_promised_arrays(make, examples, tokenizer, kind, shuffl
     batch = batches.batch(0)
     found = {name: array.dtype.name for name, array in batch.items()}
     floats = dict.fromkeys(("masked_weights", "example_weights"), "float32")
-    assert found == dict.fromkeys(INTS, "int32") | floats | {"valid": "bool"}
+    assert found == dict.fromkeys(INTS, "int32") | floats | {"attention_mask": "bool"}
     for name, array in batch.items():
         tail = [batches.num_masked] if "masked" in name else [SEQ_LEN]
         assert array.shape == (BATCH, *tail * (name not in ("example_weights", "nsp_labels")))
     assert batches.num_masked == 3  # ceil(0.15 · 16)
-    np.testing.assert_array_equal(batch["valid"], batch["tokens"] != tokenizer.pad_id)
+    np.testing.assert_array_equal(batch["attention_mask"], batch["tokens"] != tokenizer.pad_id)
     expected = originals(examples[kind])
     assert [expected[row] for row in restored(batch)] == batch["nsp_labels"].tolist()
     assert not tokenizer.is_special[batch["masked_targets"][batch["masked_weights"] > 0]].any()
@@ -119,7 +119,7 @@ def test_masks_differ_by_epoch_and_seed_but_not_by_batch_size(make):
 def test_weights_are_0_beyond_the_number_masked(make):
     batch = make("short").batch(0)  # [CLS] 2 [SEP] 2 [SEP]: round(0.15 · 7) = 1 of P = 3
     np.testing.assert_array_equal(batch["masked_weights"], [[1, 0, 0]] * BATCH)
-    np.testing.assert_array_equal(batch["valid"].sum(1), [7] * BATCH)
+    np.testing.assert_array_equal(batch["attention_mask"].sum(1), [7] * BATCH)
 
 
 @pytest.mark.parametrize("size", [4, 24])
@@ -133,7 +133,7 @@ def test_evaluation_is_one_pass_filled_up_with_weight_0(make, examples, size):
     weights = np.concatenate([batch["example_weights"] for batch in all_batches])
     np.testing.assert_array_equal(weights, [1] * 10 + [0] * (len(weights) - 10))
     assert not all_batches[-1]["masked_weights"][all_batches[-1]["example_weights"] == 0].any()
-    assert all_batches[-1]["valid"].any(axis=1).all()
+    assert all_batches[-1]["attention_mask"].any(axis=1).all()
     with pytest.raises(IndexError, match=f"no batch of step {len(batches)}"):
         batches.batch(len(batches))
 

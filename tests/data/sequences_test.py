@@ -37,7 +37,7 @@ def test_rows_are_the_sequences_with_padding_behind():
     rows = sequences.rows(np.array([2, 0]), 5)
     first, second = sequences.tokens[9:13], sequences.tokens[:3]
     np.testing.assert_array_equal(rows["tokens"], [[*first, 0], [*second, 0, 0]])
-    np.testing.assert_array_equal(rows["valid"], [[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]])
+    np.testing.assert_array_equal(rows["attention_mask"], [[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]])
     np.testing.assert_array_equal(rows["segments"], [[0, 0, 0, 1, 0], [0, 0, 1, 0, 0]])
     np.testing.assert_array_equal(rows["labels"], [2, 0])
 
@@ -99,7 +99,7 @@ def test_each_sequence_occurs_exactly_once_per_epoch(lengths, size, epoch):
         seen += batch["labels"][batch["example_weights"] > 0].tolist()
         lengths_B = np.array(lengths)[batch["example_index"]]
         np.testing.assert_array_equal(batch["labels"], batch["example_index"])
-        np.testing.assert_array_equal(batch["valid"].sum(1), lengths_B)
+        np.testing.assert_array_equal(batch["attention_mask"].sum(1), lengths_B)
         longest = min(s for s in seq_lens if s >= lengths_B.max())
         assert batch["tokens"].shape == (size, longest)
     assert sorted(seen) == list(range(len(lengths)))
@@ -129,8 +129,10 @@ def test_lengths_are_mixed_over_an_epoch_and_little_is_padded():
     all_batches = [batches.batch(step) for step in range(batches.steps_per_epoch)]
     shapes = [batch["tokens"].shape[1] for batch in all_batches]
     assert shapes != sorted(shapes)
-    valid = sum((batch["valid"] * batch["example_weights"][:, None]).sum() for batch in all_batches)
-    total = sum(batch["valid"].size for batch in all_batches)
+    valid = sum(
+        (batch["attention_mask"] * batch["example_weights"][:, None]).sum() for batch in all_batches
+    )
+    total = sum(batch["attention_mask"].size for batch in all_batches)
     assert batches.padding_share == pytest.approx(1 - valid / total)
     assert batches.padding_share < 0.1
 

@@ -167,7 +167,7 @@ def our_arguments(inputs, head: str) -> tuple:
     if not head:
         return tokens, segments, valid
     everywhere = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
-    batch = {"tokens": tokens, "segments": segments, "valid": valid}
+    batch = {"tokens": tokens, "segments": segments, "attention_mask": valid}
     return (batch | {"masked_positions": everywhere},)
 
 

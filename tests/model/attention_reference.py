@@ -11,7 +11,7 @@ from sibert_jax.model import relu_attention
 
 
 def inputs(seed, batch, length, heads, width, num_segments=1, share_of_padding=0.2):
-    """q, k, v, the output's cotangent, valid_BL and segments_BL, with dead rows and dead keys."""
+    """q, k, v, the output's cotangent, mask_BL and segments_BL, with dead rows and dead keys."""
     rng = np.random.default_rng(seed)
     q, k, v, d_out = rng.standard_normal((4, batch, length, heads, width)).astype(np.float32)
     q[:, ::3] = -np.abs(q[:, ::3])  # every third row has no positive score with keys > 0

@@ -15,7 +15,7 @@ def cfg() -> ModelConfig:
 
 @pytest.fixture
 def inputs() -> tuple[jax.Array, jax.Array, jax.Array]:
-    """tokens_BL, segments_BL, valid_BL of three sequences, one of them padded."""
+    """tokens_BL, segments_BL, mask_BL of three sequences, one of them padded."""
     tokens_BL = jax.random.randint(jax.random.key(1), (3, 16), 0, 60)
     segments_BL = jnp.zeros_like(tokens_BL).at[:, 8:].set(1)
     return tokens_BL, segments_BL, jnp.ones((3, 16), bool).at[0, 10:].set(False)

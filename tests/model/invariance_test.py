@@ -100,9 +100,9 @@ class GainBeforeBranch(nn.Module):
 def with_weights(to_weights):
     """Attention with other weights than those of `relu_attention`."""
 
-    def attend(q_BLHK, k_BLHK, v_BLHK, valid_BL, impl):
+    def attend(q_BLHK, k_BLHK, v_BLHK, mask_BL, impl):
         logits_BHLM = jnp.einsum("BLHK,BMHK->BHLM", q_BLHK, k_BLHK)
-        weights_BHLM, dead_BHL1 = to_weights(logits_BHLM, valid_BL[:, None, None])
+        weights_BHLM, dead_BHL1 = to_weights(logits_BHLM, mask_BL[:, None, None])
         return jnp.einsum("BHLM,BMHK->BLHK", weights_BHLM, v_BLHK), dead_BHL1
 
     return attend

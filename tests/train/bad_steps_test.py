@@ -131,7 +131,7 @@ def test_rollbacks_are_bounded_and_leave_the_checkpoints(train_one, run, poison,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("empty", ["masked_weights", "valid"])  # no target; no token
+@pytest.mark.parametrize("empty", ["masked_weights", "attention_mask"])  # no target; no token
 def test_an_empty_batch_divides_by_nothing(run, empty):
     run.task.nsp, run.model.num_segments = True, 2
     run = Started(run)

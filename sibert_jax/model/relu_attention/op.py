@@ -35,7 +35,7 @@ def relu_attention(
     q_BLHK: jax.Array,
     k_BLHK: jax.Array,
     v_BLHK: jax.Array,
-    valid_BL: jax.Array,
+    mask_BL: jax.Array,
     segments_BL: jax.Array | None = None,
     *,
     impl: str = "auto",
@@ -50,7 +50,7 @@ def relu_attention(
       q_BLHK: queries, float32 or bfloat16.
       k_BLHK: keys.
       v_BLHK: values.
-      valid_BL: bool, False on padding: no row attends to it.
+      mask_BL: bool, False on padding: no row attends to it.
       segments_BL: int in [0, L), for several texts in one sequence: a row attends only to keys of
         its own number. None: all are one.
       impl: one of IMPLS; "pallas" on TPUs and NVIDIA GPUs only.
@@ -62,34 +62,34 @@ def relu_attention(
       ValueError: `impl` is unknown.
 
     Example:
-      >>> out_BLHK, dead_BHL1 = relu_attention(q_BLHK, k_BLHK, v_BLHK, valid_BL)
+      >>> out_BLHK, dead_BHL1 = relu_attention(q_BLHK, k_BLHK, v_BLHK, mask_BL)
     """
     if impl not in IMPLS:
         raise ValueError(f"impl={impl!r} is unknown; choose one of {list(IMPLS)}.")
-    query_ids_BL = jnp.zeros(valid_BL.shape, jnp.int32) if segments_BL is None else segments_BL
-    key_ids_BL = jnp.where(valid_BL, query_ids_BL, -1)
+    query_ids_BL = jnp.zeros(mask_BL.shape, jnp.int32) if segments_BL is None else segments_BL
+    key_ids_BL = jnp.where(mask_BL, query_ids_BL, -1)
     q_BHLK, k_BHLK, v_BHLK = (jnp.swapaxes(x, 1, 2) for x in (q_BLHK, k_BLHK, v_BLHK))
     attend = FORMS[choose(impl, q_BLHK.shape[1])]
     out_BHLK, total_BHL = attend(q_BHLK, k_BHLK, v_BHLK, query_ids_BL, key_ids_BL)
     dead_BHL1 = total_BHL[..., None] <= 0
     if segments_BL is None:
-        mean_BHLK = mean_value(v_BHLK, valid_BL)
+        mean_BHLK = mean_value(v_BHLK, mask_BL)
     else:
-        mean_BHLK = mean_value_of_segment(v_BHLK, valid_BL, segments_BL)
+        mean_BHLK = mean_value_of_segment(v_BHLK, mask_BL, segments_BL)
     out_BHLK = jnp.where(dead_BHL1, mean_BHLK.astype(v_BHLK.dtype), out_BHLK)
     return jnp.swapaxes(out_BHLK, 1, 2), dead_BHL1
 
 
-def mean_value(v_BHMK: jax.Array, valid_BM: jax.Array) -> jax.Array:
+def mean_value(v_BHMK: jax.Array, mask_BM: jax.Array) -> jax.Array:
     """The mean over the valid keys, (B, H, 1, K); 0 where there is none."""
     dtype = accumulator(v_BHMK.dtype)
-    valid_B1M1 = valid_BM[:, None, :, None]
-    total_BH1K = jnp.where(valid_B1M1, v_BHMK.astype(dtype), 0.0).sum(axis=2, keepdims=True)
-    return total_BH1K / jnp.maximum(valid_B1M1.sum(axis=2, keepdims=True, dtype=dtype), 1)
+    mask_B1M1 = mask_BM[:, None, :, None]
+    total_BH1K = jnp.where(mask_B1M1, v_BHMK.astype(dtype), 0.0).sum(axis=2, keepdims=True)
+    return total_BH1K / jnp.maximum(mask_B1M1.sum(axis=2, keepdims=True, dtype=dtype), 1)
 
 
 def mean_value_of_segment(
-    v_BHMK: jax.Array, valid_BM: jax.Array, segments_BL: jax.Array
+    v_BHMK: jax.Array, mask_BM: jax.Array, segments_BL: jax.Array
 ) -> jax.Array:
     """The mean over the valid keys of each row's own segment, (B, H, L, K); 0 where there is none.
 
@@ -104,10 +104,10 @@ def mean_value_of_segment(
         mean_SHK = total_SHK / jnp.maximum(count_S11, 1)[:, None, None]
         return jnp.swapaxes(mean_SHK[segments_L], 0, 1)
 
-    return jax.vmap(example)(v_BHMK.astype(accumulator(v_BHMK.dtype)), valid_BM, segments_BL)
+    return jax.vmap(example)(v_BHMK.astype(accumulator(v_BHMK.dtype)), mask_BM, segments_BL)
 
 
-def relu_weights(logits_BHLM: jax.Array, valid_B11M: jax.Array) -> tuple[jax.Array, jax.Array]:
+def relu_weights(logits_BHLM: jax.Array, mask_B11M: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Normalizes ReLU(logits) over the valid keys, before dropout: any positive degree -> 0.
 
     Padding is dropped by multiplication with 0, never by adding a large negative number, and a row
@@ -118,11 +118,11 @@ def relu_weights(logits_BHLM: jax.Array, valid_B11M: jax.Array) -> tuple[jax.Arr
     Returns:
       weights_BHLM in the dtype of the logits, rows summing to 1, and dead_BHL1 (bool).
     """
-    scores_BHLM = jnp.where(valid_B11M, jax.nn.relu(logits_BHLM.astype(jnp.float32)), 0.0)
+    scores_BHLM = jnp.where(mask_B11M, jax.nn.relu(logits_BHLM.astype(jnp.float32)), 0.0)
     total_BHL1 = scores_BHLM.sum(axis=-1, keepdims=True)
     dead_BHL1 = total_BHL1 <= 0
-    num_valid_B111 = valid_B11M.sum(axis=-1, keepdims=True, dtype=jnp.float32)
-    uniform_B11M = valid_B11M.astype(jnp.float32) / jnp.maximum(num_valid_B111, 1)
+    num_keys_B111 = mask_B11M.sum(axis=-1, keepdims=True, dtype=jnp.float32)
+    uniform_B11M = mask_B11M.astype(jnp.float32) / jnp.maximum(num_keys_B111, 1)
     weights_BHLM = jnp.where(
         dead_BHL1, uniform_B11M, scores_BHLM / jnp.where(dead_BHL1, 1.0, total_BHL1)
     )

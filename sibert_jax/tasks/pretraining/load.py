@@ -43,7 +43,7 @@ def load_pretraining(
     train, valid = build_batches(
         corpora, task, seq_len=seq_len, global_batch_size=global_batch_size, seed=seed
     )
-    padding = 1 - float(train.batch(0, slice(256))["valid"].mean())
+    padding = 1 - float(train.batch(0, slice(256))["attention_mask"].mean())
     progress(
         f"{train.num_examples:,} examples of {seq_len} tokens to train on, "
         + (f"about {padding:.1%} of them padding" if task.nsp else "packed without padding")

@@ -311,7 +311,7 @@ class WindowRows:
         batch = {
             "tokens": np.full(shape, self._tokenizer.pad_id, np.int32),
             "segments": np.zeros(shape, np.int32),
-            "valid": np.zeros(shape, bool),
+            "attention_mask": np.zeros(shape, bool),
             "may_start": np.zeros(shape, bool),
             "may_end": np.zeros(shape, bool),
             "answer_first": np.zeros(len(indices_B), np.int32),
@@ -334,7 +334,7 @@ class WindowRows:
         tokens_L[begin:end] = f.context_ids[first_token : first_token + length]
         tokens_L[end] = tokenizer.sep_id
         batch["segments"][i, begin : end + 1] = 1
-        batch["valid"][i, : end + 1] = True
+        batch["attention_mask"][i, : end + 1] = True
         batch["may_end"][i, begin:end] = True
         best_start, best_end = f.window_best_start[window], f.window_best_end[window]
         batch["may_start"][i, begin + best_start - start : begin + best_end - start] = True

@@ -21,7 +21,7 @@ def batch():
     return {
         "tokens": jnp.asarray(rng.integers(0, 40, (4, 16)), jnp.int32),
         "segments": jnp.asarray(np.arange(16)[None] > 8, jnp.int32).repeat(4, 0),
-        "valid": jnp.ones((4, 16), bool).at[1, 12:].set(False),
+        "attention_mask": jnp.ones((4, 16), bool).at[1, 12:].set(False),
         "masked_positions": jnp.asarray(rng.integers(0, 12, (4, 3)), jnp.int32),
         "masked_targets": jnp.asarray(rng.integers(0, 40, (4, 3)), jnp.int32),
         "masked_weights": jnp.ones((4, 3)).at[2, 1:].set(0.0),

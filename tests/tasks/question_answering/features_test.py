@@ -38,7 +38,7 @@ def test_a_window_is_question_and_part_of_the_context():
     tokens = [TOKENIZER.pieces[i] for i in rows["tokens"][0]]
     assert " ".join(tokens) == "[CLS] who [SEP] oil crisis [SEP] [PAD] [PAD] [PAD]"
     assert rows["segments"][0].tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0]
-    assert rows["valid"][0].tolist() == [True] * 6 + [False] * 3
+    assert rows["attention_mask"][0].tolist() == [True] * 6 + [False] * 3
     assert np.flatnonzero(rows["may_end"][0]).tolist() == [3, 4]
     assert (rows["answer_first"][0], rows["answer_last"][0]) == (4, 4)
     assert features.lengths.tolist() == [6]
@@ -78,7 +78,7 @@ def test_a_long_question_is_truncated_and_every_window_fits():
     assert features.question_offsets.tolist() == [0, 4]
     assert features.lengths.max() == 16
     rows = WindowRows(features, TOKENIZER, "f").rows(np.arange(len(features)), 16)
-    assert rows["valid"].sum(axis=1).tolist() == features.lengths.tolist()
+    assert rows["attention_mask"].sum(axis=1).tolist() == features.lengths.tolist()
     # Every token may start an answer in exactly one window.
     assert rows["may_start"].sum() == features.context_offsets[-1]
 

@@ -25,7 +25,7 @@ def batch():
     return {
         "tokens": jnp.asarray(rng.integers(5, 40, (4, 16)), jnp.int32),
         "segments": jnp.asarray(position > 4, jnp.int32).repeat(4, 0),
-        "valid": jnp.asarray(position < length),
+        "attention_mask": jnp.asarray(position < length),
         "may_start": jnp.asarray(context & (position < 9)),
         "may_end": jnp.asarray(context),
         "answer_first": jnp.asarray([6, 0, 5, 7], jnp.int32),
