@@ -30,7 +30,7 @@ class Speed:
         self.restart(0)
 
     def restart(self, step: int) -> None:
-        """Begins a interval after a step; the device should be idle."""
+        """Begins an interval after a step; the device should be idle."""
         self._since = time.perf_counter()
         self._begin(step)
 
@@ -46,7 +46,7 @@ class Speed:
         self._work += (examples, tokens, flops)
 
     def end(self, step: int, result: Any) -> Interval:
-        """Ends a interval with a step that has just been dispatched, and begins the next.
+        """Ends an interval with a step that has just been dispatched, and begins the next.
 
         Args:
           step: its number, from 1.
@@ -58,7 +58,7 @@ class Speed:
         return interval
 
     def seconds(self, interval: Interval) -> float:
-        """Seconds that a interval took; to be asked for once of each, in order."""
+        """Seconds that an interval took; to be asked for once of each, in order."""
         begin, self._since = self._since, interval.end.result()
         # A pause may begin while the device is at work on the steps before.
         paused = sum(max(0.0, stop - max(start, begin)) for start, stop in interval.pauses)
@@ -75,7 +75,7 @@ def _time_when_computed(result: Any) -> float:
 
 
 def speed_row(interval: Interval, seconds: float, peak_flops: float | None) -> dict[str, float]:
-    """Speed of all devices over a interval, and model FLOP utilization where it is known.
+    """Speed of all devices over an interval, and model FLOP utilization where it is known.
 
     Args:
       interval: the steps.

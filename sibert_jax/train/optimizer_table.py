@@ -113,6 +113,8 @@ def parse_options(section: str, name: str, text: str) -> dict[str, Any]:
         if call.args:
             raise ValueError("there is no name before '='")
         given = {keyword.arg: _value(keyword.value) for keyword in call.keywords}
+        if len(given) < len(call.keywords):
+            raise ValueError("a name is there twice")
     except (SyntaxError, ValueError) as error:
         message = error.msg if isinstance(error, SyntaxError) else error
         raise ConfigError(

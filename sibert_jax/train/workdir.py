@@ -129,7 +129,7 @@ def check_same(directory: pathlib.Path, old: Mapping, new: Mapping, newest: int)
     changed = [
         f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in free and key not in LENGTH
+        if old.get(key) != new.get(key) and key not in free and not (key in LENGTH and key in old)
     ]
     if changed:
         raise ConfigError(
