@@ -23,13 +23,7 @@ import orbax.checkpoint as ocp
 
 from sibert_jax.checkpoint import manifest as manifests
 from sibert_jax.checkpoint import read
-from sibert_jax.checkpoint.manifest import (
-    Manifest,
-    as_text,
-    own_parts,
-    partial_digest,
-    steps_in,
-)
+from sibert_jax.checkpoint.manifest import Manifest, as_text, own_parts, partial_digest, steps_in
 from sibert_jax.errors import CheckpointError
 from sibert_jax.files import atomically, user_path
 
@@ -297,11 +291,11 @@ class Checkpoints:
         return read.first_verified(self.directory, steps, self._problems, self._say)
 
     def manifest(self, step: int) -> Manifest:
-        """The description that was saved with a checkpoint."""
+        """The manifest of a checkpoint."""
         return read.manifest_of(self.directory / str(step))
 
     def description(self, step: int) -> dict:
-        """The arguments of `save`."""
+        """The description that was given to `save`."""
         return self.manifest(step).run
 
     def restore(self, step: int, params: Any, rest: Any) -> tuple[Any, Any]:
@@ -321,7 +315,7 @@ class Checkpoints:
         return restored["params"], restored["rest"]
 
     def delete_after(self, step: int) -> None:
-        """Removes the checkpoints after a step, when the run goes another way from there."""
+        """Removes the checkpoints after a step, when the run is rolled back to it."""
         self.wait()
         if read.is_first():
             self._retire([found for found in self.steps() if found > step])
