@@ -10,7 +10,13 @@ from sibert_jax.runtime.launch import exit_status
 from sibert_jax.train.config import default_config, run_config
 from sibert_jax.train.resolve import resolve
 
-ADAMW = {"optim.name": "adamw", "optim.eta_lambda": 0.0, "optim.learning_rate": 1e-3}
+ADAMW = {
+    "optim.name": "adamw",
+    "optim.eta_lambda": 0.0,
+    "optim.learning_rate": 1e-3,
+    "optim.weight_decay": 0.0,
+}
+ETA_LAMBDA = {"optim.eta_lambda": 1e-3, "optim.learning_rate": 0.0, "optim.weight_decay": 0.0}
 HYPERBALL = ADAMW | {"optim.name": "hyperball"}
 
 # Changed keys -> key words of the sentence.
@@ -38,10 +44,13 @@ PRETRAINING = [
     ({"data.weights": (1.0, 2.0)}, "data.weights holds 2 numbers for 1 corpora"),
     ({"optim.name": "sgdd"}, "optim.name='sgdd' is unknown; choose one of"),
     ({"optim.schedule": "cosin"}, "optim.schedule='cosin' is unknown"),
-    ({"optim.learning_rate": 0.1}, "sets both η and λ"),
-    ({"optim.eta_lambda": 0.0}, "give learning_rate > 0"),
-    ({"optim.eta_lambda": 1.0}, "optim.eta_lambda=1.0 must be at least 0 and below 1"),
-    ({"optim.name": "adamw"}, "optim.eta_lambda is for scale_invariant_sgd"),
+    ({"optim.eta_lambda": 1e-3}, "sets both η and λ"),
+    ({"optim.learning_rate": 0.0}, "give learning_rate > 0"),
+    (
+        {"optim.eta_lambda": 1.0, "optim.learning_rate": 0.0},
+        "optim.eta_lambda=1.0 must be at least 0 and below 1",
+    ),
+    (ADAMW | ETA_LAMBDA, "optim.eta_lambda is for scale_invariant_sgd"),
     ({"optim.clip_factor": 1.0}, "optim.clip_factor=1.0 must be above 1"),
     ({"optim.warmup_steps": 12}, "optim.warmup_steps=12 and train.num_steps=12 do not fit"),
     ({"optim.head.warmup_steps": 50}, "optim.head.warmup_steps=50 and train.num_steps=12"),

@@ -130,7 +130,12 @@ def test_every_row_of_the_table_is_compared():
     assert SAME.keys() == TABLE.keys()
 
 
-@pytest.mark.parametrize("name", SAME)
+SLOW = [name for name in SAME if name.startswith("psgd")]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in SAME]
+)
 def test_it_is_the_transform_that_it_names(name):
     text, same = SAME[name]
     options = parse_options("optim", name, text)

@@ -95,6 +95,7 @@ def test_bfloat16_is_for_matrix_products_only(config):
 
 
 def test_the_first_step_turns_by_the_equilibrium_angle(config):
+    config.optim.update(eta_lambda=3.3e-3, learning_rate=0.0, weight_decay=0.0)
     run = Started(config)
     batch, c = run.batch(0), run.run.optim
     grads, _ = jax.jit(lambda p, b: step_module.gradient(run.shapes.task, p, b, None, 1))(
