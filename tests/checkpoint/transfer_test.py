@@ -89,7 +89,7 @@ def classifier(tmp_path_factory):
 )
 def test_a_classifier_is_put_into_the_order_of_the_labels(classifier, theirs, ours, order, said):
     source, params = classifier
-    fresh = jax.tree.map(np.zeros_like, params)
+    fresh = jax.tree.map(jnp.zeros_like, params)
     there, here = (DESCRIPTION | ({} if x is None else {"labels": x}) for x in (theirs, ours))
     stored = manifest.read(source / "1")
     dataclasses.replace(stored, run=there).write(source / "1")
