@@ -30,19 +30,6 @@ def test_the_exit_status_is_what_main_returns(status, wanted):
     assert ended.value.code == wanted
 
 
-@pytest.mark.parametrize(
-    ("module", "extra"), [("flax.linen", "train"), ("orbax.checkpoint", "train")]
-)
-def test_a_missing_extra_is_named(module, extra, capsys):
-    def main(words):
-        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
-
-    with pytest.raises(SystemExit) as ended:
-        command.run(main)
-    assert ended.value.code == 2
-    assert f"pip install 'sibert_jax[{extra}]'" in capsys.readouterr().err
-
-
 def test_a_module_of_ours_that_is_missing_is_a_fault_of_the_program():
     def main(words):
         raise ModuleNotFoundError("No module named 'sibert_jax.tarin'", name="sibert_jax.tarin")

@@ -1,7 +1,8 @@
 """Every block of code and every command of README and docs runs, where nothing of ours lies.
 
 The commands of a page run in its order, in a folder with files of the names that it uses: a small
-text, small GLUE and SQuAD files, a small BERT. Sizes and lengths of runs are made small.
+text, small GLUE and SQuAD files, a small BERT. Sizes and lengths of runs are made small. The short
+ones of README, and those that look at its run, are always tried; the others are slow.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import pytest
@@ -23,11 +24,11 @@ from absl import logging
 
 from sibert_jax import command
 from sibert_jax.__main__ import COMMANDS
+from sibert_jax.data.tokenizer import SPECIAL_PIECES
 from sibert_jax.homogeneity import rules
 from sibert_jax.interop import hugging_face
-from sibert_jax.main import main as train
 from sibert_jax.model import Encoder
-from tests.builders import model_config
+from tests.builders import model_config, write_vocabulary
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {path.name: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -43,7 +44,7 @@ ELSEWHERE = {
 MODEL = {
     "model.vocab_size": 512,
     "model.width": 16,
-    "model.depth": 2,
+    "model.depth": 1,
     "model.num_heads": 2,
     "model.ffn_width": 32,
     "model.max_len": 64,
@@ -71,14 +72,9 @@ FINETUNING = {
 }
 SQUAD = {"data.cache_dir": "cache", "task.max_query_len": 12, "task.doc_stride": 16}
 TEXT = {"data.source": "text", "data.path": "text/*.txt"}  # gathered in no time
-SLOW = (
-    "finetuning.md",
-    "interop.md",
-    "performance.md",
-    "text.md",
-    "--config=sibert_large",
-    "runs/demo",
-)
+PAGES_OF_ONE_RUN = ("README.md", "checkpoints.md")
+LONG = ("--config=sibert_large", "runs/demo")
+ON_TEXT = "--config.data.path='text/*.txt'"
 SMALLER = {"1000": "1", "2000": "2", "--profile=1:3": "--profile=0:1"}  # steps that a page names
 
 
@@ -103,7 +99,14 @@ def demo() -> list[str]:
     return [line for line in lines if line.startswith("python ")]
 
 
-@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if blocks(page, "python")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "README.md" else pytest.mark.slow)
+        for name, page in PAGES.items()
+        if blocks(page, "python")
+    ],
+)
 def test_the_blocks_of_code_run_and_print_what_follows_them(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rules, "RULES", dict(rules.RULES))  # a page declares rules
@@ -139,21 +142,13 @@ def topics() -> list[str]:
 def write_stand_ins(folder: pathlib.Path) -> None:
     """Files of the names that the pages use."""
     documents = topics()
-    (folder / "text").mkdir()
-    (folder / "text/topics.txt").write_text("\n\n".join(documents[:30]), encoding="utf-8")
-    compressed = lzma.compress("\n\n".join(documents[30:]).encode())
-    (folder / "text/more.txt.xz").write_bytes(compressed)
+    for name in ("text", "glue/SST-2", "squad"):
+        (folder / name).mkdir(parents=True)
     letters = [*"abcdefghijklmnopqrstuvwxyz0123456789.,:;()'\"`-_*/=[]<>|"]
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
-    pieces += [f"##{letter}" for letter in letters if letter.isalnum()]
-    pieces += [f"[unused{i}]" for i in range(512 - len(pieces))]
-    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
-    (folder / "glue/SST-2").mkdir(parents=True)
+    pieces = letters + [f"##{letter}" for letter in letters if letter.isalnum()]
+    pieces += [f"[unused{i}]" for i in range(512 - len(SPECIAL_PIECES) - len(pieces))]
+    write_vocabulary(folder / "vocab.txt", pieces)
     rows = "".join(f"an object of type {i}\t{i % 2}\n" for i in range(16))
-    for name in ("train", "dev"):
-        (folder / f"glue/SST-2/{name}.tsv").write_text(f"sentence\tlabel\n{rows}")
-    (folder / "reviews.txt").write_text("a fine object\nanother type\n")
-    (folder / "squad").mkdir()
     paragraphs = [
         {
             "context": f"The object number {i} has the type name{i} and no other.",
@@ -167,11 +162,17 @@ def write_stand_ins(folder: pathlib.Path) -> None:
         }
         for i in range(16)
     ]
+    data = {"version": "1.1", "data": [{"title": "objects", "paragraphs": paragraphs}]}
     for name in ("train", "dev"):
-        data = {"version": "1.1", "data": [{"title": "objects", "paragraphs": paragraphs}]}
+        (folder / f"glue/SST-2/{name}.tsv").write_text(f"sentence\tlabel\n{rows}")
         (folder / f"squad/{name}-v1.1.json").write_text(json.dumps(data))
-    (folder / "questions.tsv").write_text("Which type?\tThe object has the type name7.\n")
-    write_bert(folder / "bert-base-uncased", folder / "vocab.txt")
+    for name, text in {
+        "text/topics.txt": "\n\n".join(documents[:30]),
+        "reviews.txt": "a fine object\nanother type\n",
+        "questions.tsv": "Which type?\tThe object has the type name7.\n",
+    }.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "text/more.txt.xz").write_bytes(lzma.compress("\n\n".join(documents[30:]).encode()))
 
 
 def write_bert(folder: pathlib.Path, vocabulary: pathlib.Path) -> None:
@@ -189,21 +190,10 @@ def write_bert(folder: pathlib.Path, vocabulary: pathlib.Path) -> None:
         dropout=0.1,
     )
     tokens = jax.numpy.ones((1, 8), jax.numpy.int32)
-    variables = Encoder(cfg).init(jax.random.key(0), tokens, 0 * tokens, tokens > 0)
+    init = jax.jit(Encoder(cfg).init)
+    variables = init(jax.random.key(0), tokens, 0 * tokens, tokens > 0)
     hugging_face.write(folder, cfg, {"encoder": variables["params"]}, head="")
     shutil.copyfile(vocabulary, folder / "vocab.txt")
-
-
-@pytest.fixture(scope="module")
-def folder_of(tmp_path_factory) -> Callable[[], pathlib.Path]:
-    """Makes folders of stand-ins, each with a pretrained run to copy from."""
-    template = tmp_path_factory.mktemp("template")
-    write_stand_ins(template)
-
-    def make() -> pathlib.Path:
-        return shutil.copytree(template, tmp_path_factory.mktemp("page") / "work")
-
-    return make
 
 
 @pytest.fixture
@@ -222,7 +212,7 @@ def overrides(words: list[str]) -> list[str]:
     (config,) = [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
     values = FINETUNING if re.match("glue|mnli|squad", config) else PRETRAINING
     values = values | (SQUAD if config.startswith("squad") else {})
-    values = values | (TEXT if config == "demo" else {})
+    values = values | (TEXT if "demo" in config else {})
     return [f"--config.{key}={value}" for key, value in values.items()]
 
 
@@ -254,30 +244,31 @@ def missing_runs(lines: list[str]) -> list[str]:
     return missing
 
 
-def cases() -> list:
-    """Pages with commands; the longer ones, and the longer commands, by themselves."""
-    found = []
-    for name, page in PAGES.items():
-        lines = commands(page)
-        slow = [line for line in lines if name in SLOW or any(part in line for part in SLOW)]
-        if fast := [line for line in lines if line not in slow]:
-            found.append(pytest.param(fast, id=name))
-        if slow:
-            found.append(pytest.param(slow, id=f"slow {name}", marks=pytest.mark.slow))
-    return found
+def cases() -> Iterator:
+    """The short commands of README and those that look at its run; the others page by page."""
+    rest = {name: commands(page) for name, page in PAGES.items()}
+    lines = [line for name in PAGES_OF_ONE_RUN for line in rest[name]]
+    short = [line for line in lines if not any(part in line for part in LONG)]
+    yield pytest.param(short, id=" ".join(PAGES_OF_ONE_RUN))
+    for name, lines in rest.items():
+        if lines := [line for line in lines if line not in short]:
+            yield pytest.param(lines, id=name, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("lines", cases())
-def test_the_commands_run_one_after_another(lines, folder_of, monkeypatch, unchanged):
-    folder = folder_of()
-    monkeypatch.chdir(folder)
+@pytest.mark.parametrize("lines", list(cases()))
+def test_the_commands_run_one_after_another(lines, tmp_path, monkeypatch, unchanged):
+    write_stand_ins(tmp_path)
+    if "bert-base-uncased" in " ".join(lines):
+        write_bert(tmp_path / "bert-base-uncased", tmp_path / "vocab.txt")
+    monkeypatch.chdir(tmp_path)
+    if "--config.mesh." not in " ".join(lines):
+        here = jax.devices()[:1]
+        monkeypatch.setattr(jax, "devices", lambda: here)
     for directory in missing_runs(lines):
-        words = ["--config=mini", f"--workdir={directory}", "--config.data.path=text/*.txt"]
-        with as_users_have_it():
-            train(words + [f"--config.{key}={value}" for key, value in PRETRAINING.items()])
+        run(f"python -m sibert_jax.main --config=mini --workdir={directory} {ON_TEXT}")
     for line in lines:
         run(line)
-    made = {path.name for path in folder.rglob("*")}
+    made = {path.name for path in tmp_path.rglob("*")}
     if "report" in " ".join(lines):
         assert "report.png" in made
     if "squad" in " ".join(lines):

@@ -1,5 +1,7 @@
 """What is saved comes back, onto any mesh; what does not fit is named."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,28 +28,31 @@ def names(directory):
     return sorted(path.name for path in directory.iterdir())
 
 
-@pytest.fixture
-def saved(tmp_path):
-    whole = jnp.arange(64.0).reshape(8, 8)
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """A directory into which three steps were saved, of which two are kept, and the state."""
+    directory, whole = tmp_path_factory.mktemp("three"), jnp.arange(64.0).reshape(8, 8)
     params = {"a": {"kernel": jax.device_put(whole, NamedSharding(make_mesh(8, 1), P("x")))}}
     rest = {"step": jnp.asarray(3), "clipped": jnp.asarray(True)}
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
+    with Checkpoints(directory, keep=2) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(step, params, rest, {"learning_rate": 0.1 * step})
-        checkpoints.wait()
+    return directory, params, rest
+
+
+@pytest.fixture
+def saved(three, tmp_path):
+    directory, params, rest = three
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
         yield checkpoints, params, rest
 
 
-def test_the_newest_are_kept_with_their_description(saved):
-    checkpoints, _, _ = saved
-    assert names(checkpoints.directory) == ["2", "3"]
-    assert checkpoints.steps() == [2, 3]
-    assert checkpoints.latest_step() == 3
-    assert checkpoints.description(2) == {"learning_rate": 0.2}
-
-
-def test_restoring_onto_another_mesh_gives_the_same_numbers(saved):
+def test_the_newest_are_kept_and_restored_onto_any_mesh(saved):
     checkpoints, params, rest = saved
+    assert names(checkpoints.directory) == ["2", "3"]
+    assert (checkpoints.steps(), checkpoints.latest_step()) == ([2, 3], 3)
+    assert checkpoints.description(2) == {"learning_rate": 0.2}
     target = wanted((params, rest), make_mesh(2, 4), P("y", "x"))
     new_params, new_rest = checkpoints.restore(3, *target)
     assert new_params["a"]["kernel"].sharding.spec == P("y", "x")

@@ -110,6 +110,7 @@ def test_what_is_wrong_is_one_sentence(call, workdir, monkeypatch, arguments, me
     assert message.format(run=workdir) in err
 
 
+@pytest.mark.slow
 def test_a_corrupt_file_prints_no_traceback(workdir):
     """In a process of its own, as Orbax complains from other threads and at exit."""
     (workdir / "checkpoints/2/params/manifest.ocdbt").write_bytes(b"")

@@ -9,7 +9,14 @@ import jax
 import numpy as np
 import pytest
 
-from sibert_jax.checkpoint import CheckpointError, Checkpoints, read, restore_params, steps_in
+from sibert_jax.checkpoint import (
+    CheckpointError,
+    Checkpoints,
+    commands,
+    read,
+    restore_params,
+    steps_in,
+)
 from sibert_jax.checkpoint import manifest as manifests
 from sibert_jax.checkpoint.manifest import ITEMS
 from sibert_jax.checkpoint.read import problem_of, read_leaves, verify
@@ -47,8 +54,7 @@ def copy(two, tmp_path):
     return shutil.copytree(two / "checkpoints", tmp_path / "checkpoints")
 
 
-@pytest.mark.parametrize("limit", [0, 100, 1 << 26])
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("limit", "count"), [(0, 1), (100, 3), (1 << 26, 3)])
 def test_shares_of_any_size_add_up_to_all_leaves(two, monkeypatch, limit, count):
     monkeypatch.setattr(read, "READ_BYTES", limit)
     path = two / "checkpoints/2"
@@ -87,7 +93,10 @@ def without_files(path):
 
 # On a machine under load, Orbax complains later than `verify` listens.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("change", ["middle byte", "half", "missing"])
+@pytest.mark.parametrize(
+    "change",
+    ["middle byte", *(pytest.param(x, marks=pytest.mark.slow) for x in ("half", "missing"))],
+)
 def test_by_the_numbers_alone_a_change_is_found_or_harmless(copy, change):
     """What large files go through: their bytes are not hashed, their leaves are."""
     files, path = without_files(copy / "2"), copy / "2"
@@ -100,6 +109,24 @@ def test_by_the_numbers_alone_a_change_is_found_or_harmless(copy, change):
                 for leaf, array in read_leaves(path, item):
                     assert array.tobytes() == good[item][leaf].tobytes(), (name, leaf)
     assert 0 < sum(outcomes) < len(outcomes)
+
+
+def test_of_a_file_above_1_mib_list_sees_the_size_and_verify_the_numbers(tmp_path):
+    numbers = jax.random.normal(jax.random.key(0), (400_000,))
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, {"a": numbers}, {"b": np.zeros(1)}, {})
+    large = max(tmp_path.rglob("d/*"), key=lambda path: path.stat().st_size)
+    assert large.stat().st_size > 1 << 20
+
+    def listed():
+        return list(commands.list_all(tmp_path))[1]
+
+    content = damage(large, "middle byte")
+    assert listed().endswith("files ok")
+    (line,), good = commands.verify_all(tmp_path)
+    assert (line[:7], good) == ("1: BAD:", False)
+    large.write_bytes(content[:-1])
+    assert f"has {len(content) - 1} bytes instead of {len(content)}" in listed()
 
 
 def test_other_numbers_in_good_files_are_found(copy):
@@ -127,10 +154,8 @@ def test_the_older_one_is_used_and_the_newer_named(copy, capfd, change):
     other, step = restore_params(copy.parent, abstract(params))
     assert step == 1
     jax.tree.map(np.testing.assert_array_equal, other, params)
-    lines = capfd.readouterr().err.splitlines()
-    assert [line.startswith(f"checkpoint {copy / '2'} is skipped: ") for line in lines] == [
-        True
-    ] * 2
+    said = f"checkpoint {copy / '2'} is skipped: "
+    assert [line[: len(said)] for line in capfd.readouterr().err.splitlines()] == [said] * 2
     assert files() == left
 
 

@@ -48,26 +48,27 @@ def test_it_is_the_sum_it_is_said_to_be(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_any_changed_bit_changes_it(dtype):
     array = random_array((5, 3), dtype)
-    bits = [0] if dtype == "bool" else range(8)
+    bits, good = [0] if dtype == "bool" else range(8), digest(array)
     for byte, bit in itertools.product(range(array.nbytes), bits):
         changed = array.copy()
         changed.view(np.uint8).reshape(-1)[byte] ^= 1 << bit
-        assert digest(changed) != digest(array)
+        assert digest(changed) != good
 
 
 def test_changed_signs_and_moved_elements_change_it():
     array = random_array((40,), "float32")
+    good = digest(array)
     for i, j in itertools.combinations(range(40), 2):
         changed = array.copy()
         changed[[i, j]] *= -1
-        assert digest(changed) != digest(array)
+        assert digest(changed) != good
     array = random_array((2**16 + 3,), "uint32")
     for other in (array[::-1], np.roll(array, 1), np.roll(array, 2**16)):
         assert digest(other) != digest(array)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int64"])
-@pytest.mark.parametrize("shape", [(8,), (16, 4), (8, 4, 6), (4, 8, 2, 4)])
+@pytest.mark.parametrize("shape", [(8,), (16, 4), (8, 4, 6)])
 def test_every_sharding_gives_the_same_digest(shape, dtype):
     array = random_array(shape, dtype)
     mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)

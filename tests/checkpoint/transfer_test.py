@@ -1,13 +1,14 @@
 """What another run's parameters become in a new one, and which sources are refused."""
 
 import copy
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sibert_jax.checkpoint import CheckpointError, Checkpoints, start_from
+from sibert_jax.checkpoint import CheckpointError, Checkpoints, manifest, start_from
 from tests.checkpoint.conftest import DESCRIPTION, make_state
 
 
@@ -42,12 +43,9 @@ def test_a_head_of_another_shape_stays_fresh(two, fresh):
     assert params["head"]["nsp"]["kernel"] is fresh["head"]["nsp"]["kernel"]
 
 
-def test_another_vocabulary_is_refused(two, fresh):
+def test_another_vocabulary_or_encoder_is_refused(two, fresh):
     with pytest.raises(CheckpointError, match=r"another vocabulary \(hash a{12}\) than .*bb"):
         start_from(two, fresh, DESCRIPTION | {"vocab_hash": "b" * 64})
-
-
-def test_another_encoder_is_refused_with_the_settings(two, fresh):
     description = copy.deepcopy(DESCRIPTION)
     description["config"]["model"]["width"] = 8
     fresh["encoder"]["embed"]["token"] = jnp.zeros((12, 4))
@@ -62,19 +60,14 @@ MNLI = ["entailment", "neutral", "contradiction"]
 KERNEL = jnp.arange(12.0).reshape(4, 3)
 
 
-@pytest.fixture
-def classifier(tmp_path):
-    """Makes the workdir of a classifier whose outputs have these labels; None: it does not say."""
-
-    def make(labels):
-        params, rest = make_state(1)
-        params["head"] = {"classifier": {"kernel": KERNEL, "bias": jnp.arange(3.0)}}
-        run = DESCRIPTION if labels is None else DESCRIPTION | {"labels": labels}
-        with Checkpoints(tmp_path / "checkpoints", 1) as checkpoints:
-            checkpoints.save(1, params, rest, run)
-        return tmp_path, jax.tree.map(jnp.zeros_like, params)
-
-    return make
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """The directory of a classifier's checkpoint and its parameters."""
+    directory, (params, rest) = tmp_path_factory.mktemp("classifier"), make_state(1)
+    params["head"] = {"classifier": {"kernel": KERNEL, "bias": jnp.arange(3.0)}}
+    with Checkpoints(directory, 1) as checkpoints:
+        checkpoints.save(1, params, rest, DESCRIPTION)
+    return directory, params
 
 
 @pytest.mark.parametrize(
@@ -95,10 +88,13 @@ def classifier(tmp_path):
     ],
 )
 def test_a_classifier_is_put_into_the_order_of_the_labels(classifier, theirs, ours, order, said):
-    source, fresh = classifier(theirs)
-    description = DESCRIPTION if ours is None else DESCRIPTION | {"labels": ours}
+    source, params = classifier
+    fresh = jax.tree.map(jnp.zeros_like, params)
+    there, here = (DESCRIPTION | ({} if x is None else {"labels": x}) for x in (theirs, ours))
+    stored = manifest.read(source / "1")
+    dataclasses.replace(stored, run=there).write(source / "1")
     lines = []
-    found = start_from(source, fresh, description, lines.append)["head"]["classifier"]
+    found = start_from(source, fresh, here, lines.append)["head"]["classifier"]
     wanted = jnp.zeros((4, 3)) if order is None else KERNEL[:, jnp.array(order)]
     np.testing.assert_array_equal(found["kernel"], wanted)
     np.testing.assert_array_equal(found["bias"], jnp.zeros(3) if order is None else order)

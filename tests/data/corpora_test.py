@@ -169,22 +169,6 @@ def test_other_text_to_evaluate_on_leaves_the_training_tokens(write_text, load, 
     assert "learning" in done(progress)  # a vocabulary depends on what is held out of its text
 
 
-def test_sizes_are_reported_each_time(write_text, load, progress):
-    a, b = write_text("a.txt", 40), write_text("b.txt", 20, seed=1)
-    valid = write_text("v", 5)
-    for _ in range(2):
-        corpora = load(path=f"{a},{b}", valid_path=valid)
-        tokens, valid_tokens = sum(c.num_tokens for c in corpora.train), corpora.valid.num_tokens
-        sizes = [line for line in progress if line.startswith("data.")]
-        assert sizes == [
-            f"data.path: 60 documents, {tokens:,} tokens in {a}, {b}",
-            f"data.valid_path: 5 documents, {valid_tokens:,} tokens in {valid}",
-        ]
-    held_out = load(path=a).valid
-    size = f"{held_out.num_documents} documents, {held_out.num_tokens:,} tokens"
-    assert progress[-1] == f"data.valid_fraction=0.2: {size} held out of it"
-
-
 WORDS = [f"word{i % 977}" for i in range(20_000)]
 SENTENCES = [" ".join(WORDS[i : i + 20]).capitalize() + "." for i in range(0, len(WORDS), 20)]
 BY_TWENTY = ["\n".join(SENTENCES[i : i + 20]) for i in range(0, 1000, 20)]
@@ -215,8 +199,7 @@ def wrapped(write_text, tmp_path):
     return str(tmp_path / "wrapped_a.txt")
 
 
-@pytest.mark.parametrize("newline", ["\n", "\r\n"])
-@pytest.mark.parametrize("layout", ["auto", "wrapped"])
+@pytest.mark.parametrize(("newline", "layout"), [("\n", "auto"), ("\r\n", "wrapped")])
 def test_wrapped_text_has_the_tokens_of_its_paragraphs(
     load, progress, tmp_path, wrapped, newline, layout
 ):

@@ -105,8 +105,8 @@ def test_every_other_document_is_drawn_equally_often(make_corpus, make_pairs, to
         assert_share(np.equal(drawn, other), 1 / 3)
 
 
-@pytest.mark.parametrize("short_prob", [0.0, 0.1, 1.0])
-def test_a_share_of_the_pairs_is_short(make_pairs, tokenizer, short_prob):
+def test_a_share_of_the_pairs_is_short(make_pairs, tokenizer):
+    short_prob = 0.1
     examples = make_pairs([[3] * 28] * 8, short_prob=short_prob)  # 4 chunks of 7 sentences each
     assert len(examples) == 32
     true_pairs = [e for e in all_examples(examples, epochs=60) if e[2] == 0]
@@ -114,7 +114,7 @@ def test_a_share_of_the_pairs_is_short(make_pairs, tokenizer, short_prob):
     # Of the 20 targets, 19 to 21 still take all seven sentences and 2 and 3 take one, which is
     # never a true pair.
     expected = short_prob * 15 / ((1 - short_prob) * 20 + short_prob * 18)
-    assert_share(is_short, expected) if expected else np.testing.assert_equal(any(is_short), False)
+    assert_share(is_short, expected)
 
 
 def test_a_pair_is_a_function_of_seed_epoch_and_index(make_pairs):

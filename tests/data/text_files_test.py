@@ -76,7 +76,6 @@ EQUAL = "Every line of this one ends with its full stop at the same place."
 WRAPPED = {
     "72 wide, blank lines": between(wrapped(72), [""]),
     "40 wide": between(wrapped(40), [""]),
-    "120 wide": between(wrapped(120), [""]),
     "double blank lines": between(wrapped(72), ["", ""]),
     "indented first lines, no blank": between(wrapped(72, initial_indent="   "), []),
     "indented block": between(wrapped(72, initial_indent="  ", subsequent_indent="  "), [""]),
@@ -87,10 +86,8 @@ NOT_WRAPPED = {
     "a paragraph per line": between([[p] for p in paragraphs(60)], []),
     "a paragraph per line, blank between": between([[p] for p in paragraphs(60)], [""]),
     "a sentence per line": between([sentences(9, i) for i in range(30)], [""]),
-    "a sentence per line, lower case": [s.lower() for s in sentences(300)],
     "sentences of one length": between([[EQUAL] * 5] * 20, [""]),
     "verse": between([verse(300)[i : i + 4] for i in range(0, 300, 4)], [""]),
-    "verse without blank lines": verse(300),
     "a word per line": WORDS * 10,
     "numbers": [f"{i:8d} {i * i:20d} {i**3:30d}" for i in range(99)],
     "one line": [" ".join(sentences(500))],
@@ -113,7 +110,7 @@ def test_the_start_of_a_file_decides(monkeypatch):
     assert is_wrapped(lines())
 
 
-@pytest.mark.parametrize("width", [30, 72, 100])
+@pytest.mark.parametrize("width", [30, 100])
 def test_joining_undoes_wrapping(width):
     original = [*paragraphs(40), "A well-known twenty-two-year-old - so he said - came again."]
     lines = between([textwrap.wrap(text, width) for text in original], [""])
@@ -123,7 +120,7 @@ def test_joining_undoes_wrapping(width):
     assert list(joined_paragraphs(between(indented, []))) == long
 
 
-@pytest.mark.parametrize("num_blank", [2, 3, 5])
+@pytest.mark.parametrize("num_blank", [2, 5])
 def test_documents_end_at_two_or_more_blank_lines(num_blank):
     blanks = [""] * num_blank
     first = [*blanks, "CHAPTER I", *blanks, "The first", "one.", "", "It is", "short."]
