@@ -35,10 +35,10 @@ def network(tmp_path, monkeypatch):
 
 
 def test_config_gets_a_table_a_picture_and_a_certificate(tmp_path, capsys):
-    assert run("--config=demo", "--config.model.depth=1", f"--out={tmp_path}") == 0
+    small = [f"--config.model.{k}" for k in ("depth=1", "width=16", "num_heads=2", "ffn_width=16")]
+    assert run("--config=demo", *small, f"--out={tmp_path}") == 0
     said = capsys.readouterr().out
-    assert "| PretrainingModel/encoder/stem | dot_general | float32[2,128,128] | 2 |" in said
-    assert "Scale invariant" in said
+    assert "/encoder/stem | dot_general | float32[" in said
     assert "certified." in said
     assert (tmp_path / "homogeneity.md").read_text() in said + "\n"
     assert (tmp_path / "homogeneity.png").read_bytes().startswith(b"\x89PNG")

@@ -12,7 +12,7 @@ from sibert_jax.optim import ROWS, make_schedule, scale_invariant_sgd
 
 from .conftest import assert_close, assert_equal, first_update, numpy_norm, random_tree, trained
 
-few = settings(max_examples=15)
+few = settings(max_examples=8)
 seeds = st.integers(0, 2**20)
 
 
