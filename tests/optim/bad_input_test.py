@@ -54,6 +54,7 @@ ARGUMENTS = [
     (lambda: equilibrium.recovery_steps(0.1, 0.1, 0.5, clip_factor=1.0), "clip_factor"),
     (lambda: equilibrium.rotation_per_step(0.1, 0.1, 1.0), "momentum"),
     (lambda: equilibrium.rotation_per_step(0.1, 0.1, 0.9, "torch"), "convention"),
+    (lambda: track_rotation(SGD, blocks=ROWS).init(PARAMS), "ROWS is no label"),
     (schedule("cosin"), "'cosin'.*constant, piecewise, linear, cosine, warmup"),
     (schedule(peak_value=-1.0), "peak_value"),
     (schedule(end_value=-0.1), "end_value"),
@@ -106,11 +107,6 @@ def test_wrong_block_labels_are_named(wrap, blocks, words):
 def test_mask_that_does_not_split_the_tree_is_refused(mask, words):
     with pytest.raises(ValueError, match=words):
         partition_by_invariance(SGD, SGD, mask).init(HALVES)
-
-
-def test_rows_are_no_blocks_of_track_rotation():
-    with pytest.raises(ValueError, match="ROWS is no label"):
-        track_rotation(SGD, blocks=ROWS).init(random_tree(0))
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,12 @@ def unit(key):
     return jnp.float32(1.0)
 
 
-DRAWS = {
-    "lognormal(0.5)": lambda key: jnp.exp(jax.random.normal(key)),
-    "lognormal(1)": lambda key: jnp.exp(2 * jax.random.normal(key)),
-    "cubed normal": lambda key: jnp.abs(jax.random.normal(key)) ** 3,
-}
+def lognormal(key):
+    return jnp.exp(2 * jax.random.normal(key))
+
+
+def cubed_normal(key):
+    return jnp.abs(jax.random.normal(key)) ** 3
 
 
 def slow(*values):
@@ -132,12 +133,9 @@ def clipped_mean(samples, clip_factor):
     return low
 
 
-@pytest.mark.parametrize(
-    ("tails", "clip_factor"),
-    [slow("lognormal(0.5)", 2.0), slow("lognormal(1)", 4.0), ("cubed normal", 2.0)],
-)
-def test_heavy_tailed_norm_settles_at_the_clipped_mean(tails, clip_factor):
-    draw, lam = DRAWS[tails], 4e-4 / ETA
+@pytest.mark.parametrize(("draw", "clip_factor"), [slow(lognormal, 4.0), (cubed_normal, 2.0)])
+def test_heavy_tailed_norm_settles_at_the_clipped_mean(draw, clip_factor):
+    lam = 4e-4 / ETA
     samples = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(1), 200_000)), np.float64)
     predicted = clipped_mean(samples, clip_factor)
     start = equilibrium.equilibrium_norm(ETA, lam, np.sqrt(predicted))

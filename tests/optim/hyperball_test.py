@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sibert_jax.optim import ROWS, hyperball, rotation
 
@@ -19,11 +17,10 @@ def tree(seed, scale=1.0):
     return random_tree(seed, scale, SHAPES)
 
 
-@settings(max_examples=8)
-@given(st.integers(0, 2**20), st.floats(1e-3, 1.0), st.sampled_from([1e-12, 1.0, 1e12]))
-def test_each_tensor_takes_the_published_step(seed, eta, scale):
+@pytest.mark.parametrize(("eta", "scale"), [(1e-3, 1.0), (0.1, 1e-12), (1.0, 1e12)])
+def test_each_tensor_takes_the_published_step(eta, scale):
     """W ← R·N(W − ηR·N(g)), whatever the size of g."""
-    params, grads = tree(seed), tree(seed + 1, scale)
+    params, grads = tree(0), tree(1, scale)
     updates, _ = first_update(hyperball(optax.sgd(1.0), eta), grads, params)
     for k in params:
         w, g = np.float64(params[k]), np.float64(grads[k])

@@ -3,7 +3,6 @@
 Every transform of this package but PSGD; those that wrap another one wrap momentum SGD.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -33,17 +32,13 @@ def each_its_own(tree):
     return jax.tree.unflatten(structure, [f"block {i}" for i in range(structure.num_leaves)])
 
 
-def by_rows(tree):
-    return jax.tree.map(lambda _: ROWS, tree)
-
-
 def all_but_the_last(tree):
     structure = jax.tree.structure(tree)
     return jax.tree.unflatten(structure, [True] * (structure.num_leaves - 1) + [False])
 
 
 TRANSFORMS = {
-    "scale_invariant_sgd by rows": scale_invariant_sgd(0.1, 0.1, blocks=by_rows),
+    "scale_invariant_sgd by rows": scale_invariant_sgd(0.1, 0.1, blocks=ROWS),
     "scale_invariant_sgd without clip": scale_invariant_sgd(0.1, 0.1, None),
     "sgd_sai": sgd_sai(),
     "hyperball": hyperball(optax.sgd(1.0), 0.1),
@@ -71,24 +66,8 @@ class Attention(NamedTuple):
     value: jax.Array
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Indexed:
-    idx: jax.Array
-    params: jax.Array
-    value: jax.Array | None = None
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Box:
-    value: jax.Array
-
-
 TREES = {
     "query, key, value": lambda a, b, c: {"attention": Attention(a, b, c)},
-    "a field without leaf": lambda a, b, c: [Indexed(a, b), c],
-    "boxes": lambda a, b, c: {"a": Box(a), "b": Box(b), "c": Box({"value": c})},
     "keys": lambda a, b, c: {"params": {"idx": a, "value": b}, "value": {"value": c}},
     "variables": lambda a, b, c: nnx.State({"p": {"k": nnx.Param(a), "l": nnx.Param(b)},
                                             "q": nnx.Param(c)}),
@@ -118,15 +97,14 @@ def test_names_and_nodes_of_leaves_change_nothing(name):
 @pytest.mark.parametrize(
     ("tree", "names"),
     [
-        ("query, key, value", ["attention/query", "attention/key", "attention/value"]),
-        ("boxes", ["a", "b", "c/value"]),
+        ("query, key, value", ["attention/key", "attention/query", "attention/value"]),
         ("variables", ["p/k", "p/l", "q"]),
         ("a slash", ["['a']['b']['c']", "['a']['b/c']", "['a/b/c']"]),
     ],
 )
 def test_block_is_called_by_the_path_of_its_leaf(tree, names):
     state = hyperball(optax.sgd(1.0), 0.1).init(TREES[tree](*leaves_of(0)))
-    assert sorted(state.radius) == sorted(names)
+    assert sorted(state.radius) == names
 
 
 @every_transform
@@ -169,7 +147,7 @@ def test_none_may_stand_for_a_subtree_and_for_everything(name):
 
 
 def test_moving_leaves_of_a_block_keep_their_joint_norm():
-    tx = hyperball(optax.sgd(1.0), 0.2, blocks=lambda tree: jax.tree.map(lambda _: "all", tree))
+    tx = hyperball(optax.sgd(1.0), 0.2, blocks="all")
     updates, _ = tx.update(GRADS | {"a": None}, tx.init(PARAMS), PARAMS)
     before = {k: PARAMS[k] for k in "bc"}
     after = {k: PARAMS[k] + updates[k] for k in "bc"}
@@ -199,17 +177,12 @@ def test_empty_leaves_change_nothing(name):
 
 
 @every_transform
-def test_updates_of_another_structure_are_refused(name):
-    tx = TRANSFORMS[name]
-    with pytest.raises(ValueError, match="do not have the structure of the parameters"):
-        tx.update({"a": PARAMS["a"]}, tx.init(PARAMS), PARAMS)
-
-
-@every_transform
-def test_extra_arguments_are_accepted(name):
+def test_extra_arguments_are_accepted_another_structure_is_not(name):
     tx = optax.chain(TRANSFORMS[name], optax.scale(1.0))
     updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS, value=1.0, loss_fn=None)
     assert_equal(updates, first_update(tx, GRADS, PARAMS)[0])
+    with pytest.raises(ValueError, match="do not have the structure of the parameters"):
+        tx.update({"a": PARAMS["a"]}, tx.init(PARAMS), PARAMS)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +214,7 @@ def test_extra_arguments_reach_the_inner_transform_divided(wrap):
         (scale_invariant_sgd(0.1, 0.1, blocks={"a": "x", "b": "x", "c": ROWS}), 0),
         (sgd_sai(), 1),
         (hyperball(optax.adam(1.0), 0.1), 2),
-        (hyperball(MOMENTUM, 0.1, blocks=by_rows), 1),
+        (hyperball(MOMENTUM, 0.1, blocks=ROWS), 1),
         (track_rotation(MOMENTUM, blocks=each_its_own), 1),
         (partition_by_invariance(sgd_sai(), MOMENTUM, all_but_the_last), 1),
         (optax.chain(hyperball(MOMENTUM, 0.1), optax.scale(1.0)), 1),
@@ -262,7 +235,8 @@ def test_map_params_finds_leaves_shaped_like_the_parameters(tx, copies):
     assert set(numbers(others)) == {"all"}
 
 
-def test_labels_of_any_allowed_kind_are_kept_apart():
-    for labels in ({"a": 0, "b": False, "c": "x"}, {"a": np.int32(2), "b": 1, "c": True}):
-        state = clip_by_relative_global_norm(0.1, blocks=labels).init(PARAMS)
-        assert len(state.ratio) == 3
+@pytest.mark.parametrize(
+    "labels", [{"a": 0, "b": False, "c": "x"}, {"a": np.int32(2), "b": 1, "c": True}]
+)
+def test_labels_of_any_allowed_kind_are_kept_apart(labels):
+    assert len(clip_by_relative_global_norm(0.1, blocks=labels).init(PARAMS).ratio) == 3

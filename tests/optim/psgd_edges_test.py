@@ -135,15 +135,6 @@ def test_none_and_empty_leaves_are_passed_over(make):
         tx.update({"w": params["w"]}, state)
 
 
-@forms()
-def test_rows_that_never_see_a_gradient_stay_bounded(make):
-    grads = gradients(600)
-    grads = {"w": grads["w"].at[:, 2:].set(0.0), "b": grads["b"].at[:, 1:].set(0.0)}
-    updates, state = trained(make(0.5), grads)
-    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((updates, state)))
-    assert 0.3 < root_mean_squares(updates["w"][:, :2])[0] < 5
-
-
 @forms("matrix free")
 @pytest.mark.parametrize("mode", ["whitening", pytest.param("newton", marks=pytest.mark.slow)])
 def test_every_finite_input_gives_finite_results(make, mode):
@@ -158,28 +149,17 @@ def test_every_finite_input_gives_finite_results(make, mode):
 
 
 @pytest.mark.slow
-def test_gradients_that_grow_a_hundredfold_are_whitened_again():
-    grads = gradients(200)["w"].at[120:].multiply(100.0)
-    updates, _ = trained(scale_by_psgd_kron(), {"w": grads})
-    assert 0.5 < root_mean_squares(updates)[0] < 2
-
-
-@pytest.mark.slow
 def test_low_rank_stays_finite_on_an_ill_conditioned_hessian():
     """U and V must not grow against each other, nor their ratio drift."""
     rng = np.random.default_rng(0)
     u, v = rng.normal(size=(2, 12, 3)) * 0.5
-    q = (np.eye(12) + u @ v.T) * np.geomspace(0.3, 3, 12)
-    hessian = np.linalg.inv(q.T @ q)
-    tx = scale_by_psgd_low_rank(0.9, rank=3, mode="newton")
-    for seed in range(4):
-        v = np.random.default_rng(seed).normal(size=(5000, 12))
-        v, hv = (jnp.asarray(x, jnp.float32) for x in (v, v @ hessian))
-        q = trained(tx, v, vector=v, hvp=hv)[1].preconditioner
-        assert all(np.all(np.isfinite(x)) for x in q)
-        norms = np.linalg.norm(q.u), np.linalg.norm(q.v)
-        assert max(norms) < 1000
-        np.testing.assert_allclose(*norms, rtol=0.5)
+    root = np.linalg.inv((np.eye(12) + u @ v.T) * np.geomspace(0.3, 3, 12))
+    tx, v = scale_by_psgd_low_rank(0.9, rank=3, mode="newton"), rng.normal(size=(5000, 12))
+    v, hv = (jnp.asarray(x, jnp.float32) for x in (v, v @ root @ root.T))
+    q = trained(tx, v, vector=v, hvp=hv)[1].preconditioner
+    norms = np.linalg.norm(q.u), np.linalg.norm(q.v)
+    assert max(norms) < 1000
+    np.testing.assert_allclose(*norms, rtol=0.5)
 
 
 def test_equal_shapes_are_fitted_as_one():

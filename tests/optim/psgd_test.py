@@ -47,8 +47,7 @@ def x_shaped(size):
 
 def diagonal_plus_rank_one(size):
     d = np.diag(np.linspace(0.5, 2, size))
-    w = np.ones((size, 1)) / size**0.5
-    return d @ (np.eye(size) + 3 * w @ w.T) @ d
+    return d @ (np.eye(size) + 3 * np.ones((size, size)) / size) @ d
 
 
 def fitted(tx, factor, steps, shape, newton):
@@ -70,7 +69,6 @@ def fitted(tx, factor, steps, shape, newton):
 
 
 KRON = np.kron(spd(0, 3), spd(1, 4))
-KRON_OF_THREE = np.kron(np.eye(2), np.kron(spd(0, 3), spd(1, 2)))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +79,7 @@ KRON_OF_THREE = np.kron(np.eye(2), np.kron(spd(0, 3), spd(1, 2)))
         slow(DENSE, spd(0, 8), (8,), 1000),
         slow(scale_by_psgd_kron, KRON, (3, 4), 1000),
         slow(TRIANGULAR, KRON, (3, 4), 2500),
-        slow(scale_by_psgd_kron, KRON_OF_THREE, (2, 3, 2), 1000),
+        slow(scale_by_psgd_kron, np.kron(np.eye(2), KRON), (2, 3, 4), 1000),
         slow(DIAGONAL, np.diag([1.0, 3.0, 0.5]), (3,), 2500),
         slow(scale_by_psgd_matrix_free, x_shaped(7), (7,), 2500),
     ],
@@ -90,12 +88,6 @@ def test_newton_mode_finds_the_inverse_hessian(make, hessian, shape, steps):
     """And stays there, with a step size close to the largest allowed."""
     p = fitted(make(0.9, mode="newton"), hessian, steps, shape, newton=True)
     np.testing.assert_allclose(p @ hessian, np.eye(len(hessian)), atol=1e-5)
-
-
-def error(tx, hessian, steps, shape):
-    """Return ‖PH − I‖ after the steps."""
-    p = fitted(tx, hessian, steps, shape, newton=True)
-    return np.linalg.norm(p @ hessian - np.eye(len(hessian)))
 
 
 @pytest.mark.slow
@@ -114,17 +106,8 @@ def error(tx, hessian, steps, shape):
 )
 def test_inverse_free_update_is_stable_at_every_rate(make, hessian, steps, shape, rate):
     """As published it would need rates below about 2N/√condition; the bound sees to that."""
-    assert error(make(rate, mode="newton"), hessian, steps, shape) < 2e-3
-
-
-@pytest.mark.slow
-def test_inverse_free_update_is_closer_than_the_triangular_one():
-    hessian = np.kron(of_condition(1, 4, 10), of_condition(2, 3, 10))
-    default, other = (
-        error(make(0.1, mode="newton"), hessian, 500, (4, 3))
-        for make in (scale_by_psgd_kron, TRIANGULAR)
-    )
-    assert default < 1e-3 * other
+    p = fitted(make(rate, mode="newton"), hessian, steps, shape, newton=True)
+    assert np.linalg.norm(p @ hessian - np.eye(len(hessian))) < 2e-3
 
 
 def published_step(q1, q2, v, h, rate):
