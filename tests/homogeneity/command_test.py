@@ -8,9 +8,6 @@ from sibert_jax.homogeneity.__main__ import main
 NETWORK = """
 import jax.numpy as jnp
 
-def ratio():
-    return lambda w, x: x * jnp.log(w[0] / w[1]), jnp.ones(2), jnp.ones(3)
-
 def difference_of_logs():
     return lambda w: jnp.log(w[0]) - jnp.log(w[1]), jnp.array([2.0, 3.0])
 
@@ -54,9 +51,8 @@ def test_config_with_a_kernel_is_analyzed_as_einsums(capsys):
 def test_invariance_without_a_proof_is_listed(capsys):
     assert run("network:difference_of_logs", "--numerical") == 1
     said = capsys.readouterr().out
-    assert "Not certified" in said
-    assert "network.py:8" in said  # its line
-    assert "holds numerically, not proven: params: 1" in said
+    for words in ("Not certified", "network.py:5", "holds numerically, not proven: params: 1"):
+        assert words in said
 
 
 @pytest.mark.usefixtures("network")

@@ -19,7 +19,7 @@ ARCHITECTURES = ("sibert", "sibert_qk_norm", "sibert_sandwich", "bert")
 
 
 def build(**changes):
-    """Return the features as a function of the encoder's parameters, and the parameters."""
+    """Return the features as a function of the encoder's parameters, and these."""
     encoder = Encoder(dataclasses.replace(CONFIG, **changes))
     shapes = jax.eval_shape(encoder.init, jax.random.key(0), TOKENS, SEGMENTS, VALID)["params"]
     rng = np.random.default_rng(0)
@@ -43,8 +43,7 @@ def count(arch, layers):
     stem: 6 leaves. In a layer 10 leaves: q, k, v, up with their biases (4 equations), out, down.
     SIBERT: the branches join the stream, v + out = gain + stem = up + down (2 more equations).
     QK-norm: the same. Sandwich: every branch is normalized, no further equation.
-    BERT: no stem; epsilons pin every tensor that is normalized and softmax q + k = 0, so that only
-    value against output and query against key are left.
+    BERT: epsilons and softmax leave only value against output and query against key.
     """
     return {
         "sibert": 3 + 4 * layers,

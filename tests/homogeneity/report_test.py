@@ -103,10 +103,8 @@ def test_block_labels_and_mask_serve_an_optimizer():
 
 
 def test_every_output_counts_and_has_its_own_degree():
-    report = analyse(
-        lambda p: (p["a"] @ p["b"], {"twice": p["b"] ** 2, "no": jnp.zeros(2)}), PARAMS
-    )
-    assert report.degree() == (2, {"twice": 2, "no": 0})
+    report = analyse(lambda p: (p["a"] @ p["b"], {"square": p["b"] ** 2, "0": 0.0}), PARAMS)
+    assert report.degree() == (2, {"square": 2, "0": 0})
     assert str(report.degrees[0]) == "a + b"
     assert report.symmetries() == [{"c": 1}, {"d": 1}, {"head": 1}]  # not used at all
 
@@ -171,10 +169,8 @@ def test_shapes_stand_for_arrays_and_settings_stay_static():
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
 
     def fn(p, x, key, train):
-        assert train is True
         noise = jax.random.normal(key, (2, 4), jnp.bfloat16)
-        return p["activation"](x @ p["w"]) ** p["n"] * noise
+        return p["activation"](x @ p["w"]) ** p["n"] * (noise if train else 0)
 
     report = analyse(fn, params, jax.ShapeDtypeStruct((2, 3), jnp.bfloat16), key, True)
-    assert report.degree() == 2
-    assert report.names == ["activation", "n", "w"]
+    assert (report.degree(), report.names) == (2, ["activation", "n", "w"])

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.scipy.linalg import solve_triangular
+from jax.scipy.sparse.linalg import cg
 
 from sibert_jax.homogeneity import analyse, rescaling_error
 
@@ -21,8 +23,8 @@ Y = jax.random.normal(jax.random.key(2), (4, 4)) - 0.2
 PARAMS = {"x": X, "y": Y}
 
 
-def positive_definite(a):
-    return a @ a.T  # degree 2a
+def max_pool(a):
+    return lax.reduce_window(a, -jnp.inf, lax.max, (2, 2), (1, 1), "VALID")
 
 
 def solve_and_tell(a, b):
@@ -32,6 +34,7 @@ def solve_and_tell(a, b):
     return lax.custom_linear_solve(lambda x: a @ x, b, solve, has_aux=True)
 
 
+unit_triangular = functools.partial(solve_triangular, unit_diagonal=True)
 # name: (function of x and y, degree of the output as (coefficient of x, of y), what must hold as
 # rows (coefficient of x, of y) = 0)
 ONE = {
@@ -41,7 +44,6 @@ ONE = {
     "add constant": (lambda x, y: x + 1.5, (1, 0), [(1, 0)]),
     "subtract": (lambda x, y: x - y, (1, 0), [(1, -1)]),
     "multiply": (lambda x, y: x * y, (1, 1), []),
-    "multiply by infinity": (lambda x, y: x * jnp.inf, (0, 0), []),
     "divide": (lambda x, y: x / y, (1, -1), []),
     "remainder": (lambda x, y: lax.rem(x, y), (1, 0), [(1, -1)]),
     "square": (lambda x, y: jnp.square(x), (2, 0), []),
@@ -49,7 +51,6 @@ ONE = {
     "square root": (lambda x, y: jnp.sqrt(jnp.abs(x)), (Fraction(1, 2), 0), []),
     "reciprocal root": (lambda x, y: lax.rsqrt(jnp.abs(x)), (Fraction(-1, 2), 0), []),
     "third power": (lambda x, y: jnp.abs(x) ** (1 / 3), (Fraction(1, 3), 0), []),
-    "power 1.7": (lambda x, y: jnp.abs(x) ** 1.7, (Fraction(17, 10), 0), []),
     "unknown power": (lambda x, y: jnp.abs(x) ** y, (0, 0), [(1, 0), (0, 1)]),
     "maximum with zero": (lambda x, y: jnp.maximum(x, 0), (1, 0), []),
     "maximum with a constant": (lambda x, y: jnp.maximum(x, 0.1), (1, 0), [(1, 0)]),
@@ -86,14 +87,11 @@ ONE = {
     ),
     "gather by argmax": (lambda x, y: x[jnp.argmax(y)], (1, 0), []),
     "dynamic slice": (lambda x, y: lax.dynamic_slice(x, (1, 1), (2, 2)), (1, 0), []),
-    "update a slice": (
-        lambda x, y: lax.dynamic_update_slice(x, y[:1], (1, 0)), (1, 0), [(1, -1)],
-    ),
+    "update a slice": (lambda x, y: lax.dynamic_update_slice(x, y, (0, 0)), (0, 1), [(1, -1)]),
     "scatter": (lambda x, y: x.at[0].set(y[0]), (1, 0), [(1, -1)]),
     "scatter add": (lambda x, y: x.at[0].add(y[0]), (1, 0), [(1, -1)]),
     "scatter multiply": (lambda x, y: x.at[0].multiply(y[0]), (1, 0), [(0, 1)]),
     "apply at indices": (lambda x, y: x.at[0].apply(jnp.exp), (1, 0), [(1, 0)]),
-    "segment sum": (lambda x, y: jax.ops.segment_sum(x, jnp.array([0, 1, 1, 0]), 2), (1, 0), []),
     "sum": (lambda x, y: jnp.sum(x, 0), (1, 0), []),
     "product of four": (lambda x, y: jnp.prod(x, 0), (4, 0), []),
     "max of masked": (lambda x, y: jnp.max(x, where=y > 0, initial=-jnp.inf), (1, 0), []),
@@ -104,7 +102,6 @@ ONE = {
     "cumulative sum": (lambda x, y: jnp.cumsum(x, 0), (1, 0), []),
     "cumulative product": (lambda x, y: jnp.cumprod(x, 0), (0, 0), [(1, 0)]),
     "cumulative logsumexp": (lambda x, y: lax.cumlogsumexp(x), (0, 0), [(1, 0)]),
-    "associative scan": (lambda x, y: lax.associative_scan(jnp.add, x), (1, 0), []),
     "reduce by a function": (
         lambda x, y: lax.reduce(x, 0.0, lambda a, b: a + jnp.maximum(b, 0), (0,)), (1, 0), [],
     ),
@@ -116,18 +113,8 @@ ONE = {
         (1, 0),
         [(1, 0)],
     ),
-    "max pooling": (
-        lambda x, y: lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (1, 1), "VALID"), (1, 0), [],
-    ),
-    "gradient of max pooling": (
-        jax.grad(
-            lambda x, y: jnp.sum(
-                lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (1, 1), "VALID") ** 3
-            )
-        ),
-        (2, 0),
-        [],
-    ),
+    "max pooling": (lambda x, y: max_pool(x), (1, 0), []),
+    "gradient of max pooling": (jax.grad(lambda x, y: jnp.sum(max_pool(x) ** 3)), (2, 0), []),
     "matrix product": (lambda x, y: x @ y, (1, 1), []),
     "convolution": (
         lambda x, y: lax.conv(x[None, None], y[None, None, :2, :2], (1, 1), "SAME"), (1, 1), [],
@@ -135,7 +122,7 @@ ONE = {
     "logsumexp": (lambda x, y: jax.nn.logsumexp(x), (0, 0), [(1, 0)]),
     "real fourier transform": (lambda x, y: jnp.fft.irfft(jnp.fft.rfft(x)), (1, 0), []),
     "complex": (lambda x, y: jnp.abs(lax.complex(x, y)), (1, 0), [(1, -1)]),
-    "cholesky": (lambda x, y: jnp.linalg.cholesky(positive_definite(x)), (1, 0), []),
+    "cholesky": (lambda x, y: jnp.linalg.cholesky(x @ x.T), (1, 0), []),
     "q of qr": (lambda x, y: jnp.linalg.qr(x)[0], (0, 0), []),
     "r of qr": (lambda x, y: jnp.linalg.qr(x)[1], (1, 0), []),
     "singular vectors": (lambda x, y: jnp.abs(jnp.linalg.svd(x)[0]), (0, 0), []),
@@ -143,35 +130,17 @@ ONE = {
     "eigenvectors": (lambda x, y: jnp.abs(jnp.linalg.eigh(x + x.T)[1]), (0, 0), []),
     "solve": (lambda x, y: jnp.linalg.solve(x, y), (-1, 1), []),
     "inverse": (lambda x, y: jnp.linalg.inv(x), (-1, 0), []),
-    "solution beside what its solver tells": (
-        lambda x, y: solve_and_tell(x, y[0])[0], (-1, 1), [],
-    ),
+    "solution beside its solver's": (lambda x, y: solve_and_tell(x, y[0])[0], (-1, 1), []),
     "what a solver tells": (lambda x, y: solve_and_tell(x, y[0])[1], (0, 0), [(1, 0), (0, 1)]),
     "hessenberg form": (lambda x, y: jax.scipy.linalg.hessenberg(x), (0, 0), [(1, 0)]),
     "product with q": (lambda x, y: jax.scipy.linalg.qr_multiply(x, y)[0], (0, 1), [(1, 0)]),
     "determinant": (lambda x, y: jnp.linalg.det(x), (0, 0), [(1, 0)]),  # L and U share an array
-    "triangular solve": (
-        lambda x, y: jax.scipy.linalg.solve_triangular(x, y, lower=True), (-1, 1), [],
-    ),
-    "unit triangular solve": (
-        lambda x, y: jax.scipy.linalg.solve_triangular(x, y, unit_diagonal=True), (0, 1), [(1, 0)],
-    ),
-    "conjugate gradients": (
-        lambda x, y: jax.scipy.sparse.linalg.cg(positive_definite(x), y[0])[0], (-2, 1), [],
-    ),
+    "triangular solve": (lambda x, y: solve_triangular(x, y), (-1, 1), []),
+    "unit triangular solve": (lambda x, y: unit_triangular(x, y), (0, 1), [(1, 0)]),
+    "conjugate gradients": (lambda x, y: cg(x @ x.T, y[0])[0], (-2, 1), []),
     "random": (lambda x, y: x * jax.random.normal(KEY, x.shape), (1, 0), []),
-    "dropout": (
-        lambda x, y: jnp.where(jax.random.bernoulli(KEY, 0.5, x.shape), x / 0.5, 0), (1, 0), [],
-    ),
-    "quantile": (lambda x, y: jnp.quantile(x, 0.3), (1, 0), []),
-    "histogram of data": (lambda x, y: jnp.bincount(jnp.argsort(y[0]), x[0], length=4), (1, 0), []),
     "stop gradient": (lambda x, y: lax.stop_gradient(x) * y, (1, 1), []),
     "hypotenuse": (lambda x, y: jnp.hypot(x, y), (1, 0), [(1, -1)]),
-    "hypotenuse of zeros and others": (
-        lambda x, y: jnp.hypot(jnp.maximum(x, 0), jnp.where(y > 0, jax.nn.relu(-x), 0)),
-        (1, 0),
-        [],
-    ),
     "copied sign": (lambda x, y: jnp.copysign(x, y), (1, 0), []),
     "sign bit": (lambda x, y: jnp.signbit(x), (0, 0), []),
     "NaN to zero": (lambda x, y: jnp.nan_to_num(x), (1, 0), []),

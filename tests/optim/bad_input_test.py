@@ -54,7 +54,7 @@ ARGUMENTS = [
     (lambda: equilibrium.recovery_steps(0.1, 0.1, 0.5, clip_factor=1.0), "clip_factor"),
     (lambda: equilibrium.rotation_per_step(0.1, 0.1, 1.0), "momentum"),
     (lambda: equilibrium.rotation_per_step(0.1, 0.1, 0.9, "torch"), "convention"),
-    (lambda: track_rotation(SGD, blocks=ROWS).init(PARAMS), "ROWS is no label"),
+    (lambda: track_rotation(SGD, blocks=ROWS).init(random_tree(0)), "ROWS is no label"),
     (schedule("cosin"), "'cosin'.*constant, piecewise, linear, cosine, warmup"),
     (schedule(peak_value=-1.0), "peak_value"),
     (schedule(end_value=-0.1), "end_value"),

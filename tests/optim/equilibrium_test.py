@@ -90,12 +90,7 @@ def test_norm_and_rotation_of_a_constant_gradient_norm(eta_lambda, num_steps):
 
 @pytest.mark.parametrize(
     ("momentum", "convention"),
-    [
-        (0.9, "coupled"),
-        slow(0.9, "averaged"),
-        slow(0.9, "decoupled"),
-        slow(0.5, "coupled"),
-    ],
+    [(0.9, "coupled"), *(slow(0.9, convention) for convention in ("averaged", "decoupled"))],
 )
 def test_momentum_norm_and_rotation(momentum, convention):
     lam = {"coupled": 0.002 * (1 - momentum), "decoupled": 0.002, "averaged": 0.002}[convention]
@@ -109,18 +104,18 @@ def test_momentum_norm_and_rotation(momentum, convention):
     np.testing.assert_allclose(root_mean_square, predicted, rtol=0.02)
 
 
-def test_decoupled_and_averaged_momentum_are_one_algorithm():
-    """m = Σ αᵏg: −η(m + λx) = −η/(1−α)·((1−α)m + λ(1−α)x), so all predictions agree."""
-    eta, lam, momentum = 0.02, 0.3, 0.9
-    same = (eta / (1 - momentum), lam * (1 - momentum))
-    for formula in (
-        equilibrium.plain_sgd_equivalent,
+@pytest.mark.parametrize(
+    "formula",
+    [
         equilibrium.rotation_per_step,
         lambda *a: equilibrium.equilibrium_norm(*a[:2], 1.0, *a[2:]),
         lambda *a: equilibrium.clip_threshold(*a[:2], 4.0, *a[2:]),
-    ):
-        wanted = formula(*same, momentum, "averaged")
-        np.testing.assert_allclose(formula(eta, lam, momentum, "decoupled"), wanted, rtol=1e-5)
+    ],
+)
+def test_decoupled_and_averaged_momentum_are_one_algorithm(formula):
+    """m = Σ αᵏg: −η(m + λx) = −η/(1−α)·((1−α)m + λ(1−α)x), so all predictions agree."""
+    wanted = formula(0.02 / (1 - 0.9), 0.3 * (1 - 0.9), 0.9, "averaged")
+    np.testing.assert_allclose(formula(0.02, 0.3, 0.9, "decoupled"), wanted, rtol=1e-5)
 
 
 def clipped_mean(samples, clip_factor):
@@ -155,14 +150,13 @@ def steps_until_back(norms, target):
 RECOVERIES = [
     (100.0, None, 0.0, "coupled"),
     (0.01, 4.0, 0.0, "coupled"),
-    *(slow(scale, None, 0.0, "coupled") for scale in (0.01, 0.5)),
+    slow(0.01, None, 0.0, "coupled"),
     slow(5.0, 4.0, 0.0, "coupled"),
     slow(0.05, 1.5, 0.0, "coupled"),
-    *(slow(scale, None, 0.9, "coupled") for scale in (0.01, 100.0)),
+    slow(100.0, None, 0.9, "coupled"),
     slow(0.01, 4.0, 0.9, "coupled"),
     slow(0.01, None, 0.9, "decoupled"),
     slow(100.0, 4.0, 0.9, "decoupled"),
-    slow(0.01, 2.0, 0.9, "decoupled"),
 ]
 
 

@@ -93,20 +93,15 @@ def test_newton_mode_finds_the_inverse_hessian(make, hessian, shape, steps):
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize(
-    ("make", "hessian", "steps", "shape"),
+    ("make", "hessian", "shape"),
     [
-        (DENSE, of_condition(0, 6, 1e3), 2500, (6,)),
-        (
-            scale_by_psgd_kron,
-            np.kron(of_condition(1, 4, 100), of_condition(2, 3, 100)),
-            4000,
-            (4, 3),
-        ),
+        (DENSE, of_condition(0, 6, 1e3), (6,)),
+        (scale_by_psgd_kron, np.kron(of_condition(1, 4, 100), of_condition(2, 3, 100)), (4, 3)),
     ],
 )
-def test_inverse_free_update_is_stable_at_every_rate(make, hessian, steps, shape, rate):
+def test_inverse_free_update_is_stable_at_every_rate(make, hessian, shape, rate):
     """As published it would need rates below about 2N/√condition; the bound sees to that."""
-    p = fitted(make(rate, mode="newton"), hessian, steps, shape, newton=True)
+    p = fitted(make(rate, mode="newton"), hessian, 4000, shape, newton=True)
     assert np.linalg.norm(p @ hessian - np.eye(len(hessian))) < 2e-3
 
 

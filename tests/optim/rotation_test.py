@@ -8,10 +8,8 @@ import pytest
 
 from sibert_jax.optim import (
     effective_learning_rate,
-    equilibrium,
     radial_cosine,
     rotation,
-    scale_invariant_sgd,
     sgd_rotation,
     track_rotation,
 )
@@ -140,26 +138,6 @@ def test_blocks_are_measured_apart(value):
         np.testing.assert_allclose(state.param_norm[name], jnp.linalg.norm(params[leaf]), rtol=1e-6)
         for field in (state.grad_norm, state.rotation, state.radial_cosine):
             assert np.isfinite(field[name]) == (leaf == "w" or value == 0.5)
-
-
-def test_scale_invariant_loss_turns_at_the_equilibrium_rotation():
-    """L(x) = ⟨z, x/‖x‖⟩ with fresh random z: the reported angle is √(2ηλ) in the long run."""
-    eta, lam = 0.5, 0.01
-    tx = track_rotation(scale_invariant_sgd(eta, lam, clip_factor=None), eta)
-
-    def step(carry, key):
-        x, state = carry
-        z = jax.random.normal(key, x.shape)
-        g = jax.grad(lambda x: jnp.vdot(z, x) / jnp.linalg.norm(x))(x)
-        updates, state = tx.update(g, state, x)
-        return (x + updates, state), (state.rotation, state.radial_cosine)
-
-    x = jnp.ones(64)
-    keys = jax.random.split(jax.random.key(0), 1000)
-    _, (angles, cosines) = jax.jit(lambda: jax.lax.scan(step, (x, tx.init(x)), keys))()
-    predicted = equilibrium.rotation_per_step(eta, lam)
-    np.testing.assert_allclose(np.sqrt(np.mean(angles[500:] ** 2)), predicted, rtol=0.02)
-    assert np.max(np.abs(cosines)) < 1e-6
 
 
 @pytest.mark.parametrize(("of_params", "of_grads"), [(0.0, 1.0), (1.0, 0.0)])

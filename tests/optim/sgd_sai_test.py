@@ -78,16 +78,6 @@ def test_ratio_does_not_depend_on_the_scale(scale, ddof):
     assert 1e6 < equal_entries <= 2.1e8 or scale < 1e-30
 
 
-@pytest.mark.parametrize("scaling", ["snr", "snr_max_normalized", "sqrt_size"])
-def test_tensors_without_spread_get_the_root_of_their_size(scaling):
-    params = {"scalar": jnp.float32(1.0), "one": jnp.ones((1, 1)), "zero": jnp.ones(9)}
-    grads = {"scalar": jnp.float32(3.0), "one": jnp.full((1, 1), -2.0), "zero": jnp.zeros(9)}
-    _, state = first_update(sgd_sai(scaling=scaling), grads, params)
-    largest = 3.0 if scaling == "snr_max_normalized" else 1.0
-    wanted = {"scalar": 1 / largest, "one": 1 / largest, "zero": 3 / largest}
-    assert_close(state.scale, wanted)
-
-
 def test_factors_are_measured_once_and_again_only_when_asked():
     params, tx = tree(0), sgd_sai()
     update = jax.jit(tx.update)
