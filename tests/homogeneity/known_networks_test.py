@@ -96,14 +96,6 @@ def lstm(p, x):
     return lax.scan(cell, (zeros, zeros), x)[1] @ p["head"]
 
 
-def relu_recurrent(p, x):
-    def cell(h, x_t):
-        h = jax.nn.relu(x_t @ p["wx"] + h @ p["wh"])
-        return h, h
-
-    return lax.scan(cell, jnp.zeros(WIDTH), x)[1]
-
-
 def gated(activation):
     return lambda p, x: (activation(x @ p["gate"]) * (x @ p["up"])) @ p["down"]
 
@@ -144,16 +136,14 @@ NETWORKS = {
     "ReLU MLP": (mlp(jax.nn.relu), "w1 w2 w3", [{"w1": 1, "w2": -1}, {"w2": 1, "w3": -1}]),
     # b1 = w1, b2 = w1 + w2, b3 = w1 + w2 + w3 = 0
     "ReLU MLP with biases": (
-        relu_mlp_with_biases,
-        "w1 w2 w3 b1 b2 b3",
+        relu_mlp_with_biases, "w1 w2 w3 b1 b2 b3",
         [{"w1": 1, "b1": 1, "w2": -1}, {"w2": 1, "b2": 1, "w3": -1}],
     ),
     "GELU MLP": (mlp(jax.nn.gelu), "w1 w2 w3", []),  # w1 = 0, then w2 = 0, then w3 = 0
     "residual, layer norm": (residual, "stem w1 w2", [{"stem": 1, "w2": 1}, {"w1": 1}]),
     # bias = gain, gain + w2 = stem, w1 free
     "residual, affine norm": (
-        residual,
-        "stem w1 w2 gain bias",
+        residual, "stem w1 w2 gain bias",
         [{"w1": 1}, {"stem": 1, "w2": 1}, {"gain": 1, "bias": 1, "w2": -1}],
     ),
     "norm with epsilon": (norm_with_epsilon, "w1 w2", []),  # 2·w1 = 0
@@ -161,12 +151,10 @@ NETWORKS = {
     "cosine logits": (cosine_logits, "features classes", [{"features": 1}, {"classes": 1}]),
     # Each matrix is divided by its norms; softmax wants 2·scale_qk = 0, h + α(...) wants α = 0.
     "nGPT": (
-        ngpt,
-        f"{MATRICES_OF_NGPT} scale_qk alpha_attention alpha_mlp",
+        ngpt, f"{MATRICES_OF_NGPT} scale_qk alpha_attention alpha_mlp",
         [{name: 1} for name in MATRICES_OF_NGPT.split()],
     ),
     "LSTM": (lstm, "wx wh bias head", []),  # gates want wx = 0, so h has degree 0, wh = bias = 0
-    "recurrent ReLU": (relu_recurrent, "wx wh", []),  # h = wx and h + wh = wx
     # gate + up + down = 0
     "gated MLP with ReLU": (
         gated(jax.nn.relu), "gate up down", [{"gate": 1, "down": -1}, {"up": 1, "down": -1}],
@@ -181,11 +169,6 @@ NETWORKS = {
     "ReLU attention": (attention(relu_weights), "q k v o", [VALUE_OUT, {"q": 1}, {"k": 1}]),
     # logits of degree embed = 0; `out` is not used
     "tied table": (language_model(lambda p: p["embed"]), "embed w out", [{"w": 1}, {"out": 1}]),
-    "unit rows": (
-        language_model(lambda p: unit(p["embed"])),
-        "embed w out",
-        [{"w": 1}, {"embed": 1}, {"out": 1}],
-    ),
 }  # fmt: skip
 
 

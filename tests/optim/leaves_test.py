@@ -22,7 +22,7 @@ from sibert_jax.optim import (
     track_rotation,
 )
 
-from .conftest import assert_close, assert_equal, first_update
+from .conftest import assert_close, assert_equal, first_update, random_tree
 
 MOMENTUM = optax.sgd(0.1, momentum=0.9)
 
@@ -49,9 +49,8 @@ TRANSFORMS = {
 every_transform = pytest.mark.parametrize("name", TRANSFORMS)
 
 
-def leaves_of(seed, count=3):
-    rng = np.random.default_rng(seed)
-    return [jnp.asarray(rng.normal(size=(2 + i, 3)), jnp.float32) for i in range(count)]
+def leaves_of(seed):
+    return list(random_tree(seed, shapes=(("a", (2, 3)), ("b", (3, 3)), ("c", (4, 3)))).values())
 
 
 def step(tx, make):
