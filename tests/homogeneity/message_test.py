@@ -69,11 +69,9 @@ def cached_gelu(w, x):
 def test_points_at_the_line_that_calls_a_library():
     jax.nn.gelu(X)  # its jaxpr is cached with this line
     tree = {"w": X.T @ X, "norm": NNX_PARAMS}
-    for fn, params, mask in (
-        (nnx_norm, tree, {"w": True, "norm": False}),
-        (equinox_norm, X.T @ X, True),
-        (cached_gelu, X, True),
-    ):
+    only_w = {"w": True, "norm": False}
+    cases = (nnx_norm, tree, only_w), (equinox_norm, X.T @ X, True), (cached_gelu, X, True)
+    for fn, params, mask in cases:
         assert_points_at(analyse(fn, params, X).obstruction(mask), fn, "# here")
 
 

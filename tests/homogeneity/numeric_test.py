@@ -80,7 +80,10 @@ def layer_norm(p):
     return h / jnp.sqrt(jnp.mean(h**2, -1, keepdims=True) + 1e-12)
 
 
-@pytest.mark.parametrize(("dtype", "size"), [(jnp.float32, 1e-3), (jnp.bfloat16, 1e3)])
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [(jnp.float32, 1e-3), pytest.param(jnp.bfloat16, 1e3, marks=pytest.mark.slow)],
+)
 def test_where_everything_is_invariant_everything_is_found(size, dtype):
     """All derivatives are rounding errors, whatever the size of the output."""
     w = jax.random.normal(jax.random.key(1), (8, 16), dtype)
