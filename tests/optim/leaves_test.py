@@ -40,7 +40,6 @@ def all_but_the_last(tree):
 SGD = scale_invariant_sgd(0.1, 0.1)
 TRANSFORMS = {
     "scale_invariant_sgd by rows": scale_invariant_sgd(0.1, 0.1, blocks=ROWS),
-    "scale_invariant_sgd without clip": scale_invariant_sgd(0.1, 0.1, None),
     "sgd_sai": sgd_sai(),
     "hyperball": hyperball(optax.sgd(1.0), 0.1),
     "track_rotation by labels": track_rotation(optax.sgd(0.1), 0.1, blocks=each_its_own),

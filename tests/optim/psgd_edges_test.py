@@ -84,7 +84,7 @@ def test_useless_first_gradients_cost_nothing(make):
     assert all(size < 10 for size in root_mean_squares(updates))
 
 
-@forms("matrix free")
+@forms()
 def test_useless_gradient_leaves_the_preconditioner_alone(make):
     params = {"w": jnp.ones((3, 2)), "b": jnp.ones(2), "s": jnp.float32(1.0)}
     tx = make()
@@ -162,6 +162,7 @@ def test_low_rank_stays_finite_on_an_ill_conditioned_hessian():
     np.testing.assert_allclose(*norms, rtol=0.5)
 
 
+@pytest.mark.slow
 def test_equal_shapes_are_fitted_as_one():
     """The program grows with the number of shapes."""
 
@@ -182,7 +183,7 @@ def test_tensor_is_fitted_among_equals_as_alone():
     np.testing.assert_allclose(together[1], alone[1], rtol=1e-2, atol=1e-3)
 
 
-@forms(*FORMS)
+@forms("kron", "matrix free")
 def test_states_are_trees_like_the_parameters(make):
     params = {"w": jnp.ones((3, 2)), "n": {"b": jnp.ones(3)}}
     tx = make()
