@@ -21,21 +21,15 @@ def of(params):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (
-            lambda: analyse(lambda w: w if w[0, 0] > 0 else -w, W),
-            r"fn could not be traced .*TracerBoolConversionError",
-        ),
-        (
-            lambda: analyse(lambda w: w, W, W),
-            r"fn could not be traced .*takes 1 positional argument",
-        ),
+        (lambda: analyse(lambda w: w if w[0, 0] > 0 else -w, W), r"traced .*TracerBoolConversion"),
+        (lambda: analyse(lambda w: w, W, W), r"traced .*takes 1 positional argument"),
         (of({}), r"(?s)params has no floating-point array.*no leaves at all"),
         (of({"a": 1.0}), "(?s)params has no floating-point array.*found: float"),
         (of({"a": np.arange(3)}), "found: int64 array"),
         (of({"a": jnp.arange(3), "b": "text"}), "found: int32 array, str"),
         (
-            lambda: analyse(lambda w: {"w": w, "name": "text"}, W),
-            "fn returned a str at output 'name'; return arrays only",
+            lambda: analyse(lambda w: {"w": w, "name": ""}, W),
+            "returned a str at output 'name'; return",
         ),
         (lambda: analyse(lambda w: "text", W), "^fn returned a str; return arrays only$"),
         (lambda: analyse(lambda w: None, W), "^fn returned no array, but None; return what"),
@@ -73,7 +67,6 @@ def fn(p):
     ("mask", "words"),
     [
         ({"b": True}, "mask does not fit params"),
-        ({"a": {"c": True}, "n": False}, "mask does not fit params"),
         ([True], "mask does not fit params"),
         ({"a": False, "n": True}, "mask selects no floating-point leaf"),
         ({"a": "yes", "n": False}, "mask has str 'yes' at leaf a"),

@@ -15,12 +15,10 @@ WIDTH, TOKENS, VOCAB = 8, 5, 11
 def norm(x, fault):
     mean = jnp.mean(x, -1, keepdims=True)
     var = jnp.mean(jnp.square(x - mean), -1, keepdims=True)
-    if fault == "norm epsilon 1e-12":
-        var = var + 1e-12  # fault: norm epsilon 1e-12
-    if fault == "norm epsilon 1e-6":
-        var = var + 1e-6  # fault: norm epsilon 1e-6
-    if fault == "norm epsilon 1e-5":
-        var = jnp.maximum(var, 1e-5)  # fault: norm epsilon 1e-5
+    if fault == "norm epsilon":
+        var = var + 1e-12  # fault: norm epsilon
+    if fault == "norm floor":
+        var = jnp.maximum(var, 1e-5)  # fault: norm floor
     if fault == "kept guard":
         return x / jnp.where(var > 0, var, 1)  # fault: kept guard
     return jnp.where(var > 0, (x - mean) / jnp.sqrt(jnp.where(var > 0, var, 1)), 0)
@@ -78,9 +76,8 @@ def encoder(p, tokens, valid, fault):
 
 FAULTS = {
     # name: (primitive, degrees of its operands when all leaves are scaled jointly)
-    "norm epsilon 1e-12": ("add", (4, 0)),  # variance of a degree-2 tensor, constant
-    "norm epsilon 1e-6": ("add", (4, 0)),
-    "norm epsilon 1e-5": ("max", (4, 0)),
+    "norm epsilon": ("add", (4, 0)),  # variance of a degree-2 tensor, constant
+    "norm floor": ("max", (4, 0)),
     "kept guard": ("select_n", (4, 0)),
     "additive mask": ("add", (2, 0)),  # scores have degree 2
     "score bias": ("sub", (2, 0)),

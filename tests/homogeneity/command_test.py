@@ -8,9 +8,6 @@ from sibert_jax.homogeneity.__main__ import main
 NETWORK = """
 import jax.numpy as jnp
 
-def ratio():
-    return lambda w, x: x * jnp.log(w[0] / w[1]), jnp.ones(2), jnp.ones(3)
-
 def difference_of_logs():
     return lambda w: jnp.log(w[0]) - jnp.log(w[1]), jnp.array([2.0, 3.0])
 
@@ -35,10 +32,10 @@ def network(tmp_path, monkeypatch):
 
 
 def test_config_gets_a_table_a_picture_and_a_certificate(tmp_path, capsys):
-    assert run("--config=demo", "--config.model.depth=1", f"--out={tmp_path}") == 0
+    small = [f"--config.model.{k}" for k in ("depth=1", "width=16", "num_heads=2", "ffn_width=16")]
+    assert run("--config=demo", *small, f"--out={tmp_path}") == 0
     said = capsys.readouterr().out
-    assert "| PretrainingModel/encoder/stem | dot_general | float32[2,128,128] | 2 |" in said
-    assert "Scale invariant" in said
+    assert "/encoder/stem | dot_general | float32[" in said
     assert "certified." in said
     assert (tmp_path / "homogeneity.md").read_text() in said + "\n"
     assert (tmp_path / "homogeneity.png").read_bytes().startswith(b"\x89PNG")
@@ -54,9 +51,8 @@ def test_config_with_a_kernel_is_analyzed_as_einsums(capsys):
 def test_invariance_without_a_proof_is_listed(capsys):
     assert run("network:difference_of_logs", "--numerical") == 1
     said = capsys.readouterr().out
-    assert "Not certified" in said
-    assert "network.py:8" in said  # its line
-    assert "holds numerically, not proven: params: 1" in said
+    for words in ("Not certified", "network.py:5", "holds numerically, not proven: params: 1"):
+        assert words in said
 
 
 @pytest.mark.usefixtures("network")

@@ -26,30 +26,15 @@ def not_positive(w):
     return jnp.where(~dead, jax.nn.relu(w) / jnp.where(dead, 1, z), 0.25)
 
 
-def is_zero(w):
-    n = norm(w)
-    return w / jnp.where(n == 0, 1, n)
-
-
 def is_not_zero(w):
     n = norm(w)
     return w / jnp.where(jnp.logical_not(n == 0), n, 1) + jnp.where(n != 0, 0, 2)
-
-
-def two_sided(w):
-    n = jnp.max(jnp.abs(w), -1, keepdims=True)
-    return jnp.where(n > 0, w, 1) / jnp.where(n > 0, n, 1)
 
 
 def variance(w):
     var = jnp.var(w, -1, keepdims=True)
     var = var + 1e-3 * (var + jnp.mean(w, -1, keepdims=True) ** 2)
     return (w - jnp.mean(w, -1, keepdims=True)) / jnp.sqrt(jnp.where(var > 0, var, 1))
-
-
-def through_jit(w):
-    safe = jax.jit(lambda n: jnp.where(n > 0, n, 1))
-    return jax.jit(lambda w, s: w / s)(w, safe(norm(w)))
 
 
 def masked_softmax(w):
@@ -74,15 +59,15 @@ def nested(w):
 
 
 SOUND = [
-    broadcast_before, not_positive, is_zero, is_not_zero, two_sided, variance, through_jit,
-    masked_softmax, masked_normalization, cancelled, nested,
+    broadcast_before, not_positive, is_not_zero, variance, masked_softmax, masked_normalization,
+    cancelled, nested,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("fn", SOUND, ids=lambda fn: fn.__name__)
 def test_guard_whose_constant_is_discarded_is_recognized(fn, certify):
     assert certify(fn, W).is_invariant()
-    assert certify(jax.jit(jax.vmap(lambda w: fn(w))), jnp.stack([W, 2 * W])).is_invariant()
+    assert analyse(jax.jit(jax.vmap(lambda w: fn(w))), jnp.stack([W, 2 * W])).is_invariant()
 
 
 def test_gradient_of_a_double_guard_has_degree_minus_one(certify):
@@ -97,10 +82,6 @@ def kept(w):
     return jnp.where(w > 0, w, 1)
 
 
-def kept_in_a_quotient(w):
-    return 1 / jnp.where(norm(w) > 0, norm(w), 1)
-
-
 def other_predicate(w):
     z = jnp.sum(w, -1, keepdims=True)
     return jnp.where(norm(w) > 0, w / jnp.where(z > 0, z, 1), 0)
@@ -109,16 +90,6 @@ def other_predicate(w):
 def signed_sum(w):  # it may vanish where w does not
     z = jnp.sum(w, -1, keepdims=True)
     return w / jnp.where(z != 0, z, 1)
-
-
-def signed_positive(w):  # it may be negative where w does not vanish
-    z = jnp.sum(w, -1, keepdims=True)
-    return w / jnp.where(z > 0, z, 1)
-
-
-def opposite(w):  # a sum may vanish where its terms do not
-    total = w + jnp.flip(w, 0)
-    return w / jnp.where(total == 0, 1, total)
 
 
 def other_rows(w):  # the norm of the columns says nothing about the rows
@@ -144,34 +115,19 @@ def floor(w):
     return w / jnp.maximum(norm(w), 1e-12)
 
 
-def epsilon(w):
-    return w / (norm(w) + 1e-12)
-
-
-def finite_mask(w):
-    return jax.nn.relu(jnp.where(VALID, w, -1e9)) / jnp.max(w)
-
-
-def shifted(w):  # the predicate is moved by one row before it is used again
-    z = norm(w)
-    return jnp.where(jnp.roll(z, 1, 0) > 0, jnp.where(z > 0, z, 1), 0)
-
-
 def flipped(w):  # the predicate of another row
     z = norm(w)
     return jnp.where(jnp.flip(z, 0) > 0, jnp.where(z > 0, z, 1), 0)
 
 
 UNSOUND = [
-    kept, kept_in_a_quotient, other_predicate, signed_sum, signed_positive, opposite, other_rows,
-    other_sum, wrong_side, threshold, floor, epsilon, finite_mask, shifted,
-    flipped,
+    kept, other_predicate, signed_sum, other_rows, other_sum, wrong_side, threshold, floor, flipped,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("fn", UNSOUND, ids=lambda fn: fn.__name__)
-def test_guard_whose_constant_survives_is_refused(fn, certify):
-    report = certify(fn, W)
+def test_guard_whose_constant_survives_is_refused(fn):
+    report = analyse(fn, W)
     assert report.scalings() == []
     found = report.obstruction()
     assert found.location.file == __file__
@@ -182,15 +138,8 @@ def test_guard_whose_constant_survives_is_refused(fn, certify):
 
 
 def test_complex_squares_that_cancel_are_no_guard():
-    z = jnp.array([[1.0 + 0j, 1.0j]])
-
     def fn(z):  # 1² + i² = 0, but z is not
         total = jnp.sum(z * z, -1, keepdims=True)
         return z / jnp.where(total == 0, 1, total) ** 0.5
 
-    def pairs(z):
-        total = z * z + jnp.flip(z, -1) * jnp.flip(z, -1)
-        return z / jnp.where(total == 0, 1, total) ** 0.5
-
-    assert analyse(fn, z).scalings() == []
-    assert analyse(pairs, z).scalings() == []
+    assert analyse(fn, jnp.array([[1.0 + 0j, 1.0j]])).scalings() == []

@@ -30,8 +30,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x):
         h = nn.Dense(4, name="inner")(x)
-        h = nn.LayerNorm(name="norm")(h)  # here
-        return nn.Dense(4, name="outer")(h)
+        return nn.LayerNorm(name="norm")(h)  # here
 
 
 class Net(nn.Module):
@@ -43,7 +42,7 @@ class Net(nn.Module):
 def test_flax_also_has_a_module_path_and_a_library_line():
     params = Net().init(jax.random.key(0), X)
     found = analyse(Net().apply, params, X).obstruction(
-        {"params": {"block": {"inner": True, "norm": False, "outer": False}}}
+        {"params": {"block": {"inner": True, "norm": False}}}
     )
     assert_points_at(found, Block, "# here")
     assert found.library_location.file.endswith("flax/linen/normalization.py")
@@ -70,35 +69,24 @@ def cached_gelu(w, x):
 def test_points_at_the_line_that_calls_a_library():
     jax.nn.gelu(X)  # its jaxpr is cached with this line
     tree = {"w": X.T @ X, "norm": NNX_PARAMS}
-    for fn, params, mask in (
-        (nnx_norm, tree, {"w": True, "norm": False}),
-        (equinox_norm, X.T @ X, True),
-        (cached_gelu, X, True),
-    ):
+    only_w = {"w": True, "norm": False}
+    cases = (nnx_norm, tree, only_w), (equinox_norm, X.T @ X, True), (cached_gelu, X, True)
+    for fn, params, mask in cases:
         assert_points_at(analyse(fn, params, X).obstruction(mask), fn, "# here")
 
 
 def test_library_function_by_itself_has_no_line():
     params = nn.LayerNorm().init(jax.random.key(0), X)
-    fn = nn.LayerNorm().apply
-    found = analyse(lambda x, params: fn(params, x), X, params).obstruction()
-    assert found.location.file == __file__
-    found = analyse(fn, params, X).obstruction()
-    assert found.primitive == "output"
-    assert found.location is None
+    found = analyse(nn.LayerNorm().apply, params, X).obstruction()
+    assert (found.primitive, found.location) == ("output", None)
     assert str(found).startswith("the function itself: output of degree 1 in params")
 
 
 def test_line_inside_scans_conditionals_and_derivatives():
     def loss(w, x):
         def body(h, _):
-            h = jax.lax.cond(
-                x[0, 0] > 0,
-                lambda h: jnp.tanh(h @ w),  # here
-                lambda h: h * 0,
-                h,
-            )
-            return h, None
+            tanh = lambda h: jnp.tanh(h @ w)  # noqa: E731 # here
+            return jax.lax.cond(x[0, 0] > 0, tanh, lambda h: h * 0, h), None
 
         return jnp.sum(jax.lax.scan(jax.checkpoint(body), x, None, length=3)[0] ** 2)
 
@@ -119,22 +107,13 @@ def test_equation_is_written_in_the_leaves_names():
     [
         (lambda w: w + 1e-6, "an added constant does not scale.*make it relative"),
         (jnp.tanh, "positively homogeneous"),
-        (lambda w: w + w**2, "degree matches"),
         (lambda w: jnp.where(w > 0, w, 1), "discard the result"),
         (lambda w: jnp.concatenate([w, w**2]), "one degree"),
         (lambda w: w, "normalize the result"),
         (lambda w: jnp.linalg.det(jnp.diag(jnp.tile(w, 2))), "qr"),
-        (lambda w: jnp.clip(w, 0.1, 2.0), "an added constant does not scale"),
-        (lambda w: w**0.01 + 1, "an added constant does not scale"),
         (lambda w: jnp.histogram(w)[1], "`histogram` brings in the constant itself"),
-        (lambda w: jnp.isclose(w, 2 * w), "`isclose` brings in the constant itself"),
-        (lambda w: jax.nn.relu6(w), "`relu6` brings in the constant itself"),
-        (lambda w: jax.nn.hard_tanh(w), "`hard_tanh` brings in the constant itself"),
-        (lambda w: jax.nn.standardize(w), "`standardize` brings in the constant itself"),
         (lambda w: jax.scipy.special.logit(w), "`logit` brings in the constant itself"),
         (lambda w: jnp.where(w > 0.1, 1, 2), "compare tensors of one degree"),
-        (lambda w: jnp.digitize(w, jnp.arange(3.0)), "compare tensors of one degree"),
-        (lambda w: jnp.searchsorted(jnp.arange(3.0), w), "compare tensors of one degree"),
         (lambda w: jnp.interp(w, jnp.arange(3.0), jnp.arange(3.0)), "compare tensors of one"),
     ],
 )

@@ -30,22 +30,21 @@ def test_residual_is_the_cosine_of_parameters_and_gradient(loss, x, inner_produc
 
 def test_residual_of_complex_parameters():
     z = jnp.array([1.0 + 2.0j, -0.5 + 1.0j])
-    size = jnp.sum(jnp.abs(z) ** 2)  # L = size², k = 4, ∇L = 4·size·z
+    assert euler_residual(lambda z: jnp.sum(jnp.angle(z)), z) < 1e-6
+    # L = (Σ|z|²)² has k = 4 and a gradient along z.
     residual = euler_residual(lambda z: jnp.sum(jnp.abs(z) ** 2) ** 2, z)
-    np.testing.assert_allclose(residual, 4 * size**2 / (size**0.5 * 4 * size**1.5), rtol=1e-5)
-    phase = euler_residual(lambda z: jnp.sum(jnp.angle(z)), z)
-    assert phase < 1e-6
+    np.testing.assert_allclose(residual, 1, rtol=1e-5)
 
 
 def test_residual_is_zero_on_invariant_leaves_only():
-    """Also under jit and in low precision."""
+    """Also under jit and in low precision; and powers of two round nothing."""
+    assert rescaling_error(angle, X, c=8.0, mask={"a": True, "b": False}) == 0
     low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), X)
     residual = jax.jit(lambda p: euler_residual(angle, p, mask={"a": True, "b": False}))
     assert residual(X) < 1e-6
     assert residual(low) < 3e-2
     assert residual(low).dtype == jnp.float32
     assert euler_residual(angle, X, mask={"a": False, "b": True}) > 0.9
-    assert euler_residual(angle, X) > 0.1
 
 
 def test_exponents_give_the_residual_of_a_graded_scaling():
@@ -75,18 +74,16 @@ def test_rescaling_error_is_relative_to_the_largest_entry(fn, w, c, wanted):
     np.testing.assert_allclose(rescaling_error(fn, jnp.array(w), c=c), wanted, rtol=1e-6)
 
 
-@pytest.mark.parametrize("c", [0.25, 1.0, 8.0])
-def test_power_of_two_rounds_nothing(c):
-    assert rescaling_error(angle, X, c=c, mask={"a": True, "b": False}) == 0
-
-
 def layer_norm(p):
     h = jnp.linspace(-1, 1, 32, dtype=p["w"].dtype).reshape(4, 8) @ p["w"]
     h = h - jnp.mean(h, -1, keepdims=True)
     return h / jnp.sqrt(jnp.mean(h**2, -1, keepdims=True) + 1e-12)
 
 
-@pytest.mark.parametrize(("dtype", "size"), [(jnp.float32, 1e-3), (jnp.bfloat16, 1e3)])
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [(jnp.float32, 1e-3), pytest.param(jnp.bfloat16, 1e3, marks=pytest.mark.slow)],
+)
 def test_where_everything_is_invariant_everything_is_found(size, dtype):
     """All derivatives are rounding errors, whatever the size of the output."""
     w = jax.random.normal(jax.random.key(1), (8, 16), dtype)
@@ -100,17 +97,6 @@ def test_where_everything_is_invariant_everything_is_found(size, dtype):
     assert sorted(found, key=str) == [{"v": 1}, {"w": 1}]
 
 
-def test_output_that_is_small_beside_another_counts():
-    """1e6·log(v) hides in size, not in kind, that w·log(v/u) reacts to w."""
-
-    def fn(p):
-        ratio = jnp.log(p["u"]) - jnp.log(p["v"])
-        return 1e6 * ratio, 1e-3 * p["w"] * ratio
-
-    params = {name: jnp.array([2.0, 3.0]) * k for k, name in enumerate("uvw", start=1)}
-    assert unproven_symmetries(fn, params) == [{"u": 1, "v": 1}]
-
-
 def test_places_and_complex_numbers_have_symmetries_too():
     w = jnp.array([1.0, 3.0, 2.0])
     assert unproven_symmetries(lambda w: jnp.argmax(jnp.log(w)), w) == [{"params": 1}]
@@ -121,11 +107,9 @@ def test_places_and_complex_numbers_have_symmetries_too():
 
 def test_unproven_symmetries_extend_the_proven_ones():
     def fn(p):
-        return jnp.log(p["a"][0] ** 2) - 4 * jnp.log(p["b"][1]) + jnp.sum(p["c"])
+        return jnp.log(p["a"][0] ** 2) - 4 * jnp.log(p["b"][1])
 
-    params = X | {"c": jnp.zeros(2), "d": jnp.ones(2)}
-    # log a² - 4 log b: a ~ c², b ~ c; the sum of zeros stays 0; d is not used: proven already.
-    found = unproven_symmetries(fn, params)
-    assert {"c": 1} in found
-    assert [s for s in found if s != {"c": 1}] in ([{"a": 1, "b": 0.5}], [{"a": 2, "b": 1}])
+    # log a² - 4 log b: a ~ c², b ~ c; d is not used: proven already.
+    found = unproven_symmetries(fn, X | {"d": jnp.ones(2)})
+    assert found in ([{"a": 1, "b": 0.5}], [{"a": 2, "b": 1}])
     assert unproven_symmetries(angle, X) == []

@@ -1,5 +1,6 @@
 """Every primitive's degree, derived by hand, and checked numerically by rescaling."""
 
+import functools
 from fractions import Fraction
 
 import jax
@@ -9,8 +10,12 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.scipy.linalg import solve_triangular
+from jax.scipy.sparse.linalg import cg
 
 from sibert_jax.homogeneity import analyse, rescaling_error
+
+from .conftest import relative_error
 
 KEY = jax.random.key(1)
 X = jax.random.normal(KEY, (4, 4)) + 0.3
@@ -18,8 +23,8 @@ Y = jax.random.normal(jax.random.key(2), (4, 4)) - 0.2
 PARAMS = {"x": X, "y": Y}
 
 
-def positive_definite(a):
-    return a @ a.T  # degree 2a
+def max_pool(a):
+    return lax.reduce_window(a, -jnp.inf, lax.max, (2, 2), (1, 1), "VALID")
 
 
 def solve_and_tell(a, b):
@@ -29,49 +34,37 @@ def solve_and_tell(a, b):
     return lax.custom_linear_solve(lambda x: a @ x, b, solve, has_aux=True)
 
 
+unit_triangular = functools.partial(solve_triangular, unit_diagonal=True)
 # name: (function of x and y, degree of the output as (coefficient of x, of y), what must hold as
 # rows (coefficient of x, of y) = 0)
 ONE = {
     "neg": (lambda x, y: -x, (1, 0), []),
     "abs": (lambda x, y: jnp.abs(x), (1, 0), []),
     "add": (lambda x, y: x + y, (1, 0), [(1, -1)]),
-    "add zero": (lambda x, y: x + 0.0, (1, 0), []),
     "add constant": (lambda x, y: x + 1.5, (1, 0), [(1, 0)]),
     "subtract": (lambda x, y: x - y, (1, 0), [(1, -1)]),
     "multiply": (lambda x, y: x * y, (1, 1), []),
-    "multiply by infinity": (lambda x, y: x * jnp.inf, (0, 0), []),
     "divide": (lambda x, y: x / y, (1, -1), []),
     "remainder": (lambda x, y: lax.rem(x, y), (1, 0), [(1, -1)]),
     "square": (lambda x, y: jnp.square(x), (2, 0), []),
-    "cube": (lambda x, y: x**3, (3, 0), []),
-    "zeroth power": (lambda x, y: x**0, (0, 0), []),
     "inverse square": (lambda x, y: x**-2, (-2, 0), []),
     "square root": (lambda x, y: jnp.sqrt(jnp.abs(x)), (Fraction(1, 2), 0), []),
     "reciprocal root": (lambda x, y: lax.rsqrt(jnp.abs(x)), (Fraction(-1, 2), 0), []),
-    "cube root": (lambda x, y: jnp.cbrt(x), (Fraction(1, 3), 0), []),
     "third power": (lambda x, y: jnp.abs(x) ** (1 / 3), (Fraction(1, 3), 0), []),
-    "power 1.7": (lambda x, y: jnp.abs(x) ** 1.7, (Fraction(17, 10), 0), []),
     "unknown power": (lambda x, y: jnp.abs(x) ** y, (0, 0), [(1, 0), (0, 1)]),
     "maximum with zero": (lambda x, y: jnp.maximum(x, 0), (1, 0), []),
     "maximum with a constant": (lambda x, y: jnp.maximum(x, 0.1), (1, 0), [(1, 0)]),
-    "minimum": (lambda x, y: jnp.minimum(x, y), (1, 0), [(1, -1)]),
     "clip to positive": (lambda x, y: jnp.clip(x, 0, jnp.inf), (1, 0), []),
-    "leaky relu": (lambda x, y: jax.nn.leaky_relu(x), (1, 0), []),
-    "relu6": (lambda x, y: jax.nn.relu6(x), (1, 0), [(1, 0)]),
     "exp": (lambda x, y: jnp.exp(x), (0, 0), [(1, 0)]),
-    "error function": (lambda x, y: lax.erf(x), (0, 0), [(1, 0)]),
     "log": (lambda x, y: jnp.log(jnp.abs(x)), (0, 0), [(1, 0)]),
-    "tanh of a ratio": (lambda x, y: jnp.tanh(x / y), (0, 0), [(1, -1)]),
     "gelu": (lambda x, y: jax.nn.gelu(x), (1, 0), [(1, 0)]),
     "sign": (lambda x, y: jnp.sign(x), (0, 0), []),
     "round": (lambda x, y: jnp.round(x), (0, 0), [(1, 0)]),
     "compare with zero": (lambda x, y: x > 0, (0, 0), []),
     "compare with a constant": (lambda x, y: x > 0.3, (0, 0), [(1, 0)]),
-    "compare": (lambda x, y: x <= y, (0, 0), [(1, -1)]),
     "arctan2": (lambda x, y: jnp.arctan2(x, y), (0, 0), [(1, -1)]),
     "cast to integers": (lambda x, y: x.astype(jnp.int32), (0, 0), [(1, 0)]),
     "cast to bool": (lambda x, y: x.astype(bool), (0, 0), []),
-    "cast to bfloat16": (lambda x, y: (x * 256).astype(jnp.bfloat16), (1, 0), [],),
     "select": (lambda x, y: jnp.where(x > 0, x, y), (1, 0), [(1, -1)]),
     "select zero": (lambda x, y: jnp.where(x > y, x, 0), (1, 0), [(1, -1)]),
     "select infinity": (lambda x, y: jnp.where(x > 0, x, -jnp.inf), (1, 0), []),
@@ -81,10 +74,7 @@ ONE = {
     "concatenate zeros": (lambda x, y: jnp.concatenate([jnp.zeros((1, 4)), x]), (1, 0), []),
     "pad": (lambda x, y: jnp.pad(x, 1), (1, 0), []),
     "pad with ones": (lambda x, y: jnp.pad(x, 1, constant_values=1), (1, 0), [(1, 0)]),
-    "movement": (lambda x, y: jnp.flip(x.T[1:].reshape(-1)), (1, 0), []),
     "split": (lambda x, y: jnp.split(x, 2)[1], (1, 0), []),
-    "roll": (lambda x, y: jnp.roll(x, 1), (1, 0), []),
-    "gather": (lambda x, y: x[jnp.array([2, 0])], (1, 0), []),
     "gather out of bounds": (lambda x, y: jnp.take(x, jnp.array([9]), axis=0), (1, 0), []),
     "gather with zeros out of bounds": (
         lambda x, y: x.at[jnp.array([0, 9])].get(mode="fill", fill_value=0), (1, 0), [],
@@ -97,38 +87,21 @@ ONE = {
     ),
     "gather by argmax": (lambda x, y: x[jnp.argmax(y)], (1, 0), []),
     "dynamic slice": (lambda x, y: lax.dynamic_slice(x, (1, 1), (2, 2)), (1, 0), []),
-    "update a slice": (
-        lambda x, y: lax.dynamic_update_slice(x, y[:1], (1, 0)), (1, 0), [(1, -1)],
-    ),
+    "update a slice": (lambda x, y: lax.dynamic_update_slice(x, y, (0, 0)), (0, 1), [(1, -1)]),
     "scatter": (lambda x, y: x.at[0].set(y[0]), (1, 0), [(1, -1)]),
-    "scatter into zeros": (lambda x, y: jnp.zeros(8).at[2:6].set(x[0]), (1, 0), []),
     "scatter add": (lambda x, y: x.at[0].add(y[0]), (1, 0), [(1, -1)]),
     "scatter multiply": (lambda x, y: x.at[0].multiply(y[0]), (1, 0), [(0, 1)]),
-    "scatter max": (lambda x, y: x.at[0].max(y[0]), (1, 0), [(1, -1)]),
     "apply at indices": (lambda x, y: x.at[0].apply(jnp.exp), (1, 0), [(1, 0)]),
-    "segment sum": (lambda x, y: jax.ops.segment_sum(x, jnp.array([0, 1, 1, 0]), 2), (1, 0), []),
     "sum": (lambda x, y: jnp.sum(x, 0), (1, 0), []),
-    "mean": (lambda x, y: jnp.mean(x, 0), (1, 0), []),
     "product of four": (lambda x, y: jnp.prod(x, 0), (4, 0), []),
-    "max": (lambda x, y: jnp.max(x, 0), (1, 0), []),
     "max of masked": (lambda x, y: jnp.max(x, where=y > 0, initial=-jnp.inf), (1, 0), []),
     "variance": (lambda x, y: jnp.var(x, 0), (2, 0), []),
-    "standard deviation": (lambda x, y: jnp.std(x, 0, ddof=1), (1, 0), []),
-    "norm": (lambda x, y: jnp.linalg.norm(x), (1, 0), []),
-    "any": (lambda x, y: jnp.any(x > 0, 0), (0, 0), []),
-    "count": (lambda x, y: jnp.sum(x > 0), (0, 0), []),
     "argmax": (lambda x, y: jnp.argmax(x, 0), (0, 0), []),
-    "median": (lambda x, y: jnp.median(x, 0), (1, 0), []),
-    "sort": (lambda x, y: jnp.sort(x, 0), (1, 0), []),
-    "argsort": (lambda x, y: jnp.argsort(x, 0), (0, 0), []),
     "sort by another": (lambda x, y: lax.sort((y, x), num_keys=1)[1], (1, 0), []),
     "top k": (lambda x, y: lax.top_k(x, 2)[0], (1, 0), []),
-    "top k places": (lambda x, y: lax.top_k(x, 2)[1], (0, 0), []),
     "cumulative sum": (lambda x, y: jnp.cumsum(x, 0), (1, 0), []),
-    "cumulative max": (lambda x, y: lax.cummax(x, 0), (1, 0), []),
     "cumulative product": (lambda x, y: jnp.cumprod(x, 0), (0, 0), [(1, 0)]),
     "cumulative logsumexp": (lambda x, y: lax.cumlogsumexp(x), (0, 0), [(1, 0)]),
-    "associative scan": (lambda x, y: lax.associative_scan(jnp.add, x), (1, 0), []),
     "reduce by a function": (
         lambda x, y: lax.reduce(x, 0.0, lambda a, b: a + jnp.maximum(b, 0), (0,)), (1, 0), [],
     ),
@@ -140,82 +113,34 @@ ONE = {
         (1, 0),
         [(1, 0)],
     ),
-    "max pooling": (
-        lambda x, y: lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (1, 1), "VALID"), (1, 0), [],
-    ),
-    "average pooling": (
-        lambda x, y: lax.reduce_window(x, 0.0, lax.add, (2, 2), (1, 1), "VALID"), (1, 0), [],
-    ),
-    "gradient of max pooling": (
-        jax.grad(
-            lambda x, y: jnp.sum(
-                lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (1, 1), "VALID") ** 3
-            )
-        ),
-        (2, 0),
-        [],
-    ),
+    "max pooling": (lambda x, y: max_pool(x), (1, 0), []),
+    "gradient of max pooling": (jax.grad(lambda x, y: jnp.sum(max_pool(x) ** 3)), (2, 0), []),
     "matrix product": (lambda x, y: x @ y, (1, 1), []),
-    "einsum of three": (lambda x, y: jnp.einsum("ij,jk,kl", x, y, x), (2, 1), []),
     "convolution": (
         lambda x, y: lax.conv(x[None, None], y[None, None, :2, :2], (1, 1), "SAME"), (1, 1), [],
     ),
-    "softmax": (lambda x, y: jax.nn.softmax(x), (0, 0), [(1, 0)]),
     "logsumexp": (lambda x, y: jax.nn.logsumexp(x), (0, 0), [(1, 0)]),
-    "fourier transform": (lambda x, y: jnp.abs(jnp.fft.fft(x)), (1, 0), []),
     "real fourier transform": (lambda x, y: jnp.fft.irfft(jnp.fft.rfft(x)), (1, 0), []),
     "complex": (lambda x, y: jnp.abs(lax.complex(x, y)), (1, 0), [(1, -1)]),
-    "imaginary part of an infinity": (
-        lambda x, y: x + jnp.imag(jnp.full((4, 4), complex(jnp.inf, 1))), (1, 0), [(1, 0)],
-    ),
-    "cholesky": (lambda x, y: jnp.linalg.cholesky(positive_definite(x)), (1, 0), []),
+    "cholesky": (lambda x, y: jnp.linalg.cholesky(x @ x.T), (1, 0), []),
     "q of qr": (lambda x, y: jnp.linalg.qr(x)[0], (0, 0), []),
     "r of qr": (lambda x, y: jnp.linalg.qr(x)[1], (1, 0), []),
-    "singular values": (lambda x, y: jnp.linalg.svd(x, compute_uv=False), (1, 0), []),
     "singular vectors": (lambda x, y: jnp.abs(jnp.linalg.svd(x)[0]), (0, 0), []),
     "eigenvalues": (lambda x, y: jnp.linalg.eigvalsh(x + x.T), (1, 0), []),
     "eigenvectors": (lambda x, y: jnp.abs(jnp.linalg.eigh(x + x.T)[1]), (0, 0), []),
     "solve": (lambda x, y: jnp.linalg.solve(x, y), (-1, 1), []),
     "inverse": (lambda x, y: jnp.linalg.inv(x), (-1, 0), []),
-    "solution beside what its solver tells": (
-        lambda x, y: solve_and_tell(x, y[0])[0], (-1, 1), [],
-    ),
+    "solution beside its solver's": (lambda x, y: solve_and_tell(x, y[0])[0], (-1, 1), []),
     "what a solver tells": (lambda x, y: solve_and_tell(x, y[0])[1], (0, 0), [(1, 0), (0, 1)]),
     "hessenberg form": (lambda x, y: jax.scipy.linalg.hessenberg(x), (0, 0), [(1, 0)]),
-    "product with q": (
-        lambda x, y: jax.scipy.linalg.qr_multiply(x, y)[0],
-        (0, 1),
-        [(1, 0)],
-    ),
+    "product with q": (lambda x, y: jax.scipy.linalg.qr_multiply(x, y)[0], (0, 1), [(1, 0)]),
     "determinant": (lambda x, y: jnp.linalg.det(x), (0, 0), [(1, 0)]),  # L and U share an array
-    "triangular solve": (
-        lambda x, y: jax.scipy.linalg.solve_triangular(x, y, lower=True), (-1, 1), [],
-    ),
-    "unit triangular solve": (
-        lambda x, y: jax.scipy.linalg.solve_triangular(x, y, unit_diagonal=True), (0, 1), [(1, 0)],
-    ),
-    "conjugate gradients": (
-        lambda x, y: jax.scipy.sparse.linalg.cg(positive_definite(x), y[0])[0], (-2, 1), [],
-    ),
+    "triangular solve": (lambda x, y: solve_triangular(x, y), (-1, 1), []),
+    "unit triangular solve": (lambda x, y: unit_triangular(x, y), (0, 1), [(1, 0)]),
+    "conjugate gradients": (lambda x, y: cg(x @ x.T, y[0])[0], (-2, 1), []),
     "random": (lambda x, y: x * jax.random.normal(KEY, x.shape), (1, 0), []),
-    "permuted": (lambda x, y: jax.random.permutation(KEY, x), (1, 0), []),
-    "dropout": (
-        lambda x, y: jnp.where(jax.random.bernoulli(KEY, 0.5, x.shape), x / 0.5, 0), (1, 0), [],
-    ),
-    "one hot": (lambda x, y: jax.nn.one_hot(jnp.argmax(x, 0), 4) @ y, (0, 1), []),
-    "linear interpolation": (lambda x, y: jnp.interp(0.5, jnp.arange(4.0), x[0]), (1, 0), []),
-    "polynomial": (lambda x, y: jnp.polyval(x[0], y), (1, 0), [(0, 1)]),
-    "trace": (lambda x, y: jnp.trace(x), (1, 0), []),
-    "cross product": (lambda x, y: jnp.cross(x[:, :3], y[:, :3]), (1, 1), []),
-    "quantile": (lambda x, y: jnp.quantile(x, 0.3), (1, 0), []),
-    "histogram of data": (lambda x, y: jnp.bincount(jnp.argsort(y[0]), x[0], length=4), (1, 0), []),
     "stop gradient": (lambda x, y: lax.stop_gradient(x) * y, (1, 1), []),
     "hypotenuse": (lambda x, y: jnp.hypot(x, y), (1, 0), [(1, -1)]),
-    "hypotenuse of zeros and others": (
-        lambda x, y: jnp.hypot(jnp.maximum(x, 0), jnp.where(y > 0, jax.nn.relu(-x), 0)),
-        (1, 0),
-        [],
-    ),
     "copied sign": (lambda x, y: jnp.copysign(x, y), (1, 0), []),
     "sign bit": (lambda x, y: jnp.signbit(x), (0, 0), []),
     "NaN to zero": (lambda x, y: jnp.nan_to_num(x), (1, 0), []),
@@ -229,49 +154,52 @@ ONE = {
 
 
 def scalings_by_hand(rows):
-    """Return a basis of the exponents (x, y) orthogonal to one or two rows."""
-    rows = [row for row in rows if any(row)]
+    """Return a basis of the exponents (x, y) orthogonal to at most two rows."""
     if not rows:
         return [(1, 0), (0, 1)]
-    if len(rows) == 2:
-        return []
-    a, b = rows[0]
-    return [(-b, a)]
+    (a, b), *more = rows
+    return [] if more else [(-b, a)]
+
+
+every_output = jax.jit(lambda x, y: {name: fn(x, y) for name, (fn, *_) in ONE.items()})
+
+
+@functools.cache
+def outputs_at(x, y):
+    """Return all outputs, of one program, with the arrays scaled by 3 to these powers."""
+    return every_output(X * np.float32(3.0**x), Y * np.float32(3.0**y))
 
 
 @pytest.mark.parametrize("name", ONE)
-def test_degree_is_that_derived_by_hand(name, certify):
+def test_degree_is_that_derived_by_hand(name):
     fn, degree, rows = ONE[name]
-    tolerance = 2e-2 if name in ("cast to bfloat16", "reduced precision") else 2e-4
-    report = certify(lambda p: fn(p["x"], p["y"]), PARAMS, tolerance=tolerance)
+    report = analyse(lambda p: fn(p["x"], p["y"]), PARAMS)
     wanted = scalings_by_hand(rows)
     found = [(s.get("x", 0), s.get("y", 0)) for s in report.scalings()]
     assert len(found) == len(wanted)
     assert np.linalg.matrix_rank(np.array(found + wanted, float).reshape(-1, 2)) == len(wanted)
+    tolerance = 2e-2 if name == "reduced precision" else 2e-4
     for x, y in wanted:
         by_hand = degree[0] * x + degree[1] * y
-        assert report.degree({"x": x, "y": y}) == by_hand if (x, y) != (0, 0) else True
+        assert report.degree({"x": x, "y": y}) == by_hand
+        before, after = (np.float64(outputs_at(*at)[name]) for at in ((0, 0), (x, y)))
+        assert relative_error(before * 3.0 ** float(by_hand), after) < tolerance
     assert report.unknown_primitives() == []
 
 
-@pytest.mark.parametrize("power", [0.3, 1 / 3, 1.7, -2.5, 0.5])
-def test_power_in_float32_is_the_simplest_fraction(power):
+@pytest.mark.parametrize("power", [0.3, 1 / 3, -2.5])
+def test_power_is_the_simplest_fraction_in_float32_only(power):
     degree = analyse(lambda x: x**power, jnp.ones(3)).degree()
     assert degree == Fraction(power).limit_denominator(10)
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("power", [1 / 3, 1.7, 0.5])
-def test_power_in_low_precision_is_the_rounded_number(power, dtype):
-    degree = analyse(lambda x: x ** dtype(power), jnp.ones(3, dtype)).degree()
-    assert degree == Fraction(float(dtype(power)))
+    low = jnp.bfloat16(power)
+    assert analyse(lambda x: x**low, jnp.ones(3, low.dtype)).degree() == Fraction(float(low))
 
 
 def l3_direction(w):
     return w / jnp.sum(jnp.abs(w) ** 3) ** (1 / 3)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_root_is_certified_where_its_rounded_exponent_cancels(dtype):
     """1 - 3·171/512 = -1/512 in bfloat16: it shows at c = 2²⁰, but for rounding not in float32."""
     w = jnp.array([0.5, 1.0, 1.5], dtype)
@@ -281,17 +209,6 @@ def test_root_is_certified_where_its_rounded_exponent_cancels(dtype):
         assert rescaling_error(l3_direction, w, c=2.0**20) < 2e-6
         return
     assert "take this root in float32" in obstruction.repair
-    if dtype == jnp.bfloat16:
-        assert rescaling_error(l3_direction, w, c=2.0**20) > 0.02
+    assert rescaling_error(l3_direction, w, c=2.0**20) > 0.02
     through_float32 = analyse(lambda w: l3_direction(w.astype(jnp.float32)), w)
     assert through_float32.is_invariant()
-
-
-def test_unknown_primitive_requires_degree_zero():
-    custom = jax.extend.core.Primitive("twice")
-    custom.def_abstract_eval(lambda x: x)
-    report = analyse(lambda x: custom.bind(x), X)
-    assert report.unknown_primitives() == ["twice"]
-    assert report.scalings() == []
-    assert report.obstruction().primitive == "twice"
-    assert "degree_rule" in report.obstruction().repair

@@ -31,30 +31,22 @@ def schedule(name="constant", **arguments):
 
 
 ARGUMENTS = [
-    (lambda: clip_by_relative_global_norm(-1.0), "max_ratio"),
-    (lambda: clip_by_relative_global_norm(float("nan")), "max_ratio"),
+    *((lambda r=r: clip_by_relative_global_norm(r), "max_ratio") for r in (-1.0, float("nan"))),
     (lambda: clip_by_relative_global_norm("0.5"), "max_ratio"),
     (lambda: clip_by_relative_global_norm(True), "max_ratio"),
     (lambda: scale_invariant_sgd(-0.1, 0.1), "learning_rate"),
-    (lambda: scale_invariant_sgd(float("nan"), 0.1), "learning_rate"),
-    (lambda: scale_invariant_sgd("0.1", 0.1), "learning_rate"),
     (lambda: scale_invariant_sgd(0.1, -0.1), "weight_decay"),
     (lambda: scale_invariant_sgd(0.1, 0.1, 1.0), "clip_factor"),
-    (lambda: scale_invariant_sgd(0.1, 0.1, -4.0), "clip_factor"),
     (lambda: hyperball(SGD, -0.1), "learning_rate"),
     (lambda: sgd_sai(-1.0), "learning_rate"),
     (lambda: sgd_sai(momentum=1.0), "momentum"),
-    (lambda: sgd_sai(momentum=-0.1), "momentum"),
     (lambda: sgd_sai(weight_decay=-1.0), "weight_decay"),
     (lambda: sgd_sai(eps=0.0), "eps"),
     (lambda: sgd_sai(scaling="paper"), "one of snr, snr_max_normalized, sqrt_size"),
     (lambda: scale_by_psgd_kron(0.0), "preconditioner_learning_rate"),
-    (lambda: scale_by_psgd_kron(1.0), "preconditioner_learning_rate"),
     (lambda: scale_by_psgd_kron(mode="hessian"), "mode must be 'whitening' or 'newton'"),
     (lambda: scale_by_psgd_kron(update_form="EQ"), "'inverse_free' or 'triangular'"),
-    (lambda: scale_by_psgd_kron(update_every=0), "update_every"),
     (lambda: scale_by_psgd_kron(update_every=1.5), "update_every must be a whole number"),
-    (lambda: scale_by_psgd_low_rank(rank=0), "rank"),
     (lambda: scale_by_psgd_low_rank(rank=2.5), "rank must be a whole number >= 1, found 2.5"),
     (lambda: scale_by_psgd_matrix_free(update_every="2"), "found '2'"),
     (lambda: scale_by_psgd_matrix_free(shape="full"), "shape must be 'x' or 'diagonal'"),
@@ -62,17 +54,16 @@ ARGUMENTS = [
     (lambda: equilibrium.recovery_steps(0.1, 0.1, 0.5, clip_factor=1.0), "clip_factor"),
     (lambda: equilibrium.rotation_per_step(0.1, 0.1, 1.0), "momentum"),
     (lambda: equilibrium.rotation_per_step(0.1, 0.1, 0.9, "torch"), "convention"),
+    (lambda: track_rotation(SGD, blocks=ROWS).init(random_tree(0)), "ROWS is no label"),
     (schedule("cosin"), "'cosin'.*constant, piecewise, linear, cosine, warmup"),
     (schedule(peak_value=-1.0), "peak_value"),
     (schedule(end_value=-0.1), "end_value"),
-    (schedule(num_steps=0), "num_steps"),
     *((schedule(num_steps=n), "num_steps must be a whole number")
-      for n in (10.5, True, "10", float("inf"), float("nan"))),
+      for n in (0, 10.5, True, "10", float("nan"))),
     (schedule(warmup_steps=10), "warmup_steps must be a whole number >= 0 and < 10, found 10"),
     (schedule(warmup_steps=2.5), "warmup_steps must be a whole number"),
     (schedule("piecewise", warmup_steps=6), "reaches the first drop"),
     (schedule("warmup_stable_decay", decay_steps=1.5), "decay_steps must be a whole number"),
-    (schedule("warmup_stable_decay", decay_steps=11), "decay_steps"),
 ]  # fmt: skip
 
 
@@ -94,7 +85,6 @@ def test_wrong_arguments_are_named(call, words):
         ({"a": "x", "b": 1.5, "c": "y"}, "leaf b has the block label 1.5"),
         ({"a": ("x", 0), "b": "x", "c": "x"}, "leaf a has more than one block label"),
         ({"a": 1, "b": "1", "c": 2}, "block labels 1 and '1' are both written 1"),
-        ({"a": True, "b": "True", "c": 2}, "block labels True and 'True' are both written True"),
         ({"a": "b", "b": ROWS, "c": "x"}, "'b' is also the path of a leaf under ROWS"),
         ({"a": "x", "b": "x", "c": ROWS}, "leaf c is a scalar"),
     ],
@@ -117,11 +107,6 @@ def test_wrong_block_labels_are_named(wrap, blocks, words):
 def test_mask_that_does_not_split_the_tree_is_refused(mask, words):
     with pytest.raises(ValueError, match=words):
         partition_by_invariance(SGD, SGD, mask).init(HALVES)
-
-
-def test_rows_are_no_blocks_of_track_rotation():
-    with pytest.raises(ValueError, match="ROWS is no label"):
-        track_rotation(SGD, blocks=ROWS).init(random_tree(0))
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,12 @@ def unit(key):
     return jnp.float32(1.0)
 
 
-DRAWS = {
-    "lognormal(0.5)": lambda key: jnp.exp(jax.random.normal(key)),
-    "lognormal(1)": lambda key: jnp.exp(2 * jax.random.normal(key)),
-    "cubed normal": lambda key: jnp.abs(jax.random.normal(key)) ** 3,
-}
+def lognormal(key):
+    return jnp.exp(2 * jax.random.normal(key))
+
+
+def cubed_normal(key):
+    return jnp.abs(jax.random.normal(key)) ** 3
 
 
 def slow(*values):
@@ -80,22 +81,16 @@ def test_norm_and_rotation_of_a_constant_gradient_norm(eta_lambda, num_steps):
     norms, angles = simulate(tx, lambda key: sigma**2 * unit(key), num_steps, 1, 1.0)
     law = 2 * lam / ETA * float(norms[-1, 0]) ** 4
     np.testing.assert_allclose(law, sigma**2 / (1 - eta_lambda / 2), rtol=2e-3)
+    np.testing.assert_allclose(angles[-1, 0], np.arccos(1 - eta_lambda), rtol=2e-3)
     predicted = equilibrium.equilibrium_norm(ETA, lam, sigma)
     np.testing.assert_allclose(predicted, norms[-1, 0], rtol=1e-3)
-    np.testing.assert_allclose(angles[-1, 0], np.arccos(1 - eta_lambda), rtol=2e-3)
     predicted = equilibrium.rotation_per_step(ETA, lam)
-    np.testing.assert_allclose(predicted, np.sqrt(2 * eta_lambda), rtol=1e-6)
-    np.testing.assert_allclose(angles[-1, 0], predicted, rtol=eta_lambda)
+    np.testing.assert_allclose(predicted, angles[-1, 0], rtol=eta_lambda)
 
 
 @pytest.mark.parametrize(
     ("momentum", "convention"),
-    [
-        (0.9, "coupled"),
-        (0.9, "averaged"),
-        slow(0.9, "decoupled"),
-        slow(0.5, "coupled"),
-    ],
+    [(0.9, "coupled"), *(slow(0.9, convention) for convention in ("averaged", "decoupled"))],
 )
 def test_momentum_norm_and_rotation(momentum, convention):
     lam = {"coupled": 0.002 * (1 - momentum), "decoupled": 0.002, "averaged": 0.002}[convention]
@@ -109,21 +104,18 @@ def test_momentum_norm_and_rotation(momentum, convention):
     np.testing.assert_allclose(root_mean_square, predicted, rtol=0.02)
 
 
-def test_decoupled_and_averaged_momentum_are_one_algorithm():
-    """m = Σ αᵏg: −η(m + λx) = −η/(1−α)·((1−α)m + λ(1−α)x), so all predictions agree."""
-    eta, lam, momentum = 0.02, 0.3, 0.9
-    same = (eta / (1 - momentum), lam * (1 - momentum))
-    for formula in (
-        equilibrium.plain_sgd_equivalent,
+@pytest.mark.parametrize(
+    "formula",
+    [
         equilibrium.rotation_per_step,
         lambda *a: equilibrium.equilibrium_norm(*a[:2], 1.0, *a[2:]),
         lambda *a: equilibrium.clip_threshold(*a[:2], 4.0, *a[2:]),
-    ):
-        np.testing.assert_allclose(
-            formula(eta, lam, momentum, "decoupled"),
-            formula(*same, momentum, "averaged"),
-            rtol=1e-5,
-        )
+    ],
+)
+def test_decoupled_and_averaged_momentum_are_one_algorithm(formula):
+    """m = Σ αᵏg: −η(m + λx) = −η/(1−α)·((1−α)m + λ(1−α)x), so all predictions agree."""
+    wanted = formula(0.02 / (1 - 0.9), 0.3 * (1 - 0.9), 0.9, "averaged")
+    np.testing.assert_allclose(formula(0.02, 0.3, 0.9, "decoupled"), wanted, rtol=1e-5)
 
 
 def clipped_mean(samples, clip_factor):
@@ -136,17 +128,9 @@ def clipped_mean(samples, clip_factor):
     return low
 
 
-@pytest.mark.parametrize(
-    ("tails", "clip_factor"),
-    [
-        slow("lognormal(0.5)", 2.0),
-        slow("lognormal(1)", 4.0),
-        ("cubed normal", 2.0),
-        slow("cubed normal", 4.0),
-    ],
-)
-def test_heavy_tailed_norm_settles_at_the_clipped_mean(tails, clip_factor):
-    draw, lam = DRAWS[tails], 4e-4 / ETA
+@pytest.mark.parametrize(("draw", "clip_factor"), [slow(lognormal, 4.0), (cubed_normal, 2.0)])
+def test_heavy_tailed_norm_settles_at_the_clipped_mean(draw, clip_factor):
+    lam = 4e-4 / ETA
     samples = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(1), 200_000)), np.float64)
     predicted = clipped_mean(samples, clip_factor)
     start = equilibrium.equilibrium_norm(ETA, lam, np.sqrt(predicted))
@@ -165,18 +149,14 @@ def steps_until_back(norms, target):
 
 RECOVERIES = [
     (100.0, None, 0.0, "coupled"),
-    slow(5.0, 4.0, 0.0, "coupled"),
-    (0.01, None, 0.0, "coupled"),
-    slow(0.5, None, 0.0, "coupled"),
     (0.01, 4.0, 0.0, "coupled"),
-    (0.01, 2.0, 0.0, "coupled"),
+    slow(0.01, None, 0.0, "coupled"),
+    slow(5.0, 4.0, 0.0, "coupled"),
     slow(0.05, 1.5, 0.0, "coupled"),
     slow(100.0, None, 0.9, "coupled"),
-    (0.01, 4.0, 0.9, "coupled"),
+    slow(0.01, 4.0, 0.9, "coupled"),
     slow(0.01, None, 0.9, "decoupled"),
-    slow(0.01, None, 0.9, "coupled"),
     slow(100.0, 4.0, 0.9, "decoupled"),
-    slow(0.01, 2.0, 0.9, "decoupled"),
 ]
 
 

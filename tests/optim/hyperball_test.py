@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sibert_jax.optim import ROWS, hyperball, rotation
 
@@ -19,11 +17,10 @@ def tree(seed, scale=1.0):
     return random_tree(seed, scale, SHAPES)
 
 
-@settings(max_examples=15)
-@given(st.integers(0, 2**20), st.floats(1e-3, 1.0), st.sampled_from([1e-12, 1.0, 1e12]))
-def test_each_tensor_takes_the_published_step(seed, eta, scale):
+@pytest.mark.parametrize(("eta", "scale"), [(1e-3, 1.0), (0.1, 1e-12), (1.0, 1e12)])
+def test_each_tensor_takes_the_published_step(eta, scale):
     """W ← R·N(W − ηR·N(g)), whatever the size of g."""
-    params, grads = tree(seed), tree(seed + 1, scale)
+    params, grads = tree(0), tree(1, scale)
     updates, _ = first_update(hyperball(optax.sgd(1.0), eta), grads, params)
     for k in params:
         w, g = np.float64(params[k]), np.float64(grads[k])
@@ -34,8 +31,7 @@ def test_each_tensor_takes_the_published_step(seed, eta, scale):
 
 
 @pytest.mark.parametrize("blocks", [None, {"w": ROWS, "v": "v"}])
-@pytest.mark.parametrize(("of_params", "of_grads"), [(1, 1e-22), (1, 1e-33), (1, 1e19), (1, 1e37),
-                                                     (1e-25, 1e25), (1e25, 1e-25)])  # fmt: skip
+@pytest.mark.parametrize(("of_params", "of_grads"), [(1, 1e-33), (1, 1e37), (1e-25, 1e25)])
 def test_only_directions_count_where_squares_would_overflow(of_params, of_grads, blocks):
     """Scaling x scales the step, scaling g changes nothing; the scales are powers of two."""
     tx = hyperball(optax.sgd(1.0), 0.1, blocks=blocks)
@@ -48,27 +44,17 @@ def test_only_directions_count_where_squares_would_overflow(of_params, of_grads,
     assert_close(step(c, d), jax.tree.map(lambda u: c * u, step(1.0, 1.0)), rtol=1e-7)
 
 
-def test_one_large_entry_is_the_direction():
-    """Its square overflows float32."""
-    x, g = jnp.array([3.0, 4.0]), jnp.array([1.0, 1e30])
-    updates, _ = first_update(hyperball(optax.sgd(1.0), 0.1), g, x)
-    moved = np.array([3.0, 4.0 - 0.1 * 5.0])
-    np.testing.assert_allclose(x + updates, 5.0 * moved / np.linalg.norm(moved), rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "inner", [optax.sgd(1.0, momentum=0.9), optax.contrib.muon(1.0), optax.adam(1.0)]
-)
+@pytest.mark.parametrize("inner", [optax.sgd(1.0, momentum=0.9), optax.adam(1.0)])
 def test_norm_is_kept_over_many_steps_of_any_optimizer(inner):
     start = tree(0)
-    with jax.numpy_dtype_promotion("standard"):  # muon and adam mix dtypes
+    with jax.numpy_dtype_promotion("standard"):  # adam mixes dtypes
         params, _ = trained(hyperball(inner, 0.05), start, range(1, 31))
     for k in start:
         np.testing.assert_allclose(jnp.linalg.norm(params[k]), jnp.linalg.norm(start[k]), rtol=1e-6)
         assert jnp.linalg.norm(params[k] - start[k]) > 0.1
 
 
-@pytest.mark.parametrize("eta", [1e-4, 1e-2, 0.5])
+@pytest.mark.parametrize("eta", [1e-4, 0.5])
 def test_tangential_update_rotates_by_arctan_of_learning_rate(eta):
     x = jnp.array([3.0, 4.0])
     updates, _ = first_update(hyperball(optax.sgd(1.0), eta), jnp.array([8.0, -6.0]), x)
@@ -76,12 +62,10 @@ def test_tangential_update_rotates_by_arctan_of_learning_rate(eta):
 
 
 def test_inner_learning_rate_cancels():
-    results = [
-        trained(hyperball(optax.sgd(rate, momentum=0.9), 0.1), tree(0), (1, 2, 3))[0]
-        for rate in (1e-4, 1.0, 1e4)
-    ]
-    for other in results[1:]:
-        assert_close(results[0], other, rtol=1e-5, atol=1e-6)
+    small, large = (
+        first_update(hyperball(optax.sgd(rate), 0.1), tree(1), tree(0))[0] for rate in (1e-4, 1e4)
+    )
+    assert_close(small, large, rtol=1e-5, atol=1e-6)
 
 
 def test_blocks_and_rows_share_a_sphere():
@@ -101,7 +85,6 @@ def test_blocks_and_rows_share_a_sphere():
 @pytest.mark.parametrize(
     ("of_params", "of_grads", "eta"),
     [(1.0, 0.0, 0.3), (0.0, 1.0, 0.3), (1.0, 1.0, 0.0)],
-    ids=["no gradient", "no parameters", "no learning rate"],
 )
 def test_nothing_moves_where_there_is_nothing_to_turn(of_params, of_grads, eta):
     tx = hyperball(optax.sgd(1.0), eta)

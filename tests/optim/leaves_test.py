@@ -3,7 +3,6 @@
 Every transform of this package but PSGD; those that wrap another one wrap momentum SGD.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -23,7 +22,7 @@ from sibert_jax.optim import (
     track_rotation,
 )
 
-from .conftest import assert_close, assert_equal, first_update
+from .conftest import assert_close, assert_equal, first_update, random_tree
 
 MOMENTUM = optax.sgd(0.1, momentum=0.9)
 
@@ -33,35 +32,24 @@ def each_its_own(tree):
     return jax.tree.unflatten(structure, [f"block {i}" for i in range(structure.num_leaves)])
 
 
-def by_rows(tree):
-    return jax.tree.map(lambda _: ROWS, tree)
-
-
 def all_but_the_last(tree):
     structure = jax.tree.structure(tree)
     return jax.tree.unflatten(structure, [True] * (structure.num_leaves - 1) + [False])
 
 
+SGD = scale_invariant_sgd(0.1, 0.1)
 TRANSFORMS = {
-    "clip by labels": clip_by_relative_global_norm(0.1, blocks=each_its_own),
-    "clip by rows": clip_by_relative_global_norm(0.1, blocks=by_rows),
-    "scale_invariant_sgd": scale_invariant_sgd(0.1, 0.1),
-    "scale_invariant_sgd without clip": scale_invariant_sgd(0.1, 0.1, None),
+    "scale_invariant_sgd by rows": scale_invariant_sgd(0.1, 0.1, blocks=ROWS),
     "sgd_sai": sgd_sai(),
-    "sgd_sai of the paper": sgd_sai(scaling="snr_max_normalized"),
     "hyperball": hyperball(optax.sgd(1.0), 0.1),
-    "hyperball by rows": hyperball(optax.sgd(1.0), 0.1, blocks=by_rows),
     "track_rotation by labels": track_rotation(optax.sgd(0.1), 0.1, blocks=each_its_own),
-    "partition": partition_by_invariance(
-        scale_invariant_sgd(0.1, 0.1), optax.sgd(0.1), all_but_the_last
-    ),
+    "partition": partition_by_invariance(SGD, optax.sgd(0.1), all_but_the_last),
 }
 every_transform = pytest.mark.parametrize("name", TRANSFORMS)
 
 
-def leaves_of(seed, count=3):
-    rng = np.random.default_rng(seed)
-    return [jnp.asarray(rng.normal(size=(2 + i, 3)), jnp.float32) for i in range(count)]
+def leaves_of(seed):
+    return list(random_tree(seed, shapes=(("a", (2, 3)), ("b", (3, 3)), ("c", (4, 3)))).values())
 
 
 def step(tx, make):
@@ -75,33 +63,8 @@ class Attention(NamedTuple):
     value: jax.Array
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Entry:
-    value: jax.Array
-    name: jax.Array
-    key: jax.Array
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Indexed:
-    idx: jax.Array
-    params: jax.Array
-    value: jax.Array | None = None
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Box:
-    value: jax.Array
-
-
 TREES = {
     "query, key, value": lambda a, b, c: {"attention": Attention(a, b, c)},
-    "fields": lambda a, b, c: {"x": Entry(a, b, c)},
-    "a field without leaf": lambda a, b, c: [Indexed(a, b), c],
-    "boxes": lambda a, b, c: {"a": Box(a), "b": Box(b), "c": Box({"value": c})},
     "keys": lambda a, b, c: {"params": {"idx": a, "value": b}, "value": {"value": c}},
     "variables": lambda a, b, c: nnx.State({"p": {"k": nnx.Param(a), "l": nnx.Param(b)},
                                             "q": nnx.Param(c)}),
@@ -114,10 +77,7 @@ def plain(a, b, c):
     return {"a": a, "b": b, "c": c}
 
 
-def numbers(tree):
-    return jax.tree.leaves(tree)
-
-
+numbers = jax.tree.leaves
 PARAMS, GRADS = plain(*leaves_of(0)), plain(*leaves_of(1))
 
 
@@ -134,15 +94,14 @@ def test_names_and_nodes_of_leaves_change_nothing(name):
 @pytest.mark.parametrize(
     ("tree", "names"),
     [
-        ("query, key, value", ["attention/query", "attention/key", "attention/value"]),
-        ("boxes", ["a", "b", "c/value"]),
+        ("query, key, value", ["attention/key", "attention/query", "attention/value"]),
         ("variables", ["p/k", "p/l", "q"]),
         ("a slash", ["['a']['b']['c']", "['a']['b/c']", "['a/b/c']"]),
     ],
 )
 def test_block_is_called_by_the_path_of_its_leaf(tree, names):
     state = hyperball(optax.sgd(1.0), 0.1).init(TREES[tree](*leaves_of(0)))
-    assert sorted(state.radius) == sorted(names)
+    assert sorted(state.radius) == names
 
 
 @every_transform
@@ -159,17 +118,13 @@ def test_parameters_may_be_boxed_in_init_and_bare_in_update(name):
 def test_leaf_without_gradient_stays_and_counts_for_nothing(name):
     """What optax.sgd does: the update is None, and the others are as if it were not there."""
     tx = TRANSFORMS[name]
-    update = jax.jit(tx.update)
-    grads = GRADS | {"a": None}
-    first = tx.init(PARAMS)
-    updates, state = update(grads, first, PARAMS)
-    again, state = update(grads, state, PARAMS)
+    grads, first = GRADS | {"a": None}, tx.init(PARAMS)
+    updates, state = tx.update(grads, first, PARAMS)
+    again, state = tx.update(grads, state, PARAMS)
     assert updates["a"] is again["a"] is None
     assert jax.tree.structure(state) == jax.tree.structure(first)
     assert not any(np.any(np.isnan(x)) for x in numbers((updates, state)))
     without = {k: PARAMS[k] for k in "bc"}
-    if name == "sgd_sai of the paper":  # divided by the largest factor, of all tensors
-        return
     wanted, _ = tx.update({k: grads[k] for k in "bc"}, tx.init(without), without)
     assert_close({k: updates[k] for k in "bc"}, wanted, rtol=1e-5)
 
@@ -188,17 +143,8 @@ def test_none_may_stand_for_a_subtree_and_for_everything(name):
             assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
-@pytest.mark.parametrize("tx", [track_rotation(optax.sgd(0.1)), clip_by_relative_global_norm(0.1)])
-def test_norms_are_those_of_the_leaves_with_a_gradient(tx):
-    params, grads = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([0.0, 4.0])}, {"b": jnp.ones(2)}
-    _, alone = first_update(tx, grads, {"b": params["b"]})
-    _, state = first_update(tx, {"a": None, **grads}, params)
-    assert_equal(state, alone)
-    assert state.param_norm == 4.0
-
-
 def test_moving_leaves_of_a_block_keep_their_joint_norm():
-    tx = hyperball(optax.sgd(1.0), 0.2, blocks=lambda tree: jax.tree.map(lambda _: "all", tree))
+    tx = hyperball(optax.sgd(1.0), 0.2, blocks="all")
     updates, _ = tx.update(GRADS | {"a": None}, tx.init(PARAMS), PARAMS)
     before = {k: PARAMS[k] for k in "bc"}
     after = {k: PARAMS[k] + updates[k] for k in "bc"}
@@ -207,11 +153,9 @@ def test_moving_leaves_of_a_block_keep_their_joint_norm():
 
 
 def test_sgd_sai_keeps_the_average_of_a_leaf_without_gradient():
-    tx = sgd_sai()
-    _, state = tx.update(GRADS, tx.init(PARAMS), PARAMS)
-    _, after = tx.update(GRADS | {"a": None}, state, PARAMS)
-    np.testing.assert_array_equal(after.momentum["a"], state.momentum["a"])
-    np.testing.assert_array_equal(after.scale["a"], state.scale["a"])
+    _, state = first_update(sgd_sai(), GRADS, PARAMS)
+    _, after = sgd_sai().update(GRADS | {"a": None}, state, PARAMS)
+    assert_equal((after.momentum["a"], after.scale["a"]), (state.momentum["a"], state.scale["a"]))
 
 
 @every_transform
@@ -229,21 +173,12 @@ def test_empty_leaves_change_nothing(name):
 
 
 @every_transform
-def test_updates_of_another_structure_are_refused(name):
-    tx = TRANSFORMS[name]
+def test_extra_arguments_are_accepted_another_structure_is_not(name):
+    tx = optax.chain(TRANSFORMS[name], optax.scale(1.0))
+    updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS, value=1.0, loss_fn=None)
+    assert_equal(updates, first_update(tx, GRADS, PARAMS)[0])
     with pytest.raises(ValueError, match="do not have the structure of the parameters"):
         tx.update({"a": PARAMS["a"]}, tx.init(PARAMS), PARAMS)
-
-
-@every_transform
-def test_extra_arguments_are_accepted(name):
-    tx = TRANSFORMS[name]
-    chained = optax.chain(tx, optax.scale(1.0))
-    for outer in (tx, chained):
-        assert isinstance(outer, optax.GradientTransformationExtraArgs)
-        updates, _ = outer.update(GRADS, outer.init(PARAMS), PARAMS, value=1.0, loss_fn=None)
-        wanted, _ = outer.update(GRADS, outer.init(PARAMS), PARAMS)
-        assert_equal(updates, wanted)
 
 
 @pytest.mark.parametrize(
@@ -262,8 +197,7 @@ def test_extra_arguments_reach_the_inner_transform_divided(wrap):
         seen.append(extra_args | {"structure": jax.tree.structure(updates)})
         return updates, state
 
-    inner = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
-    tx = wrap(inner)
+    tx = wrap(optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update))
     tx.update(GRADS, tx.init(PARAMS), PARAMS, value=3.0, vector=plain(*leaves_of(2)))
     (found,) = seen
     assert found["value"] == 3.0
@@ -273,15 +207,12 @@ def test_extra_arguments_reach_the_inner_transform_divided(wrap):
 @pytest.mark.parametrize(
     ("tx", "copies"),
     [
-        (clip_by_relative_global_norm(0.1, blocks={"a": "x", "b": "x", "c": ROWS}), 0),
-        (scale_invariant_sgd(0.1, 0.1, blocks=each_its_own), 0),
-        (scale_invariant_sgd(0.1, 0.1, blocks=lambda p: {k: k for k in p}), 0),
+        (scale_invariant_sgd(0.1, 0.1, blocks={"a": "x", "b": "x", "c": ROWS}), 0),
         (sgd_sai(), 1),
         (hyperball(optax.adam(1.0), 0.1), 2),
-        (hyperball(MOMENTUM, 0.1, blocks=lambda p: dict.fromkeys(p, ROWS)), 1),
-        (track_rotation(MOMENTUM), 1),
-        (track_rotation(MOMENTUM, blocks=lambda p: {k: k for k in p}), 1),
-        (partition_by_invariance(sgd_sai(), MOMENTUM, lambda p: {k: k == "a" for k in p}), 1),
+        (hyperball(MOMENTUM, 0.1, blocks=ROWS), 1),
+        (track_rotation(MOMENTUM, blocks=each_its_own), 1),
+        (partition_by_invariance(sgd_sai(), MOMENTUM, all_but_the_last), 1),
         (optax.chain(hyperball(MOMENTUM, 0.1), optax.scale(1.0)), 1),
     ],
 )
@@ -296,13 +227,12 @@ def test_map_params_finds_leaves_shaped_like_the_parameters(tx, copies):
         if not np.array_equal(a, b)
     ]
     assert sorted(changed) == sorted(shapes * copies)
-    others = optax.tree.map_params(
-        tx, lambda x: None, state, transform_non_params=lambda number: "on every device"
-    )
-    assert set(numbers(others)) == {"on every device"}
+    others = optax.tree.map_params(tx, lambda x: None, state, transform_non_params=lambda x: "all")
+    assert set(numbers(others)) == {"all"}
 
 
-def test_labels_of_any_allowed_kind_are_kept_apart():
-    for labels in ({"a": 0, "b": False, "c": "x"}, {"a": np.int32(2), "b": 1, "c": True}):
-        state = clip_by_relative_global_norm(0.1, blocks=labels).init(PARAMS)
-        assert len(state.ratio) == 3
+@pytest.mark.parametrize(
+    "labels", [{"a": 0, "b": False, "c": "x"}, {"a": np.int32(2), "b": 1, "c": True}]
+)
+def test_labels_of_any_allowed_kind_are_kept_apart(labels):
+    assert len(clip_by_relative_global_norm(0.1, blocks=labels).init(PARAMS).ratio) == 3

@@ -10,7 +10,6 @@ import pytest
 
 from sibert_jax.optim import (
     ROWS,
-    clip_by_relative_global_norm,
     hyperball,
     make_schedule,
     partition_by_invariance,
@@ -43,13 +42,10 @@ THIRD = {"a": True, "b": True, "c": False}
 # name: (transform, most passes, most temporary memory in sizes of the parameters).
 # x and g are read for the norms and again for the step.
 PASSES = {
-    "numbers": (ours(), 5, 0),
     "schedule": (ours(learning_rate=SCHEDULE), 5, 0),
-    "no clip": (ours(clip_factor=None), 5, 0),
     "labels": (ours(blocks=lambda params: {k: k for k in params}), 5, 0),
     "rows": (ours(blocks=lambda params: dict.fromkeys(params, ROWS)), 5, 0),
     "injected": (optax.inject_hyperparams(scale_invariant_sgd)(8e-4, 1e-2), 5, 0),
-    "clip, then SGD": (optax.chain(clip_by_relative_global_norm(0.1), optax.sgd(1e-3)), 5, 0),
     "head of a third": (partition_by_invariance(ours(), optax.sgd(0.1), THIRD), (5 + 5 + 3) / 3, 0),
     "hyperball": (hyperball(optax.sgd(1.0), 1e-3), 10, 1),  # once more for the largest entry
     "track_rotation": (track_rotation(optax.sgd(1.0)), 15, 1.34),

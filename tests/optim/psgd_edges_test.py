@@ -30,36 +30,36 @@ FORMS = {
 
 def forms(*default):
     """Parametrize over the forms; all but the default ones are slow tests."""
-    return pytest.mark.parametrize(
-        "make",
-        [
-            pytest.param(make, id=name, marks=[] if name in default else [pytest.mark.slow])
-            for name, make in FORMS.items()
-        ],
-    )
-
-
-SHAPES = {"w": (6, 4), "b": (5,)}
+    slow = {name: [] if name in default else [pytest.mark.slow] for name in FORMS}
+    params = [pytest.param(make, id=name, marks=slow[name]) for name, make in FORMS.items()]
+    return pytest.mark.parametrize("make", params)
 
 
 def gradients(steps, scales=(1e-4, 1e-4), seed=0):
     rng = np.random.default_rng(seed)
+    shapes = {"w": (6, 4), "b": (5,)}
     return {
         k: jnp.asarray(scale * rng.normal(size=(steps, *shape)), jnp.float32)
-        for (k, shape), scale in zip(SHAPES.items(), scales)
+        for (k, shape), scale in zip(shapes.items(), scales)
     }
+
+
+@functools.cache
+def steps_of(update):
+    """Compile the loop over steps once for each transform."""
+
+    def step(state, at_step):
+        g, extra_args = at_step
+        updates, state = update(g, state, None, **extra_args)
+        return state, updates
+
+    return jax.jit(lambda *arguments: jax.lax.scan(step, *arguments))
 
 
 def trained(tx, grads, **extra_args):
     """Return the updates of all steps and the last state."""
-
-    def step(state, at_step):
-        g, extra_args = at_step
-        updates, state = tx.update(g, state, None, **extra_args)
-        return state, updates
-
     start = tx.init(jax.tree.map(lambda g: jnp.zeros(g.shape[1:], g.dtype), grads))
-    state, updates = jax.jit(lambda *a: jax.lax.scan(step, *a))(start, (grads, extra_args))
+    state, updates = steps_of(tx.update)(start, (grads, extra_args))
     return updates, state
 
 
@@ -71,16 +71,20 @@ def root_mean_squares(updates):
 @forms("matrix free")
 def test_useless_first_gradients_cost_nothing(make):
     """The scale of Q comes from the first gradient that has one, leaf by leaf."""
-    first = jnp.concatenate([jnp.zeros(3), jnp.array([jnp.nan, jnp.inf])])
-    grads = gradients(45, scales=(1e-4, 1e-8))
+    tx, grads = make(), gradients(45, scales=(1e-4, 1e-8))
+    first = jnp.array([0.0, 0.0, 0.0, jnp.nan, jnp.inf])
     w = grads["w"].at[:5].set(first[:, None, None])
     b = grads["b"].at[:3].set(0.0).at[5:15].set(0.0)
-    updates, state = trained(make(), {"w": w, "b": b})
+    updates, state = trained(tx, {"w": w, "b": b})
     assert all(0.3 < size < 4 for size in root_mean_squares(updates))
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state))
+    small_by_chance = jax.tree.map(lambda g: g.at[0].multiply(1e-6), gradients(45))
+    updates, _ = trained(tx, small_by_chance)
+    assert all(np.max(np.abs(u)) < 60 for u in jax.tree.leaves(updates))
+    assert all(size < 10 for size in root_mean_squares(updates))
 
 
-@forms("matrix free")
+@forms()
 def test_useless_gradient_leaves_the_preconditioner_alone(make):
     params = {"w": jnp.ones((3, 2)), "b": jnp.ones(2), "s": jnp.float32(1.0)}
     tx = make()
@@ -97,24 +101,17 @@ def test_useless_gradient_leaves_the_preconditioner_alone(make):
 
 @forms("matrix free")
 def test_update_every_skips_the_fit_in_between(make):
-    params = jnp.ones((3, 2))
-    tx = make(update_every=3)
-    update, state = jax.jit(tx.update), tx.init(params)
+    tx, g = make(update_every=3), gradients(1)["w"][0]
+    update, state = jax.jit(tx.update), tx.init(g)
     fitted = []
-    for t in range(7):
-        _, new = update(params * (t + 1), state)
+    for t in range(5):
+        updates, new = update(g * (t + 1), state)
         pairs = zip(jax.tree.leaves(new.preconditioner), jax.tree.leaves(state.preconditioner))
         fitted.append(any(not np.array_equal(a, b) for a, b in pairs))
+        if t == 0:  # already has entries of size one
+            assert 0.4 < np.sqrt(np.mean(np.square(updates))) < 2
         state = new
-    assert fitted == [True, False, False, True, False, False, True]
-
-
-@forms("kron")
-def test_first_step_already_has_entries_of_size_one(make):
-    g = jnp.asarray(np.random.default_rng(0).normal(size=(20, 10)) * 1e-6, jnp.float32)
-    tx = make()
-    out, _ = jax.jit(tx.update)(g, tx.init(g))
-    assert 0.5 < jnp.sqrt(jnp.mean(jnp.square(out))) < 1.5
+    assert fitted == [True, False, False, True, False]
 
 
 @forms("matrix free")
@@ -125,33 +122,17 @@ def test_none_and_empty_leaves_are_passed_over(make):
     state, update = tx.init(params), jax.jit(tx.update)
     for _ in range(2):
         updates, state = update(grads, state, params)
-    assert updates["w"] is None
-    assert updates["no"] is None
+    assert updates["w"] is updates["no"] is None
     assert updates["empty"].shape == (0, 4)
     assert np.all(np.isfinite(updates["b"]))
     assert np.any(updates["b"] != grads["b"])
     before, after = tx.init(params).preconditioner, state.preconditioner
     for field in set(before._fields) - {"bounds"}:
         assert_equal(getattr(after, field)["w"], getattr(before, field)["w"])
-    alone, _ = tx.update({"w": None, "b": None, "empty": None, "no": None}, state, params)
+    alone, _ = tx.update(dict.fromkeys(params), state, params)
     assert jax.tree.leaves(alone) == []
-
-
-@pytest.mark.parametrize("make", FORMS.values(), ids=FORMS)
-def test_updates_of_another_structure_are_refused(make):
-    tx = make()
-    state = tx.init({"w": jnp.ones(2), "b": jnp.ones(2)})
     with pytest.raises(ValueError, match="another tree structure than the parameters"):
-        tx.update({"w": jnp.ones(2)}, state)
-
-
-@forms()
-def test_rows_that_never_see_a_gradient_stay_bounded(make):
-    grads = gradients(600)
-    grads = {"w": grads["w"].at[:, 2:].set(0.0), "b": grads["b"].at[:, 1:].set(0.0)}
-    updates, state = trained(make(0.5), grads)
-    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((updates, state)))
-    assert 0.3 < root_mean_squares(updates["w"][:, :2])[0] < 5
+        tx.update({"w": params["w"]}, state)
 
 
 @forms("matrix free")
@@ -167,39 +148,21 @@ def test_every_finite_input_gives_finite_results(make, mode):
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(result))
 
 
-@forms("matrix free")
-def test_first_gradient_that_is_small_by_chance_is_harmless(make):
-    grads = jax.tree.map(lambda g: g.at[0].multiply(1e-6), gradients(40))
-    updates, _ = trained(make(), grads)
-    assert all(np.max(np.abs(u)) < 60 for u in jax.tree.leaves(updates))
-    assert all(size < 10 for size in root_mean_squares(updates))
-
-
-@pytest.mark.slow
-def test_gradients_that_grow_a_hundredfold_are_whitened_again():
-    grads = gradients(200)["w"].at[120:].multiply(100.0)
-    updates, _ = trained(scale_by_psgd_kron(), {"w": grads})
-    assert 0.5 < root_mean_squares(updates)[0] < 2
-
-
 @pytest.mark.slow
 def test_low_rank_stays_finite_on_an_ill_conditioned_hessian():
     """U and V must not grow against each other, nor their ratio drift."""
     rng = np.random.default_rng(0)
     u, v = rng.normal(size=(2, 12, 3)) * 0.5
-    q = (np.eye(12) + u @ v.T) * np.geomspace(0.3, 3, 12)
-    hessian = np.linalg.inv(q.T @ q)
-    tx = scale_by_psgd_low_rank(0.9, rank=3, mode="newton")
-    for seed in range(4):
-        v = np.random.default_rng(seed).normal(size=(5000, 12))
-        v, hv = (jnp.asarray(x, jnp.float32) for x in (v, v @ hessian))
-        q = trained(tx, v, vector=v, hvp=hv)[1].preconditioner
-        assert all(np.all(np.isfinite(x)) for x in q)
-        norms = np.linalg.norm(q.u), np.linalg.norm(q.v)
-        assert max(norms) < 1000
-        np.testing.assert_allclose(*norms, rtol=0.5)
+    root = np.linalg.inv((np.eye(12) + u @ v.T) * np.geomspace(0.3, 3, 12))
+    tx, v = scale_by_psgd_low_rank(0.9, rank=3, mode="newton"), rng.normal(size=(5000, 12))
+    v, hv = (jnp.asarray(x, jnp.float32) for x in (v, v @ root @ root.T))
+    q = trained(tx, v, vector=v, hvp=hv)[1].preconditioner
+    norms = np.linalg.norm(q.u), np.linalg.norm(q.v)
+    assert max(norms) < 1000
+    np.testing.assert_allclose(*norms, rtol=0.5)
 
 
+@pytest.mark.slow
 def test_equal_shapes_are_fitted_as_one():
     """The program grows with the number of shapes."""
 
@@ -220,11 +183,13 @@ def test_tensor_is_fitted_among_equals_as_alone():
     np.testing.assert_allclose(together[1], alone[1], rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize("make", FORMS.values(), ids=FORMS)
+@forms("kron", "matrix free")
 def test_states_are_trees_like_the_parameters(make):
     params = {"w": jnp.ones((3, 2)), "n": {"b": jnp.ones(3)}}
     tx = make()
     state = tx.init(params)
+    shapes = jax.eval_shape(lambda: tx.update(params, state, params, of_others=1.0))
+    assert jax.tree.structure(shapes) == jax.tree.structure((params, state))
     doubled = optax.tree.map_params(tx, lambda x: 2 * x, state)
     assert isinstance(doubled, PsgdState)
     before, after = (s.preconditioner._replace(bounds=()) for s in (state, doubled))
@@ -265,17 +230,7 @@ def test_kron_trains_in_the_optimizer_of_nnx():
     assert losses[-1] < 0.7 * losses[0]
 
 
-@pytest.mark.parametrize("make", FORMS.values(), ids=FORMS)
-def test_extra_arguments_of_other_transforms_are_accepted(make):
-    params = {"w": jnp.ones((3, 2))}
-    tx = make()
-    updates, _ = jax.eval_shape(
-        lambda: tx.update(params, tx.init(params), params, value=jnp.float32(1.0), unknown=3)
-    )
-    assert updates["w"].shape == (3, 2)
-
-
-@forms("matrix free")
+@forms()
 def test_float64_leaves_are_fitted_in_float64(make):
     with jax.enable_x64(True):
         params = {"w": jnp.ones((3, 2), jnp.float64), "b": jnp.ones(3, jnp.float32)}

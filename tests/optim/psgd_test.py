@@ -47,8 +47,7 @@ def x_shaped(size):
 
 def diagonal_plus_rank_one(size):
     d = np.diag(np.linspace(0.5, 2, size))
-    w = np.ones((size, 1)) / size**0.5
-    return d @ (np.eye(size) + 3 * w @ w.T) @ d
+    return d @ (np.eye(size) + 3 * np.ones((size, size)) / size) @ d
 
 
 def fitted(tx, factor, steps, shape, newton):
@@ -70,24 +69,19 @@ def fitted(tx, factor, steps, shape, newton):
 
 
 KRON = np.kron(spd(0, 3), spd(1, 4))
-KRON_OF_THREE = np.kron(np.eye(2), np.kron(spd(0, 3), spd(1, 2)))
-SMALL_KRON = np.kron(spd(0, 2), spd(1, 2))
 
 
 @pytest.mark.parametrize(
     ("make", "hessian", "shape", "steps"),
     [
-        (scale_by_psgd_kron, SMALL_KRON, (2, 2), 300),
-        (rank(1), diagonal_plus_rank_one(6), (6,), 2500),
+        slow(rank(1), diagonal_plus_rank_one(6), (6,), 2500),
         (scale_by_psgd_matrix_free, x_shaped(3), (3,), 700),
         slow(DENSE, spd(0, 8), (8,), 1000),
         slow(scale_by_psgd_kron, KRON, (3, 4), 1000),
         slow(TRIANGULAR, KRON, (3, 4), 2500),
-        slow(scale_by_psgd_kron, KRON_OF_THREE, (2, 3, 2), 1000),
-        slow(scale_by_psgd_kron, np.diag([1.0, 3.0, 0.5, 2.0]), (4,), 1000),
+        slow(scale_by_psgd_kron, np.kron(np.eye(2), KRON), (2, 3, 4), 1000),
         slow(DIAGONAL, np.diag([1.0, 3.0, 0.5]), (3,), 2500),
         slow(scale_by_psgd_matrix_free, x_shaped(7), (7,), 2500),
-        slow(scale_by_psgd_matrix_free, x_shaped(6), (6,), 2500),
     ],
 )  # fmt: skip
 def test_newton_mode_finds_the_inverse_hessian(make, hessian, shape, steps):
@@ -96,40 +90,19 @@ def test_newton_mode_finds_the_inverse_hessian(make, hessian, shape, steps):
     np.testing.assert_allclose(p @ hessian, np.eye(len(hessian)), atol=1e-5)
 
 
-def errors_at_every_rate(make, hessian, steps, shape):
-    """Return ‖PH − I‖ after the steps, at a small, a middling and a large rate."""
-    rates = (0.1, 0.5, 0.9)
-    found = [fitted(make(r, mode="newton"), hessian, steps, shape, newton=True) for r in rates]
-    return [np.linalg.norm(p @ hessian - np.eye(len(hessian))) for p in found]
-
-
 @pytest.mark.slow
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize(
-    ("make", "hessian", "steps", "shape"),
+    ("make", "hessian", "shape"),
     [
-        (DENSE, of_condition(0, 6, 10), 1500, (6,)),
-        (DENSE, of_condition(0, 6, 1e3), 2500, (6,)),
-        (
-            scale_by_psgd_kron,
-            np.kron(of_condition(1, 4, 100), of_condition(2, 3, 100)),
-            4000,
-            (4, 3),
-        ),
+        (DENSE, of_condition(0, 6, 1e3), (6,)),
+        (scale_by_psgd_kron, np.kron(of_condition(1, 4, 100), of_condition(2, 3, 100)), (4, 3)),
     ],
 )
-def test_inverse_free_update_is_stable_at_every_rate(make, hessian, steps, shape):
+def test_inverse_free_update_is_stable_at_every_rate(make, hessian, shape, rate):
     """As published it would need rates below about 2N/√condition; the bound sees to that."""
-    assert max(errors_at_every_rate(make, hessian, steps, shape)) < 2e-3
-
-
-@pytest.mark.slow
-def test_inverse_free_update_is_closer_than_the_triangular_one():
-    hessian = np.kron(of_condition(1, 4, 10), of_condition(2, 3, 10))
-    default, other = (
-        errors_at_every_rate(make, hessian, 500, (4, 3))
-        for make in (scale_by_psgd_kron, TRIANGULAR)
-    )
-    assert default[0] < 1e-3 * other[0]
+    p = fitted(make(rate, mode="newton"), hessian, 4000, shape, newton=True)
+    assert np.linalg.norm(p @ hessian - np.eye(len(hessian))) < 2e-3
 
 
 def published_step(q1, q2, v, h, rate):
@@ -203,7 +176,7 @@ def rosenbrock(x):
     return 100.0 * (x[1] - x[0] ** 2) ** 2 + (1.0 - x[0]) ** 2
 
 
-@pytest.mark.parametrize("make", [DENSE, slow(rank(1)), slow(scale_by_psgd_matrix_free)])
+@pytest.mark.parametrize("make", [slow(rank(1)), slow(DENSE), slow(scale_by_psgd_matrix_free)])
 def test_newton_mode_minimizes_rosenbrock(make):
     """In 1000 steps; plain SGD is far from it after as many."""
     tx = optax.chain(make(0.2, mode="newton"), optax.clip_by_global_norm(1.0), optax.scale(-0.5))
@@ -221,21 +194,6 @@ def test_newton_mode_minimizes_rosenbrock(make):
     (x, _, plain), _ = jax.jit(lambda: jax.lax.scan(step, (start, tx.init(start), start), keys))()
     assert rosenbrock(x) < 1e-6
     assert rosenbrock(plain) > 1e-2
-
-
-@pytest.mark.slow
-def test_whitening_minimizes_an_ill_conditioned_quadratic():
-    scales = jnp.array([1.0, 30.0, 1000.0])
-    tx = optax.chain(DENSE(0.3), optax.scale(-0.02))
-
-    def step(carry, _):
-        x, state = carry
-        updates, state = tx.update(scales * x, state, x)
-        return (x + updates, state), jnp.sum(scales * x**2)
-
-    x = jnp.ones(3)
-    _, losses = jax.jit(lambda: jax.lax.scan(step, (x, tx.init(x)), length=600))()
-    assert losses[-1] < 1e-3 * losses[0]  # a whitened step has a constant size
 
 
 def test_gradient_and_hvp_of_a_quadratic():

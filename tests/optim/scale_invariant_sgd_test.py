@@ -5,30 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sibert_jax.optim import ROWS, make_schedule, scale_invariant_sgd
 
 from .conftest import assert_close, assert_equal, first_update, numpy_norm, random_tree, trained
 
-few = settings(max_examples=15)
-seeds = st.integers(0, 2**20)
 
-
-@few
-@given(seeds, st.floats(1e-4, 1.0), st.floats(1e-4, 1.0), st.sampled_from([0.1, 1.0, 30.0]))
-def test_step_equals_algorithm_1(seed, eta, lam, scale):
-    params, grads = random_tree(seed), random_tree(seed + 1, scale)
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize(("eta", "lam"), [(1e-3, 0.9), (0.5, 1e-3), (1.0, 1.0)])
+def test_step_equals_algorithm_1(eta, lam, scale):
+    params, grads = random_tree(0), random_tree(1, scale)
     updates, state = first_update(scale_invariant_sgd(eta, lam, 4.0), grads, params)
     bound = np.sqrt(2 * 4.0 * lam / eta)
     m = min(1.0, bound * numpy_norm(params) / numpy_norm(grads))
     for k in params:
         x, g = np.float64(params[k]), np.float64(grads[k])
-        # Where decay or gradient take nearly all of x away, rounding is of the terms' size.
-        rounding = 1e-6 * (np.abs(x) + eta * m * np.abs(g))
-        after = params[k] + updates[k]
-        assert np.all(np.abs(after - ((1 - eta * lam) * x - eta * m * g)) <= rounding)
+        wanted = -eta * lam * x - eta * m * g
+        np.testing.assert_allclose(updates[k], wanted, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(state.max_ratio, bound, rtol=1e-6)
 
 
@@ -42,31 +35,19 @@ def test_without_clip_it_is_decay_then_sgd_bit_for_bit(scheduled, weight_decay):
     assert_equal(found, wanted)
 
 
-@few
-@given(
-    seeds,
-    st.integers(-10, 10),
-    st.sampled_from([0.01, 1.0, 100.0]),
-    st.sampled_from([None, "labels", "rows"]),
-)
-def test_rescaling_by_powers_of_two_changes_no_bit(seed, i, scale, kind):
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("c", [2.0**-10, 8.0])
+@pytest.mark.parametrize("blocks", [None, {"w": "w", "b": "b"}, {"w": ROWS, "b": "b"}])
+def test_rescaling_by_powers_of_two_changes_no_bit(c, scale, blocks):
     """Lemma 2.4: (cx, g/c, c²η, λ/c²) gives c times the parameters."""
-    blocks = {None: None, "labels": {"w": "w", "b": "b"}, "rows": {"w": ROWS, "b": "b"}}[kind]
     eta, lam = np.float32(0.013), np.float32(0.21)
 
     def run(c):
         tx = scale_invariant_sgd(float(c**2 * eta), float(lam / c**2), 4.0, blocks=blocks)
-        params = random_tree(seed, c)
-        state = tx.init(params)
-        for t in range(3):
-            updates, state = tx.update(random_tree(seed + t, scale / c), state, params)
-            params = optax.apply_updates(params, updates)
-        return params, state
+        return trained(tx, random_tree(0, c), range(1, 4), scale / c)
 
-    c = 2.0**i
     (params, state), (scaled, scaled_state) = run(1.0), run(c)
-    for k in params:
-        np.testing.assert_array_equal(scaled[k], c * np.asarray(params[k]))
+    assert_equal(scaled, jax.tree.map(lambda x: c * x, params))
     assert_equal(state.clipped_steps, scaled_state.clipped_steps)
 
 
@@ -84,7 +65,6 @@ def test_threshold_follows_the_schedules():
 @pytest.mark.parametrize(
     ("eta", "lam", "scale", "of_params", "of_grads"),
     [(0.0, 0.1, 1e3, 0.0, 0.0), (0.1, 0.0, 1e3, 0.0, -0.1), (0.5, 0.25, 0.0, -0.125, 0.0)],
-    ids=["no learning rate", "no decay", "no gradient"],
 )
 def test_without_equilibrium_nothing_is_clipped(eta, lam, scale, of_params, of_grads):
     params, grads = random_tree(0), random_tree(1, scale)

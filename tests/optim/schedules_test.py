@@ -24,7 +24,7 @@ def by_hand(name, step, peak, num_steps, warmup, end, decay):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("warmup", [0, 1, 7])
+@pytest.mark.parametrize("warmup", [0, 7])
 def test_equals_the_formula_at_every_step(name, warmup):
     schedule = make_schedule(
         name, peak_value=0.3, num_steps=40, warmup_steps=warmup, end_value=0.02, decay_steps=10

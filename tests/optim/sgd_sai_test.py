@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sibert_jax.optim import gradient_snr, make_schedule, sgd_sai
 
@@ -53,54 +51,31 @@ def published_rule(params, grads_by_step, eta, lam, mu, scaling):
 )
 def test_equals_the_published_rule_over_many_steps(mu, scaling):
     """With momentum and both schedules; a scalar, a (1, 1) and a tensor silent at first too."""
-    eta = make_schedule("cosine", peak_value=0.02, num_steps=40, warmup_steps=3)
-    lam = make_schedule("linear", peak_value=0.2, num_steps=40, end_value=0.1)
+    eta = make_schedule("cosine", peak_value=0.02, num_steps=12, warmup_steps=3)
+    lam = make_schedule("linear", peak_value=0.2, num_steps=12, end_value=0.1)
     tx = sgd_sai(eta, mu, lam, scaling=scaling)
-    grads = [tree(100 + t) for t in range(40)]
+    grads = [tree(100 + t) for t in range(12)]
     grads[0]["silent"] = jnp.zeros(3)
     params = tree(0)
     state, update = tx.init(params), jax.jit(tx.update)
     for g in grads:
         updates, state = update(g, state, params)
         params = optax.apply_updates(params, updates)
-    etas, lams = (np.float64(jax.vmap(f)(jnp.arange(40))) for f in (eta, lam))
+    etas, lams = (np.float64(jax.vmap(f)(jnp.arange(12))) for f in (eta, lam))
     expected = published_rule(tree(0), grads, etas, lams, mu, scaling)
     assert_close(params, expected, rtol=2e-5, atol=2e-5)
 
 
-@settings(max_examples=20)
-@given(
-    st.integers(0, 2**20),
-    st.sampled_from([2, 5, 30, 300]),
-    st.floats(-3, 3),
-    st.sampled_from([1e-2, 1, 10]),
-)
-def test_ratio_is_a_matter_of_size_and_mean(seed, size, mean, spread):
-    """a² = (N−1) + N·ḡ²/s², hence a ≥ √(N−1)."""
-    g = mean + spread * np.random.default_rng(seed).normal(size=size)
-    a = float(jax.jit(gradient_snr, static_argnums=1)(jnp.asarray(g, jnp.float32), 1e-30))
-    expected = (size - 1) + size * g.mean() ** 2 / g.var(ddof=1)
-    np.testing.assert_allclose(a**2, expected, rtol=1e-3)
-
-
 @pytest.mark.parametrize("ddof", [0, 1])
-@pytest.mark.parametrize("scale", [1e-36, 1e-22, 1e-10, 1.0, 1e10, 1e37])
+@pytest.mark.parametrize("scale", [1e-36, 1e-10, 1.0, 1e37])
 def test_ratio_does_not_depend_on_the_scale(scale, ddof):
     g = np.random.default_rng(0).normal(size=64) + 0.3
     found = gradient_snr(jnp.asarray(scale * g, jnp.float32), ddof=ddof)
     np.testing.assert_allclose(found, published_snr(g, ddof), rtol=1e-5)
+    if ddof:  # a² = (N−1) + N·ḡ²/s², hence a ≥ √(N−1)
+        np.testing.assert_allclose(found**2, 63 + 64 * g.mean() ** 2 / g.var(ddof=1), rtol=1e-4)
     equal_entries = gradient_snr(jnp.full(4, scale, jnp.float32), ddof=ddof)
     assert 1e6 < equal_entries <= 2.1e8 or scale < 1e-30
-
-
-@pytest.mark.parametrize("scaling", ["snr", "snr_max_normalized", "sqrt_size"])
-def test_tensors_without_spread_get_the_root_of_their_size(scaling):
-    params = {"scalar": jnp.float32(1.0), "one": jnp.ones((1, 1)), "zero": jnp.ones(9)}
-    grads = {"scalar": jnp.float32(3.0), "one": jnp.full((1, 1), -2.0), "zero": jnp.zeros(9)}
-    _, state = first_update(sgd_sai(scaling=scaling), grads, params)
-    largest = 3.0 if scaling == "snr_max_normalized" else 1.0
-    wanted = {"scalar": 1 / largest, "one": 1 / largest, "zero": 3 / largest}
-    assert_close(state.scale, wanted)
 
 
 def test_factors_are_measured_once_and_again_only_when_asked():
@@ -131,9 +106,3 @@ def test_first_gradient_that_is_not_finite_spoils_its_tensor(value):
     assert not state.inner_state.is_measured
     _, state = skipping.update(good, state, params)
     np.testing.assert_allclose(state.inner_state.scale["w"], gradient_snr(good["w"]), rtol=1e-6)
-
-
-def test_decay_is_not_scaled_by_the_factor():
-    params = tree(0)
-    updates, _ = first_update(sgd_sai(0.5, 0.9, 0.2), jax.tree.map(jnp.zeros_like, params), params)
-    assert_close(updates, jax.tree.map(lambda x: -0.1 * x, params))
