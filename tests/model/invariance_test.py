@@ -69,7 +69,7 @@ def test_gradient_is_orthogonal_to_the_parameters(cfg, inputs, arch):
 
 def test_bert_is_not_scale_invariant(cfg, inputs):
     module = Encoder(dataclasses.replace(cfg, arch="bert", norm_eps=1e-12))
-    assert largest_change(module(module, inputs), inputs) > 0.1
+    assert largest_change(module, random_params(module.init, *inputs), inputs) > 0.1
 
 
 class GainBeforeBranch(nn.Module):
@@ -157,7 +157,7 @@ CONTROLS = {
 def test_each_known_mistake_breaks_invariance(cfg, inputs, name, monkeypatch):
     monkeypatch.setattr(*CONTROLS[name])
     broken = Encoder(cfg)
-    assert largest_change(broken(broken, inputs), inputs) > 1e-3
+    assert largest_change(broken, random_params(broken.init, *inputs), inputs) > 1e-3
 
 
 def test_affine_norm_has_degree_one():
