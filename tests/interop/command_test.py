@@ -62,8 +62,6 @@ def test_run_starts_from_what_was_imported(cfg, encoder_params, source, tmp_path
 
 
 LABELS = {"0": "NEUTRAL", "1": "contradiction", "2": "LABEL_7"}
-
-
 POOLER = {"bert.pooler.dense": (12, 12)}
 MLM = {"cls.predictions.transform.dense": (12, 12), "cls.predictions.transform.LayerNorm": (12,)}
 MLM |= {"cls.predictions": (50,)}  # its bias alone
@@ -117,7 +115,12 @@ def rewrite(directory, changes, tensors):
     safetensors.save_file(old | tensors, directory / "model.safetensors")
 
 
-@pytest.mark.parametrize("name", HEADS)
+DEFAULT = ("pretraining", "masked_lm", "named", "answers")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in DEFAULT else pytest.mark.slow) for n in HEADS]
+)
 def test_every_class_goes_out_as_it_came_in(source, tmp_path, capsys, name):
     kind, changes, shapes = HEADS[name]
     changes = changes | {"architectures": [kind], "torch_dtype": "float32"}

@@ -1,5 +1,6 @@
 """A small model of each kind, and its directory as Hugging Face keeps it."""
 
+import functools
 import json
 import shutil
 
@@ -25,6 +26,7 @@ BERT = ModelConfig(
 )
 
 
+@functools.cache
 def random_params(cfg: ModelConfig) -> dict:
     """Random parameters of an encoder, biases and gains too."""
     tokens = jax.ShapeDtypeStruct((1, 4), "int32")

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from sibert_jax.model import Encoder
+from tests.builders import random_params
 
 
 @pytest.mark.slow
 def test_more_kept_means_fewer_flops_and_the_same_gradient(cfg, inputs):
     cfg = dataclasses.replace(cfg, depth=3)
-    params = Encoder(cfg).init(jax.random.key(0), *inputs)["params"]
+    params = random_params(Encoder(cfg).init, *inputs)
     gradients, flops, memory = [], [], []
     for changes in (
         {"remat": False},
@@ -24,7 +25,7 @@ def test_more_kept_means_fewer_flops_and_the_same_gradient(cfg, inputs):
         encoder = Encoder(dataclasses.replace(cfg, **changes))
 
         def loss(params, encoder=encoder):
-            return jnp.sum(jnp.sin(encoder.apply({"params": params}, *inputs)[0]))
+            return jnp.sum(jnp.sin(encoder.apply(params, *inputs)[0]))
 
         compiled = jax.jit(jax.grad(loss)).lower(params).compile()
         gradients.append(compiled(params))
@@ -42,13 +43,13 @@ def test_more_kept_means_fewer_flops_and_the_same_gradient(cfg, inputs):
 @pytest.mark.parametrize("remat", [False, True])
 def test_remat_computes_products_again(cfg, inputs, remat):
     encoder = Encoder(dataclasses.replace(cfg, remat=remat))
-    params = jax.eval_shape(encoder.init, jax.random.key(0), *inputs)["params"]
+    params = jax.eval_shape(encoder.init, jax.random.key(0), *inputs)
 
     def products(fn):
         return str(jax.make_jaxpr(fn)(params)).count("dot_general")
 
     def loss(params):
-        return jnp.sum(encoder.apply({"params": params}, *inputs)[0])
+        return jnp.sum(encoder.apply(params, *inputs)[0])
 
     # A product has two gradients; remat adds the product itself.
     again = products(jax.grad(loss)) - 3 * products(loss)

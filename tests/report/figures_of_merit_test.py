@@ -82,9 +82,3 @@ def test_diverged_run_keeps_its_best_evaluation(write_run):
     assert math.isnan(figures.train_loss)
     assert figures.eval_loss == math.inf
     assert (figures.best_eval_loss, figures.best_eval_step) == (8.0, 50)
-
-
-def test_other_tasks_have_their_own_loss_and_accuracy(write_run):
-    rows = [{"step": 5, "train/loss": 1.0, "eval/loss": 0.9, "eval/accuracy": 0.7}]
-    figures = figures_of_merit(read_run(write_run("a", rows)))
-    assert (figures.eval_loss, figures.accuracy) == (0.9, 0.7)

@@ -31,8 +31,10 @@ def test_both_files_are_written_and_their_paths_printed(runs, tmp_path):
 
 def test_full_disk_leaves_the_old_report_as_it_is(runs, tmp_path, capsys, monkeypatch):
     out = tmp_path / "report"
-    main([runs[0], f"--out={out}"])
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    out.mkdir()
+    before = dict.fromkeys(("report.md", "report.png"), b"old")
+    for name, content in before.items():
+        (out / name).write_bytes(content)
 
     def full(path, *_, **__):
         path.touch()
@@ -40,6 +42,6 @@ def test_full_disk_leaves_the_old_report_as_it_is(runs, tmp_path, capsys, monkey
 
     monkeypatch.setattr("pathlib.Path.write_text", full)
     with pytest.raises(SystemExit, match="2"):
-        main([*runs, f"--out={out}"])
+        main([runs[0], f"--out={out}"])
     assert "No space left on device" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

@@ -44,14 +44,6 @@ def test_measurements_that_are_not_finite_are_noted(write_run):
     assert notes == ("train/loss is not finite in 2 of 3 rows, first at step 20",)
 
 
-def test_settings_are_found_by_dotted_key(write_run):
-    run = read_run(write_run("a", [ROW]))
-    assert run.setting("optim.head.name") == "lamb"
-    assert run.setting("seed") == 0
-    for missing in ("optim.heads.name", "seed.name", "no"):
-        assert run.setting(missing) is None
-
-
 def test_missing_run_json_is_no_fault(write_run):
     directory = write_run("a", [ROW])
     (directory / "run.json").unlink()

@@ -100,10 +100,3 @@ def test_notes_name_the_run_and_divergence_shows(write_run):
 def test_bar_in_a_name_does_not_end_its_cell(write_run):
     (row,) = cells(table([read_run(write_run("a|b", [ROW]))]), "Runs")
     assert row["run"] == "a¦b"
-
-
-def test_reading_guide_explains_every_figure_shown(write_run):
-    markdown = table([read_run(write_run("a", [ROW]))])
-    guide = markdown.split("## How to read it")[1]
-    for word in ("Loss", "‖x‖", "Rotation", "Clip rate", "Dead rows", "Euler residual"):
-        assert f"**{word}**" in guide

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sibert_jax.tasks.classification.glue import accuracy, f1, matthews, pearson, spearman
@@ -22,6 +22,7 @@ def test_the_examples_in_scikit_learns_documentation():
     assert f1(np.array([1, 1, 0]), np.array([1, 0, 0])) == pytest.approx(2 / 3)
 
 
+@settings(max_examples=30)
 @given(VALUES)
 def test_correlations_are_scipys_ties_and_all(pairs):
     x, y = np.array(pairs, np.float64).T
@@ -29,6 +30,7 @@ def test_correlations_are_scipys_ties_and_all(pairs):
     assert spearman(x, y) == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=1e-12)
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40))
 def test_f1_and_matthews_are_the_formulas_of_the_counts(pairs):
     predicted, labels = np.array(pairs).T

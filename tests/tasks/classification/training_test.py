@@ -1,4 +1,4 @@
-"""A run, its predictions and new text; slow: pairs memorized, a run resumed and extended."""
+"""Predictions and scores; slow: new text, pairs memorized, a run resumed and extended."""
 
 import copy
 import json
@@ -18,6 +18,7 @@ from sibert_jax.tools.predict import predict
 from sibert_jax.train.config import run_config
 from sibert_jax.train.resolve import resolve
 from sibert_jax.train.run import load_task
+from tests.builders import random_params
 
 from .conftest import LABELS
 
@@ -46,6 +47,25 @@ def finished(make_config, train_one, write_pairs, tmp_path_factory):
     return config, directory
 
 
+def test_predictions_and_scores_are_of_the_same_outputs(config, write_pairs, tmp_path):
+    config.data.path = config.data.valid_path = write_pairs("train.tsv")
+    task, data = load_task(run_config(resolve(config)), progress=print)
+    batches = [data.valid.batch(step, slice(None)) for step in range(len(data.valid))]
+    params, evaluate = random_params(task.init, batches[0], std=0.5), jax.jit(task.eval_batch)
+    results = jax.device_get([evaluate(params, batch) for batch in batches])
+    mean = np.mean([result["outputs"] for result in results], axis=(0, 1))
+    results = [{**r, "outputs": r["outputs"] - mean[None]} for r in results]  # of both classes
+    (held_out,) = data.held_out
+    scores = held_out.finish(results, tmp_path)
+    header, *lines = (tmp_path / f"{held_out.name}.tsv").read_text().splitlines()
+    assert header == "index\tprediction"
+    labels = [line.split("\t")[1] for line in lines]
+    assert set(labels) == set(LABELS)
+    accuracy = np.mean([label == LABELS[i % 2] for i, label in enumerate(labels)])
+    assert scores["accuracy"] == task.eval_metrics(results)["accuracy"] == accuracy
+
+
+@pytest.mark.slow
 def test_predictions_are_written_as_glue_wants_them(finished):
     config, directory = finished
     results = loaded(directory / "results.json")
@@ -63,6 +83,7 @@ def test_predictions_are_written_as_glue_wants_them(finished):
         assert scores["examples_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_new_text_is_labeled_as_in_training(finished, tmp_path, capsys):
     config, directory = finished
     shutil.copytree(directory, tmp_path / "run")

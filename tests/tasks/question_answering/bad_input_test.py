@@ -39,12 +39,10 @@ BOTH = {"q1": "", "q2": ""}
         ('{"data": [], "data": []}', "bad.json has 'data' twice in one object"),
         (ada({"question": "?"}), r"data\[0\].paragraphs\[0\].qas\[0\] has no 'id'"),
         (ada(entry(1.5, "", ADA)), "has 1.5 as 'id', expected a string"),
-        (ada(entry(True, "", ADA)), "has true as 'id', expected a string"),
         (ada(entry("q1", 3, ADA)), "question 'q1' has 3 as 'question', expected a string"),
         (ada(entry("q1", "") | {"answers": "Ada"}), "has \"Ada\" as 'answers', expected a list"),
         (ada(entry("q1", "", ("Ada", "0"))), "has \"0\" as 'answer_start', expected an integer"),
         (ada(entry("q1", ""), entry("q1", "")), "bad.json has the question id 'q1' twice"),
-        (ada(entry(1, ""), entry("1", "")), "has the question id '1' twice"),
         (ada(entry("q1", "", ADA, is_impossible=True)), "'q1' has is_impossible=true but also"),
     ],
 )
@@ -67,7 +65,6 @@ def test_a_truncated_or_absent_file(tmp_path):
     ("content", "message"),
     [
         ("Who?\tAda.\nWho?\n", r"new.tsv, line 2: expected a question, one tab .*\"Who\?\""),
-        ("a\tb\tc\n", r"new.tsv, line 1: expected a question, one tab"),
         ("Who?\t \n", r"new.tsv, line 1: expected a question, one tab"),
         ("\n", "new.tsv contains no questions"),
     ],

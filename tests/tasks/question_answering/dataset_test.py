@@ -74,6 +74,11 @@ def test_lone_surrogates_become_one_character_and_are_reported(write):
     assert read_dataset(write("whole.json", ONE)).report == ()
 
 
+def test_ids_may_repeat_where_nothing_is_keyed_by_them(write):
+    path = write("a.json", ada(entry("q1", "Who?", ADA), entry("q1", "What?", ADA)))
+    assert [q.id for q in read_dataset(path, unique_ids=False).questions] == ["q1", "q1"]
+
+
 def test_compressed_files_are_read(tmp_path):
     path = tmp_path / "dev.json.xz"
     path.write_bytes(lzma.compress(json.dumps(ada(entry("q1", "¿Quién?", ADA))).encode()))
