@@ -15,7 +15,7 @@ FAULTS = {  # the tests of each row of docs/faults.md
     ),
     2: (
         "train/checkpoint_faults_test.py::test_a_full_disk_ends_the_run_and_keeps_its_checkpoints",
-        "checkpoint/processes_test.py::test_a_write_that_fails_in_one_process_fails_in_all",
+        "checkpoint/processes_test.py::test_two_processes_save_and_fail_together_and_one_restores",
         "checkpoint/checkpoints_test.py::test_a_directory_that_cannot_be_made_is_named",
     ),
     3: ("train/chaos_test.py::test_kills_and_signals_in_every_phase_change_nothing",),
