@@ -24,11 +24,11 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(RUN) -m ruff check .
-	$(RUN) -m pytest -n 2 --durations=20
+	$(RUN) -m pytest -n 2 --dist worksteal --durations=20
 
 # With the compiler's optimisations, which the tests otherwise do without.
 test-all: $(VENV)/installed
-	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n 2 --durations=20 -m 'slow or not slow'
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n 2 --dist worksteal --durations=20 -m 'slow or not slow'
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

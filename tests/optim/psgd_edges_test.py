@@ -27,6 +27,8 @@ FORMS = {
     "matrix free": scale_by_psgd_matrix_free,
 }
 
+pytestmark = pytest.mark.slow  # fits take seconds
+
 
 def forms(*default):
     """Parametrize over the forms; all but the default ones are slow tests."""

@@ -75,6 +75,7 @@ def test_two_processes_train_as_one_even_if_one_is_killed(config, group, tmp_pat
     assert json.loads((tmp_path / "run/run.json").read_text())["processes"] == 2
 
 
+@pytest.mark.slow
 def test_other_settings_in_one_process_end_both_and_are_named(group):
     group.start(2, devices=1, overrides={1: ["--config.optim.clip_factor=2.0"]})
     assert group.wait() == [1, 2]

@@ -14,7 +14,13 @@ FOR_GPUS = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)], ids=["one device", "eight"])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param((1, 1, 1), id="one device"),
+        pytest.param((2, 2, 2), id="eight", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     ("backend", "platform"), [("tpu", "tpu"), pytest.param("gpu", "cuda", marks=FOR_GPUS)]
 )

@@ -3,6 +3,7 @@
 A pass is one reading or writing of every parameter.
 """
 
+import functools
 import re
 
 import jax
@@ -12,7 +13,10 @@ import pytest
 
 from sibert_jax.train import step as step_module
 from sibert_jax.train.step import Step
+from tests.train.conftest import make_config
 from tests.train.started import Started, bare_trainer
+
+ETA_LAMBDA = 3.3e-3
 
 
 def of_encoder(tree) -> np.ndarray:
@@ -94,30 +98,34 @@ def test_bfloat16_is_for_matrix_products_only(config):
     assert products.count("bf16") > 0.6 * len(products) > 10  # the others add up in float32
 
 
-def test_the_first_step_turns_by_the_equilibrium_angle(config):
-    config.optim.update(eta_lambda=3.3e-3, learning_rate=0.0, weight_decay=0.0)
+@pytest.fixture(scope="module")
+def started(text, cache):
+    """A run that finds its rates, and its gradient as a function of batch and microbatches."""
+    config = make_config(text, cache)
+    config.optim.update(eta_lambda=ETA_LAMBDA, learning_rate=0.0, weight_decay=0.0)
     run = Started(config)
-    batch, c = run.batch(0), run.run.optim
-    grads, _ = jax.jit(lambda p, b: step_module.gradient(run.shapes.task, p, b, None, 1))(
-        run.params, batch
-    )
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def gradient(batch, count):
+        return step_module.gradient(run.shapes.task, run.params, batch, None, count)
+
+    return run, gradient
+
+
+def test_the_first_step_turns_by_the_equilibrium_angle(started):
+    run, gradient = started
+    c, (grads, _) = run.run.optim, gradient(run.batch(0), 1)
     ratio = np.linalg.norm(of_encoder(grads)) / np.linalg.norm(of_encoder(run.params))
-    eta_lambda = config.optim.eta_lambda
-    assert c.learning_rate * c.weight_decay == pytest.approx(eta_lambda, rel=1e-6)
-    assert c.learning_rate * ratio == pytest.approx(np.sqrt(2 * eta_lambda), rel=1e-4)
+    assert c.learning_rate * c.weight_decay == pytest.approx(ETA_LAMBDA, rel=1e-6)
+    assert c.learning_rate * ratio == pytest.approx(np.sqrt(2 * ETA_LAMBDA), rel=1e-4)
 
 
-def test_microbatches_change_nothing_but_rounding(config):
-    run = Started(config)
+def test_microbatches_change_nothing_but_rounding(started):
+    run, gradient = started
     batch = run.batch(0)
     # Very different numbers of masked tokens in the two halves.
     weights = np.array(batch["masked_weights"])
     weights[1::2, 1:] = 0
     batch["masked_weights"] = jnp.asarray(weights)
-    whole, parts = (
-        jax.jit(lambda p, b, count=count: step_module.gradient(run.shapes.task, p, b, None, count))(
-            run.params, batch
-        )
-        for count in (1, 4)
-    )
+    whole, parts = (gradient(batch, count) for count in (1, 4))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), whole, parts)

@@ -70,6 +70,7 @@ def test_a_start_that_fails_leaves_nothing_behind(
     assert after == before
 
 
+@pytest.mark.slow
 def test_a_run_without_a_checkpoint_starts_from_scratch(train_one, config, tmp_path, capfd):
     old = {"metrics.jsonl": '{"step": 0}\n{"step": 4}\n', "notes": "of mine"}
     write(tmp_path, killed_run(config) | old)
