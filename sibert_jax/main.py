@@ -111,8 +111,15 @@ def _train(given: argparse.Namespace, overrides: list[str], stop) -> None:
             print(markdown(compile_only(config, described_devices(given.compile_only))))
             return
         profile = None if given.profile is None else ProfiledSteps.parse(given.profile)
-        with launch.join(distributed_config(config)) as hosts:
-            train(config, given.workdir, stop=stop, hosts=hosts, started=STARTED, profile=profile)
+        with launch.join(distributed_config(config)) as processes:
+            train(
+                config,
+                given.workdir,
+                stop=stop,
+                processes=processes,
+                started=STARTED,
+                profile=profile,
+            )
     except EXPECTED as error:
         command.fail(str(error), launch.exit_status(error))
 

@@ -27,10 +27,7 @@ from sibert_jax.train.diagnostics import metrics_row
 from sibert_jax.train.evaluate import Evaluator
 from sibert_jax.train.optimizer_table import averaged_params
 from sibert_jax.train.step import StepReport, TrainState
-from sibert_jax.train.trainer import (
-    Shapes,
-    Trainer,
-)
+from sibert_jax.train.trainer import Shapes, Trainer
 
 
 def load_batch(shapes: Shapes, data: TaskData, index: int) -> Batch:
@@ -43,7 +40,7 @@ class Services:
     """The surroundings of a run: its directory, processes, signals, checkpoints and clocks."""
 
     directory: pathlib.Path
-    hosts: ProcessGroup
+    processes: ProcessGroup
     stop: StopRequest
     stop_step: StopStep
     checkpoints: Checkpoints
@@ -68,15 +65,17 @@ class Loop:
         self.evaluator = Evaluator(trainer.shapes)
         self.facts = facts
         self.first = int(state.step)
-        hosts = services.hosts
-        self.progress = Progress(self.first, self.train.num_steps, silent=not hosts.is_first)
+        processes = services.processes
+        self.progress = Progress(self.first, self.train.num_steps, silent=not processes.is_first)
         self.speed = Speed()
         kept = self.first or -1  # step 0 is evaluated again
         self.writers = []
-        if hosts.is_first:
+        if processes.is_first:
             directory = services.directory
-            self.writers.append(writers.MetricsFile(directory / "metrics.jsonl", kept, hosts.say))
-            self.writers.append(writers.TensorBoard(directory / "tensorboard", kept, hosts.say))
+            self.writers.append(
+                writers.MetricsFile(directory / "metrics.jsonl", kept, processes.say)
+            )
+            self.writers.append(writers.TensorBoard(directory / "tensorboard", kept, processes.say))
         self.pending: tuple[Interval, StepReport] | None = None
 
     def __enter__(self):

@@ -44,7 +44,7 @@ def train(
     directory: str | pathlib.Path,
     devices: Sequence[jax.Device] | None = None,
     stop: StopRequest | None = None,
-    hosts: ProcessGroup = SINGLE_PROCESS,
+    processes: ProcessGroup = SINGLE_PROCESS,
     started: float | None = None,
     profile: ProfiledSteps | None = None,
 ) -> TrainState:
@@ -55,7 +55,7 @@ def train(
       directory: the workdir, made if need be.
       devices: what the mesh is made of; None: all of them.
       stop: the caller's, entered already; None: signals are caught while this function runs.
-      hosts: the processes that run this together, from `launch.join`.
+      processes: the processes that run this together, from `launch.join`.
       started: `time.monotonic()` when the program began; None: now.
       profile: steps to trace into `profile` of the workdir; None: none.
 
@@ -70,23 +70,23 @@ def train(
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest()) if stop is None else stop
         directory = user_path(directory)
-        config = resolve(config, directory, hosts.say)
+        config = resolve(config, directory, processes.say)
         run = run_config(config)
-        if hosts.count > 1:
-            hosts.agree("settings", workdir.shared_facts(directory, config))
+        if processes.count > 1:
+            processes.agree("settings", workdir.shared_facts(directory, config))
         mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
-        check_processes(hosts)
+        check_processes(processes)
         check_divisible(run, mesh)
         check_kernels(run, mesh)
         if profile is not None and run.train.num_steps:  # of epochs, the data has to say first
             profile.check(run.train.num_steps)
         watchdog = stack.enter_context(Watchdog(run.train.watchdog_secs))
-        if hosts.is_first:
+        if processes.is_first:
             claim = stack.enter_context(workdir.Claim(directory, config))
         else:
             watchdog.expect(WAITING)  # for process 0 to tokenize, as long as it lives
-        hosts.check_shared(directory)
-        sums = directory / "goodput.json" if hosts.is_first else None
+        processes.check_shared(directory)
+        sums = directory / "goodput.json" if processes.is_first else None
         goodput = Goodput(sums, watchdog, started)
         stack.callback(goodput.write)
         goodput.write()  # counts a start that is killed before its first row
@@ -94,40 +94,40 @@ def train(
 
         def progress(text: str):
             goodput.renew()
-            hosts.say(text)
+            processes.say(text)
 
         # Process 0 fills the cache of tokens before the others look into it.
-        task, data = hosts.first_then_others("data", lambda: load_task(run, progress))
-        hosts.agree("data", {"fingerprint": data.fingerprint})
+        task, data = processes.first_then_others("data", lambda: load_task(run, progress))
+        processes.agree("data", {"fingerprint": data.fingerprint})
         shapes = Shapes.of(run, mesh, task)
         checkpoints = stack.enter_context(
             Checkpoints(directory / "checkpoints", run.checkpoint.keep, say)
         )
-        trainer, state = start(run, shapes, data, checkpoints, goodput, hosts.say)
+        trainer, state = start(run, shapes, data, checkpoints, goodput, processes.say)
         num_steps = trainer.run.train.num_steps
         if profile is not None:
             profile.check(num_steps)
-        hosts.say(epochs_line(num_steps, shapes.batch_size, data.steps_per_epoch))
+        processes.say(epochs_line(num_steps, shapes.batch_size, data.steps_per_epoch))
         goodput.write()
         stop.defer()
-        if hosts.is_first:
-            claim.begin(int(state.step), hosts.say)
+        if processes.is_first:
+            claim.begin(int(state.step), processes.say)
             described = workdir.describe_run(mesh, state.params, data_facts(trainer.run, data))
             write_json(directory / "run.json", described)
-            hosts.say("\n".join(described["parameters"]))
+            processes.say("\n".join(described["parameters"]))
             data.tokenizer.save(directory / "vocab.txt")
-        stop_step = stack.enter_context(StopStep(stop, hosts))
-        traced, step = profile if hosts.is_first else None, int(state.step)
-        profiler = stack.enter_context(Profiler(traced, directory / "profile", step, hosts.say))
-        services = Services(directory, hosts, stop, stop_step, checkpoints, goodput, profiler)
+        stop_step = stack.enter_context(StopStep(stop, processes))
+        traced, step = profile if processes.is_first else None, int(state.step)
+        profiler = stack.enter_context(Profiler(traced, directory / "profile", step, processes.say))
+        services = Services(directory, processes, stop, stop_step, checkpoints, goodput, profiler)
         facts = data_facts(trainer.run, data) | provenance(trainer.run, shapes, data)
         with Loop(trainer, data, state, facts, services) as loop:
             state = loop.run()
         if (step := int(state.step)) == num_steps:
             with goodput.phase("evaluation"):
                 params = averaged_params(state.opt_state, state.params)
-                write_results(loop.evaluator, params, data, step, directory, hosts.say)
-        hosts.say(goodput.line(step))
+                write_results(loop.evaluator, params, data, step, directory, processes.say)
+        processes.say(goodput.line(step))
         return state
 
 
@@ -265,12 +265,12 @@ def describe_new_length(run: RunConfig, before: RunConfig, step: int, updates: i
     return f"the run of {old:,} steps becomes one of {new:,}: {', '.join(changes)}"
 
 
-def check_processes(hosts: ProcessGroup) -> None:
+def check_processes(processes: ProcessGroup) -> None:
     """Refuses devices of processes that this one does not know of."""
-    if jax.process_count() != hosts.count:
+    if jax.process_count() != processes.count:
         raise ConfigError(
             f"JAX sees devices of {jax.process_count()} processes but this run is of "
-            f'{hosts.count}; set distributed.start to "auto" or "explicit".'
+            f'{processes.count}; set distributed.start to "auto" or "explicit".'
         )
 
 
