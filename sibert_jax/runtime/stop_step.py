@@ -26,25 +26,25 @@ class StopStep:
     """
 
     def __init__(self, signals: StopRequest, group: ProcessGroup):
-        self._signals, self._hosts = signals, group
+        self._signals, self._group = signals, group
         self._between_steps = threading.Lock()
         self._step, self._last = 0, math.inf
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._agree, name="stop", daemon=True)
 
     def __enter__(self):
-        if self._hosts.count > 1:
+        if self._group.count > 1:
             self._thread.start()
         return self
 
     def __exit__(self, *exception):
         self._ended.set()
-        if self._hosts.count > 1:
+        if self._group.count > 1:
             self._thread.join()
 
     def reached(self, step: int) -> bool:
         """Whether to stop after `step`; every process must ask after each one."""
-        if self._hosts.count == 1:
+        if self._group.count == 1:
             return bool(self._signals.requested)
         with self._between_steps:
             self._step = step
@@ -60,8 +60,8 @@ class StopStep:
                     coordination.put("stop/notice", self._signals.requested)
                 notice = coordination.get("stop/notice")
             with self._between_steps:
-                coordination.put(f"stop/step/{self._hosts.index}", str(self._step))
-                while len(steps := coordination.entries("stop/step")) < self._hosts.count:
+                coordination.put(f"stop/step/{self._group.index}", str(self._step))
+                while len(steps := coordination.entries("stop/step")) < self._group.count:
                     if self._ended.wait(POLL_SECONDS):
                         return
                 self._signals.requested = notice
