@@ -92,7 +92,7 @@ def weight_norm(axis: Axes, styles: Sequence[RunStyle]) -> None:
 def gradient_ratio(axis: Axes, styles: Sequence[RunStyle]) -> None:
     """‖g‖/‖x‖ before the clip against the threshold √(2Cλ/η_t)."""
     for style in styles:
-        _line(axis, style, style.run.metric("optim/clip_ratio"), "optim/clip_ratio")
+        _line(axis, style, style.run.metric("optim/relative_grad_norm"), "optim/relative_grad_norm")
         _predicted(axis, style, style.run.predicted("optim/clip_threshold"), "optim/clip_threshold")
     _title(axis, "Gradient norm ‖g‖ / ‖x‖", _dashed(axis, "clip threshold √(2Cλ/η)"), "‖g‖ / ‖x‖")
     axis_scales.logarithmic(axis)

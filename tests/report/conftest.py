@@ -18,7 +18,7 @@ def made_up_rows(num_steps=200, log_every=10, eval_every=50):
             "train/mlm_loss": 6 + 3 * math.exp(-3 * done),
             "optim/grad_norm": 50.0,
             "optim/param_norm": norm,
-            "optim/clip_ratio": 50 / norm,
+            "optim/relative_grad_norm": 50 / norm,
             "optim/clip_threshold": math.sqrt(0.08 / rate),
             "optim/clipped": 0.1 * (1 - done),
             "optim/rotation": math.sqrt(0.02 * rate),

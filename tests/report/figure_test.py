@@ -15,7 +15,7 @@ PANELS = {
     "eval/mlm_loss": (LOSS, 1),
     "optim/param_norm": (NORM, 1),
     "optim/equilibrium_norm": (NORM, 1),
-    "optim/clip_ratio": (RATIO, 1),
+    "optim/relative_grad_norm": (RATIO, 1),
     "optim/clip_threshold": (RATIO, 1),
     "optim/rotation": (ROTATION, 1),
     "optim/clipped": (CLIP, 100),

@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import re
 import shutil
 import signal
 
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from sibert_jax import report
 from sibert_jax.errors import ConfigError
 from sibert_jax.train.run import train
 from tests.train.conftest import make_config
@@ -52,6 +54,16 @@ def test_a_workdir_without_a_checkpoint_starts_from_scratch(finished):
     assert steps == [0, 4, 6, 8, 12, 12]  # means every 4 steps, evaluations every 6
     assert json.loads((directory / "config.json").read_text())["seed"] == config.seed
     assert (directory / "notes").read_text() == "of mine"
+
+
+def test_a_report_finds_every_metric_that_it_draws(finished):
+    sources = pathlib.Path(report.__file__).parent.glob("*.py")
+    drawn = {
+        name
+        for path in sources
+        for name in re.findall(r'"((?:optim|model)/\w+)"', path.read_text())
+    }
+    assert drawn - set().union(*rows(finished[1])) == set()
 
 
 def test_killed_and_resumed_it_is_the_straight_run(finished, tmp_path, train_one):
