@@ -47,8 +47,8 @@ def exit_status(error: BaseException) -> int:
 def join(settings: DistributedConfig) -> Iterator[ProcessGroup]:
     """Starts the processes of a run together, and ends them together.
 
-    Must run before anything touches a device. If the body raises in one of several processes, all
-    of them end with a sentence and a non-zero status; nothing is raised then.
+    Must run before anything touches a device. If the body raises in one of several processes, each
+    prints one line with the error and exits with a non-zero status; no exception is raised.
 
     Args:
       settings: how to start; with `start="single"` nothing happens.
@@ -84,7 +84,7 @@ def _end_all(group: MultiProcessGroup, error: BaseException) -> None:
 
 
 def _start(settings: DistributedConfig) -> None:
-    """`jax.distributed.initialize`, but with a sentence where it would abort or wait for ever."""
+    """Calls `jax.distributed.initialize`; its aborts and endless waits become one-line errors."""
     explicit = settings.start == "explicit"
     arguments = {}
     if explicit:

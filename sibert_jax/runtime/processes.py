@@ -2,7 +2,7 @@
 
 Every process runs the same program on its own devices; `launch.py` starts them. They leave each
 other notes (`coordination.py`) about being alive and about why one has ended, so that none waits
-for ever for another that is gone.
+indefinitely for another that is gone.
 """
 
 import contextlib
@@ -181,7 +181,7 @@ class MultiProcessGroup(ProcessGroup):
         )
 
     def _listen(self) -> None:
-        """Ends this process when process 0 answers no more, and `_talk` waits for ever."""
+        """Ends this process when process 0 answers no more, and `_talk` would wait indefinitely."""
         while not self._left.wait(POLL_SECONDS):
             if time.monotonic() - self._answered > self._heartbeat_secs + 2 * POLL_SECONDS:
                 self._end(

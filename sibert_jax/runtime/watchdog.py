@@ -9,7 +9,7 @@ import time
 
 LONG = ("start", "compile", "restore")  # phases that may take `LONGER` times as long
 LONGER = 4
-WAITING = "waiting"  # a phase that may take for ever
+WAITING = "waiting"  # a phase without a time limit
 POLLS = 20  # looks within the time allowed
 
 

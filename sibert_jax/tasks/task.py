@@ -1,5 +1,6 @@
 """The interface between tasks and the training loop, which knows nothing else about a task."""
 
+import abc
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
@@ -82,7 +83,7 @@ class EncoderWithHead(nn.Module):
         return self.head(x_BLD, batch, table_VD, deterministic=deterministic), dead_N
 
 
-class Task:
+class Task(abc.ABC):
     """A model with its loss and its metrics, as pure functions of parameters and batch.
 
     A metric is a sum over a denominator. Both add over examples, so that any split into
@@ -120,9 +121,9 @@ class Task:
         shapes |= self.own_shapes(num_rows, seq_len)
         return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
+    @abc.abstractmethod
     def own_shapes(self, num_rows: int, seq_len: int) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Shape and dtype of the arrays of a batch that only this task has."""
-        raise NotImplementedError
 
     def init(self, key: jax.Array, batch: Batch) -> Any:
         """Fresh float32 parameters {"encoder": ..., "head": ...}; `batch` gives the shapes."""
@@ -153,32 +154,32 @@ class Task:
         deterministic = dropout_key is None
         return self.model.apply({"params": params}, batch, deterministic=deterministic, rngs=rngs)
 
+    @abc.abstractmethod
     def sums(
         self, params: Any, batch: Batch, dropout_key: jax.Array | None = None
     ) -> dict[str, jax.Array]:
         """Summed losses, and "dead_attention_rows", over the batch: float32 scalars."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def denominators(self, batch: Batch) -> dict[str, jax.Array]:
         """Divisors of `sums`: float32 scalars of the whole batch, may be 0."""
-        raise NotImplementedError
 
     def attention_rows(self, batch: Batch) -> jax.Array:
         """Denominator of "dead_attention_rows"."""
         tokens = jnp.sum(batch["attention_mask"], dtype=jnp.float32)
         return tokens * self.cfg.num_heads * self.cfg.depth
 
+    @abc.abstractmethod
     def eval_batch(self, params: Any, batch: Batch) -> Any:
         """All that `eval_metrics` needs of one held-out batch; compiled, so any tree of arrays."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def eval_metrics(self, results: list[Any]) -> dict[str, float]:
         """Metrics of all held-out batches, from the results of `eval_batch` on the host."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def flops_per_token(self, seq_len: int) -> float:
         """Forward and backward, model only: recomputation does not count."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,20 +18,19 @@ from sibert_jax.trees import path_name
 SCHEDULES = ("constant", "piecewise", "linear", "cosine", "warmup_stable_decay")
 
 
-def _warmup_steps():
-    return key(0, "linear from 0", low=0)
+@dataclasses.dataclass(frozen=True)
+class GroupConfig:
+    """Keys that the sections of `optim` share: each is an optimizer of some leaves."""
 
-
-def _warmup_fraction():
-    return key(0.0, "the same as a share of all steps; 0: warmup_steps counts", low=0, below=1)
-
-
-def _options():
-    return key("", 'of the optimizer, such as "b2=0.98, nesterov=True"')
-
-
-class _Group:
-    """Checks that the sections of `optim` share; each has an optimizer of its own."""
+    name: str = key("adamw", "a row of train/optimizer_table.py", choices=tuple(TABLE))
+    learning_rate: float = key(1e-3, "peak", low=0, below=math.inf)
+    weight_decay: float = key(0.01, "on matrices, not on biases and gains", low=0, below=math.inf)
+    schedule: str = key("linear", "of the learning rate", choices=SCHEDULES)
+    warmup_steps: int = key(0, "linear from 0", low=0)
+    warmup_fraction: float = key(
+        0.0, "the same as a share of all steps; 0: warmup_steps counts", low=0, below=1
+    )
+    options: str = key("", 'of the optimizer, such as "b2=0.98, nesterov=True"')
 
     def check(self, section: str) -> None:
         check(section, self)
@@ -62,7 +61,7 @@ class _Group:
 
 
 @dataclasses.dataclass(frozen=True)
-class HeadConfig(_Group):
+class HeadConfig(GroupConfig):
     """Keys under `optim.head`."""
 
     name: str = key(
@@ -70,31 +69,19 @@ class HeadConfig(_Group):
         choices=("same", *TABLE),
     )  # fmt: skip
     learning_rate: float = key(4e-3, "peak", low=0, below=math.inf)
-    weight_decay: float = key(0.01, "on matrices, not on biases and gains", low=0, below=math.inf)
-    schedule: str = key("linear", "of the learning rate", choices=SCHEDULES)
-    warmup_steps: int = _warmup_steps()
-    warmup_fraction: float = _warmup_fraction()
-    options: str = _options()
 
 
 @dataclasses.dataclass(frozen=True)
-class OtherConfig(_Group):
+class OtherConfig(GroupConfig):
     """Keys under `optim.other`: a third optimizer, for an experiment."""
 
     pattern: str = key(
         "", "regular expression found in the paths of its leaves, as encoder/embed; empty: no leaf"
     )
-    name: str = key("adamw", "a row of train/optimizer_table.py", choices=tuple(TABLE))
-    learning_rate: float = key(1e-3, "peak", low=0, below=math.inf)
-    weight_decay: float = key(0.01, "on matrices, not on biases and gains", low=0, below=math.inf)
-    schedule: str = key("linear", "of the learning rate", choices=SCHEDULES)
-    warmup_steps: int = _warmup_steps()
-    warmup_fraction: float = _warmup_fraction()
-    options: str = _options()
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimConfig(_Group):
+class OptimConfig(GroupConfig):
     """Keys under `optim`."""
 
     name: str = key(
@@ -114,9 +101,6 @@ class OptimConfig(_Group):
     )  # fmt: skip
     max_grad_norm: float = key(0.0, "global norm that gradients are clipped to; 0: no clip", low=0)
     schedule: str = key("cosine", "of the learning rate", choices=SCHEDULES)
-    warmup_steps: int = _warmup_steps()
-    warmup_fraction: float = _warmup_fraction()
-    options: str = _options()
     head: HeadConfig = dataclasses.field(default_factory=HeadConfig)
     other: OtherConfig = dataclasses.field(default_factory=OtherConfig)
 

@@ -108,7 +108,8 @@ def load_new_sentences(
     """Text without labels, to be predicted.
 
     Args:
-      path: a file with a sentence a line, two with a tab between, or a TSV file of the task.
+      path: a text file with one sentence per line (of a pair task two, separated by a tab), or a
+        TSV file of the task.
       tokenizer: of the run.
       model, task, data, global_batch_size, progress: as for training.
     """
