@@ -3,6 +3,7 @@
 from sibert_jax.model.config import ARCHS, ModelConfig
 from sibert_jax.model.encoder import Encoder
 from sibert_jax.model.flops import encoder_flops_per_token
+from sibert_jax.model.layers import square_init
 from sibert_jax.model.norm import AffineNorm, normalize
 from sibert_jax.model.relu_attention import relu_attention
 from sibert_jax.model.reparametrize import reparametrize
@@ -19,5 +20,6 @@ __all__ = [
     "normalize",
     "relu_attention",
     "reparametrize",
+    "square_init",
     "with_sharding_rules",
 ]

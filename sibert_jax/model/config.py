@@ -37,6 +37,7 @@ ARCHS = {
     "sibert_qk_norm": Arch(True, True, False),
     "sibert_sandwich": Arch(True, True, True, unused=("branch_scaling",)),
     "bert": Arch(False, False, False, unused=("branch_scaling", "qkv_bias")),
+    "bert_prenorm": Arch(False, False, False, unused=("branch_scaling", "qkv_bias")),
     "reparametrized": Arch(True, False, False, unused=("branch_scaling", "qkv_bias")),
 }
 # Names of `jax.checkpoint_policies`: nothing, products with weights, all products.
@@ -83,6 +84,9 @@ class ModelConfig:
     dropout: float = key(0.0, "rate on stem, attention weights and branches", low=0, below=1)
     init_std: float = key(
         0.02, "standard deviation, truncated at ±2 of them", above=0, below=math.inf
+    )
+    identity_init: bool = key(
+        False, "stem and head transform start as the identity, scaled to the norm of init_std"
     )
     dtype: str = key(
         # float16 underflows on the residual stream of degree 2
@@ -158,4 +162,5 @@ INHERITED_KEYS = tuple(named(ModelConfig, "inherited"))
 
 def fresh_encoder(arch: str) -> ModelConfig:
     """The encoder of an architecture that starts from nothing and has every default."""
-    return ModelConfig(arch=arch, norm_eps=1e-12) if arch == "bert" else ModelConfig(arch=arch)
+    is_bert = arch in ("bert", "bert_prenorm")
+    return ModelConfig(arch=arch, norm_eps=1e-12) if is_bert else ModelConfig(arch=arch)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from sibert_jax.model.config import ModelConfig
-from sibert_jax.model.layers import LAYERS
+from sibert_jax.model.layers import LAYERS, square_init
 from sibert_jax.model.norm import AffineNorm, normalize
 from sibert_jax.model.sharding import constrain
 
@@ -58,11 +58,12 @@ class Encoder(nn.Module):
 
     def setup(self):
         c = self.cfg
-        init = nn.initializers.truncated_normal(c.init_std)
         self.embed = Embedding(c)
-        self.embed_norm = AffineNorm(c.norm_eps, relative=self.cfg.is_sibert)
-        if self.cfg.is_sibert:
-            self.stem = nn.Dense(c.width, False, c.compute_dtype, kernel_init=init)
+        self.embed_norm = AffineNorm(c.norm_eps, relative=c.is_sibert)
+        if c.is_sibert:
+            self.stem = nn.Dense(c.width, False, c.compute_dtype, kernel_init=square_init(c))
+        if c.arch == "bert_prenorm":
+            self.final_norm = AffineNorm(c.norm_eps, relative=False)
         self.dropout = nn.Dropout(c.dropout)
         self.layers = LayerStack(c, LAYERS[c.arch])
 
@@ -97,7 +98,11 @@ class Encoder(nn.Module):
         if self.cfg.arch == "sibert_sandwich":
             x_BLD = normalize(x_BLD, self.cfg.norm_eps)
         x_BLD, dead_N = self.layers(x_BLD, mask_BL, deterministic)
-        return (normalize(x_BLD, self.cfg.norm_eps) if self.cfg.is_sibert else x_BLD), dead_N
+        if self.cfg.is_sibert:
+            x_BLD = normalize(x_BLD, self.cfg.norm_eps)
+        elif self.cfg.arch == "bert_prenorm":
+            x_BLD = self.final_norm(x_BLD)
+        return x_BLD, dead_N
 
 
 class LayerStack(nn.Module):

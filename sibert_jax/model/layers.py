@@ -15,6 +15,14 @@ from sibert_jax.model.norm import AffineNorm, normalize
 from sibert_jax.model.sharding import constrain
 
 
+def square_init(c: ModelConfig) -> nn.initializers.Initializer:
+    """The initializer of a (D, D) kernel between two norms: the stem's, a head transform's."""
+    if not c.identity_init:
+        return nn.initializers.truncated_normal(c.init_std)
+    # std·√D·I has the Frobenius norm of a matrix of entries of that standard deviation.
+    return lambda key, shape, dtype: c.init_std * c.width**0.5 * jnp.eye(*shape, dtype=dtype)
+
+
 class FeedForward(nn.Module):
     """Linear, bias, activation, linear. With ReLU and no output bias: degree 0 -> 2."""
 
@@ -93,10 +101,30 @@ class BertLayer(nn.Module):
         return norm(x_BLD + dropout(y_BLD)), dead_BHL1
 
 
+class PreNormBertLayer(nn.Module):
+    """BERT's parts in GPT-2's order: affine norms before the branches, none on the stream."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array, mask_B11M: jax.Array, deterministic: bool):
+        c = self.cfg
+        dropout = nn.Dropout(c.dropout, deterministic=deterministic)
+        norm = AffineNorm(c.norm_eps, relative=False, name="attention_norm")
+        y_BLD, dead_BHL1 = Attention(c, "softmax", qkv_bias=True, out_bias=True, name="attention")(
+            norm(x_BLD), mask_B11M, deterministic=deterministic
+        )
+        x_BLD = x_BLD + dropout(y_BLD)
+        norm = AffineNorm(c.norm_eps, relative=False, name="ffn_norm")
+        y_BLD = FeedForward(c, "gelu", out_bias=True, name="ffn")(norm(x_BLD))
+        return x_BLD + dropout(y_BLD), dead_BHL1
+
+
 LAYERS = {
     "sibert": SibertLayer,
     "sibert_qk_norm": functools.partial(SibertLayer, attention="qk_norm"),
     "sibert_sandwich": SandwichLayer,
     "bert": BertLayer,
+    "bert_prenorm": PreNormBertLayer,
     "reparametrized": BertLayer,
 }

@@ -4,7 +4,12 @@ Imports jax, optax and numpy, and nothing else of this package.
 """
 
 from sibert_jax.optim import equilibrium
-from sibert_jax.optim.blocks import ROWS
+from sibert_jax.optim.blocks import ROWS, Rows
+from sibert_jax.optim.equilibrium_sgd import (
+    ScaleToEquilibriumState,
+    equilibrium_sgd,
+    scale_to_equilibrium,
+)
 from sibert_jax.optim.hyperball import HyperballState, hyperball
 from sibert_jax.optim.partition import PartitionByInvarianceState, partition_by_invariance
 from sibert_jax.optim.psgd import (
@@ -33,11 +38,14 @@ __all__ = [
     "PartitionByInvarianceState",
     "PsgdState",
     "RelativeClipState",
+    "Rows",
+    "ScaleToEquilibriumState",
     "SgdSaiState",
     "TrackRotationState",
     "clip_by_relative_global_norm",
     "effective_learning_rate",
     "equilibrium",
+    "equilibrium_sgd",
     "gradient_and_hvp",
     "gradient_snr",
     "hyperball",
@@ -49,6 +57,7 @@ __all__ = [
     "scale_by_psgd_low_rank",
     "scale_by_psgd_matrix_free",
     "scale_invariant_sgd",
+    "scale_to_equilibrium",
     "sgd_rotation",
     "sgd_sai",
     "track_rotation",

@@ -2,10 +2,11 @@
 
 A *block* is a set of leaves with one norm. `blocks=None` is one block of everything seen; a tree
 of labels (or a prefix of one), or a function from the parameters to such a tree, makes one block a
-label; the label `ROWS` makes every index of a leaf's first axis a block of its own.
+label; the label `ROWS` makes every index of a leaf's first axis a block of its own, and
+`Rows("name")` every index of the leaves that share the name, as stacked layers need it.
 """
 
-import enum
+import dataclasses
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,17 +19,22 @@ AxisName = Hashable | tuple[Hashable, ...] | None
 Keys = tuple[str, ...]
 
 
-class _Rows(enum.Enum):
-    """The label that makes every index of a leaf's first axis a block of its own."""
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The label that makes every index of the first axis a block of its own.
 
-    ROWS = "rows"
+    Attributes:
+      name: leaves with one name share the norm of each index, so their first axes are equally long;
+        None: the leaf is alone.
+    """
+
+    name: str | None = None
 
     def __repr__(self) -> str:
-        return "ROWS"
+        return "ROWS" if self.name is None else f"Rows({self.name!r})"
 
 
-ROWS = _Rows.ROWS
-Labels = str | int | _Rows
+ROWS = Rows()
 BlocksOrFn = optax.Params | Callable[[optax.Params], Any] | None
 
 
@@ -38,6 +44,10 @@ class Block(NamedTuple):
     name: str
     leaves: tuple[int, ...]
     rows: bool
+
+    def norm(self, leaves: Sequence[jax.Array], axis_name: AxisName = None) -> jax.Array:
+        """Return the float32 l2 norm of its leaves together: a scalar, or (rows,)."""
+        return row_norms(leaves, axis_name) if self.rows else norm(leaves, axis_name)
 
 
 def _is_hidden(node: Any) -> bool:
@@ -176,23 +186,32 @@ def assign_blocks(blocks: BlocksOrFn, tree: optax.Params) -> tuple[Block, ...]:
     members: dict[str, list[int]] = {}
     first: dict[str, Any] = {}
     for index, (leaf_name, leaf, label) in enumerate(zip(leaf_names(tree), leaves, labels)):
-        if not isinstance(label, str | int | np.integer | _Rows):
+        if not isinstance(label, str | int | np.integer | Rows):
             raise ValueError(
                 f"leaf {leaf_name} has the block label {label!r}; a label is a string, an integer "
                 "or ROWS."
             )
-        if label is ROWS and jnp.ndim(leaf) == 0:
+        rows = isinstance(label, Rows)
+        if rows and jnp.ndim(leaf) == 0:
             raise ValueError(f"leaf {leaf_name} is a scalar; ROWS needs a leaf with rows.")
-        name = leaf_name if label is ROWS else str(label)
+        name = str(label) if not rows else leaf_name if label.name is None else label.name
         other = first.setdefault(name, label)
-        if (other is ROWS) != (label is ROWS):
-            raise ValueError(f"the block label {name!r} is also the path of a leaf under ROWS.")
+        if isinstance(other, Rows) != rows:
+            raise ValueError(f"the block label {name!r} is also that of a block of rows.")
         if isinstance(other, str) != isinstance(label, str):
             raise ValueError(
                 f"the block labels {other!r} and {label!r} are both written {name}: rename one."
             )
-        members.setdefault(name, []).append(index)
-    return tuple(Block(name, tuple(members[name]), first[name] is ROWS) for name in members)
+        same = members.setdefault(name, [])
+        if rows and same and jnp.shape(leaves[same[0]])[0] != jnp.shape(leaf)[0]:
+            raise ValueError(
+                f"leaf {leaf_name} has {jnp.shape(leaf)[0]} rows, and the block {name!r} that it "
+                f"shares has {jnp.shape(leaves[same[0]])[0]}: give it another name."
+            )
+        same.append(index)
+    return tuple(
+        Block(name, tuple(members[name]), isinstance(first[name], Rows)) for name in members
+    )
 
 
 def widened(x: jax.Array) -> jax.Array:
@@ -229,8 +248,15 @@ def norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> jax.Array:
     return jnp.sqrt(total if axis_name is None else jax.lax.psum(total, axis_name))
 
 
-def row_norms(leaf: jax.Array, axis_name: AxisName = None) -> jax.Array:
-    """Return the float32 l2 norm of every index of the first axis, shaped to scale the leaf."""
-    axes = tuple(range(1, leaf.ndim))
-    squares = jnp.sum(jnp.square(leaf.astype(jnp.float32)), axis=axes, keepdims=True)
+def row_norms(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> jax.Array:
+    """Return the float32 l2 norm of every index of the first axis, over all leaves: (rows,)."""
+    squares = sum(
+        jnp.sum(jnp.square(leaf.astype(jnp.float32)), axis=tuple(range(1, leaf.ndim)))
+        for leaf in leaves
+    )
     return jnp.sqrt(squares if axis_name is None else jax.lax.psum(squares, axis_name))
+
+
+def along_rows(factor: jax.Array, leaf: jax.Array) -> jax.Array:
+    """Reshape what `Block.norm` returns so that it multiplies a leaf of the block."""
+    return factor.reshape(factor.shape + (1,) * (leaf.ndim - 1)) if factor.ndim else factor

@@ -16,11 +16,11 @@ from sibert_jax.optim.blocks import (
     BlocksOrFn,
     after,
     aligned,
+    along_rows,
     assign_blocks,
     floating_leaves,
     like_updates,
     norm,
-    row_norms,
     widened,
 )
 from sibert_jax.optim.scalars import NO_PARAMS_MSG, check_scalar, value_at
@@ -30,7 +30,7 @@ class RelativeClipState(NamedTuple):
     """Norms and clipping of the last step. Zeros before the first step.
 
     Every field but `count` and `max_ratio` is a scalar, or with `blocks` a dict from the block's
-    name to a scalar. A leaf under ROWS goes by its path; its norms are those of the whole leaf.
+    name to a scalar. A leaf under ROWS goes by its path; its norms are those of the whole block.
 
     Attributes:
       count: int32, steps taken.
@@ -85,28 +85,23 @@ def _measure(grad_norm, param_norm, clipped) -> _Measured:
     return _Measured(grad_norm, param_norm, ratio, jnp.any(clipped), fraction)
 
 
-def _clip_block(us, xs, max_ratio, axis_name) -> tuple[list[jax.Array], _Measured]:
-    grad_norm, param_norm = norm(us, axis_name), norm(xs, axis_name)
+def _clip_block(us, xs, block: Block, max_ratio, axis_name) -> tuple[list[jax.Array], _Measured]:
+    grad_norm, param_norm = block.norm(us, axis_name), block.norm(xs, axis_name)
     clipped, scale = clip_scale(grad_norm, param_norm, max_ratio)
-    return [_scaled(u, scale) for u in us], _measure(grad_norm, param_norm, clipped)
-
-
-def _clip_rows(u, x, max_ratio, axis_name) -> tuple[jax.Array, _Measured]:
-    grad_norms, param_norms = row_norms(u, axis_name), row_norms(x, axis_name)
-    clipped, scale = clip_scale(grad_norms, param_norms, max_ratio)
-    return _scaled(u, scale), _measure(norm([grad_norms]), norm([param_norms]), clipped)
+    outs = [_scaled(u, along_rows(scale, u)) for u in us]
+    if block.rows:
+        grad_norm, param_norm = norm([grad_norm]), norm([param_norm])
+    return outs, _measure(grad_norm, param_norm, clipped)
 
 
 def _clip_blocks(us, xs, blocks: tuple[Block, ...], max_ratio, axis_name):
     clipped_us, measured = list(us), {}
     for block in blocks:
         members = [i for i in block.leaves if us[i] is not None]
-        if block.rows and members:
-            (i,) = members
-            clipped_us[i], measured[block.name] = _clip_rows(us[i], xs[i], max_ratio, axis_name)
-            continue
+        if not members:
+            block = block._replace(rows=False)  # no rows to measure
         outs, measured[block.name] = _clip_block(
-            [us[i] for i in members], [xs[i] for i in members], max_ratio, axis_name
+            [us[i] for i in members], [xs[i] for i in members], block, max_ratio, axis_name
         )
         for i, out in zip(members, outs):
             clipped_us[i] = out
@@ -145,7 +140,8 @@ def clip_by_relative_global_norm(
       blocks: None for one block of all leaves the transform sees (leaves hidden by `optax.masked`
         or `optax.partition` do not count); or a tree of labels, a prefix of the parameters', or a
         function from parameters to it. Leaves with one label share a norm. The label `ROWS`: every
-        index of the leaf's first axis is a block.
+        index of the leaf's first axis is a block; `Rows("name")`: every index of the leaves that
+        have this label.
       axis_name: mesh axis name or names of the enclosing `shard_map`, None outside of one.
 
     Returns:
@@ -202,8 +198,9 @@ def clip_by_relative_global_norm(
             outs, measured = _clip_blocks(us, xs, parts, ratio, axis_name)
         else:
             present = [i for i, u in enumerate(us) if u is not None]
+            whole = Block("", tuple(present), rows=False)
             outs, measured = _clip_block(
-                [us[i] for i in present], [xs[i] for i in present], ratio, axis_name
+                [us[i] for i in present], [xs[i] for i in present], whole, ratio, axis_name
             )
         new_state = RelativeClipState(
             count=optax.safe_increment(state.count),

@@ -138,14 +138,6 @@ class Task(abc.ABC):
             for name, part in params.items()
         }
 
-    def clip_blocks(self, params: Any) -> Any:
-        """Labels of the leaves that are scale invariant by themselves (`optim.ROWS`: each row).
-
-        None: there is one block, of all scale-invariant leaves.
-        """
-        del params
-        return None
-
     def apply(self, params: Any, batch: Batch, dropout_key: jax.Array | None = None):
         """Outputs of the head, and dead_N: float32 (layers,). No dropout without a key."""
         if self.cfg.arch == "reparametrized":
@@ -196,7 +188,8 @@ class TaskType:
       sharding: regular expression of a head parameter's path -> mesh axes of its last dimensions.
       defaults: keys outside of `task` and `data` with another default, as {"optim.name": "lamb"}.
       check: raises ConfigError for keys that do not fit, from (model, task, data).
-      head_is_invariant: whether the head is scale invariant, from the keys under `task`.
+      invariant_parts: "encoder", "head", both or neither: the parameters in whose joint scale the
+        loss is invariant if the encoder's output is; from the keys under `task`.
       load_new_text: the task and text without answers, from (model, task, data, path, tokenizer)
         and the keywords global_batch_size and progress; None: this kind answers nothing.
     """
@@ -209,5 +202,5 @@ class TaskType:
     sharding: tuple[tuple[str, PartitionSpec], ...]
     defaults: Mapping[str, object] = dataclasses.field(default_factory=dict)
     check: Callable[[ModelConfig, Any, Any], None] = lambda model, task, data: None
-    head_is_invariant: Callable[[Any], bool] = lambda task: False
+    invariant_parts: Callable[[Any], tuple[str, ...]] = lambda task: ("encoder",)
     load_new_text: Callable[..., tuple[Task, NewText]] | None = None

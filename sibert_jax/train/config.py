@@ -118,14 +118,32 @@ class RunConfig:
                 f"{self.model.max_len}, the rows of the position table."
             )
         self.task_type.check(self.model, self.task, self.data)
-        if self.optim.trains_head_by_the_recipe and not self.task_type.head_is_invariant(self.task):
-            raise ConfigError(
-                f'optim.head.name="same" with optim.name={self.optim.name!r}: the head of this '
-                f"{self.task.name} task is not scale invariant; give it an optimizer of its own, "
-                'such as "lamb".'
-            )
+        self._check_invariance()
         if self.train.num_steps:
             self._check_schedules()
+
+    @property
+    def invariant_parts(self) -> tuple[str, ...]:
+        """The parameters in whose joint scale the loss is invariant: "encoder", "head" or both."""
+        parts = self.task_type.invariant_parts(self.task)
+        return parts if self.model.is_scale_invariant else ()
+
+    def _check_invariance(self) -> None:
+        """Refuses the recipe for parameters that scale the loss, in a scale-invariant encoder."""
+        if not (self.model.is_scale_invariant and self.optim.follows_theory):
+            return
+        if "encoder" not in self.invariant_parts:
+            raise ConfigError(
+                f'task.head="{self.task.head}" makes the logits grow with the token table, so the '
+                f"loss is not scale invariant in the encoder of model.arch={self.model.arch}, as "
+                f'optim.name="{self.optim.name}" needs it; use task.head="invariant" or "untied".'
+            )
+        if self.optim.head.name == "same" and "head" not in self.invariant_parts:
+            raise ConfigError(
+                f'optim.head.name="same" with optim.name={self.optim.name!r}: the head of this '
+                f'{self.task.name} task is not scale invariant; set task.head="invariant", or '
+                'give it an optimizer of its own, such as "lamb".'
+            )
 
     def _check_schedules(self) -> None:
         optim, num_steps = self.optim.with_warmup_steps(self.train.num_steps), self.train.num_steps

@@ -22,7 +22,7 @@ def metric_names(optimizer: Optimizer) -> tuple[str, ...]:
     return names
 
 
-def measure(optimizer: Optimizer, step, params, grads, updates) -> dict[str, jax.Array]:
+def measure(optimizer: Optimizer, step, params, grads, updates, opt_state) -> dict[str, jax.Array]:
     """Norms, clip and rotation over the leaves of `optimizer.measured`: float32 scalars.
 
     Args:
@@ -31,6 +31,7 @@ def measure(optimizer: Optimizer, step, params, grads, updates) -> dict[str, jax
       params: before the update.
       grads: before the clip.
       updates: the changes of the parameters.
+      opt_state: after the update.
     """
     x, g = leaves_where(optimizer.measured, params), leaves_where(optimizer.measured, grads)
     x_norm, g_norm = optax.tree.norm(x), optax.tree.norm(g)
@@ -44,24 +45,41 @@ def measure(optimizer: Optimizer, step, params, grads, updates) -> dict[str, jax
         "learning_rate": learning_rate,
         "effective_learning_rate": optim.effective_learning_rate(learning_rate, x),
     }
-    clipped_norm = g_norm
-    if optimizer.clip_factor is not None:
-        threshold = optim.equilibrium.clip_threshold(
-            learning_rate, optimizer.weight_decay, optimizer.clip_factor
-        )
-        clipped_norm = jnp.minimum(g_norm, threshold * x_norm)
-        metrics["clip_threshold"] = threshold
-        metrics["clipped"] = (g_norm > threshold * x_norm).astype(jnp.float32)
-    if optimizer.one_clip:
+    if optimizer.predicts_equilibrium:
+        metrics |= _of_the_recipe(optimizer, learning_rate, opt_state)
+    if optimizer.is_one_block:
+        clipped_norm = jnp.minimum(g_norm, metrics.get("clip_threshold", jnp.inf) * x_norm)
         metrics["rotation"] = optim.sgd_rotation(
             learning_rate, optimizer.weight_decay, x_norm, clipped_norm, cosine
         )
     else:
         metrics["rotation"] = optim.rotation(x, leaves_where(optimizer.measured, updates))
-    if optimizer.predicts_equilibrium:
-        # ‖∇L(x/‖x‖)‖² after the clip: the equilibrium norm follows from its mean.
-        metrics["sphere_grad_square"] = jnp.square(x_norm * clipped_norm)
     return metrics
+
+
+def _of_the_recipe(optimizer: Optimizer, learning_rate, opt_state) -> dict[str, jax.Array]:
+    """Clip and σ, from the norms that the clip has measured: of all blocks together."""
+    (clip,) = [
+        node for node in jax.tree.leaves(opt_state, is_leaf=_is_clip_state) if _is_clip_state(node)
+    ][:1]
+    x_norms, g_norms = (jnp.stack(jax.tree.leaves(n)) for n in (clip.param_norm, clip.grad_norm))
+    x_norm, g_norm = jnp.linalg.norm(x_norms), jnp.linalg.norm(g_norms)
+    metrics = {"relative_grad_norm": jnp.where(x_norm > 0, g_norm / x_norm, 0)}
+    if optimizer.clip_factor is not None:
+        threshold = optim.equilibrium.clip_threshold(
+            learning_rate, optimizer.weight_decay, optimizer.clip_factor
+        )
+        g_norms = jnp.minimum(g_norms, threshold * x_norms)
+        metrics["clip_threshold"] = threshold
+        metrics["clipped"] = jnp.mean(jnp.stack(jax.tree.leaves(clip.clipped_fraction)))
+    # ‖∇L(x/‖x‖)‖² after the clip: the equilibrium norm follows from its mean. Of several blocks,
+    # ‖x‖²_eq is the sum, and each one's is in proportion to its σ.
+    metrics["sphere_grad_square"] = jnp.square(jnp.sum(x_norms * g_norms))
+    return metrics
+
+
+def _is_clip_state(node: Any) -> bool:
+    return isinstance(node, optim.RelativeClipState)
 
 
 def leaves_where(mask: Any, tree: Any, *, inside: bool = True) -> list[jax.Array]:

@@ -89,9 +89,13 @@ class OptimConfig(GroupConfig):
         choices=tuple(TABLE),
     )  # fmt: skip
     eta_lambda: float = key(
-        3.3e-3, "η·λ: one gradient sets η so that scale_invariant_sgd starts at equilibrium; 0: "
-        "learning_rate and weight_decay count; the paper has 8e-6, short runs up to about 5e-3",
-        low=0, below=1,
+        3.3e-3, "η·λ: gradients set η so that scale_invariant_sgd (one gradient) or "
+        "equilibrium_sgd (those of the first steps) start at equilibrium; 0: learning_rate and "
+        "weight_decay count; the paper has 8e-6, short runs up to about 5e-3", low=0, below=1,
+    )  # fmt: skip
+    blocks: str = key(
+        "all", "what has a norm of its own, for optimizers with norms: all leaves together, or "
+        "each tensor of each layer, a kernel with its bias", choices=("all", "tensor"),
     )  # fmt: skip
     learning_rate: float = key(0.0, "peak η", low=0, below=math.inf)
     weight_decay: float = key(0.0, "λ, multiplied by η_t in the update", low=0, below=math.inf)
@@ -121,8 +125,8 @@ class OptimConfig(GroupConfig):
             raise ConfigError("optim: give learning_rate > 0, or eta_lambda > 0 to have it found.")
         if not TABLE[self.name].follows_theory and self.eta_lambda > 0:
             raise ConfigError(
-                f"optim.eta_lambda is for scale_invariant_sgd; with optim.name={self.name} set it "
-                "to 0 and give learning_rate and weight_decay."
+                "optim.eta_lambda is for scale_invariant_sgd and equilibrium_sgd; with optim.name="
+                f"{self.name} set it to 0 and give learning_rate and weight_decay."
             )
         try:
             re.compile(self.other.pattern)
@@ -142,9 +146,9 @@ class OptimConfig(GroupConfig):
         return groups
 
     @property
-    def trains_head_by_the_recipe(self) -> bool:
-        """Whether the head, too, is under the recipe."""
-        return TABLE[self.name].follows_theory and self.head.name == "same"
+    def follows_theory(self) -> bool:
+        """Whether it is SGD with weight decay, for scale-invariant parameters."""
+        return TABLE[self.name].follows_theory
 
     def with_warmup_steps(self, num_steps: int) -> "OptimConfig":
         """The same, the shares of warm-up as numbers of steps."""
@@ -172,7 +176,7 @@ class Optimizer(NamedTuple):
       weight_decay: λ of these.
       clip_factor: C; None: no clip, or not the recipe.
       predicts_equilibrium: whether the theory of SGD with weight decay applies.
-      one_clip: whether their update is −η·(m·g + λ·x) with one factor m.
+      is_one_block: whether their update is −η·(m·g + λ·x) with one factor m.
     """
 
     tx: optax.GradientTransformation
@@ -181,20 +185,19 @@ class Optimizer(NamedTuple):
     weight_decay: float
     clip_factor: float | None
     predicts_equilibrium: bool
-    one_clip: bool
+    is_one_block: bool
 
 
-def build_optimizer(c: OptimConfig, num_steps: int, mask: Any, clip_blocks: Any) -> Optimizer:
+def build_optimizer(c: OptimConfig, num_steps: int, mask: Any) -> Optimizer:
     """The optimizer of a run.
 
     Args:
       c: with its rates and its warm-up in steps.
       num_steps: updates of the run.
       mask: True on scale-invariant leaves; a tree like the parameters.
-      clip_blocks: of the whole model, where it is scale invariant in parts; else None.
     """
     labels = _labels(c, mask)
-    blocks = clip_blocks if c.head.name == "same" else None
+    blocks = tensor_blocks if c.blocks == "tensor" else None
     schedule = make_schedule(c, c.learning_rate, num_steps)
     txs = {
         section: make_optimizer(
@@ -204,7 +207,7 @@ def build_optimizer(c: OptimConfig, num_steps: int, mask: Any, clip_blocks: Any)
             group.weight_decay,
             mask=_decays,
             clip_factor=c.clip_factor,
-            blocks=blocks if section == "optim" else None,
+            blocks=blocks,
         )
         for section, group in c.groups.items()
     }
@@ -224,7 +227,10 @@ def build_optimizer(c: OptimConfig, num_steps: int, mask: Any, clip_blocks: Any)
         weight_decay=c.weight_decay,
         clip_factor=c.clip_factor if has_clip else None,
         predicts_equilibrium=follows_theory,
-        one_clip=follows_theory and blocks is None and not c.max_grad_norm,
+        is_one_block=follows_theory
+        and not TABLE[c.name].measures_rate
+        and blocks is None
+        and not c.max_grad_norm,
     )
 
 
@@ -233,6 +239,24 @@ def make_schedule(group: Any, peak_value: float, num_steps: int) -> optax.Schedu
     return optim.make_schedule(
         group.schedule, peak_value=peak_value, num_steps=num_steps, warmup_steps=group.warmup_steps
     )
+
+
+def tensor_blocks(params: Any) -> Any:
+    """A label for each tensor of each layer; a kernel and its bias, a gain and its bias share one.
+
+    Args:
+      params: of a model; layers that are scanned over are stacked along the first axis.
+
+    Returns:
+      A tree of labels, for the `blocks` of our optimizers.
+    """
+
+    def label(path, _):
+        parent, _, last = path_name(path).rpartition("/")
+        name = parent if last in ("kernel", "bias", "scale") else path_name(path)
+        return optim.Rows(name) if name.startswith("encoder/layers/layer/") else name
+
+    return jax.tree_util.tree_map_with_path(label, params)
 
 
 def _labels(c: OptimConfig, tree: Any) -> Any:

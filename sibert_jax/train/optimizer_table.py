@@ -29,11 +29,13 @@ class Entry(NamedTuple):
       follows_theory: whether the equilibrium of SGD with weight decay applies: arXiv 2202.00980,
         section 4.
       is_direction: whether the factory makes no step but its direction, without learning rate.
+      measures_rate: whether it finds η itself: its learning rate is a factor of that, peak 1.
     """
 
     make: Callable[..., optax.GradientTransformation]
     follows_theory: bool = False
     is_direction: bool = False
+    measures_rate: bool = False
 
 
 def _hyperball(learning_rate, inner: str = "sgd", blocks=None):
@@ -64,6 +66,21 @@ def _adafactor(**options):
     return optax.chain(optax.adafactor(None, **options), optax.scale(-1.0))
 
 
+@functools.wraps(optax.lamb)
+def _lamb(learning_rate, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, weight_decay=0.0, mask=None):
+    """LAMB with the step of biases and gains at its rate, not in proportion to their norm.
+
+    So do its authors (You et al. 2020). An output bias that starts from log frequencies has a norm
+    that would multiply its steps by hundreds.
+    """
+    return optax.chain(
+        optax.scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=eps_root),
+        optax.add_decayed_weights(weight_decay, mask),
+        optax.masked(optax.scale_by_trust_ratio(), True if mask is None else mask),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
 DIRECTIONS = {
     "sgd": optax.identity,
     "momentum": functools.partial(optax.trace, decay=0.9),
@@ -75,6 +92,7 @@ DIRECTIONS = {
 
 TABLE = {
     "scale_invariant_sgd": Entry(optim.scale_invariant_sgd, follows_theory=True),
+    "equilibrium_sgd": Entry(optim.equilibrium_sgd, follows_theory=True, measures_rate=True),
     "sgd_sai": Entry(optim.sgd_sai),
     "hyperball": Entry(_hyperball),
     "psgd_kron": Entry(optim.scale_by_psgd_kron, is_direction=True),
@@ -84,7 +102,7 @@ TABLE = {
     "momentum": Entry(functools.partial(optax.sgd, momentum=0.9)),
     "sign_sgd": Entry(optax.sign_sgd),
     "adamw": Entry(optax.adamw),
-    "lamb": Entry(optax.lamb),
+    "lamb": Entry(_lamb),
     "lars": Entry(optax.lars),
     "lion": Entry(optax.lion),
     "adafactor": Entry(_adafactor, is_direction=True),
@@ -96,7 +114,8 @@ TABLE = {
 
 # Parameters of factories that are keys of the config, or set by the program.
 _NOT_OPTIONS = {
-    "learning_rate", "weight_decay", "mask", "weight_decay_mask", "weight_decay_rate",
+    "learning_rate", "weight_decay", "mask", "weight_decay_mask", "trust_ratio_mask",
+    "weight_decay_rate",
     "clip_factor", "blocks", "axis_name", "warmup_steps", "muon_weight_dimension_numbers",
 }  # fmt: skip
 
@@ -158,7 +177,8 @@ def make_optimizer(
       options: of its factory.
       learning_rate: η_t.
       weight_decay: λ.
-      mask: params -> True on the leaves that decay, where the factory does not decay all.
+      mask: params -> True on the leaves that decay and, in LAMB and LARS, whose step is in
+        proportion to their norm; where the factory asks for it.
       clip_factor: C of the relative clip, where the factory has one; inf: no clip.
       blocks: leaves that the factory treats together, where it asks for them.
     """
@@ -174,6 +194,7 @@ def make_optimizer(
         "weight_decay": weight_decay,
         "mask": mask,
         "weight_decay_mask": mask,
+        "trust_ratio_mask": mask,
         "clip_factor": None if math.isinf(clip_factor) else clip_factor,
         "blocks": blocks,
     }

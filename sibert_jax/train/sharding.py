@@ -39,7 +39,7 @@ ENCODER: Rules = (
     (r"encoder/layers/.+/ffn/up/bias", P("tensor")),  # F
     (r"encoder/layers/.+/ffn/down/kernel", P("tensor", "fsdp")),  # F, D
     (r"encoder/layers/.+/(attention/out|ffn/down)/bias", P(None)),  # D
-    (r"encoder/(embed_norm|layers/.+_norm)/(scale|bias)", P(None)),  # D
+    (r"encoder/(embed_norm|final_norm|layers/.+_norm)/(scale|bias)", P(None)),  # D
 )
 
 # Letter of an activation's dimension (model/config.py) -> mesh axes; other dimensions stay whole.

@@ -78,10 +78,10 @@ class Step:
         grads, metrics = gradient(self.task, state.params, batch, key, self.microbatches)
         updates, opt_state = self.optimizer.tx.update(grads, state.opt_state, state.params)
         applied = state.step - state.health.skipped  # the optimizer's own count
-        metrics |= measure(self.optimizer, applied, state.params, grads, updates)
+        metrics |= measure(self.optimizer, applied, state.params, grads, updates, opt_state)
         # With one clip, the update of the measured leaves is finite if `rotation` is.
         unknown = updates
-        if self.optimizer.one_clip:
+        if self.optimizer.is_one_block:
             unknown = leaves_where(self.optimizer.measured, updates, inside=False)
         norms = optax.tree.norm(grads), optax.tree.norm(unknown)
         seen = metrics["loss"], metrics["rotation"], metrics["euler_residual"], *norms

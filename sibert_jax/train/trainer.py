@@ -19,6 +19,7 @@ from sibert_jax.train.bad_steps import BadSteps
 from sibert_jax.train.config import RunConfig
 from sibert_jax.train.diagnostics import leaves_where
 from sibert_jax.train.optimizer import build_optimizer
+from sibert_jax.train.optimizer_table import TABLE
 from sibert_jax.train.step import Step, StepReport, TrainState, gradient
 
 # Purposes of the seed, so that no two uses share random bits.
@@ -124,10 +125,9 @@ class Trainer:
 
     def __init__(self, run: RunConfig, shapes: Shapes):
         self.run, self.shapes, task = run, shapes, shapes.task
-        if run.model.is_scale_invariant:
+        if run.invariant_parts:
             _check_invariance(run, shapes)
-        blocks = task.clip_blocks(shapes.params)
-        self.optimizer = build_optimizer(run.optim, run.train.num_steps, shapes.mask, blocks)
+        self.optimizer = build_optimizer(run.optim, run.train.num_steps, shapes.mask)
         c = run.train
         self.bad_steps = BadSteps(
             c.on_bad_step, c.spike_factor, c.max_skips_in_a_row, c.max_rollbacks
@@ -204,6 +204,8 @@ def fresh_params(run: RunConfig, shapes: Shapes) -> Any:
 def find_rates(run: RunConfig, shapes: Shapes, params: Any, batch: Batch) -> RunConfig:
     """The run with η and λ instead of `optim.eta_lambda`: its first step turns by √(2ηλ).
 
+    An optimizer that measures η itself gets 1, the factor of that.
+
     Args:
       run: whose `optim.eta_lambda` may be 0: then the rates are in it.
       shapes: of its task.
@@ -217,8 +219,9 @@ def find_rates(run: RunConfig, shapes: Shapes, params: Any, batch: Batch) -> Run
     if eta_lambda == 0:
         return run
     probe = run.optim.with_rates(1.0, eta_lambda)
-    blocks = shapes.task.clip_blocks(shapes.params)
-    measured = build_optimizer(probe, run.train.num_steps, shapes.mask, blocks).measured
+    if TABLE[probe.name].measures_rate:
+        return dataclasses.replace(run, optim=probe)
+    measured = build_optimizer(probe, run.train.num_steps, shapes.mask).measured
 
     def norms(params, batch):
         grads, _ = gradient(shapes.task, params, batch, None, run.train.microbatches)

@@ -6,8 +6,10 @@ import pytest
 
 from sibert_jax.optim import (
     ROWS,
+    Rows,
     clip_by_relative_global_norm,
     equilibrium,
+    equilibrium_sgd,
     hyperball,
     make_schedule,
     partition_by_invariance,
@@ -55,6 +57,9 @@ ARGUMENTS = [
     (lambda: equilibrium.rotation_per_step(0.1, 0.1, 1.0), "momentum"),
     (lambda: equilibrium.rotation_per_step(0.1, 0.1, 0.9, "torch"), "convention"),
     (lambda: track_rotation(SGD, blocks=ROWS).init(random_tree(0)), "ROWS is no label"),
+    (lambda: equilibrium_sgd(1.0, 1.0), "eta_lambda"),
+    (lambda: equilibrium_sgd(1.0, 0.1, measure_steps=0), "measure_steps"),
+    (lambda: equilibrium_sgd(1.0, 0.1, memory=0), "memory"),
     (schedule("cosin"), "'cosin'.*constant, piecewise, linear, cosine, warmup"),
     (schedule(peak_value=-1.0), "peak_value"),
     (schedule(end_value=-0.1), "end_value"),
@@ -85,7 +90,8 @@ def test_wrong_arguments_are_named(call, words):
         ({"a": "x", "b": 1.5, "c": "y"}, "leaf b has the block label 1.5"),
         ({"a": ("x", 0), "b": "x", "c": "x"}, "leaf a has more than one block label"),
         ({"a": 1, "b": "1", "c": 2}, "block labels 1 and '1' are both written 1"),
-        ({"a": "b", "b": ROWS, "c": "x"}, "'b' is also the path of a leaf under ROWS"),
+        ({"a": "b", "b": ROWS, "c": "x"}, "'b' is also that of a block of rows"),
+        ({"a": Rows("r"), "b": Rows("r"), "c": "x"}, "leaf b has .* rows, and the block 'r'"),
         ({"a": "x", "b": "x", "c": ROWS}, "leaf c is a scalar"),
     ],
 )  # fmt: skip

@@ -72,7 +72,7 @@ def test_past_corrupt_checkpoints_to_the_same_end_and_to_another_run(
     assert names == ["10", "10.corrupt", "12", "12.corrupt", "5"]
 
     config.checkpoint.init_from = str(directory)
-    config.model.dropout, config.task.head, config.train.num_steps = 0.1, "normalized", 1
+    config.model.dropout, config.task.head, config.train.num_steps = 0.1, "invariant", 1
     # Steps too small to change anything.
     config.optim.update(name="sgd", eta_lambda=0.0, learning_rate=1e-30, weight_decay=0.0)
     config.optim.head.name = "same"

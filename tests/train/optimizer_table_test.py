@@ -106,9 +106,7 @@ def built(config):
     task = bare_task(run)
     row = task.abstract_batch(1, task.seq_lens[-1])
     shapes = jax.eval_shape(task.init, jax.random.key(0), row)
-    optimizer = build_optimizer(
-        run.optim, run.train.num_steps, task.invariance_mask(shapes), task.clip_blocks(shapes)
-    )
+    optimizer = build_optimizer(run.optim, run.train.num_steps, task.invariance_mask(shapes))
     rng = np.random.default_rng(0)
     params, grads = (
         jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), shapes)

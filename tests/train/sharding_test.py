@@ -42,9 +42,9 @@ def assert_each_has_one_rule(params, rules):
 def test_every_parameter_matches_exactly_one_rule(config, arch, nsp):
     config.model.arch, config.task.nsp, config.model.num_segments = arch, nsp, 2
     config.model.qkv_bias = True
-    for scan, head in itertools.product((False, True), ("untied", "normalized")):
+    for scan, head in itertools.product((False, True), ("untied", "invariant")):
         config.model.scan_layers, config.task.head = scan, head
-        config.optim.head.name = "same" if head == "normalized" else "lamb"
+        config.optim.head.name = "same" if head == "invariant" else "lamb"
         assert_each_has_one_rule(abstract_params(config), HEAD)
 
 

@@ -22,6 +22,7 @@ from sibert_jax.data.documents import is_held_out
 from sibert_jax.errors import named_by
 from sibert_jax.files import atomically
 from sibert_jax.model import ModelConfig
+from sibert_jax.tasks import invariant_head
 from sibert_jax.tasks.classification.examples import Examples, read_examples, read_new_text
 from sibert_jax.tasks.classification.glue import METRICS, GlueTask
 from sibert_jax.tasks.classification.task import (
@@ -211,6 +212,8 @@ TASK = TaskType(
         (r"head/pooler/kernel", P("fsdp", "tensor")),  # D, D
         (r"head/classifier/kernel", P("fsdp", None)),  # D, labels
         (r"head/(pooler|classifier)/bias", P(None)),  # D or labels
+        *invariant_head.SHARDING,
     ),
     defaults=DEFAULTS,
+    invariant_parts=invariant_head.parts,
 )

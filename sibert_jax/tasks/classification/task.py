@@ -14,6 +14,7 @@ import numpy as np
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.classification.glue import MAX_SCORE, METRICS, TASKS, GlueTask
+from sibert_jax.tasks.invariant_head import CosineOutputs, UnitFeatures
 from sibert_jax.tasks.losses import cross_entropy
 from sibert_jax.tasks.task import Task
 
@@ -24,6 +25,13 @@ class ClassificationConfig:
 
     name: str = key("classification", "classification")
     dataset: str = key("sst2", "columns, labels and metrics", choices=tuple(TASKS))
+    head: str = key(
+        "standard", "standard: BERT's; invariant: scale invariant, as the encoder of SIBERT is",
+        choices=("standard", "invariant"),
+    )  # fmt: skip
+    logit_scale: float = key(
+        8.0, "of the invariant head: the largest logit", above=0, below=math.inf
+    )
     strict: bool = key(
         False, "stop at a broken row of a file, instead of leaving it out", may_change=True
     )
@@ -62,6 +70,30 @@ class ClassificationHead(nn.Module):
         return nn.Dense(self.num_outputs, kernel_init=init, name="classifier")(pooled_BD)
 
 
+class InvariantClassificationHead(nn.Module):
+    """A head of degree 0, so that plain SGD can fine-tune the whole model: ours, not the paper's.
+
+    Classes: s·cos(h, e_c) with h the features of the first token. A score: between 0 and MAX_SCORE,
+    in proportion to 1 + cos(h, e).
+    """
+
+    cfg: ModelConfig
+    num_outputs: int
+    logit_scale: float  # s
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
+        """Returns outputs_BC, float32."""
+        del batch, token_table_VD
+        c = self.cfg
+        pooled_BD = UnitFeatures(c, name="pooler")(x_BLD[:, 0])
+        pooled_BD = nn.Dropout(c.dropout)(pooled_BD, deterministic=deterministic)
+        is_score = self.num_outputs == 1
+        scale = MAX_SCORE / 2 if is_score else self.logit_scale
+        outputs = CosineOutputs(self.num_outputs, scale, c.init_std, name="classifier")
+        return outputs(pooled_BD) + (MAX_SCORE / 2 if is_score else 0.0)
+
+
 class Classification(Task):
     """Classification or regression of sentences and pairs of them.
 
@@ -76,8 +108,17 @@ class Classification(Task):
     def __init__(self, model: ModelConfig, task: ClassificationConfig, seq_lens: tuple[int, ...]):
         self.glue = task.glue
         self.labels = self.glue.labels or ("score",)
-        head = ClassificationHead(model, len(self.labels))
-        super().__init__(model, head, seq_lens=seq_lens, loss_scale=task.loss_scale)
+        if task.head == "invariant":
+            head = InvariantClassificationHead(model, len(self.labels), task.logit_scale)
+        else:
+            head = ClassificationHead(model, len(self.labels))
+        super().__init__(
+            model,
+            head,
+            seq_lens=seq_lens,
+            loss_scale=task.loss_scale,
+            head_is_invariant=task.head == "invariant",
+        )
 
     def own_shapes(self, num_rows: int, seq_len: int) -> dict:
         label_dtype = jnp.int32 if self.glue.labels else jnp.float32

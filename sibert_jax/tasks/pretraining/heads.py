@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.model import AffineNorm, ModelConfig, constrain, normalize
+from sibert_jax.model import AffineNorm, ModelConfig, constrain, square_init
+from sibert_jax.tasks.invariant_head import CosineOutputs, UnitFeatures, unit_rows, unit_table
 from sibert_jax.tasks.losses import table_logits
 
 
@@ -43,7 +44,7 @@ class StandardHead(nn.Module):
         c, dtype, positions_BP = self.cfg, self.cfg.compute_dtype, batch["masked_positions"]
         init = nn.initializers.truncated_normal(c.init_std)
         h_TD = masked_rows(x_BLD, positions_BP)
-        h_TD = nn.Dense(c.width, dtype=dtype, kernel_init=init, name="transform")(h_TD)
+        h_TD = nn.Dense(c.width, dtype=dtype, kernel_init=square_init(c), name="transform")(h_TD)
         h_TD = nn.gelu(h_TD, approximate=False)
         h_TD = AffineNorm(c.norm_eps, relative=False, name="transform_norm")(h_TD)
         table_VD = token_table_VD if self.tied else self.param(
@@ -59,50 +60,42 @@ class StandardHead(nn.Module):
         return projection, nsp_B2.astype(jnp.float32)
 
 
-class NormalizedHead(nn.Module):
-    """A head of degree 0, so that plain SGD can train the whole model: ours, not the paper's.
+class InvariantHead(nn.Module):
+    """A tied head of degree 0, so that plain SGD can train the whole model: ours, not the paper's.
 
-    logits = N(ReLU(x W)) · e_v/‖e_v‖ + log unigram frequency. Each row e_v is scale invariant by
-    itself; W jointly and alone. The frequencies are constants.
+    logits = s·cos(h, e_v) + log frequency of v, with h = γ ⊙ N(x W) + β and e_v the rows of the
+    token table. The frequencies and s are constants. NSP: the same with a pooled token and two rows
+    of their own.
+
+    Degrees: W (1) -> N (0) -> γ, β (1) -> over its norm (0); rows over their norms (0).
     """
 
     cfg: ModelConfig
     nsp: bool
+    logit_scale: float  # s
+    table_norm: str  # "rows": each row over its norm; "table": all over their root mean square
     log_frequency: tuple[float, ...]  # V numbers
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
-        """As `StandardHead`; the token table is not used."""
-        del token_table_VD, deterministic
+        """As `StandardHead`."""
+        del deterministic
         c, positions_BP = self.cfg, batch["masked_positions"]
-        init = nn.initializers.truncated_normal(c.init_std)
-
-        def features(x: jax.Array, name: str) -> jax.Array:
-            dense = nn.Dense(c.width, False, c.compute_dtype, kernel_init=init, name=name)
-            return normalize(nn.relu(dense(x)), c.norm_eps)
-
-        h_TD = masked_rows(x_BLD, positions_BP)
-        table_VD = self.param("output", init, (c.vocab_size, c.width), jnp.float32)
+        h_TD = UnitFeatures(c, name="transform")(masked_rows(x_BLD, positions_BP))
+        to_unit = unit_rows if self.table_norm == "rows" else unit_table
+        table_VD = to_unit(token_table_VD)
         prior_V = jnp.asarray(self.log_frequency, jnp.float32)
-        h_BPD = features(h_TD, "transform").reshape(*positions_BP.shape, -1)
-        projection = OutputProjection(h_BPD, unit_rows(table_VD), prior_V)
+        h_BPD = (self.logit_scale * h_TD).astype(c.compute_dtype)
+        h_BPD = h_BPD.reshape(*positions_BP.shape, -1)
+        projection = OutputProjection(h_BPD, table_VD, prior_V)
         if not self.nsp:
             return projection, None
-        table_2D = self.param("nsp", init, (2, c.width), jnp.float32)
-        pooled_BD = features(x_BLD[:, 0], "pooler")
-        return projection, jnp.einsum(
-            "BD,ND->BN", pooled_BD, unit_rows(table_2D).astype(pooled_BD.dtype),
-            preferred_element_type=jnp.float32,
-        )  # fmt: skip
+        pooled_BD = UnitFeatures(c, name="pooler")(x_BLD[:, 0])
+        outputs = CosineOutputs(2, self.logit_scale, c.init_std, name="nsp")
+        return projection, outputs(pooled_BD)
 
 
 def masked_rows(x_BLD: jax.Array, positions_BP: jax.Array) -> jax.Array:
     """The features to predict from, as rows (B·P, D)."""
     h_BPD = constrain(jnp.take_along_axis(x_BLD, positions_BP[..., None], axis=1), "BPD")
     return h_BPD.reshape(-1, x_BLD.shape[-1])
-
-
-def unit_rows(table_VD: jax.Array) -> jax.Array:
-    """Each row over its norm; an all-zero row stays zero."""
-    square_V1 = jnp.square(table_VD).sum(axis=-1, keepdims=True)
-    return table_VD / jnp.sqrt(jnp.where(square_V1 > 0, square_V1, 1.0))

@@ -15,11 +15,12 @@ from sibert_jax.data import (
 from sibert_jax.data.config import CorpusConfig
 from sibert_jax.errors import named_by
 from sibert_jax.model import ModelConfig
+from sibert_jax.tasks import invariant_head
 from sibert_jax.tasks.pretraining.task import (
     Pretraining,
     PretrainingConfig,
     check_keys,
-    head_is_invariant,
+    invariant_parts,
 )
 from sibert_jax.tasks.task import TaskData, TaskType
 
@@ -100,12 +101,12 @@ TASK = TaskType(
     load=load_pretraining,
     sharding=(
         (r"head/output", P("tensor", "fsdp")),  # V, D
-        (r"head/nsp", P(None, "fsdp")),  # 2, D
         (r"head/(transform|pooler)/kernel", P("fsdp", "tensor")),  # D, D
         (r"head/nsp/kernel", P("fsdp", None)),  # D, 2
         (r"head/transform_norm/.+|head/(transform|pooler|nsp)/bias", P(None)),  # D or 2
         (r"head/output_bias", P("tensor")),  # V
+        *invariant_head.SHARDING,
     ),
     check=check_keys,
-    head_is_invariant=head_is_invariant,
+    invariant_parts=invariant_parts,
 )

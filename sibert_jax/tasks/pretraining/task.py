@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sibert_jax import optim
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.losses import cross_entropy, table_cross_entropy
-from sibert_jax.tasks.pretraining.heads import NormalizedHead, StandardHead
+from sibert_jax.tasks.pretraining.heads import InvariantHead, StandardHead
 from sibert_jax.tasks.task import Task
 
 
@@ -22,8 +21,17 @@ class PretrainingConfig:
 
     name: str = key("pretraining", "pretraining")
     head: str = key(
-        "untied", "untied; tied: the token table is the output table (BERT); normalized: scale "
-        "invariant too", choices=("untied", "tied", "normalized"),
+        "untied", "untied: BERT's, with an output table of its own; tied: BERT's, the token table "
+        "is the output table; invariant: tied, and scale invariant too",
+        choices=("untied", "tied", "invariant"),
+    )  # fmt: skip
+    logit_scale: float = key(
+        8.0, "of the invariant head: the largest logit, before the log frequencies", above=0,
+        below=math.inf,
+    )  # fmt: skip
+    table_norm: str = key(
+        "rows", "of the invariant head: rows of the table over their norms, or the table over the "
+        "root mean square of these", choices=("rows", "table"),
     )  # fmt: skip
     unigram_prior: bool = key(True, "the output bias starts from the log frequency of the tokens")
     nsp: bool = key(True, "next-sentence loss; False: text packed without padding")
@@ -38,9 +46,9 @@ class PretrainingConfig:
 
     def __post_init__(self):
         check("task", self)
-        if self.head == "normalized" and not self.unigram_prior:
+        if self.head == "invariant" and not self.unigram_prior:
             raise ConfigError(
-                'task.unigram_prior=False with task.head="normalized": that head has no bias to '
+                'task.unigram_prior=False with task.head="invariant": that head has no bias to '
                 "learn the frequencies with; set it to True."
             )
 
@@ -66,8 +74,8 @@ class Pretraining(Task):
             unigram_counts = np.zeros(model.vocab_size)
         frequency = (unigram_counts + 1.0) / (unigram_counts + 1.0).sum()
         prior = tuple(np.log(frequency).tolist()) if task.unigram_prior else ()
-        if task.head == "normalized":
-            head = NormalizedHead(model, task.nsp, prior)
+        if task.head == "invariant":
+            head = InvariantHead(model, task.nsp, task.logit_scale, task.table_norm, prior)
         else:
             head = StandardHead(model, task.head == "tied", task.nsp, prior)
         super().__init__(
@@ -75,9 +83,10 @@ class Pretraining(Task):
             head,
             seq_lens=seq_lens,
             loss_scale=task.loss_scale,
-            head_is_invariant=head_is_invariant(task),
+            head_is_invariant="head" in invariant_parts(task),
         )
         self.task = task
+        self._fifth_V = fifths(frequency)
         self.loss_names = ("mlm_loss", "nsp_loss") if task.nsp else ("mlm_loss",)
 
     def own_shapes(self, num_rows: int, seq_len: int) -> dict:
@@ -86,13 +95,6 @@ class Pretraining(Task):
         for name, dtype in (("positions", "int32"), ("targets", "int32"), ("weights", "float32")):
             shapes[f"masked_{name}"] = ((num_rows, num_masked), dtype)
         return shapes
-
-    def clip_blocks(self, params):
-        if not head_is_invariant(self.task):
-            return None
-        rows = ("output", "nsp")
-        head = {name: optim.ROWS if name in rows else name for name in params["head"]}
-        return {"encoder": "encoder", "head": head}
 
     def logits(self, params, batch):
         """Returns logits_BPV and nsp_logits_B2 or None, without dropout."""
@@ -116,6 +118,9 @@ class Pretraining(Task):
         if accuracy:
             hits_BP = (logits_BPV.argmax(axis=-1) == targets_BP).astype(jnp.float32)
             sums["mlm_accuracy"] = jnp.sum(weights_BP * hits_BP)
+            losses_BP = weights_BP * cross_entropy(logits_BPV, targets_BP)
+            for fifth, inside_BP in enumerate(self._in_fifths(batch), 1):
+                sums[f"mlm_loss_fifth_{fifth}"] = jnp.sum(losses_BP * inside_BP)
         if self.task.nsp:
             weights_B, labels_B = batch["example_weights"], batch["nsp_labels"]
             sums["nsp_loss"] = jnp.sum(weights_B * cross_entropy(nsp_B2, labels_B))
@@ -135,9 +140,16 @@ class Pretraining(Task):
             "dead_attention_rows": self.attention_rows(batch),
         }
 
+    def _in_fifths(self, batch) -> list[jax.Array]:
+        """1.0 where the target is in the first, ... the last fifth of the text: (B, P) each."""
+        fifth_BP = jnp.asarray(self._fifth_V)[batch["masked_targets"]]
+        return [(fifth_BP == i).astype(jnp.float32) for i in range(5)]
+
     def eval_batch(self, params, batch) -> dict[str, tuple[jax.Array, jax.Array]]:
         """Sum and denominator of every metric."""
         sums, denominators = self.sums(params, batch, accuracy=True), self.denominators(batch)
+        for fifth, inside_BP in enumerate(self._in_fifths(batch), 1):
+            denominators[f"mlm_loss_fifth_{fifth}"] = jnp.sum(batch["masked_weights"] * inside_BP)
         del sums["dead_attention_rows"]
         return {name: (value, denominators[name]) for name, value in sums.items()}
 
@@ -159,9 +171,19 @@ class Pretraining(Task):
         return encoder_flops_per_token(self.cfg, seq_len) + head
 
 
-def head_is_invariant(task: PretrainingConfig) -> bool:
-    """Whether the head is invariant to the scale of its parameters, as the encoder is."""
-    return task.head == "normalized"
+def fifths(frequency_V: np.ndarray) -> np.ndarray:
+    """0 … 4 for each token: 0 for the most frequent ones, which make up a fifth of the text."""
+    order = np.argsort(-frequency_V, kind="stable")
+    share = np.cumsum(frequency_V[order]) - frequency_V[order] / 2
+    fifth_V = np.empty(len(order), np.int32)
+    fifth_V[order] = np.minimum(5 * share, 4)
+    return fifth_V
+
+
+def invariant_parts(task: PretrainingConfig) -> tuple[str, ...]:
+    """The parameters in whose scale the loss is invariant, with an encoder that is."""
+    # A tied table that is not normalized multiplies the logits by its scale.
+    return {"untied": ("encoder",), "tied": (), "invariant": ("encoder", "head")}[task.head]
 
 
 def check_keys(model: ModelConfig, task: PretrainingConfig, data) -> None:
@@ -171,10 +193,4 @@ def check_keys(model: ModelConfig, task: PretrainingConfig, data) -> None:
         raise ConfigError(
             f"task.nsp=True needs model.num_segments=2, found {model.num_segments}: the two "
             "sentences are told apart by the segment table."
-        )
-    if task.head == "tied" and model.is_sibert:
-        raise ConfigError(
-            'task.head="tied" makes the logits grow with the token table, so the loss is no longer '
-            f"scale invariant in the encoder of model.arch={model.arch}; use "
-            '"untied" or "normalized".'
         )

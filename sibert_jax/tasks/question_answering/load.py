@@ -19,6 +19,7 @@ from sibert_jax.errors import ConfigError, named_by
 from sibert_jax.files import user_path
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig
+from sibert_jax.tasks import invariant_head
 from sibert_jax.tasks.finetuning import DEFAULTS, load_tokenizer
 from sibert_jax.tasks.question_answering.dataset import (
     Dataset,
@@ -274,7 +275,9 @@ TASK = TaskType(
     sharding=(
         (r"head/span/kernel", P("fsdp", None)),  # D, 2
         (r"head/span/bias", P(None)),  # 2
+        *invariant_head.SHARDING,
     ),
     defaults=DEFAULTS,
+    invariant_parts=invariant_head.parts,
     check=check_keys,
 )

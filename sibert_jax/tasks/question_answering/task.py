@@ -11,6 +11,7 @@ import numpy as np
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
+from sibert_jax.tasks.invariant_head import CosineOutputs, UnitFeatures
 from sibert_jax.tasks.losses import cross_entropy
 from sibert_jax.tasks.question_answering.predictions import Answerer, best_spans
 from sibert_jax.tasks.task import Task
@@ -21,6 +22,13 @@ class QuestionAnsweringConfig:
     """Keys under `task` of a question-answering config."""
 
     name: str = key("question_answering", "question_answering")
+    head: str = key(
+        "standard", "standard: BERT's; invariant: scale invariant, as the encoder of SIBERT is",
+        choices=("standard", "invariant"),
+    )  # fmt: skip
+    logit_scale: float = key(
+        8.0, "of the invariant head: the largest logit", above=0, below=math.inf
+    )
     unanswerable: bool = key(False, "SQuAD 2.0: a question may have no answer")
     max_query_len: int = key(64, "tokens of a question; a longer one is cut off", low=1)
     doc_stride: int = key(
@@ -64,6 +72,22 @@ class SpanHead(nn.Module):
         return logits_BL2[..., 0], logits_BL2[..., 1]
 
 
+class InvariantSpanHead(nn.Module):
+    """The same of degree 0, so that plain SGD can fine-tune the whole model: s·cos(h, e)."""
+
+    cfg: ModelConfig
+    logit_scale: float  # s
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
+        """Returns start_BL and end_BL, float32."""
+        del batch, token_table_VD, deterministic
+        h_BLD = UnitFeatures(self.cfg, name="transform")(x_BLD)
+        outputs = CosineOutputs(2, self.logit_scale, self.cfg.init_std, name="span")
+        logits_BL2 = outputs(h_BLD)
+        return logits_BL2[..., 0], logits_BL2[..., 1]
+
+
 class QuestionAnswering(Task):
     """Question answering: the answer is a span of the context.
 
@@ -86,7 +110,14 @@ class QuestionAnswering(Task):
         answerer: Answerer | None = None,
         is_labeled_W: np.ndarray | None = None,
     ):
-        super().__init__(model, SpanHead(model), seq_lens=seq_lens, loss_scale=task.loss_scale)
+        is_invariant = task.head == "invariant"
+        super().__init__(
+            model,
+            InvariantSpanHead(model, task.logit_scale) if is_invariant else SpanHead(model),
+            seq_lens=seq_lens,
+            loss_scale=task.loss_scale,
+            head_is_invariant=is_invariant,
+        )
         self.task = task
         self._answerer, self._is_labeled_W = answerer, is_labeled_W
 

@@ -1,4 +1,4 @@
-"""Heads: the loss against numpy, the normalized head's invariance, the tied table."""
+"""Heads: the loss against numpy, the invariant head, the tied table, loss by frequency."""
 
 import jax
 import jax.numpy as jnp
@@ -67,21 +67,51 @@ def test_losses_are_sums_over_what_counts_from_the_prior_on(batch):
     np.testing.assert_allclose(logits, apply(params, with_other_padding(batch))[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("arch", ["sibert", pytest.param("reparametrized", marks=pytest.mark.slow)])
-def test_with_the_normalized_head_the_whole_model_is_invariant(batch, arch):
-    """And each row of its table alone; the loss in blocks of positions is the same."""
-    task = make_task(arch, "normalized")
+ARCHS = ["sibert", "sibert_sandwich", pytest.param("reparametrized", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("table_norm", ["rows", "table"])
+def test_with_the_invariant_head_the_whole_model_is(batch, arch, table_norm):
+    """The loss in blocks of positions is the same."""
+    task = make_task(arch, "invariant", table_norm=table_norm)
     params = random_params(task.init, batch)
     assert all(jax.tree.leaves(task.invariance_mask(params)))
     loss = jax.jit(task.sums)
     wanted = loss(params, batch)
-    table = params["head"]["output"].copy()
-    table[7] *= 4
-    one_row = {**params, "head": {**params["head"], "output": table}}
-    for changed in (scaled(params, 0.125), scaled(params, 64.0), one_row):
+    for changed in (scaled(params, 0.125), scaled(params, 64.0)):
         jax.tree.map(np.testing.assert_array_equal, loss(changed, batch), wanted)
-    in_blocks = jax.jit(make_task(arch, "normalized", loss_blocks=2).sums)(params, batch)
-    np.testing.assert_allclose(in_blocks["mlm_loss"], wanted["mlm_loss"], rtol=1e-5)
+    in_blocks = jax.jit(make_task(arch, "invariant", table_norm=table_norm, loss_blocks=2).sums)
+    np.testing.assert_allclose(in_blocks(params, batch)["mlm_loss"], wanted["mlm_loss"], rtol=1e-5)
+
+
+def test_the_invariant_head_is_a_cosine_and_the_log_frequency(batch):
+    task = make_task(head="invariant", logit_scale=5.0)
+    params = random_params(task.init, batch)
+    (projection, nsp), _ = jax.jit(task.apply)(params, batch)
+    cosines = (np.asarray(projection.logits(), np.float64) - np.log(FREQUENCY)) / 5
+    assert np.abs(cosines).max() <= 1 + 1e-6
+    table = np.float64(params["encoder"]["embed"]["token"])
+    rows = table / np.linalg.norm(table, axis=1, keepdims=True)
+    h = np.linalg.lstsq(rows, cosines.reshape(-1, len(rows)).T, rcond=None)[0]
+    np.testing.assert_allclose(np.linalg.norm(h, axis=0), 1, rtol=1e-4)
+    assert np.abs(nsp).max() <= 5
+
+
+def test_the_loss_is_also_told_by_fifths_of_the_text(batch):
+    """The most frequent tokens that make up a fifth of the text first."""
+    task = make_task()
+    params = jax.jit(task.init)(jax.random.key(0), batch)
+    metrics = task.eval_metrics([jax.jit(task.eval_batch)(params, batch)])
+    order = np.argsort(-FREQUENCY)
+    middle = np.cumsum(FREQUENCY[order]) - FREQUENCY[order] / 2
+    fifth = dict(zip(order, (5 * middle).astype(int)))
+    losses = np.asarray(cross_entropy(task.logits(params, batch)[0], batch["masked_targets"]))
+    for i in range(5):
+        inside = [fifth[t] == i for t in np.ravel(batch["masked_targets"])]
+        inside &= np.ravel(batch["masked_weights"]) > 0
+        wanted = losses.ravel()[inside].mean() if inside.any() else 0
+        np.testing.assert_allclose(metrics[f"mlm_loss_fifth_{i + 1}"], wanted, rtol=1e-5)
 
 
 def test_a_tied_head_has_no_table_of_its_own_and_is_not_invariant(batch):

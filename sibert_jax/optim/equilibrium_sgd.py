@@ -1,0 +1,243 @@
+"""SGD with weight decay and clip, every block of parameters at its own equilibrium.
+
+Letters: x_b the parameters of block b, g_b their gradient, P = ηλ, σ_b the root mean square of
+‖g_b‖·‖x_b‖, which does not depend on the scale of x_b.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sibert_jax.optim.blocks import (
+    AxisName,
+    Block,
+    BlocksOrFn,
+    aligned,
+    along_rows,
+    assign_blocks,
+    floating_leaves,
+    like_updates,
+    widened,
+)
+from sibert_jax.optim.scalars import NO_PARAMS_MSG, check_integer, check_scalar, value_at
+from sibert_jax.optim.scale_invariant_sgd import scale_invariant_sgd
+
+
+class ScaleToEquilibriumState(NamedTuple):
+    """A few numbers a block: of each field a scalar, under `ROWS` (rows,), in a dict by block.
+
+    Attributes:
+      count: int32, steps taken.
+      measured: int32, gradients in the mean; those of norm 0 are left out.
+      mean_square: float32, σ_b².
+      scale: float32, η_b of the last step.
+    """
+
+    count: jax.Array
+    measured: dict[str, jax.Array]
+    mean_square: dict[str, jax.Array]
+    scale: dict[str, jax.Array]
+
+
+_WHOLE = "all"
+
+
+def _blocks_of(blocks: BlocksOrFn, params: optax.Params) -> tuple[Block, ...]:
+    whole = Block(_WHOLE, tuple(range(len(jax.tree.leaves(params)))), rows=False)
+    return assign_blocks(blocks, params) or (whole,)
+
+
+def scale_to_equilibrium(
+    eta_lambda: optax.ScalarOrSchedule,
+    *,
+    measure_steps: int = 20,
+    memory: int | None = None,
+    blocks: BlocksOrFn = None,
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Scale each block's gradient to the norm that it has at the equilibrium of SGD with decay.
+
+    .. math:: u_b = \eta_b\, g_b, \qquad
+      \eta_b = \sqrt{2P}\,\frac{\|x_b\|^2}{\sigma_b}, \qquad
+      \sigma_b^2 = \text{mean of } (\|g_b\|\,\|x_b\|)^2
+
+    A step of this gradient turns the block by √(2P), the angle at which decay by P per step and
+    gradient balance. η_b is measured over the first `measure_steps` gradients and then stays: what
+    follows is plain SGD, with a learning rate a block. With `memory` it is measured for ever, over
+    about that many steps, and the angle stays at √(2P) while gradients grow or shrink.
+
+    A loss or a block multiplied by any number gives the same directions from the first step on:
+    where the loss is invariant to the scale of a block, η_b ∝ ‖x_b‖² is the change of the learning
+    rate that undoes the change of scale.
+
+    Stated results: a block without gradient or of norm 0 gets updates of 0, and its measuring
+    starts with its first gradient. NaN or inf in a block's gradient makes its mean NaN for good:
+    put `optax.apply_if_finite` around it.
+
+    Args:
+      eta_lambda: P, in [0, 1): a number or a schedule of the step.
+      measure_steps: ≥ 1, gradients that η_b is measured from.
+      memory: ≥ 1, steps over which σ_b² is averaged, with weights that fall by 1 − 1/memory; None:
+        η_b stays as it is after `measure_steps`.
+      blocks: as in `clip_by_relative_global_norm`; None: one block of all leaves.
+      axis_name: as in `clip_by_relative_global_norm`.
+
+    Returns:
+      A transformation with state `ScaleToEquilibriumState`: four numbers a block.
+
+    Raises:
+      ValueError: a number out of its range, a leaf that is not floating point, bad labels, or no
+        `params`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from sibert_jax.optim import scale_to_equilibrium
+      >>> tx = scale_to_equilibrium(0.02)
+      >>> params, grads = jnp.array([3.0, 4.0]), jnp.array([80.0, -60.0])
+      >>> updates, state = tx.update(grads, tx.init(params), params)
+      >>> print(updates, jnp.linalg.norm(updates) / jnp.linalg.norm(params))
+      [ 0.8 -0.6] 0.2
+
+    References:
+      Li et al., https://arxiv.org/abs/2202.00980, section 4 (the equilibrium) and appendix G (one
+      norm a block). Choosing η_b by measuring is ours.
+    """
+    check_scalar("eta_lambda", eta_lambda, below=1.0)
+    measure_steps = check_integer("measure_steps", measure_steps, minimum=1)
+    if memory is not None:
+        memory = check_integer("memory", memory, minimum=1)
+
+    def init_fn(params):
+        leaves = floating_leaves(params)
+
+        def zeros(dtype):
+            return {
+                block.name: jnp.zeros(
+                    jnp.shape(leaves[block.leaves[0]])[:1] if block.rows else (), dtype
+                )
+                for block in _blocks_of(blocks, params)
+            }
+
+        return ScaleToEquilibriumState(
+            jnp.zeros([], jnp.int32), zeros(jnp.int32), zeros(jnp.float32), zeros(jnp.float32)
+        )
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args  # accepted, as by every transform of optax
+        if params is None:
+            raise ValueError(NO_PARAMS_MSG)
+        floating_leaves(updates)
+        us, xs = aligned(updates, params), jax.tree.leaves(params)
+        angle = jnp.sqrt(2 * value_at(eta_lambda, state.count).astype(jnp.float32))
+        fields = {"measured": {}, "mean_square": {}, "scale": {}}
+        for block in _blocks_of(blocks, params):
+            name = block.name
+            members = [i for i in block.leaves if us[i] is not None]
+            if not members:
+                for field, values in fields.items():
+                    values[name] = getattr(state, field)[name]
+                continue
+            x_norm = block.norm([xs[i] for i in members], axis_name)
+            g_norm = block.norm([us[i] for i in members], axis_name)
+            count, mean_square = _mean(
+                state.measured[name],
+                state.mean_square[name],
+                jnp.square(x_norm * g_norm),
+                measure_steps,
+                memory,
+            )
+            sigma = jnp.sqrt(mean_square)
+            is_zero = sigma == 0
+            per_norm = jnp.where(is_zero, 0.0, x_norm / jnp.where(is_zero, 1.0, sigma))
+            scale = angle * x_norm * per_norm
+            if memory is None:  # the rate stays, not the angle, once it is measured
+                is_open = state.measured[name] < measure_steps
+                scale = jnp.where(is_open, scale, state.scale[name])
+            fields["measured"][name], fields["mean_square"][name] = count, mean_square
+            fields["scale"][name] = scale
+            for i in members:
+                wide = widened(us[i])
+                factor = along_rows(scale, wide).astype(wide.dtype)
+                us[i] = (wide * factor).astype(us[i].dtype)
+        new_state = ScaleToEquilibriumState(optax.safe_increment(state.count), **fields)
+        return like_updates(us, updates), new_state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _mean(measured, mean_square, square, measure_steps: int, memory: int | None):
+    """The count of gradients and the mean of their squares, with one more of them."""
+    longest = measure_steps if memory is None else memory
+    counts = square != 0
+    if memory is None:
+        counts &= measured < measure_steps
+    weight = 1 / (jnp.minimum(measured, longest - 1) + 1).astype(jnp.float32)
+    mean = jnp.where(counts, mean_square + weight * (square - mean_square), mean_square)
+    return measured + counts.astype(jnp.int32), mean
+
+
+def equilibrium_sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    weight_decay: float,
+    *,
+    clip_factor: float | None = 4.0,
+    measure_steps: int = 20,
+    memory: int | None = None,
+    blocks: BlocksOrFn = None,
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""SGD with weight decay and clip in which every block starts at its equilibrium.
+
+    .. math:: x_b \leftarrow (1 - s\,P)\,x_b
+        - s\,\min\Big(1, \sqrt{2CP/s}\,\frac{\|x_b\|}{\|u_b\|}\Big)\,u_b, \qquad
+        u_b = \eta_b\,g_b \text{ of } \texttt{scale\_to\_equilibrium}(P)
+
+    That is `scale_invariant_sgd(s, P)` on the gradients of `scale_to_equilibrium(P)`: the paper's
+    step with a block a tensor and, of all its learning rates, those at which each block turns by
+    √(2P) a step from the start. One number is left to choose, P, whatever the scale of the loss and
+    of the parameters.
+
+    Args:
+      learning_rate: s, a number or a schedule that starts from or rises to 1; it multiplies all
+        η_b.
+      weight_decay: P = ηλ at s = 1, in (0, 1); 1e-3 for runs of a thousand steps, smaller for
+        longer ones.
+      clip_factor: C > 1; None: no clip. See `scale_invariant_sgd`.
+      measure_steps: see `scale_to_equilibrium`.
+      memory: see `scale_to_equilibrium`.
+      blocks: see `clip_by_relative_global_norm`.
+      axis_name: see `clip_by_relative_global_norm`.
+
+    Returns:
+      A transformation with the states of both transforms: numbers per block, nothing per parameter.
+
+    Raises:
+      ValueError: as both transforms.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from sibert_jax.optim import equilibrium_sgd
+      >>> tx = equilibrium_sgd(1.0, 0.02)
+      >>> params, grads = jnp.array([3.0, 4.0]), jnp.array([80.0, -60.0])
+      >>> updates, state = tx.update(grads, tx.init(params), params)
+      >>> new = params + updates
+      >>> print(new, jnp.linalg.norm(new))
+      [2.14 4.52] 5.001
+
+    References:
+      Li et al., https://arxiv.org/abs/2202.00980, Algorithm 1 and appendix G.
+    """
+    return optax.chain(
+        scale_to_equilibrium(
+            weight_decay,
+            measure_steps=measure_steps,
+            memory=memory,
+            blocks=blocks,
+            axis_name=axis_name,
+        ),
+        scale_invariant_sgd(
+            learning_rate, weight_decay, clip_factor, blocks=blocks, axis_name=axis_name
+        ),
+    )

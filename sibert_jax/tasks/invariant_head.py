@@ -1,0 +1,65 @@
+"""Parts of a head of degree 0: scale invariant in its parameters, as the encoder is. Ours.
+
+Comments: degrees (arXiv 2202.00980, Table 2).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from sibert_jax.model import AffineNorm, ModelConfig, square_init
+
+SHARDING = (  # for `TaskType.sharding`
+    (r"head/(transform|pooler)/dense/kernel", P("fsdp", "tensor")),  # D, D
+    (r"head/(transform|pooler)/norm/.+", P(None)),  # D
+    (r"head/.+/rows", P(None, "fsdp")),  # outputs, D
+)
+
+
+def parts(task) -> tuple[str, ...]:
+    """What is scale invariant in a fine-tuning task, for `TaskType.invariant_parts`."""
+    return ("encoder", "head") if task.head == "invariant" else ("encoder",)
+
+
+class UnitFeatures(nn.Module):
+    """Linear, LayerNorm with gain and bias, over the norm: (..., D) -> (..., D), degree 0."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns float32 rows of norm 1."""
+        c, init = self.cfg, square_init(self.cfg)
+        x = nn.Dense(c.width, False, c.compute_dtype, kernel_init=init, name="dense")(x)  # 1
+        x = AffineNorm(c.norm_eps, relative=True, name="norm")(x)  # 1
+        return unit_rows(x.astype(jnp.float32))  # 0
+
+
+class CosineOutputs(nn.Module):
+    """s·cos(x, e_n) for unit rows x and rows e_n, n < num_outputs, of their own: degree 0."""
+
+    num_outputs: int
+    scale: float  # s
+    init_std: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(..., D) -> (..., num_outputs), float32."""
+        init = nn.initializers.truncated_normal(self.init_std)
+        rows_ND = self.param("rows", init, (self.num_outputs, x.shape[-1]), jnp.float32)
+        return self.scale * jnp.einsum("...D,ND->...N", x, unit_rows(rows_ND))
+
+
+def unit_rows(table: jax.Array) -> jax.Array:
+    """Divides each row by its norm: (..., D), degree 0; an all-zero row stays zero."""
+    return table * _inverse_root(jnp.square(table).sum(axis=-1, keepdims=True))
+
+
+def unit_table(table_VD: jax.Array) -> jax.Array:
+    """Divides a table by the root mean square of its rows' norms: degree 0."""
+    return table_VD * _inverse_root(jnp.square(table_VD).sum(axis=-1, keepdims=True).mean())
+
+
+def _inverse_root(square: jax.Array) -> jax.Array:
+    return jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
