@@ -63,6 +63,7 @@ def muon_dimensions(tree):
 # Name -> options, and the same transform made of optax's and our public functions.
 SAME = {
     "scale_invariant_sgd": ("", lambda: optim.scale_invariant_sgd(ETA, DECAY, 4.0)),
+    "equilibrium_sgd": ("memory=3", lambda: optim.equilibrium_sgd(ETA, DECAY, memory=3)),
     "sgd_sai": ("scaling=sqrt_size", lambda: optim.sgd_sai(
         ETA, weight_decay=DECAY, scaling="sqrt_size")),
     "hyperball": ("inner=adam", lambda: optim.hyperball(optax.scale_by_adam(), ETA)),
@@ -76,8 +77,10 @@ SAME = {
         optax.add_decayed_weights(DECAY, is_matrix), optax.sign_sgd(ETA))),
     "adamw": ("b2=0.98, eps=1e-6", lambda: optax.adamw(
         ETA, b2=0.98, eps=1e-6, weight_decay=DECAY, mask=is_matrix)),
-    "lamb": ("", lambda: optax.lamb(ETA, weight_decay=DECAY, mask=is_matrix)),
-    "lars": ("", lambda: optax.lars(ETA, weight_decay=DECAY, weight_decay_mask=is_matrix)),
+    "lamb": ("", lambda: optax.partition(
+        {True: optax.lamb(ETA, weight_decay=DECAY), False: optax.adam(ETA, eps=1e-6)}, is_matrix)),
+    "lars": ("", lambda: optax.lars(
+        ETA, weight_decay=DECAY, weight_decay_mask=is_matrix, trust_ratio_mask=is_matrix)),
     "lion": ("b2=0.95", lambda: optax.lion(ETA, b2=0.95, weight_decay=DECAY, mask=is_matrix)),
     "adafactor": ("factored=False", lambda: decayed(optax.chain(
         optax.adafactor(None, factored=False), optax.scale(-1.0)))),
@@ -90,6 +93,15 @@ SAME = {
     "schedule_free_adamw": ("b1=0.95", lambda: contrib.schedule_free_adamw(
         ETA, b1=0.95, weight_decay=DECAY)),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["lamb", "lars"])
+def test_an_output_bias_moves_at_its_rate_whatever_its_norm(name):
+    params = {"output_bias": jnp.full(1000, -9.0)}  # log frequencies
+    grads = {"output_bias": jnp.ones(1000)}
+    tx = make_optimizer(name, {}, optax.constant_schedule(ETA), DECAY, mask=is_matrix)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    assert np.abs(updates["output_bias"]).max() <= ETA * (1 + 1e-5)
 
 
 @pytest.fixture
