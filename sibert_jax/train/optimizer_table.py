@@ -39,7 +39,8 @@ class Entry(NamedTuple):
 def _hyperball(learning_rate, inner: str = "sgd", blocks=None):
     if inner not in DIRECTIONS:
         raise ValueError(f"inner={inner!r} is unknown; choose one of {list(DIRECTIONS)}")
-    return optim.hyperball(DIRECTIONS[inner](), learning_rate, blocks=blocks)
+    descent = optax.chain(DIRECTIONS[inner](), optax.scale(-1.0))
+    return optim.hyperball(descent, learning_rate, blocks=blocks)
 
 
 def _muon_dimensions(params):
@@ -64,6 +65,7 @@ def _adafactor(**options):
     return optax.chain(optax.adafactor(None, **options), optax.scale(-1.0))
 
 
+# Inner transforms of hyperball; they point uphill, as every scale_by_* does.
 DIRECTIONS = {
     "sgd": optax.identity,
     "momentum": functools.partial(optax.trace, decay=0.9),

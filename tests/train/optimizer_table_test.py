@@ -65,7 +65,7 @@ SAME = {
     "scale_invariant_sgd": ("", lambda: optim.scale_invariant_sgd(ETA, DECAY, 4.0)),
     "sgd_sai": ("scaling=sqrt_size", lambda: optim.sgd_sai(
         ETA, weight_decay=DECAY, scaling="sqrt_size")),
-    "hyperball": ("inner=adam", lambda: optim.hyperball(optax.scale_by_adam(), ETA)),
+    "hyperball": ("inner=adam", lambda: optim.hyperball(optax.adam(1.0), ETA)),
     "psgd_kron": ("update_every=2", lambda: decayed(optim.scale_by_psgd_kron(update_every=2))),
     "psgd_low_rank": ("rank=2", lambda: decayed(optim.scale_by_psgd_low_rank(rank=2))),
     "psgd_matrix_free": ("", lambda: decayed(optim.scale_by_psgd_matrix_free())),
@@ -145,6 +145,7 @@ def test_it_is_the_transform_that_it_names(name):
     )
     found, wanted = (two_updates(tx, small(0), small(1)) for tx in (tx, same()))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8), found, wanted)
+    assert optax.tree.vdot(found[0], small(1)) < 0, "the first step goes uphill"
 
 
 def test_head_and_a_group_by_pattern_get_their_own(keys):
