@@ -11,6 +11,7 @@ from sibert_jax.optim.equilibrium_sgd import (
     scale_to_equilibrium,
 )
 from sibert_jax.optim.hyperball import HyperballState, hyperball
+from sibert_jax.optim.orthogonalization import scale_by_orthogonalization, scale_by_whitening
 from sibert_jax.optim.partition import PartitionByInvarianceState, partition_by_invariance
 from sibert_jax.optim.psgd import (
     KronPreconditioner,
@@ -27,7 +28,9 @@ from sibert_jax.optim.rotation import effective_learning_rate, radial_cosine, ro
 from sibert_jax.optim.scale_invariant_sgd import scale_invariant_sgd
 from sibert_jax.optim.schedules import make_schedule
 from sibert_jax.optim.sgd_sai import SgdSaiState, gradient_snr, sgd_sai
+from sibert_jax.optim.sinkhorn import scale_by_sinkhorn
 from sibert_jax.optim.track_rotation import TrackRotationState, track_rotation
+from sibert_jax.optim.unit_rms import UnitClipState, clip_by_relative_unit_norm, scale_by_unit_rms
 
 __all__ = [
     "ROWS",
@@ -42,7 +45,9 @@ __all__ = [
     "ScaleToEquilibriumState",
     "SgdSaiState",
     "TrackRotationState",
+    "UnitClipState",
     "clip_by_relative_global_norm",
+    "clip_by_relative_unit_norm",
     "effective_learning_rate",
     "equilibrium",
     "equilibrium_sgd",
@@ -53,9 +58,13 @@ __all__ = [
     "partition_by_invariance",
     "radial_cosine",
     "rotation",
+    "scale_by_orthogonalization",
     "scale_by_psgd_kron",
     "scale_by_psgd_low_rank",
     "scale_by_psgd_matrix_free",
+    "scale_by_sinkhorn",
+    "scale_by_unit_rms",
+    "scale_by_whitening",
     "scale_invariant_sgd",
     "scale_to_equilibrium",
     "sgd_rotation",

@@ -38,27 +38,60 @@ class Entry(NamedTuple):
     measures_rate: bool = False
 
 
-def _hyperball(learning_rate, inner: str = "sgd", blocks=None):
+def _row_clipped_sgd(learning_rate, row_clip: float = 0.2):
+    return optax.chain(optax.sgd(learning_rate), _clip_rows(row_clip))
+
+
+def _clip_rows(max_ratio: float):
+    return optim.clip_by_relative_unit_norm(max_ratio, axes=_matrix_axes)
+
+
+def _direction(inner: str) -> optax.GradientTransformation:
     if inner not in DIRECTIONS:
         raise ValueError(f"inner={inner!r} is unknown; choose one of {list(DIRECTIONS)}")
-    return optim.hyperball(DIRECTIONS[inner](), learning_rate, blocks=blocks)
+    return DIRECTIONS[inner]()
 
 
-def _muon_dimensions(params):
-    """Matrices of stacked layers and attention heads; tables and vectors are left to Adam."""
+def _equilibrium_sgd(
+    learning_rate, weight_decay, inner: str = "sgd", measure_steps: int = 20,
+    memory: int | None = None, clip_factor=None, blocks=None,
+):  # fmt: skip
+    sgd = optim.equilibrium_sgd(
+        learning_rate, weight_decay, clip_factor=clip_factor, measure_steps=measure_steps,
+        memory=memory, blocks=blocks,
+    )  # fmt: skip
+    return sgd if inner == "sgd" else optax.chain(_direction(inner), sgd)
 
-    def dimensions(path, leaf):
+
+def _hyperball(learning_rate, inner: str = "sgd", row_clip: float = math.inf, blocks=None):
+    descent = optax.chain(_direction(inner), optax.scale(-1.0))
+    on_sphere = optim.hyperball(descent, learning_rate, blocks=blocks)
+    return on_sphere if math.isinf(row_clip) else optax.chain(on_sphere, _clip_rows(row_clip))
+
+
+def _matrix_axes(params, tables: bool = True):
+    """Inputs and outputs of the kernels, stacked layers and attention heads too, and of tables.
+
+    Other leaves, and without `tables` the tables, have None: they are no matrices.
+    """
+    one = contrib.MuonDimensionNumbers
+
+    def axes(path, leaf):
         names = [str(entry.key) for entry in path]
-        if names[-1] != "kernel":
-            return None
         last = leaf.ndim - 1
-        if names[-2] in ("query", "key", "value"):  # D, H, K
-            return contrib.MuonDimensionNumbers(last - 2, (last - 1, last))
-        if names[-3:-1] == ["attention", "out"]:  # H, K, D
-            return contrib.MuonDimensionNumbers((last - 2, last - 1), last)
-        return contrib.MuonDimensionNumbers(last - 1, last)
+        if names[-1] == "kernel":
+            if names[-2] in ("query", "key", "value"):  # D, H, K
+                return one(last - 2, (last - 1, last))
+            if names[-3:-1] == ["attention", "out"]:  # H, K, D
+                return one((last - 2, last - 1), last)
+            return one(last - 1, last)
+        is_table = leaf.ndim == 2 and not names[-1].endswith(("bias", "scale"))
+        return one(0, 1) if tables and is_table else None
 
-    return jax.tree_util.tree_map_with_path(dimensions, params)
+    return jax.tree_util.tree_map_with_path(axes, params)
+
+
+_muon_dimensions = functools.partial(_matrix_axes, tables=False)
 
 
 @functools.wraps(optax.adafactor)
@@ -81,6 +114,16 @@ def _lamb(learning_rate, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, weight_decay=
     )
 
 
+# Stateless directions, but for factored_rms: it holds a number a row and one a column.
+_STATELESS = {
+    "unit_rms": functools.partial(optim.scale_by_unit_rms, axes=_matrix_axes),
+    "sinkgd": functools.partial(optim.scale_by_sinkhorn, axes=_matrix_axes),
+    "swan": functools.partial(optim.scale_by_whitening, axes=_matrix_axes),
+    "orthogonalized": functools.partial(optim.scale_by_orthogonalization, axes=_muon_dimensions),
+    "factored_rms": functools.partial(optax.scale_by_factored_rms, min_dim_size_to_factor=2),
+}
+
+# Inner transforms of hyperball and equilibrium_sgd; they point uphill, as every scale_by_* does.
 DIRECTIONS = {
     "sgd": optax.identity,
     "momentum": functools.partial(optax.trace, decay=0.9),
@@ -88,16 +131,19 @@ DIRECTIONS = {
     "lion": optax.scale_by_lion,
     "muon": functools.partial(contrib.scale_by_muon, weight_dimension_numbers=_muon_dimensions),
     "psgd_kron": optim.scale_by_psgd_kron,
+    **_STATELESS,
 }
 
 TABLE = {
     "scale_invariant_sgd": Entry(optim.scale_invariant_sgd, follows_theory=True),
-    "equilibrium_sgd": Entry(optim.equilibrium_sgd, follows_theory=True, measures_rate=True),
+    "equilibrium_sgd": Entry(_equilibrium_sgd, follows_theory=True, measures_rate=True),
     "sgd_sai": Entry(optim.sgd_sai),
     "hyperball": Entry(_hyperball),
     "psgd_kron": Entry(optim.scale_by_psgd_kron, is_direction=True),
     "psgd_low_rank": Entry(optim.scale_by_psgd_low_rank, is_direction=True),
     "psgd_matrix_free": Entry(optim.scale_by_psgd_matrix_free, is_direction=True),
+    **{name: Entry(make, is_direction=True) for name, make in _STATELESS.items()},
+    "row_clipped_sgd": Entry(_row_clipped_sgd),
     "sgd": Entry(optax.sgd),
     "momentum": Entry(functools.partial(optax.sgd, momentum=0.9)),
     "sign_sgd": Entry(optax.sign_sgd),
@@ -117,6 +163,8 @@ _NOT_OPTIONS = {
     "learning_rate", "weight_decay", "mask", "weight_decay_mask", "trust_ratio_mask",
     "weight_decay_rate",
     "clip_factor", "blocks", "axis_name", "warmup_steps", "muon_weight_dimension_numbers",
+    "learning_rate", "weight_decay", "mask", "weight_decay_mask", "weight_decay_rate",
+    "clip_factor", "blocks", "axis_name", "axes", "warmup_steps", "muon_weight_dimension_numbers",
 }  # fmt: skip
 
 

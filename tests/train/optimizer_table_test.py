@@ -49,10 +49,10 @@ def small(seed: int):
     )
 
 
-def muon_dimensions(tree):
+def matrix_axes(tree, tables=True):
     one = contrib.MuonDimensionNumbers
     return {
-        "embed": {"token": None},
+        "embed": {"token": one(0, 1) if tables else None},
         "layers": {
             "attention": {"query": {"kernel": one(1, (2, 3))}, "out": {"kernel": one((1, 2), 3)}},
             "ffn": {"up": {"kernel": one(1, 2), "bias": None}},
@@ -60,16 +60,29 @@ def muon_dimensions(tree):
     }
 
 
+muon_dimensions = functools.partial(matrix_axes, tables=False)
+
 # Name -> options, and the same transform made of optax's and our public functions.
 SAME = {
     "scale_invariant_sgd": ("", lambda: optim.scale_invariant_sgd(ETA, DECAY, 4.0)),
     "equilibrium_sgd": ("memory=3", lambda: optim.equilibrium_sgd(ETA, DECAY, memory=3)),
     "sgd_sai": ("scaling=sqrt_size", lambda: optim.sgd_sai(
         ETA, weight_decay=DECAY, scaling="sqrt_size")),
-    "hyperball": ("inner=adam", lambda: optim.hyperball(optax.scale_by_adam(), ETA)),
+    "hyperball": ("inner=adam", lambda: optim.hyperball(optax.adam(1.0), ETA)),
     "psgd_kron": ("update_every=2", lambda: decayed(optim.scale_by_psgd_kron(update_every=2))),
     "psgd_low_rank": ("rank=2", lambda: decayed(optim.scale_by_psgd_low_rank(rank=2))),
     "psgd_matrix_free": ("", lambda: decayed(optim.scale_by_psgd_matrix_free())),
+    "unit_rms": ("units=input, power=0.75", lambda: decayed(
+        optim.scale_by_unit_rms("input", 0.75, axes=matrix_axes))),
+    "sinkgd": ("num_passes=3", lambda: decayed(optim.scale_by_sinkhorn(3, axes=matrix_axes))),
+    "swan": ("num_steps=4", lambda: decayed(optim.scale_by_whitening(4, axes=matrix_axes))),
+    "orthogonalized": ("", lambda: decayed(
+        optim.scale_by_orthogonalization(axes=muon_dimensions))),
+    "factored_rms": ("", lambda: decayed(
+        optax.scale_by_factored_rms(min_dim_size_to_factor=2))),
+    "row_clipped_sgd": ("row_clip=0.1", lambda: optax.chain(
+        optax.add_decayed_weights(DECAY, is_matrix), optax.scale(-ETA),
+        optim.clip_by_relative_unit_norm(0.1, axes=matrix_axes))),
     "sgd": ("", lambda: decayed(optax.identity())),
     "momentum": ("nesterov=True", lambda: optax.chain(
         optax.add_decayed_weights(DECAY, is_matrix), optax.sgd(ETA, 0.9, nesterov=True))),
@@ -155,6 +168,7 @@ def test_it_is_the_transform_that_it_names(name):
     )
     found, wanted = (two_updates(tx, small(0), small(1)) for tx in (tx, same()))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8), found, wanted)
+    assert optax.tree.vdot(found[0], small(1)) < 0, "the first step goes uphill"
 
 
 def test_head_and_a_group_by_pattern_get_their_own(keys):
