@@ -161,10 +161,8 @@ TABLE = {
 # Parameters of factories that are keys of the config, or set by the program.
 _NOT_OPTIONS = {
     "learning_rate", "weight_decay", "mask", "weight_decay_mask", "trust_ratio_mask",
-    "weight_decay_rate",
-    "clip_factor", "blocks", "axis_name", "warmup_steps", "muon_weight_dimension_numbers",
-    "learning_rate", "weight_decay", "mask", "weight_decay_mask", "weight_decay_rate",
-    "clip_factor", "blocks", "axis_name", "axes", "warmup_steps", "muon_weight_dimension_numbers",
+    "weight_decay_rate", "clip_factor", "blocks", "axis_name", "axes", "warmup_steps",
+    "muon_weight_dimension_numbers",
 }  # fmt: skip
 
 
