@@ -95,7 +95,8 @@ class OptimConfig(GroupConfig):
     )  # fmt: skip
     blocks: str = key(
         "all", "what has a norm of its own, for optimizers with norms: all leaves together, or "
-        "each tensor of each layer, a kernel with its bias", choices=("all", "tensor"),
+        "each tensor of each layer, a kernel with its bias, or each row of the token table too",
+        choices=("all", "tensor", "row"),
     )  # fmt: skip
     learning_rate: float = key(0.0, "peak η", low=0, below=math.inf)
     weight_decay: float = key(0.0, "λ, multiplied by η_t in the update", low=0, below=math.inf)
@@ -197,7 +198,7 @@ def build_optimizer(c: OptimConfig, num_steps: int, mask: Any) -> Optimizer:
       mask: True on scale-invariant leaves; a tree like the parameters.
     """
     labels = _labels(c, mask)
-    blocks = tensor_blocks if c.blocks == "tensor" else None
+    blocks = {"all": None, "tensor": tensor_blocks, "row": row_blocks}[c.blocks]
     schedule = make_schedule(c, c.learning_rate, num_steps)
     txs = {
         section: make_optimizer(
@@ -257,6 +258,15 @@ def tensor_blocks(params: Any) -> Any:
         return optim.Rows(name) if name.startswith("encoder/layers/layer/") else name
 
     return jax.tree_util.tree_map_with_path(label, params)
+
+
+def row_blocks(params: Any) -> Any:
+    """As `tensor_blocks`, and each row of the token table has a label of its own."""
+
+    def label(path, tensor_label):
+        return optim.ROWS if path_name(path).endswith("embed/token") else tensor_label
+
+    return jax.tree_util.tree_map_with_path(label, tensor_blocks(params))
 
 
 def _labels(c: OptimConfig, tree: Any) -> Any:
