@@ -99,7 +99,10 @@ class RunConfig:
 
     seed: int = key(0, "initial parameters, order of examples, masks, dropout", low=0)
     init_scale: float = key(
-        1.0, "multiplies the encoder's initial parameters", above=0, below=math.inf
+        1.0,
+        "multiplies the initial parameters of the encoder, and of a scale-invariant head",
+        above=0,
+        below=math.inf,
     )
     task: Any = None  # TaskType.config
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)

@@ -189,8 +189,9 @@ def fresh_params(run: RunConfig, shapes: Shapes) -> Any:
     def init(batch: Batch):
         key = jax.random.fold_in(jax.random.key(run.seed), INIT)
         params = shapes.task.init(key, batch)
-        scaled = jax.tree.map(lambda x: x * run.init_scale, params["encoder"])
-        return {**params, "encoder": scaled}
+        return jax.tree.map(
+            lambda x, inside: x * run.init_scale if inside else x, params, shapes.mask
+        )
 
     # One example is enough for the shapes that `init` needs.
     zeros = {

@@ -62,3 +62,41 @@ def test_any_power_of_two_trains_alike(config, weight_decay, is_clipped):
 def test_a_loss_times_a_constant_trains_alike(config, c):
     reference = train(config, 60, head="sgd")
     assert_same_directions(reference, train(config, 60, loss_scale=c, head="sgd"), 1.0)
+
+
+# Of the fully invariant model, the optimizers that need no rate of their own for another scale.
+WITHOUT_RATES = {
+    "equilibrium_sgd": {"name": "equilibrium_sgd", "eta_lambda": 2e-3, "blocks": "tensor"},
+    "with memory": {"name": "equilibrium_sgd", "eta_lambda": 2e-3, "options": "memory=4"},
+    "clipped": {"name": "equilibrium_sgd", "eta_lambda": 2e-3, "clip_factor": 1.01},
+    "unclipped": {"name": "equilibrium_sgd", "eta_lambda": 2e-3, "clip_factor": float("inf")},
+    "sphere": {"name": "hyperball", "eta_lambda": 0.0, "learning_rate": 0.05, "blocks": "tensor"},
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (i > 0))
+        for i, name in enumerate(WITHOUT_RATES)
+    ],
+)
+def test_at_any_scale_the_invariant_model_trains_alike(config, name):
+    """All parameters by 2⁻⁸ and the loss by 2⁵, encoder and head under one optimizer."""
+    config.model.depth, config.model.arch = 1, "sibert_sandwich"
+    config.task.head, config.optim.head.name = "invariant", "same"
+    config.train.num_steps, config.train.log_every_steps = 6, 1
+    config.optim.update({"learning_rate": 0.0, "weight_decay": 0.0, **WITHOUT_RATES[name]})
+
+    def run(scale, loss_scale):
+        config.init_scale, config.task.loss_scale = scale, loss_scale
+        run, state, losses = Started(config), None, []
+        for index in range(6):
+            state, report = run.steps([index], state)
+            losses.append(float(report.window.sums["loss"]))
+        return jax.device_get(state.params), losses
+
+    params, losses = run(1.0, 1.0)
+    scaled, losses_scaled = run(2.0**-8, 2.0**5)
+    assert losses_scaled == losses
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a * 2.0**8, b), scaled, params)
