@@ -5,19 +5,14 @@ Command:  python -m sibert_jax.main --config=bert_base --workdir=runs/bert_base 
 Stated by Li et al. 2022: pretraining loss 1.479.
 """
 
-from sibert_jax.configs import sibert_base
+from sibert_jax.configs import mini, sibert_base
 
 
 def get_config():
     config = sibert_base.get_config()
-    config.task.head = "tied"
-    config.model.arch = "bert"
-    config.optim.name = "adamw"
-    config.optim.options = "eps=1e-6"
-    config.optim.max_grad_norm = 1.0
-    config.optim.head.name = "same"
+    mini.use_bert(config)
+    config.task.unigram_prior = False
+    config.model.identity_init = False
     config.optim.learning_rate = 1e-4
-    config.optim.weight_decay = 0.01
-    config.optim.schedule = "linear"
     config.optim.warmup_steps = 10_000
     return config

@@ -10,8 +10,6 @@ from sibert_jax.train.config import default_config
 def get_config():
     config = default_config()
     config.model.vocab_size = 4096
-    config.optim.eta_lambda = 3.3e-3
-    config.optim.head.warmup_steps = 30
     config.train.num_steps = 600
     config.train.log_every_steps = 10
     config.train.eval_every_steps = 100

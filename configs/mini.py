@@ -1,16 +1,18 @@
-"""Mini encoders (2 layers × 128) on text files: SIBERT by the recipe, or BERT + AdamW.
+"""Mini encoders (2 layers × 128) on text files.
 
 Command:  python -m sibert_jax.main --config=mini:sibert --workdir=runs/mini \
               --config.data.path='text/*.txt'
-Variants: mini:sibert (the default) · mini:bert
-Results:  experiments/mini
+Variants: mini:sibert (the default: SGD without state on all parameters) · mini:paper (SGD on the
+          encoder, LAMB on an untied head) · mini:bert · mini:bert_prenorm (AdamW)
+Results:  experiments/headline
 """
 
+from sibert_jax.configs import sibert_base
 from sibert_jax.errors import ConfigError
 from sibert_jax.train.config import default_config
 
 
-def get_config(arch: str = "sibert"):
+def get_config(arm: str = "sibert"):
     config = default_config()
     config.task.nsp = False
     config.model.num_segments = 1
@@ -19,23 +21,35 @@ def get_config(arch: str = "sibert"):
     config.train.eval_every_steps = 100
     config.train.eval_batches = 32
     config.checkpoint.every_steps = 400
-    match arch:
+    match arm:
         case "sibert":
+            pass
+        case "paper":
+            sibert_base.use_paper(config)
             config.optim.eta_lambda = 3.3e-3
             config.optim.head.learning_rate = 4e-3
             config.optim.head.warmup_steps = 60
-        case "bert":
-            config.model.arch = "bert"
-            config.task.head = "tied"
-            config.optim.name = "adamw"
-            config.optim.options = "eps=1e-6"
-            config.optim.max_grad_norm = 1.0
-            config.optim.head.name = "same"
-            config.optim.eta_lambda = 0.0
+        case "bert" | "bert_prenorm":
+            use_bert(config, arm)
             config.optim.learning_rate = 2e-3
-            config.optim.weight_decay = 0.01
-            config.optim.schedule = "linear"
             config.optim.warmup_steps = 120
         case _:
-            raise ConfigError(f"configs/mini.py:{arch} is unknown; there are sibert and bert.")
+            raise ConfigError(
+                f"configs/mini.py:{arm} is unknown; there are sibert, paper, bert, bert_prenorm."
+            )
     return config
+
+
+def use_bert(config, arch: str = "bert"):
+    """BERT + AdamW: Devlin et al. 2019, A.2; its rate and warm-up are the caller's."""
+    config.model.arch = arch
+    config.task.head = "tied"
+    config.optim.name = "adamw"
+    config.optim.options = "eps=1e-6"
+    config.optim.blocks = "all"
+    config.optim.max_grad_norm = 1.0
+    config.optim.head.name = "same"
+    config.optim.eta_lambda = 0.0
+    config.optim.weight_decay = 0.01
+    config.optim.schedule = "linear"
+    config.optim.warmup_fraction = 0.0

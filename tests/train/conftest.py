@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from sibert_jax.configs import sibert_base
 from sibert_jax.data import PretrainingBatches
 from sibert_jax.train.config import default_config
 from sibert_jax.train.run import train
@@ -48,6 +49,7 @@ def make_config(text: pathlib.Path, cache: pathlib.Path):
     config.data.valid_fraction = 0.25  # of 60 documents: some, whatever the version of Python says
     config.data.cache_dir = str(cache)
     config.data.seq_len = 32
+    sibert_base.use_paper(config)
     # Given, so that no program has to be compiled to find them.
     config.optim.update(eta_lambda=0.0, learning_rate=0.3, weight_decay=0.01)
     config.train.num_steps = 12

@@ -93,6 +93,16 @@ def build_batches(
         return train_batches, batches(examples(corpora.valid, 0), 0, False)
 
 
+# The recommended recipe: SGD on all parameters, a norm a tensor (experiments/headline).
+DEFAULTS = {
+    "model.identity_init": True,
+    "optim.name": "equilibrium_sgd",
+    "optim.blocks": "tensor",
+    "optim.eta_lambda": 1e-3,
+    "optim.warmup_fraction": 0.02,
+    "optim.head.name": "same",
+}
+
 TASK = TaskType(
     config=PretrainingConfig,
     data=CorpusConfig,
@@ -107,6 +117,7 @@ TASK = TaskType(
         (r"head/output_bias", P("tensor")),  # V
         *invariant_head.SHARDING,
     ),
+    defaults=DEFAULTS,
     check=check_keys,
     invariant_parts=invariant_parts,
 )

@@ -21,9 +21,9 @@ class PretrainingConfig:
 
     name: str = key("pretraining", "pretraining")
     head: str = key(
-        "untied", "untied: BERT's, with an output table of its own; tied: BERT's, the token table "
-        "is the output table; invariant: tied, and scale invariant too",
-        choices=("untied", "tied", "invariant"),
+        "invariant", "invariant: the token table is the output table, and all is scale invariant; "
+        "tied: BERT's; untied: BERT's with an output table of its own, the paper's",
+        choices=("invariant", "tied", "untied"),
     )  # fmt: skip
     logit_scale: float = key(
         8.0, "of the invariant head: the largest logit, before the log frequencies", above=0,

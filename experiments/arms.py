@@ -1,0 +1,170 @@
+"""What the training claims compare: arms, sizes, and a picture and a table of final losses."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import claims
+from sibert_jax.report.figure import COLORS
+
+Overrides = Mapping[str, Any]
+
+BERT = {"config": "mini:bert", "model.identity_init": False}
+SPHERES = {
+    "config": "mini:sibert",
+    "optim.name": "hyperball",
+    "optim.eta_lambda": 0.0,
+    "optim.weight_decay": 0.0,
+}
+
+# Every arm's keys but its rate; the key of the rate.
+ARMS: dict[str, tuple[Overrides, str]] = {
+    "BERT, AdamW": (BERT, "optim.learning_rate"),
+    "BERT, AdamW, identity init": (BERT | {"model.identity_init": True}, "optim.learning_rate"),
+    "PreNorm BERT, AdamW": (
+        BERT | {"config": "mini:bert_prenorm", "model.identity_init": True},
+        "optim.learning_rate",
+    ),
+    "SIBERT, AdamW": (
+        BERT
+        | {
+            "model.arch": "sibert",
+            "model.norm_eps": 1e-6,
+            "model.identity_init": True,
+            "task.head": "invariant",
+        },
+        "optim.learning_rate",
+    ),
+    "SIBERT, the paper's recipe": ({"config": "mini:paper"}, "optim.eta_lambda"),
+    "SIBERT, stateless SGD": ({"config": "mini:sibert"}, "optim.eta_lambda"),
+    "SIBERT, SGD on spheres": (SPHERES, "optim.learning_rate"),
+    "SIBERT, Muon on spheres": (
+        SPHERES | {"optim.options": "inner=muon"},
+        "optim.learning_rate",
+    ),
+    "BERT, SGD": (
+        BERT | {"optim.name": "sgd", "optim.options": "", "optim.max_grad_norm": 0.0},
+        "optim.learning_rate",
+    ),
+    "BERT, SGD with momentum": (
+        BERT | {"optim.name": "momentum", "optim.options": "", "optim.max_grad_norm": 0.0},
+        "optim.learning_rate",
+    ),
+}
+
+SIZES: dict[str, Overrides] = {
+    "minutes": {
+        "model.vocab_size": 1024,
+        "model.width": 32,
+        "model.ffn_width": 128,
+        "model.depth": 1,
+        "data.seq_len": 64,
+        "train.num_steps": 60,
+        "train.global_batch_size": 8,
+        "train.eval_every_steps": 30,
+        "train.eval_batches": 8,
+    },
+    "hours": {"train.eval_batches": 32, "checkpoint.keep": 1},  # configs/mini.py: 2 × 128
+    "gpu": {
+        "model.vocab_size": 30_522,
+        "model.width": 768,
+        "model.depth": 12,
+        "model.num_heads": 12,
+        "model.ffn_width": 3072,
+        "model.dtype": "bfloat16",
+        "train.num_steps": 20_000,
+        "train.global_batch_size": 256,
+        "train.eval_every_steps": 1000,
+        "checkpoint.every_steps": 1000,
+        "checkpoint.keep": 1,
+    },
+}
+
+
+def arm_point(arm: str, rate: float, scale: str, seed: int = 0, **changes: Any) -> dict:
+    """A run of an arm at a rate.
+
+    Args:
+      arm: a key of ARMS.
+      rate: of its rate key.
+      scale: of SIZES.
+      seed: of the run.
+      **changes: further keys, dots as double underscores.
+    """
+    overrides, key = ARMS[arm]
+    point = {"arm": arm, **overrides, **SIZES[scale], **claims.text(scale), key: rate, "seed": seed}
+    point |= warmup(point, scale)
+    return point | {name.replace("__", "."): value for name, value in changes.items()}
+
+
+def warmup(point: Overrides, scale: str) -> dict:
+    """A tenth of the steps for AdamW, where the config says them as a number."""
+    if scale == "hours" or "optim.warmup_fraction" in point:
+        return {}
+    if "paper" in point["config"]:
+        return {"optim.head.warmup_steps": 0, "optim.head.warmup_fraction": 0.05}
+    share = 0.02 if point["config"] == "mini:sibert" else 0.1
+    return {"optim.warmup_steps": 0, "optim.warmup_fraction": share}
+
+
+def final_losses(axis, arms: Mapping[str, Sequence[dict]]) -> None:
+    """A dot a run at its final evaluation loss, a bar the mean, an arm a row."""
+    for row, (arm, color) in enumerate(zip(arms, COLORS * 3)):
+        losses = [line["result"]["eval_loss"] for line in arms[arm]]
+        known = [loss for loss in losses if loss is not None]
+        axis.plot(known, [row] * len(known), "o", color=color, markersize=8, alpha=0.8)
+        if known:
+            axis.plot([np.mean(known)] * 2, [row - 0.3, row + 0.3], color=color, linewidth=2)
+    axis.set_yticks(range(len(arms)), list(arms))
+    axis.invert_yaxis()
+    axis.set_xlabel("evaluation loss at the end (nats a token)")
+
+
+def fifths(result: Mapping) -> list[float | None]:
+    """Loss on the most frequent fifth of the text, ..., on the rarest."""
+    last = result["last"]
+    names = [f"eval/mlm_loss_fifth_{i}" for i in range(1, 6)]
+    return [last[name] if name in last else None for name in names]
+
+
+def loss_table(arms: Mapping[str, Sequence[dict]], settings: Sequence[str] = ()) -> str:
+    """Loss, fifths, state and time of each arm, over its runs.
+
+    Args:
+      arms: lines of results by arm.
+      settings: keys of the points to show.
+    """
+    header = ("arm", *settings, "loss", "by fifths, frequent to rare", "state, bytes a parameter")
+    rows = []
+    for arm, lines in arms.items():
+        results = [line["result"] for line in lines]
+        point = lines[0]["point"]
+        means = [
+            claims.spread(values[:1] if len(values) == 1 else values, 2).partition(" ")[0]
+            for values in zip(*map(fifths, results))
+        ]
+        state = results[0]["state_bytes"] / results[0]["num_parameters"]
+        rows.append(
+            [
+                arm,
+                *(f"{point[key]:g}" if key in point else "" for key in settings),
+                claims.spread([r["eval_loss"] for r in results]),
+                " ".join(means),
+                f"{state:.2f}",
+            ]
+        )
+    return claims.markdown(header, rows)
+
+
+def draw_losses_and_curves(figure: Figure, arms: Mapping[str, Sequence[dict]]) -> None:
+    """Final losses on the left, evaluation loss over the steps on the right."""
+    losses, curves = figure.subplots(1, 2)
+    final_losses(losses, arms)
+    for (arm, lines), color in zip(arms.items(), COLORS * 3):
+        found = lines[0]["result"]["curves"]
+        if "eval/mlm_loss" in found:
+            curves.plot(*found["eval/mlm_loss"], color=color, linewidth=2, label=arm)
+    curves.set(xlabel="step", ylabel="evaluation loss (nats a token)")
+    claims.legend(curves)

@@ -1,0 +1,72 @@
+"""Plain SGD without state reaches AdamW's loss: equal tokens, three rates an arm, three seeds."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from experiments import arms, claims
+
+# Seed 0 of each arm at each rate; then the best rate, the middle one, with the other seeds.
+RATES = {
+    "BERT, AdamW": (1e-3, 2e-3, 4e-3),
+    "BERT, AdamW, identity init": (1e-3, 2e-3, 4e-3),
+    "PreNorm BERT, AdamW": (1e-3, 2e-3, 4e-3),
+    "SIBERT, AdamW": (1e-3, 2e-3, 4e-3),
+    "SIBERT, the paper's recipe": (1e-3, 3e-3, 9e-3),
+    "SIBERT, stateless SGD": (1e-4, 3e-4, 9e-4),
+    "SIBERT, SGD on spheres": (0.012, 0.024, 0.048),
+    "SIBERT, Muon on spheres": (0.012, 0.024, 0.048),
+}
+SEEDS = {"minutes": 1, "hours": 3, "gpu": 3}
+
+
+def points(scale: str) -> list[dict]:
+    """Tuning, and then the seeds; at `minutes` one rate an arm."""
+    tuning = [
+        arms.arm_point(arm, rate, scale)
+        for arm, rates in RATES.items()
+        for rate in (rates if scale != "minutes" else rates[1:2])
+    ]
+    seeds = [
+        arms.arm_point(arm, rates[1], scale, seed)
+        for seed in range(1, SEEDS[scale])
+        for arm, rates in RATES.items()
+    ]
+    return tuning + seeds
+
+
+def best(lines: Sequence[dict]) -> dict[str, list[dict]]:
+    """The runs of each arm at the rate whose seed 0 has the least loss."""
+    found = {}
+    for arm, runs in claims.by_arm(lines).items():
+        key = arms.ARMS[arm][1]
+        tuning = [run for run in runs if run["point"]["seed"] == 0 and loss(run) is not None]
+        if tuning:
+            rate = min(tuning, key=loss)["point"][key]
+            found[arm] = [run for run in runs if run["point"][key] == rate]
+    return found
+
+
+def loss(line: dict) -> float | None:
+    """The evaluation loss at the end; None: diverged."""
+    return line["result"]["eval_loss"]
+
+
+def draw(figure: Figure, lines: Sequence[dict]) -> None:
+    """Loss against bytes of state, and the curves, at each arm's best rate."""
+    arms.draw_losses_and_curves(figure, best(lines))
+
+
+def table(lines: Sequence[dict]) -> str:
+    """Best rate and losses, then all rates of the tuning."""
+    rows = []
+    for arm, runs in claims.by_arm(lines).items():
+        key = arms.ARMS[arm][1]
+        cells = [
+            f"{run['point'][key]:g}: {claims.spread([loss(run)])}"
+            for run in sorted(runs, key=lambda run: run["point"][key])
+            if run["point"]["seed"] == 0
+        ]
+        rows.append([arm, key.removeprefix("optim."), ", ".join(cells)])
+    tuning = claims.markdown(("arm", "rate", "loss at each rate, seed 0"), rows)
+    return f"{arms.loss_table(best(lines))}\n{tuning}"

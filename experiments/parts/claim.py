@@ -1,0 +1,52 @@
+"""What each part of the architecture buys: one change at a time, under AdamW and under SGD."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from experiments import arms, claims
+
+RATES = {"SIBERT, AdamW": 2e-3, "SIBERT, stateless SGD": 3e-4}
+CHANGES = {
+    "as it is": {},
+    "sandwich": {"model__arch": "sibert_sandwich"},
+    "QK-norm softmax for ReLU attention": {"model__arch": "sibert_qk_norm"},
+    "stem and transform start at random": {"model__identity_init": False},
+    "no constant on the branches": {"model__branch_scaling": "none"},
+    "biases on queries, keys, values": {"model__qkv_bias": True},
+    "table over its root mean square": {"task__table_norm": "table"},
+    "logits half as large": {"task__logit_scale": 4.0},
+    "logits twice as large": {"task__logit_scale": 16.0},
+}
+WITH_ADAMW = {
+    "BERT's tied head": {"task__head": "tied"},
+    "BERT's untied head": {"task__head": "untied"},
+    "BERT's layers, softmax, GELU": {"model__arch": "bert", "model__norm_eps": 1e-12},
+    "BERT's layers, PreNorm": {"model__arch": "bert_prenorm", "model__norm_eps": 1e-12},
+}
+
+
+def points(scale: str) -> list[dict]:
+    """A run for each change and optimizer; heads that are not invariant only with AdamW."""
+    return [
+        arms.arm_point(arm, rate, scale, **keys) | {"arm": f"{name}; {arm.partition(', ')[2]}"}
+        for arm, rate in RATES.items()
+        for name, keys in (CHANGES | (WITH_ADAMW if arm == "SIBERT, AdamW" else {})).items()
+    ]
+
+
+def draw(figure: Figure, lines: Sequence[dict]) -> None:
+    """Final losses, an optimizer a panel."""
+    for axis, name in zip(figure.subplots(1, 2), ("AdamW", "stateless SGD")):
+        found = {
+            arm.partition("; ")[0]: runs
+            for arm, runs in claims.by_arm(lines).items()
+            if arm.endswith(name)
+        }
+        arms.final_losses(axis, found)
+        axis.set_title(name, loc="left")
+
+
+def table(lines: Sequence[dict]) -> str:
+    """Final losses."""
+    return arms.loss_table(claims.by_arm(lines))

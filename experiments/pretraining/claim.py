@@ -1,0 +1,112 @@
+"""Pretraining helps fine-tuning, with stateless optimizers throughout: GLUE after one long run."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import arms, claims
+
+STEPS = {"minutes": 60, "hours": 25_000, "gpu": 100_000}  # 102 M tokens at `hours`
+SETS = {"minutes": (), "hours": ("sst2", "mrpc", "rte", "cola", "mnli")}
+SETS["gpu"] = SETS["hours"]
+FILES = {
+    "sst2": ("SST-2/train", "SST-2/dev"),
+    "mrpc": ("MRPC/train", "MRPC/dev"),
+    "rte": ("RTE/train", "RTE/dev"),
+    "cola": ("CoLA/train", "CoLA/dev"),
+    "mnli": ("MNLI/train", "MNLI/dev_matched"),
+}
+MAX_STEPS = 2000  # of a fine-tuning run
+STATELESS = {
+    "optim.name": "equilibrium_sgd",
+    "optim.blocks": "tensor",
+    "optim.eta_lambda": 1e-4,
+    "optim.learning_rate": 0.0,
+    "optim.weight_decay": 0.0,
+    "optim.max_grad_norm": 0.0,
+    "task.head": "invariant",
+}
+# Pretraining arm and rate; the keys of fine-tuning.
+ARMS = {
+    "BERT, AdamW": (2e-3, {"config": "glue:arch=bert"}),
+    "SIBERT, stateless SGD": (3e-4, {"config": "glue", **STATELESS}),
+}
+
+
+def points(scale: str) -> list[dict]:
+    """The long runs, then fine-tuning from them and from scratch."""
+    found = []
+    for arm, (rate, finetuning) in ARMS.items():
+        long = arms.arm_point(arm, rate, scale, train__num_steps=STEPS[scale])
+        if scale != "minutes":
+            long |= {
+                "train.eval_every_steps": STEPS[scale] // 50,
+                "checkpoint.every_steps": STEPS[scale] // 50,
+            }
+        found.append(long)
+        for name in SETS[scale]:
+            for start in ("pretrained", "from scratch"):
+                for seed in range(3):
+                    found.append(finetune(arm, long, name, start, seed) | finetuning)
+    return found
+
+
+def finetune(arm: str, long: dict, name: str, start: str, seed: int) -> dict:
+    """A run on a set of GLUE."""
+    train, valid = FILES[name]
+    point = {
+        "arm": f"{name}; {arm}, {start}",
+        "task.dataset": name,
+        "data.path": f"{{data}}/glue/{train}.tsv*",
+        "data.valid_path": f"{{data}}/glue/{valid}.tsv*",
+        "train.num_epochs": 0.0,
+        "train.num_steps": MAX_STEPS,
+        "checkpoint.keep": 1,
+        "seed": seed,
+    }
+    origin = f"{{runs}}/{claims.run_name(long)}"
+    if start == "pretrained":
+        return point | {"checkpoint.init_from": origin}
+    sizes = {"model.num_segments": 1, "data.vocab": f"{origin}/vocab.txt"}
+    return point | sizes
+
+
+def draw(figure: Figure, lines: Sequence[dict]) -> None:
+    """Loss of the long runs; scores after fine-tuning."""
+    curves, scores = figure.subplots(1, 2)
+    found = claims.by_arm(lines)
+    for arm, color in zip(ARMS, arms.COLORS):
+        if arm in found:
+            curves.plot(*found[arm][0]["result"]["curves"]["eval/mlm_loss"], color=color, label=arm)
+    curves.set(xlabel="step", ylabel="evaluation loss (nats a token)")
+    claims.legend(curves)
+    rows = {arm: runs for arm, runs in found.items() if arm not in ARMS}
+    for row, (runs, color) in enumerate(zip(rows.values(), arms.COLORS * 10)):
+        values = [score(run) for run in runs]
+        scores.plot(values, [row] * len(values), "o", color=color)
+    scores.set_yticks(range(len(rows)), list(rows))
+    scores.invert_yaxis()
+    scores.set_xlabel("score (accuracy, or Matthews' correlation of CoLA)")
+
+
+def score(line: dict) -> float:
+    """The main metric of a fine-tuning run: the first that is no loss."""
+    last = line["result"]["last"]
+    return next(value for name, value in last.items() if name not in ("step", "eval/loss"))
+
+
+def table(lines: Sequence[dict]) -> str:
+    """Losses of the long runs, and scores."""
+    found = claims.by_arm(lines)
+    long = arms.loss_table({arm: found[arm] for arm in ARMS if arm in found})
+    rows = [
+        [
+            arm,
+            claims.spread([score(run) for run in runs]),
+            f"{np.max([score(r) for r in runs]):.3f}",
+        ]
+        for arm, runs in found.items()
+        if arm not in ARMS
+    ]
+    return f"{long}\n{claims.markdown(('fine-tuning', 'score', 'best'), rows)}" if rows else long

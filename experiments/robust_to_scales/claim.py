@@ -1,0 +1,72 @@
+"""Initial scale and scale of the loss do not matter: each by 1/100, 1 and 100."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from experiments import arms, claims
+
+RATES = {
+    "SIBERT, stateless SGD": 3e-4,
+    "SIBERT, SGD on spheres": 0.024,
+    "SIBERT, the paper's recipe": 3e-3,
+    "BERT, AdamW": 2e-3,
+    "BERT, SGD": 0.5,
+}
+SCALES = {"minutes": (0.01, 1.0, 100.0), "hours": (0.01, 1.0, 100.0), "gpu": (0.01, 1.0, 100.0)}
+SEEDS = {"minutes": 1, "hours": 1, "gpu": 1}
+
+
+def points(scale: str) -> list[dict]:
+    """Each arm at each scale of the parameters, and of the loss."""
+    found = []
+    for seed in range(SEEDS[scale]):
+        for arm, rate in RATES.items():
+            for factor in SCALES[scale]:
+                found.append(arms.arm_point(arm, rate, scale, seed, init_scale=factor))
+                if factor != 1:
+                    found.append(arms.arm_point(arm, rate, scale, seed, task__loss_scale=factor))
+    return found
+
+
+def what(point: dict) -> str:
+    """The scale of a point, in words."""
+    if "task.loss_scale" in point:
+        return f"loss × {point['task.loss_scale']:g}"
+    return f"parameters × {point['init_scale']:g}"
+
+
+def draw(figure: Figure, lines: Sequence[dict]) -> None:
+    """Final loss at each scale; the norms on the way."""
+    losses, norms = figure.subplots(1, 2)
+    names = ["parameters × 0.01", "parameters × 1", "parameters × 100", "loss × 0.01", "loss × 100"]
+    for (arm, runs), color in zip(claims.by_arm(lines).items(), arms.COLORS):
+        for part in (names[:3], [names[3], "parameters × 1", names[4]]):
+            found = {what(run["point"]): run["result"]["eval_loss"] for run in runs}
+            shown = [(part.index(n), found[n]) for n in part if found.get(n) is not None]
+            style = {"color": color, "marker": "o" if part == names[:3] else "s"}
+            label = arm if part == names[:3] else None
+            losses.plot(*zip(*shown), linestyle="-" if label else "--", label=label, **style)
+        for run in runs:
+            curves = run["result"]["curves"]
+            if "optim/param_norm" in curves and "init_scale" in run["point"]:
+                norms.plot(*curves["optim/param_norm"], color=color, linewidth=1.5)
+    losses.set_xticks(range(3), ["× 0.01", "× 1", "× 100"])
+    losses.set_ylabel("evaluation loss at the end (nats a token)")
+    losses.set_title("Solid: initial parameters; dashed: loss", loc="left")
+    claims.legend(losses)
+    norms.set(xlabel="step", ylabel="‖x‖ of encoder, or of all invariant parameters", yscale="log")
+
+
+def table(lines: Sequence[dict]) -> str:
+    """Final loss of each arm at each scale, and the spread."""
+    names = ["parameters × 0.01", "parameters × 1", "parameters × 100", "loss × 0.01", "loss × 100"]
+    rows = []
+    for arm, runs in claims.by_arm(lines).items():
+        found: dict[str, list] = {name: [] for name in names}
+        for run in runs:
+            found[what(run["point"])].append(run["result"]["eval_loss"])
+        known = [loss for losses in found.values() for loss in losses if loss is not None]
+        width = f"{max(known) - min(known):.3f}" if known else "–"
+        rows.append([arm, *(claims.spread(found[name]) for name in names), width])
+    return claims.markdown(("arm", *names, "largest − least"), rows)
