@@ -3,7 +3,6 @@
 Letters: W a block of parameters, R its norm, u the inner optimizer's update, η the angle.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -53,39 +52,64 @@ class _Sums:
     def _axes(self, leaf: jax.Array) -> tuple[int, ...]:
         return tuple(range(1 if self.rows else 0, leaf.ndim))
 
-    def dot(self, xs, us, x_size, u_size) -> jax.Array:
-        """Return ⟨x, u⟩/(x_size·u_size) of float32 leaves; x is scaled before it is multiplied."""
-        products = [x * (1 / x_size) * u for x, u in zip(xs, us)]
-        total = sum(jnp.sum(p, axis=self._axes(p), keepdims=self.rows) for p in products)
-        total = total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
-        return total / u_size
+    def totals(self, products: list[tuple[jax.Array, ...]]) -> tuple[jax.Array, ...]:
+        """Sum each of several float32 products of a leaf, in one pass over what they are made of.
 
-    def square(self, xs, x_size) -> jax.Array:
-        """Return ‖x‖²/x_size² of float32 leaves."""
-        # Not scaled by 1/x_size: XLA would keep what two sums share in memory, for two more passes.
-        scaled = [x * (0.5 / x_size) for x in xs]
-        total = sum(jnp.sum(x * x, axis=self._axes(x), keepdims=self.rows) for x in scaled)
-        return 4 * (total if self.axis_name is None else jax.lax.psum(total, self.axis_name))
-
-    def size(self, leaves) -> jax.Array:
-        """Return a power of two near the largest entry, 1 for zeros: a scale that rounds nothing.
-
-        Entries scaled by it have squares that neither vanish nor overflow.
+        Args:
+          products: for each leaf of the block the same number of arrays of its shape.
         """
-        largest = functools.reduce(
-            jnp.maximum,
-            [
-                jnp.max(jnp.abs(leaf), axis=self._axes(leaf), keepdims=self.rows, initial=0.0)
-                for leaf in leaves
-            ],
-        )
-        if self.axis_name is not None:
-            largest = jax.lax.pmax(largest, self.axis_name)
-        return power_of_two(largest)
 
-    def norm(self, leaves) -> jax.Array:
-        size = self.size(leaves)
-        return size * jnp.sqrt(self.square(leaves, size))
+        def of_leaf(arrays):
+            axes = self._axes(arrays[0])
+            partial = _sum_trailing(arrays, axes)
+            return [jnp.sum(a, axis=axes, keepdims=self.rows) for a in partial]
+
+        totals = tuple(sum(parts) for parts in zip(*map(of_leaf, products)))
+        return totals if self.axis_name is None else jax.lax.psum(totals, self.axis_name)
+
+    def norm(self, leaves: list[jax.Array]) -> jax.Array:
+        """Return the norm of float32 leaves of any size."""
+        length, scale = _length(self.totals([_squares(leaf) for leaf in leaves]))
+        return length / scale
+
+
+def _sum_trailing(arrays, axes: tuple[int, ...]) -> list[jax.Array]:
+    """Sum over the last axes together, which stay with length 1; XLA fuses no separate sums.
+
+    A few hundred numbers at a time, since a sum of millions in sequence would lose digits.
+    """
+    shape, count, trailing = arrays[0].shape, 1, []
+    for axis in reversed(axes):
+        if count < 256:
+            count, trailing = count * shape[axis], [axis, *trailing]
+    zeros = (jnp.zeros([], jnp.float32),) * len(arrays)
+    reduced = jax.lax.reduce(tuple(arrays), zeros, _add, tuple(trailing)) if trailing else arrays
+    return [jnp.expand_dims(a, trailing) for a in reduced]
+
+
+def _add(xs, ys):
+    return tuple(x + y for x, y in zip(xs, ys))
+
+
+# Squares of float32 numbers vanish or overflow. Those of one of these multiples do not, so all
+# three are summed in the same pass.
+_SCALES = (2.0**-80, 1.0, 2.0**80)
+
+
+def _squares(u: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(jnp.square(u * scale) for scale in _SCALES)
+
+
+def _choose(squares: tuple[jax.Array, ...], values):
+    """Return the value that belongs to the scale with usable squares, the first for NaN."""
+    small, usable = squares[1] < 2.0**-98, squares[1] < 2.0**126
+    return jnp.where(small, values[2], jnp.where(usable, values[1], values[0]))
+
+
+def _length(squares: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    """Return the norm of scale·u, and the scale."""
+    scale = _choose(squares, [jnp.float32(scale) for scale in _SCALES])
+    return jnp.sqrt(_choose(squares, squares)), scale
 
 
 def _float32(leaves) -> list[jax.Array]:
@@ -104,24 +128,30 @@ def _radii(params: optax.Params, blocks: BlocksOrFn, axis_name: AxisName):
 def _step_on_sphere(xs, us, radius, eta, sums: _Sums):
     """Return R·N(x + ηR·N(u)) − x of one block.
 
-    ‖x + su‖² = ‖x‖² + 2s⟨x, u⟩ + s²‖u‖², so that nothing is written between measuring and moving;
-    x in units of R and u in units of its largest entry, since only directions count. Only zeros are
-    guarded: NaN, and an infinite ‖u‖ through 0·∞, reach s or `factor` and so x.
+    ‖x + tN(u)‖² = ‖x‖² + 2t⟨x, N(u)⟩ + t², so that nothing is written between measuring and moving:
+    x and u are read for the sums, read again for the step, and the step is written. x is taken in
+    units of R, u in those of _SCALES, since only directions count. Only zeros are guarded: NaN, and
+    an infinite ‖u‖ through 0·∞, reach `moved` and so x.
     """
-    x32, u32 = _float32(xs), _float32(us)
-    unit, size = power_of_two(radius), sums.size(u32)
-    length = jnp.sqrt(sums.square(u32, size))
-    # s·u in units of R.
-    s = jnp.where(length == 0, 0.0, eta * (radius / unit) / jnp.where(length == 0, 1.0, length))
-    moved = sums.square(x32, unit) + 2 * s * sums.dot(x32, u32, unit, size)
-    moved = jnp.sqrt(moved + jnp.square(s * length))
+    unit = power_of_two(radius)
+
+    def products(x, u):
+        x = x * (1 / unit)
+        return (jnp.square(x), *(x * (u * scale) for scale in _SCALES), *_squares(u))
+
+    square, *rest = sums.totals([products(x, u) for x, u in zip(_float32(xs), _float32(us))])
+    length, scale = _length(rest[3:])
+    dot = _choose(rest[3:], rest[:3])
+    inverse = jnp.where(length == 0, 0.0, 1 / jnp.where(length == 0, 1.0, length))
+    t = eta * (radius / unit)
+    moved = square + 2 * t * (dot * inverse) + jnp.square(t * (inverse * length))
+    moved = jnp.sqrt(moved)
     factor = jnp.where(moved == 0, 0.0, (radius / unit) / jnp.where(moved == 0, 1.0, moved))
 
     def leaf(x, u):
         wide = widened(x)
-        step = (s * unit).astype(wide.dtype) * (
-            u.astype(wide.dtype) * (1 / size).astype(wide.dtype)
-        )
+        in_units = u.astype(wide.dtype) * scale.astype(wide.dtype) * inverse.astype(wide.dtype)
+        step = (t * unit).astype(wide.dtype) * in_units
         return (factor.astype(wide.dtype) * (wide + step) - wide).astype(x.dtype)
 
     return [leaf(x, u) for x, u in zip(xs, us)]

@@ -38,6 +38,12 @@ class Entry(NamedTuple):
     measures_rate: bool = False
 
 
+def _muon():
+    """Muon's direction; optax's `scale_by_muon` refuses vectors."""
+    momentum = optax.trace(0.95, nesterov=True)
+    return optax.chain(momentum, optim.scale_by_orthogonalization(axes=_muon_dimensions))
+
+
 def _row_clipped_sgd(learning_rate, row_clip: float = 0.2):
     return optax.chain(optax.sgd(learning_rate), _clip_rows(row_clip))
 
@@ -129,7 +135,7 @@ DIRECTIONS = {
     "momentum": functools.partial(optax.trace, decay=0.9),
     "adam": optax.scale_by_adam,
     "lion": optax.scale_by_lion,
-    "muon": functools.partial(contrib.scale_by_muon, weight_dimension_numbers=_muon_dimensions),
+    "muon": _muon,
     "psgd_kron": optim.scale_by_psgd_kron,
     **_STATELESS,
 }

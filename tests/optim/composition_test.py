@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from sibert_jax.optim import (
     ROWS,
     clip_by_relative_global_norm,
+    clip_by_relative_unit_norm,
     hyperball,
     partition_by_invariance,
     scale_by_psgd_kron,
@@ -72,6 +73,9 @@ CASES = {
         functools.partial(clip_by_relative_global_norm, blocks=labels(ROWS, "vector")),
         "max_ratio",
         0.05,
+    ),
+    "clip by units": Case(
+        clip_by_relative_unit_norm, "max_ratio", 0.05, whole_leaves="the axes of a unit stay whole"
     ),
     "scale_invariant_sgd": Case(functools.partial(scale_invariant_sgd, weight_decay=0.1)),
     "partition by rows": Case(partitioned),

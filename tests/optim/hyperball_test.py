@@ -31,7 +31,9 @@ def test_each_tensor_takes_the_published_step(eta, scale):
 
 
 @pytest.mark.parametrize("blocks", [None, {"w": ROWS, "v": "v"}])
-@pytest.mark.parametrize(("of_params", "of_grads"), [(1, 1e-33), (1, 1e37), (1e-25, 1e25)])
+@pytest.mark.parametrize(
+    ("of_params", "of_grads"), [(1, 1e-33), (1, 1e-15), (1, 1e20), (1, 1e37), (1e-25, 1e25)]
+)
 def test_only_directions_count_where_squares_would_overflow(of_params, of_grads, blocks):
     """Scaling x scales the step, scaling g changes nothing; the scales are powers of two."""
     tx = hyperball(optax.sgd(1.0), 0.1, blocks=blocks)

@@ -47,7 +47,8 @@ PASSES = {
     "rows": (ours(blocks=lambda params: dict.fromkeys(params, ROWS)), 5, 0),
     "injected": (optax.inject_hyperparams(scale_invariant_sgd)(8e-4, 1e-2), 5, 0),
     "head of a third": (partition_by_invariance(ours(), optax.sgd(0.1), THIRD), (5 + 5 + 3) / 3, 0),
-    "hyperball": (hyperball(optax.sgd(1.0), 1e-3), 10, 1),  # once more for the largest entry
+    "hyperball": (hyperball(optax.sgd(1.0), 1e-3), 5, 0),
+    "hyperball of one sphere": (hyperball(optax.sgd(1.0), 1e-3, blocks="all"), 5, 0),
     "track_rotation": (track_rotation(optax.sgd(1.0)), 15, 1.34),
 }
 

@@ -13,7 +13,13 @@ from sibert_jax import optim
 from sibert_jax.errors import ConfigError
 from sibert_jax.train.config import run_config
 from sibert_jax.train.optimizer import build_optimizer
-from sibert_jax.train.optimizer_table import TABLE, averaged_params, make_optimizer, parse_options
+from sibert_jax.train.optimizer_table import (
+    DIRECTIONS,
+    TABLE,
+    averaged_params,
+    make_optimizer,
+    parse_options,
+)
 from sibert_jax.train.resolve import resolve
 from sibert_jax.train.trainer import bare_task
 from tests.train.started import Started
@@ -169,6 +175,15 @@ def test_it_is_the_transform_that_it_names(name):
     found, wanted = (two_updates(tx, small(0), small(1)) for tx in (tx, same()))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8), found, wanted)
     assert optax.tree.vdot(found[0], small(1)) < 0, "the first step goes uphill"
+
+
+@pytest.mark.parametrize("inner", DIRECTIONS)
+def test_every_direction_takes_matrices_and_vectors(inner):
+    tx = optim.hyperball(DIRECTIONS[inner](), ETA)
+    params = small(0) | {"norm": {"scale": jnp.ones(4)}}
+    with jax.numpy_dtype_promotion("standard"):  # which optax counts on
+        updates, _ = jax.eval_shape(tx.update, params, jax.eval_shape(tx.init, params), params)
+    assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, params)
 
 
 def test_head_and_a_group_by_pattern_get_their_own(keys):
