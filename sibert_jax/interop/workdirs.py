@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from sibert_jax.checkpoint import Checkpoints, newest_verified, restore_params
+from sibert_jax.checkpoint.manifest import stored_params
 from sibert_jax.data import Tokenizer
 from sibert_jax.errors import InteropError
 from sibert_jax.files import write_json
@@ -119,9 +120,8 @@ def export_weights(source: pathlib.Path, target: pathlib.Path) -> str:
     tokenizer = Tokenizer.load(source / "vocab.txt")
     manifest = newest_verified(source).manifest
     shapes = {
-        name.removeprefix("params/"): jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"])
-        for name, leaf in manifest.leaves.items()
-        if name.startswith("params/")
+        name: jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"])
+        for name, leaf in stored_params(manifest).items()
     }
     params, step = restore_params(source, nest(shapes))
     original = source / ORIGINAL

@@ -256,19 +256,21 @@ def make_optimizer(
     return optax.chain(optax.add_decayed_weights(weight_decay, mask), tx)
 
 
+def has_average(opt_state: Any) -> bool:
+    """Whether an optimizer is schedule-free, of all leaves or of some."""
+    return any(map(_is_schedule_free, jax.tree.leaves(opt_state, is_leaf=_is_schedule_free)))
+
+
 def averaged_params(opt_state: Any, params: Any) -> Any:
     """The parameters to evaluate: of a schedule-free optimizer the average, else as they are."""
-
-    def is_schedule_free(node) -> bool:
-        return isinstance(node, contrib.ScheduleFreeState)
 
     def average(param, z, state):
         if isinstance(z, optax.MaskedNode):
             return param
         return contrib.schedule_free_eval_params(state._replace(z=z), param)
 
-    for state in jax.tree.leaves(opt_state, is_leaf=is_schedule_free):
-        if is_schedule_free(state):
+    for state in jax.tree.leaves(opt_state, is_leaf=_is_schedule_free):
+        if _is_schedule_free(state):
             params = jax.tree.map(
                 functools.partial(average, state=state),
                 params,
@@ -276,3 +278,7 @@ def averaged_params(opt_state: Any, params: Any) -> Any:
                 is_leaf=lambda node: isinstance(node, optax.MaskedNode),
             )
     return params
+
+
+def _is_schedule_free(node: Any) -> bool:
+    return isinstance(node, contrib.ScheduleFreeState)
