@@ -15,9 +15,9 @@ from sibert_jax.data import Tokenizer
 from sibert_jax.errors import InteropError
 from sibert_jax.files import write_json
 from sibert_jax.interop import exported, hugging_face
-from sibert_jax.interop.heads import head_of
+from sibert_jax.interop.find_head import head_of
 from sibert_jax.interop.hugging_face_config import read_json
-from sibert_jax.interop.layers import nest
+from sibert_jax.interop.per_layer import nest
 from sibert_jax.model import ModelConfig
 from sibert_jax.train.config import default_config
 

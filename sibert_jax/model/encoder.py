@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from sibert_jax.model.config import ModelConfig
+from sibert_jax.model.constraints import constrain
 from sibert_jax.model.layers import LAYERS, square_init
 from sibert_jax.model.norm import AffineNorm, normalize
-from sibert_jax.model.sharding import constrain
 
 
 class Embedding(nn.Module):

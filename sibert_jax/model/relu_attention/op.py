@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from sibert_jax.model.constraints import shard_map
 from sibert_jax.model.relu_attention import blockwise, einsum
 from sibert_jax.model.relu_attention.einsum import accumulator
-from sibert_jax.model.sharding import shard_map
 
 
 def _pallas(*arrays):
