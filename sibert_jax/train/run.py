@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
+from jax.experimental.compilation_cache import compilation_cache
 
 from sibert_jax.checkpoint import Checkpoints, start_from
 from sibert_jax.errors import ConfigError
@@ -280,3 +281,4 @@ def use_compilation_cache(directory: str) -> None:
         path = user_path(directory)
         jax.config.update("jax_compilation_cache_dir", str(path))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+        compilation_cache.reset_cache()  # of several processes, a program is compiled already
