@@ -25,17 +25,22 @@ class Entry(NamedTuple):
     """A row of the table.
 
     Attributes:
-      make: the factory.
+      make: the factory, or its name in `sibert_jax.optim`: then it is imported when it is used.
       follows_theory: whether the equilibrium of SGD with weight decay applies: arXiv 2202.00980,
         section 4.
       is_direction: whether the factory makes no step but its direction, without learning rate.
       measures_rate: whether it finds η itself: its learning rate is a factor of that, peak 1.
     """
 
-    make: Callable[..., optax.GradientTransformation]
+    make: Callable[..., optax.GradientTransformation] | str
     follows_theory: bool = False
     is_direction: bool = False
     measures_rate: bool = False
+
+    @property
+    def factory(self) -> Callable[..., optax.GradientTransformation]:
+        """The factory itself."""
+        return getattr(optim, self.make) if isinstance(self.make, str) else self.make
 
 
 def _row_clipped_sgd(learning_rate, row_clip: float = 0.2):
@@ -130,7 +135,7 @@ DIRECTIONS = {
     "adam": optax.scale_by_adam,
     "lion": optax.scale_by_lion,
     "muon": functools.partial(contrib.scale_by_muon, weight_dimension_numbers=_muon_dimensions),
-    "psgd_kron": optim.scale_by_psgd_kron,
+    "psgd_kron": lambda: optim.scale_by_psgd_kron(),
     **_STATELESS,
 }
 
@@ -139,9 +144,9 @@ TABLE = {
     "equilibrium_sgd": Entry(_equilibrium_sgd, follows_theory=True, measures_rate=True),
     "sgd_sai": Entry(optim.sgd_sai),
     "hyperball": Entry(_hyperball),
-    "psgd_kron": Entry(optim.scale_by_psgd_kron, is_direction=True),
-    "psgd_low_rank": Entry(optim.scale_by_psgd_low_rank, is_direction=True),
-    "psgd_matrix_free": Entry(optim.scale_by_psgd_matrix_free, is_direction=True),
+    "psgd_kron": Entry("scale_by_psgd_kron", is_direction=True),
+    "psgd_low_rank": Entry("scale_by_psgd_low_rank", is_direction=True),
+    "psgd_matrix_free": Entry("scale_by_psgd_matrix_free", is_direction=True),
     **{name: Entry(make, is_direction=True) for name, make in _STATELESS.items()},
     "row_clipped_sgd": Entry(_row_clipped_sgd),
     "sgd": Entry(optax.sgd),
@@ -185,7 +190,7 @@ def parse_options(section: str, name: str, text: str) -> dict[str, Any]:
         raise ConfigError(
             f'{key} cannot be read ({message}); write it as "momentum=0.9, nesterov=True".'
         ) from None
-    known = [name for name in _parameters(TABLE[name].make) if name not in _NOT_OPTIONS]
+    known = [name for name in _parameters(TABLE[name].factory) if name not in _NOT_OPTIONS]
     for option in given:
         if option not in known:
             nearest = difflib.get_close_matches(str(option), known, n=1)
@@ -229,7 +234,7 @@ def make_optimizer(
       blocks: leaves that the factory treats together, where it asks for them.
     """
     entry = TABLE[name]
-    parameters = _parameters(entry.make)
+    parameters = _parameters(entry.factory)
     if name == "hyperball" and weight_decay:
         raise ConfigError(
             f"weight_decay={weight_decay} with the optimizer hyperball, which holds every norm "
@@ -246,11 +251,11 @@ def make_optimizer(
     }
     if entry.is_direction:
         return optax.chain(
-            entry.make(**options),
+            entry.factory(**options),
             optax.add_decayed_weights(weight_decay, mask),
             optax.scale_by_learning_rate(learning_rate),
         )
-    tx = entry.make(**{k: value for k, value in given.items() if k in parameters}, **options)
+    tx = entry.factory(**{k: value for k, value in given.items() if k in parameters}, **options)
     if "weight_decay" in parameters or not weight_decay:
         return tx
     return optax.chain(optax.add_decayed_weights(weight_decay, mask), tx)

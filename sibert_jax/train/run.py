@@ -10,7 +10,7 @@ import jax
 import ml_collections
 from jax.experimental.compilation_cache import compilation_cache
 
-from sibert_jax.checkpoint import Checkpoints, start_from
+from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.errors import ConfigError
 from sibert_jax.files import user_path, write_json
 from sibert_jax.runtime.goodput import Goodput
@@ -176,6 +176,8 @@ def start(
         with goodput.phase("compile"):
             params = fresh_params(run, shapes)
             if source := run.checkpoint.init_from:
+                from sibert_jax.checkpoint import start_from
+
                 facts = provenance(run, shapes, data)
                 params = start_from(source, params, facts, keys=run.model.function_keys)
             run = find_rates(run, shapes, params, load_batch(shapes, data, 0))
