@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from sibert_jax.errors import ConfigError
     from sibert_jax.report.sweep_table import write_summary
     from sibert_jax.runtime.signals import Stopped
-    from sibert_jax.tools.sweep import Sweep, read_sweep
+    from sibert_jax.tools.sweep_runs import Sweep, read_sweep
 
     try:
         metric, points = read_sweep(given.sweep, given.config, overrides)

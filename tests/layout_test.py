@@ -29,7 +29,16 @@ MAY_IMPORT = {
     "interop": {"model", "data", "checkpoint", "train"},
     "tools": {"checkpoint", "data", "report", "train", "runtime", "tasks"},
 }
-ANYWHERE = {"command", "errors", "files", "keys", "lazy", "trees"}  # the ground floor
+# The ground floor.
+ANYWHERE = {
+    "command",
+    "config_file",
+    "errors",
+    "files",
+    "keys",
+    "lazy",
+    "trees",
+}
 FRONT_DOORS = ("main.py", "__main__.py", "sweep.py")
 
 

@@ -16,7 +16,7 @@ import pytest
 from sibert_jax.config_file import load_config
 from sibert_jax.errors import ConfigError
 from sibert_jax.report.sweep_table import Outcome, draw, markdown, summarise
-from sibert_jax.tools.sweep import Point, read_sweep
+from sibert_jax.tools.sweep_runs import Point, read_sweep
 
 ROOT = pathlib.Path(__file__).parents[1]
 BERT = ROOT / "configs/mini.py:bert"

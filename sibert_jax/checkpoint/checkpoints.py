@@ -4,6 +4,10 @@ Orbax's CheckpointManager writes them in the background and commits each by a re
 is in place by then. Names in the directory: `12` is the checkpoint after 12 updates;
 `12.orbax-checkpoint-tmp` is being written, or was when killed; `12.retired` is being removed;
 `12.corrupt` did not verify when the run came to step 12 again.
+
+Retention is ours, not an option of the CheckpointManager: that chooses what to delete when a save
+starts, `max_to_keep` and its preservation policies alike, so that an old checkpoint would go before
+the new one has been read back. It also deletes in place, so that a kill would leave a part of one.
 """
 
 import concurrent.futures
@@ -75,8 +79,6 @@ class Checkpoints:
             ) from None
 
     def _open(self) -> ocp.CheckpointManager:
-        # Not `max_to_keep`: it counts checkpoints that do not verify, and deletes an old one before
-        # the new one has been read back, and in place, so that a kill leaves a part of it.
         # Barriers are collectives unless the processes are named: then they cannot get between the
         # collectives of the training step.
         processes = ocp.options.MultiprocessingOptions(

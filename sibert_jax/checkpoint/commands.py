@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from sibert_jax.checkpoint import manifest as manifests
-from sibert_jax.checkpoint.manifest import ITEMS, steps_in
+from sibert_jax.checkpoint.manifest import AVERAGES, ITEMS, steps_in
 from sibert_jax.checkpoint.read import problem_of, read_leaves, verify
 from sibert_jax.errors import CheckpointError, CorruptError
 from sibert_jax.files import atomically, flatten
@@ -114,7 +114,7 @@ def newest(directory: pathlib.Path) -> pathlib.Path:
 
 
 def export(path: pathlib.Path, target: pathlib.Path) -> Iterator[str]:
-    """Writes the verified parameters of a checkpoint to a file; replaces none.
+    """Writes the verified parameters of a checkpoint, or their average, to a file; replaces none.
 
     The format is safetensors: plain bytes behind a JSON header, read by PyTorch, NumPy, JAX and the
     Hugging Face hub, without pickle. An .npz has no bfloat16.
@@ -133,6 +133,9 @@ def export(path: pathlib.Path, target: pathlib.Path) -> Iterator[str]:
         raise CheckpointError(f"{target} exists; remove it or choose another name.")
     manifest = verify(path)
     tensors = {name.removeprefix("params/"): leaf for name, leaf in read_leaves(path, "params")}
+    for name, leaf in read_leaves(path, "rest"):
+        if name.startswith(f"rest/{AVERAGES}/"):
+            tensors[name.removeprefix(f"rest/{AVERAGES}/")] = leaf
     facts = {"step": manifest.step, "versions": manifest.versions, "run": manifest.run}
     metadata = {name: json.dumps(value) for name, value in facts.items()}
     try:

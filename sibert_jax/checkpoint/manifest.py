@@ -17,6 +17,9 @@ from sibert_jax.errors import CheckpointError, CorruptError
 from sibert_jax.files import user_path
 
 ITEMS = ("params", "rest")  # the trees of a checkpoint
+# In `rest` of a run that is evaluated at an average of its parameters over the steps: the average,
+# which other runs, predictions and exports get in place of `params`.
+AVERAGES = "averages"
 NAME = "manifest.json"
 FORMAT = 1
 # Larger files hold arrays, which the leaves' digests watch over.
@@ -103,6 +106,15 @@ def read(path: pathlib.Path) -> Manifest:
         raise CorruptError(f"it has no {NAME}, so it was not completed") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptError(f"{NAME} cannot be read ({type(error).__name__}: {error})") from None
+
+
+def stored_params(manifest: Manifest) -> dict[str, dict]:
+    """Shape, dtype and digest of each parameter of a checkpoint, as "encoder/...", "head/..."."""
+    return {
+        name.removeprefix("params/"): leaf
+        for name, leaf in manifest.leaves.items()
+        if name.startswith("params/")
+    }
 
 
 def check_files(path: pathlib.Path, manifest: Manifest) -> None:

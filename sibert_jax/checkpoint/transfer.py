@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.checkpoint.manifest import check_same_leaves
+from sibert_jax.checkpoint.manifest import AVERAGES, check_same_leaves, stored_params
 from sibert_jax.checkpoint.read import (
     Source,
     is_first,
@@ -24,14 +24,23 @@ CLASSIFIER = "head/classifier"  # the last axis of its leaves is that of the lab
 
 
 def restore_params(directory: str | pathlib.Path, params: Any) -> tuple[Any, int]:
-    """Parameters of the newest verified checkpoint of a run, and its step.
+    """Parameters of the newest verified checkpoint of a run, averaged if it has AVERAGES; its step.
 
     Args:
       directory: a run's workdir or its `checkpoints`.
       params: tree of ShapeDtypeStructs with shardings, with all the leaves that are stored.
     """
     source = newest_verified(user_path(directory))
-    return restore_items(source.path, {"params": params})["params"], source.manifest.step
+    check_same_leaves(str(source.path), stored_params(source.manifest), named(params))
+    return _restore(source, params), source.manifest.step
+
+
+def _restore(source: Source, params: Any) -> Any:
+    """Some of the parameters, averaged if the run averages them."""
+    if any(name.startswith(f"rest/{AVERAGES}/") for name in source.manifest.leaves):
+        wanted = {"rest": {AVERAGES: params}}
+        return restore_items(source.path, wanted, partial=True)["rest"][AVERAGES]
+    return restore_items(source.path, {"params": params}, partial=True)["params"]
 
 
 def start_from(
@@ -61,11 +70,7 @@ def start_from(
       CheckpointError: no checkpoint verifies, the encoder differs, or the vocabulary does.
     """
     source = newest_verified(user_path(directory), say)
-    stored = {
-        name.removeprefix("params/"): leaf
-        for name, leaf in source.manifest.leaves.items()
-        if name.startswith("params/")
-    }
+    stored = stored_params(source.manifest)
     wanted, changed = named(fresh), _changed(source.manifest.run, description)
     encoder = {name: leaf for name, leaf in wanted.items() if name.startswith("encoder/")}
     found = {name: leaf for name, leaf in stored.items() if name.startswith("encoder/")}
@@ -89,7 +94,7 @@ def start_from(
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
     )
-    restored = named(restore_items(source.path, {"params": abstract}, partial=True)["params"])
+    restored = named(_restore(source, abstract))
     if CLASSIFIER in taken and labels.order:
         for name in restored:
             if _module(name) == CLASSIFIER:

@@ -4,18 +4,22 @@ import dataclasses
 
 from sibert_jax.data.python_docs import builtin_source
 from sibert_jax.data.text_files import LAYOUTS, text_source
-from sibert_jax.data.tfds_source import tfds_source
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key
+
+
+def _tfds_source(c, paths, key, cache, progress):
+    from sibert_jax.data.tfds_source import tfds_source  # few runs need it
+
+    return tfds_source(paths, c.tfds_split, c.tfds_feature, key)
+
 
 # Value of `data.source` -> the text of some paths: from the config, the paths, the key that names
 # them, the cache, and a function that takes lines of progress.
 SOURCES = {
     "builtin": lambda c, paths, key, cache, progress: builtin_source(cache, progress),
     "text": lambda c, paths, key, cache, progress: text_source(paths, key, c.layout),
-    "tfds": lambda c, paths, key, cache, progress: tfds_source(
-        paths, c.tfds_split, c.tfds_feature, key
-    ),
+    "tfds": _tfds_source,
 }
 
 

@@ -3,32 +3,15 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 JOIN_SECONDS = 5.0  # a read that hangs does not keep the process from ending
 
 
-class Prefetcher(Iterator):
-    """A generator of (step, batch) that is a context manager too."""
-
-    def __init__(self, batches):
-        self._batches = batches
-        self.close = batches.close
-
-    def __next__(self) -> tuple[int, Any]:
-        return next(self._batches)
-
-    def __enter__(self) -> "Prefetcher":
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-
 def prefetch(
     batch_fn: Callable[[int], Any], first_step: int, num_steps: int, depth: int = 4
-) -> Prefetcher:
+) -> Generator[tuple[int, Any], None, None]:
     """Calls `batch_fn` for `num_steps` steps from `first_step`, up to `depth` ahead of the reader.
 
     Args:
@@ -37,29 +20,27 @@ def prefetch(
       num_steps: the number of steps.
       depth: how many finished batches may wait, at least 1.
 
-    Returns:
-      An iterator of (step, batch); its thread ends with it, with `close`, or with a `with` block.
-      An exception of `batch_fn` is raised where its batch would have come.
+    Yields:
+      (step, batch). The thread ends with the generator or its `close`. An exception of `batch_fn`
+      is raised where its batch would have come.
 
     Example:
-      >>> with prefetch(lambda step: step**2, first_step=3, num_steps=2) as batches:
+      >>> with contextlib.closing(prefetch(lambda step: step**2, 3, num_steps=2)) as batches:
       ...     list(batches)
       [(3, 9), (4, 16)]
     """
-    return Prefetcher(_batches(batch_fn, range(first_step, first_step + num_steps), depth))
-
-
-def _batches(batch_fn, steps: range, depth: int):
+    steps = range(first_step, first_step + num_steps)
     finished, stop = queue.Queue(depth), threading.Event()
 
     def produce():
+        error = None
         for step in steps:
             try:
-                finished.put((batch_fn(step), None))
-            except BaseException as error:
-                finished.put((None, error))
-                return
-            if stop.is_set():
+                batch = batch_fn(step)
+            except BaseException as raised:
+                batch, error = None, raised
+            finished.put((batch, error))
+            if error is not None or stop.is_set():
                 return
 
     thread = threading.Thread(target=produce, name="prefetch", daemon=True)

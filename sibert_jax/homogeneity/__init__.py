@@ -6,10 +6,15 @@ report.symmetries()            # all exponents that leave the outputs unchanged
 report.obstruction(mask)       # the first line that breaks it
 """
 
+from typing import TYPE_CHECKING
+
+from sibert_jax import lazy
 from sibert_jax.homogeneity.analyse import Report, analyse, assert_scale_invariant
-from sibert_jax.homogeneity.numeric import euler_residual, rescaling_error, unproven_symmetries
-from sibert_jax.homogeneity.obstruction import Obstruction
 from sibert_jax.homogeneity.rules import degree_rule, kernel_degree_rule
+
+if TYPE_CHECKING:
+    from sibert_jax.homogeneity.numeric import euler_residual, rescaling_error, unproven_symmetries
+    from sibert_jax.homogeneity.obstruction import Obstruction
 
 __all__ = [
     "Obstruction",
@@ -22,3 +27,13 @@ __all__ = [
     "rescaling_error",
     "unproven_symmetries",
 ]
+
+__getattr__ = lazy.attributes(
+    __name__,
+    {
+        "Obstruction": "obstruction",
+        "euler_residual": "numeric",
+        "rescaling_error": "numeric",
+        "unproven_symmetries": "numeric",
+    },
+)

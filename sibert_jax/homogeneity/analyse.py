@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from sibert_jax.homogeneity import flow
 from sibert_jax.homogeneity.degree import ANY, ZERO, Degree, Leaf, all_needs
 from sibert_jax.homogeneity.inputs import exponents_of, flatten, is_array, is_parameter, trace
 from sibert_jax.homogeneity.interpreter import Interpreter
-from sibert_jax.homogeneity.obstruction import Obstruction, explain
 from sibert_jax.homogeneity.rules import Equation, arithmetic, arrays, nested  # noqa: F401
-from sibert_jax.homogeneity.solve import find_blocks, null_space
+
+if TYPE_CHECKING:  # a certificate needs none of these: the methods that do import them
+    from sibert_jax.homogeneity.flow import Tensor
+    from sibert_jax.homogeneity.obstruction import Obstruction
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -91,6 +92,8 @@ class Report:
         return self._basis(self.requirements(outputs=False))
 
     def _basis(self, equations: list[Equation]) -> list[dict[str, Fraction]]:
+        from sibert_jax.homogeneity.solve import null_space
+
         indices = self.parameter_indices
         place = {index: i for i, index in enumerate(indices)}
         forms = [
@@ -124,6 +127,8 @@ class Report:
         equation = self._violated(exponents)
         if equation is None:
             return None
+        from sibert_jax.homogeneity.obstruction import explain
+
         return explain(equation, exponents, self.names, self._subject(exponents))
 
     def _subject(self, exponents: Mapping[int, Fraction]) -> str:
@@ -145,6 +150,8 @@ class Report:
         No leaf lies in two blocks, no block contains a smaller one, and a leaf lies in none if no
         joint scaling that includes it leaves the outputs unchanged.
         """
+        from sibert_jax.homogeneity.solve import find_blocks
+
         indices = self.parameter_indices
         found = find_blocks([eq.form for eq in self.requirements()], indices)
         return [tuple(self.names[i] for i in block) for block in found]
@@ -208,12 +215,16 @@ class Report:
             One row per tensor: module, operation, type, degree, line of source. Below the first
             obstruction the degrees are those of each sum's first operand.
         """
-        found = self.tensors(mask)
-        return flow.markdown(found if inside else [tensor for tensor in found if tensor.readers])
+        from sibert_jax.homogeneity.flow import markdown
 
-    def tensors(self, mask: Any = None) -> list[flow.Tensor]:
+        found = self.tensors(mask)
+        return markdown(found if inside else [tensor for tensor in found if tensor.readers])
+
+    def tensors(self, mask: Any = None) -> list[Tensor]:
         """Return every floating tensor in program order, for a table or a graph of one's own."""
-        return flow.tensors(self.interpreter, self._exponents(mask))
+        from sibert_jax.homogeneity.flow import tensors
+
+        return tensors(self.interpreter, self._exponents(mask))
 
     def unknown_primitives(self) -> list[str]:
         """Return the primitives without a rule: nothing that scales may enter them."""

@@ -17,7 +17,7 @@ from sibert_jax.errors import InteropError
 from sibert_jax.files import user_path
 from sibert_jax.interop.hugging_face import new_directory
 from sibert_jax.interop.hugging_face_config import read_json
-from sibert_jax.interop.layers import flatten, unflatten
+from sibert_jax.interop.per_layer import flatten, unflatten
 from sibert_jax.interop.tensor_files import read_safetensors
 from sibert_jax.model import ModelConfig
 

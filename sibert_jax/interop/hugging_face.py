@@ -15,7 +15,7 @@ from safetensors import numpy as safetensors
 
 from sibert_jax.errors import InteropError
 from sibert_jax.files import user_path
-from sibert_jax.interop.heads import check_head, choose_head, needed_modules
+from sibert_jax.interop.find_head import check_head, choose_head, needed_modules
 from sibert_jax.interop.hugging_face_config import (
     TheirConfig,
     architecture_of,
@@ -23,8 +23,8 @@ from sibert_jax.interop.hugging_face_config import (
     make_config,
     read_config,
 )
-from sibert_jax.interop.layers import flatten, unflatten
 from sibert_jax.interop.names import SEGMENTS, Tensor, encoder_table, head_table
+from sibert_jax.interop.per_layer import flatten, unflatten
 from sibert_jax.interop.tensor_files import as_float32, read_tensors
 from sibert_jax.model import ModelConfig
 

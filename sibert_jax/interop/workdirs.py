@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from sibert_jax.checkpoint import Checkpoints, newest_verified, restore_params
+from sibert_jax.checkpoint.manifest import stored_params
 from sibert_jax.data import Tokenizer
 from sibert_jax.errors import InteropError
 from sibert_jax.files import write_json
 from sibert_jax.interop import exported, hugging_face
-from sibert_jax.interop.heads import head_of
+from sibert_jax.interop.find_head import head_of
 from sibert_jax.interop.hugging_face_config import read_json
-from sibert_jax.interop.layers import nest
+from sibert_jax.interop.per_layer import nest
 from sibert_jax.model import ModelConfig
 from sibert_jax.train.config import default_config
 
@@ -119,9 +120,8 @@ def export_weights(source: pathlib.Path, target: pathlib.Path) -> str:
     tokenizer = Tokenizer.load(source / "vocab.txt")
     manifest = newest_verified(source).manifest
     shapes = {
-        name.removeprefix("params/"): jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"])
-        for name, leaf in manifest.leaves.items()
-        if name.startswith("params/")
+        name: jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"])
+        for name, leaf in stored_params(manifest).items()
     }
     params, step = restore_params(source, nest(shapes))
     original = source / ORIGINAL

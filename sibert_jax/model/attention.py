@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from sibert_jax.model.config import ModelConfig
+from sibert_jax.model.constraints import constrain
 from sibert_jax.model.norm import normalize
 from sibert_jax.model.relu_attention import relu_attention, relu_weights
-from sibert_jax.model.sharding import constrain
 
 
 def softmax_weights(logits_BHLM: jax.Array, mask_B11M: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from sibert_jax.model.config import ModelConfig
+from sibert_jax.model.constraints import constrain
 from sibert_jax.model.layers import LAYERS, square_init
 from sibert_jax.model.norm import AffineNorm, normalize
-from sibert_jax.model.sharding import constrain
 
 
 class Embedding(nn.Module):
@@ -137,3 +137,15 @@ class LayerStack(nn.Module):
             x_BLD, num_dead = run(self.layer(c, name=f"layer_{i}"), x_BLD)
             dead.append(num_dead)
         return x_BLD, jnp.stack(dead)
+
+
+def encoder_flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
+    """Floating-point operations of the encoder per token, forward and backward, by formula.
+
+    A multiply-add counts 2: 6 for each weight of a matrix product (2 forward, 4 backward), and
+    12·L·D a layer for the two products of the attention (scores and weighted values, each 2·L·D
+    forward).
+    """
+    layer = 4 * cfg.width**2 + 2 * cfg.width * cfg.ffn_width
+    stem = cfg.width**2 if cfg.is_sibert else 0
+    return 6.0 * (cfg.depth * layer + stem) + 12.0 * cfg.depth * seq_len * cfg.width

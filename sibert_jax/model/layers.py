@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from sibert_jax.model.attention import Attention
 from sibert_jax.model.config import ModelConfig
+from sibert_jax.model.constraints import constrain
 from sibert_jax.model.norm import AffineNorm, normalize
-from sibert_jax.model.sharding import constrain
 
 
 def square_init(c: ModelConfig) -> nn.initializers.Initializer:

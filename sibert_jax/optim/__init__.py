@@ -1,7 +1,10 @@
 """Gradient transformations for scale-invariant networks, composable with any optax chain.
 
-Imports jax, optax and numpy, and nothing else of this package.
+Imports jax, optax and numpy, and nothing else of this package. PSGD is imported when first used.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from sibert_jax.optim import equilibrium
 from sibert_jax.optim.blocks import ROWS, Rows
@@ -13,16 +16,6 @@ from sibert_jax.optim.equilibrium_sgd import (
 from sibert_jax.optim.hyperball import HyperballState, hyperball
 from sibert_jax.optim.orthogonalization import scale_by_orthogonalization, scale_by_whitening
 from sibert_jax.optim.partition import PartitionByInvarianceState, partition_by_invariance
-from sibert_jax.optim.psgd import (
-    KronPreconditioner,
-    LowRankPreconditioner,
-    MatrixFreePreconditioner,
-    PsgdState,
-    gradient_and_hvp,
-    scale_by_psgd_kron,
-    scale_by_psgd_low_rank,
-    scale_by_psgd_matrix_free,
-)
 from sibert_jax.optim.relative_clip import RelativeClipState, clip_by_relative_global_norm
 from sibert_jax.optim.rotation import effective_learning_rate, radial_cosine, rotation, sgd_rotation
 from sibert_jax.optim.scale_invariant_sgd import scale_invariant_sgd
@@ -31,6 +24,18 @@ from sibert_jax.optim.sgd_sai import SgdSaiState, gradient_snr, sgd_sai
 from sibert_jax.optim.sinkhorn import scale_by_sinkhorn
 from sibert_jax.optim.track_rotation import TrackRotationState, track_rotation
 from sibert_jax.optim.unit_rms import UnitClipState, clip_by_relative_unit_norm, scale_by_unit_rms
+
+if TYPE_CHECKING:
+    from sibert_jax.optim.psgd import (
+        KronPreconditioner,
+        LowRankPreconditioner,
+        MatrixFreePreconditioner,
+        PsgdState,
+        gradient_and_hvp,
+        scale_by_psgd_kron,
+        scale_by_psgd_low_rank,
+        scale_by_psgd_matrix_free,
+    )
 
 __all__ = [
     "ROWS",
@@ -71,3 +76,9 @@ __all__ = [
     "sgd_sai",
     "track_rotation",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("sibert_jax.optim.psgd"), name)

@@ -10,5 +10,11 @@ __all__ = ["Run", "UnreadableRun", "draw", "read_run", "table"]
 
 __getattr__ = lazy.attributes(
     __name__,
-    {"Run": "run", "UnreadableRun": "run", "draw": "figure", "read_run": "run", "table": "tables"},
+    {
+        "Run": "run_folder",
+        "UnreadableRun": "run_folder",
+        "draw": "figure",
+        "read_run": "run_folder",
+        "table": "tables",
+    },
 )

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", required=True, type=user_path, metavar="DIR", help="folder for the two files"
     )
     given = parser.parse_args(arguments)
-    from sibert_jax.report.run import UnreadableRun
+    from sibert_jax.report.run_folder import UnreadableRun
     from sibert_jax.report.write import write
 
     try:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sibert_jax.report import axis_scales, panels
-from sibert_jax.report.run import Run, UnreadableRun, check_comparable, distinct_names
+from sibert_jax.report.run_folder import Run, UnreadableRun, check_comparable, distinct_names
 
 # Okabe and Ito's colors, told apart with any color vision; their yellow, too pale for a thin
 # line on white, gives way to grey.

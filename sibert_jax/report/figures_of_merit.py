@@ -7,7 +7,7 @@ import numpy as np
 
 from sibert_jax.report.downsample import steps_per_row
 from sibert_jax.report.metrics_file import Series
-from sibert_jax.report.run import EVAL_ACCURACY, EVAL_LOSS, Run
+from sibert_jax.report.run_folder import EVAL_ACCURACY, EVAL_LOSS, Run
 
 FINAL_SHARE = 0.05  # a single row of training loss is noise; this end of the run is averaged
 

@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from sibert_jax.report import axis_scales
 from sibert_jax.report.downsample import downsample
 from sibert_jax.report.metrics_file import Series
-from sibert_jax.report.run import EVAL_LOSS, TRAIN_LOSS, Run
+from sibert_jax.report.run_folder import EVAL_LOSS, TRAIN_LOSS, Run
 
 POINTS = 200  # points per line: more cannot be told apart in a panel of 400 pixels
 RATE_POINTS = 20  # rare events need more steps per point to become a rate

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from sibert_jax.report.figures_of_merit import FiguresOfMerit, Pair, figures_of_merit
-from sibert_jax.report.run import Run, check_comparable, distinct_names
+from sibert_jax.report.run_folder import Run, check_comparable, distinct_names
 
 MISSING = "–"
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from sibert_jax.files import atomically
 from sibert_jax.report.figure import draw
-from sibert_jax.report.run import UnreadableRun, read_run
+from sibert_jax.report.run_folder import UnreadableRun, read_run
 from sibert_jax.report.tables import table
 
 

@@ -1,75 +1,142 @@
-"""Notes and barriers between the processes of a run, outside of the devices.
+"""Notes that the processes of a run leave for each other, outside of the devices, from any thread.
 
-JAX starts a coordination service in process 0. Of its client only `jax.distributed.initialize`,
-`is_initialized` and `shutdown` are public; notes and barriers with a name and a timeout are not, so
-this is the one file that reaches for the client itself (as Orbax and Flax do).
+JAX's own coordination service has no public interface for notes, and a collective in a thread would
+get between those of the training step, which must come in the same order in every process. So
+process 0 keeps the notes and answers for them on a port of its own. Where that is, and a key to it,
+the others are told by one collective, before any other.
 """
 
-import time
+import contextlib
+import json
+import secrets
+import socket
+import threading
 
 import jax
-from jax._src import distributed
+import numpy as np
+from jax.experimental import multihost_utils
 
-NOT_FOUND, ALREADY_EXISTS, DEADLINE_EXCEEDED = "NOT_FOUND", "ALREADY_EXISTS", "DEADLINE_EXCEEDED"
-
-
-def index() -> int:
-    """The number of this process; unlike `jax.process_index()` it does not start the devices."""
-    return distributed.global_state.process_id
+GREETING_BYTES = 1024
+ASK_SECONDS = 10.0  # within which a connection brings its question
 
 
-def count() -> int:
-    """The number of processes."""
-    return distributed.global_state.num_processes
+class Unreachable(OSError):
+    """Process 0, which keeps the notes, does not answer."""
 
 
-def address() -> str:
-    """The address of process 0, "host:port"; "" before that is known."""
-    return distributed.global_state.coordinator_address or ""
+class Notes:
+    """The notes in process 0: one text a topic and process."""
+
+    def __init__(self):
+        self._topics: dict[str, dict[int, str]] = {}
+        self._changed = threading.Condition()
+
+    def write(self, topic: str, index: int, text: str) -> None:
+        """Leaves the note of process `index`, in place of its earlier one."""
+        with self._changed:
+            self._topics.setdefault(topic, {})[index] = text
+            self._changed.notify_all()
+
+    def read(self, topic: str, at_least: int = 0, wait_secs: float = 0.0) -> dict[int, str]:
+        """The notes by process, the earliest first.
+
+        Args:
+          topic: of the notes.
+          at_least: number of notes to wait for.
+          wait_secs: how long; then there are fewer.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: len(self._topics.get(topic, {})) >= at_least, timeout=wait_secs
+            )
+            return dict(self._topics.get(topic, {}))
 
 
-def put(key: str, value: str, *, overwrite: bool = False) -> bool:
-    """Leaves a note for all; without `overwrite` the first one stays. Whether this one did."""
-    try:
-        distributed.global_state.client.key_value_set(key, value, allow_overwrite=overwrite)
-    except jax.errors.JaxRuntimeError as error:
-        if ALREADY_EXISTS not in str(error):
-            raise
-        return False
-    return True
+class RemoteNotes(Notes):
+    """The notes as seen by another process; its methods raise `Unreachable`."""
+
+    def __init__(self, address: tuple[str, int], key: str, timeout_secs: float):
+        self._address, self._key, self._timeout_secs = address, key, timeout_secs
+
+    def write(self, topic: str, index: int, text: str) -> None:
+        self._ask(0.0, "write", topic, index, text)
+
+    def read(self, topic: str, at_least: int = 0, wait_secs: float = 0.0) -> dict[int, str]:
+        answer = self._ask(wait_secs, "read", topic, at_least, wait_secs)
+        return {int(index): text for index, text in answer.items()}
+
+    def _ask(self, wait_secs: float, *question):
+        # A connection each, so that a signal in the middle of one leaves nothing to the next.
+        try:
+            with (
+                socket.create_connection(self._address, self._timeout_secs) as connection,
+                connection.makefile("rw") as lines,
+            ):
+                connection.settimeout(wait_secs + self._timeout_secs)
+                lines.write(json.dumps([self._key, *question]) + "\n")
+                lines.flush()
+                return json.loads(lines.readline())
+        except (OSError, ValueError) as error:
+            raise Unreachable(str(error)) from error
 
 
-def get(key: str) -> str | None:
-    """Reads a note; None if there is none."""
-    try:
-        return distributed.global_state.client.key_value_try_get(key)
-    except jax.errors.JaxRuntimeError as error:
-        if NOT_FOUND not in str(error):
-            raise
-        return None
+def serve(notes: Notes, key: str) -> int:
+    """Answers for the notes in threads, and returns the port; who lacks the key gets no answer."""
+    if socket.has_dualstack_ipv6():
+        listener = socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    else:
+        listener = socket.create_server(("", 0))
+
+    def accept():
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+    def answer(connection: socket.socket):
+        with (
+            contextlib.suppress(OSError, ValueError, TypeError),  # of someone else, or gone
+            connection,
+            connection.makefile("rw") as lines,
+        ):
+            connection.settimeout(ASK_SECONDS)
+            stated, method, *arguments = json.loads(lines.readline())
+            if secrets.compare_digest(stated, key):
+                lines.write(json.dumps(getattr(notes, method)(*arguments)) + "\n")
+
+    threading.Thread(target=accept, name="notes", daemon=True).start()
+    return listener.getsockname()[1]
 
 
-def entries(folder: str) -> dict[int, str]:
-    """The notes `folder/<index>`, by index."""
-    found = distributed.global_state.client.key_value_dir_get(folder)
-    return {int(key.rsplit("/", 1)[1]): value for key, value in found}
+def connect(hosts: list[str], timeout_secs: float) -> Notes:
+    """The notes of a run; every process calls this right after `jax.distributed.initialize`.
+
+    Args:
+      hosts: names or addresses under which process 0 may be reached, besides those it knows.
+      timeout_secs: of silence after which process 0 counts as gone.
+
+    Raises:
+      Unreachable: the machine of process 0 takes no connection from this one.
+    """
+    notes, greeting = Notes(), ""
+    if jax.process_index() == 0:
+        key = secrets.token_hex(16)
+        greeting = json.dumps([[*hosts, *_own_hosts()], serve(notes, key), key])
+    row = np.frombuffer(greeting.encode().ljust(GREETING_BYTES), np.uint8)
+    hosts, port, key = json.loads(multihost_utils.broadcast_one_to_all(row).tobytes())
+    if jax.process_index() == 0:
+        return notes
+    for host in dict.fromkeys(hosts):
+        remote = RemoteNotes((host, port), key, timeout_secs)
+        with contextlib.suppress(Unreachable):
+            remote.read("")
+            return remote
+    raise Unreachable(f"process 0 takes no connection at port {port} of {', '.join(hosts)}")
 
 
-def barrier(name: str, timeout_secs: float) -> list[int]:
-    """Waits until all processes are here; returns those that were not in time, [] if all were."""
-    put(f"barrier/{name}/{index()}", "here")
-    try:
-        distributed.global_state.client.wait_at_barrier(name, int(timeout_secs * 1000))
-    except jax.errors.JaxRuntimeError as error:
-        if DEADLINE_EXCEEDED not in str(error):
-            raise
-        return sorted(set(range(count())) - set(entries(f"barrier/{name}")))
-    return []
-
-
-def wait(key: str, timeout_secs: float) -> str | None:
-    """Reads a note as soon as it is there; None if it is not in time."""
-    until = time.monotonic() + timeout_secs
-    while (value := get(key)) is None and time.monotonic() < until:
-        time.sleep(0.05)
-    return value
+def _own_hosts() -> list[str]:
+    """Addresses of this machine, the likeliest first."""
+    found = [socket.gethostname(), "127.0.0.1"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # sends nothing; chooses the interface to the network
+        found.insert(0, probe.getsockname()[0])
+    return found

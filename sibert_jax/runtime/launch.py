@@ -20,6 +20,7 @@ from sibert_jax.errors import (
     TrainingError,
 )
 from sibert_jax.runtime import coordination
+from sibert_jax.runtime.coordination import Notes
 from sibert_jax.runtime.processes import (
     SINGLE_PROCESS,
     MultiProcessGroup,
@@ -59,8 +60,7 @@ def join(settings: DistributedConfig) -> Iterator[ProcessGroup]:
     if settings.start == "single":
         yield SINGLE_PROCESS
         return
-    _start(settings)
-    group = MultiProcessGroup(settings)
+    group = MultiProcessGroup(settings, _start(settings))
     try:
         yield group
         group.leave()
@@ -83,10 +83,10 @@ def _end_all(group: MultiProcessGroup, error: BaseException) -> None:
     exit_now(exit_status(error))
 
 
-def _start(settings: DistributedConfig) -> None:
+def _start(settings: DistributedConfig) -> Notes:
     """Calls `jax.distributed.initialize`; its aborts and endless waits become one-line errors."""
     explicit = settings.start == "explicit"
-    arguments = {}
+    arguments, hosts = {}, []
     if explicit:
         arguments = {
             "coordinator_address": settings.coordinator_address,
@@ -94,6 +94,7 @@ def _start(settings: DistributedConfig) -> None:
             "process_id": settings.process_id,
             "cluster_detection_method": "deactivate",
         }
+        hosts.append(settings.coordinator_address.rpartition(":")[0].strip("[]"))
         if settings.process_id == 0:
             _check_port(settings.coordinator_address)
     # JAX's own service would take SIGTERM, which signals.py and stop_step.py handle.
@@ -109,15 +110,18 @@ def _start(settings: DistributedConfig) -> None:
             heartbeat_timeout_seconds=3 * settings.heartbeat_secs,
             shutdown_timeout_seconds=settings.heartbeat_secs,
         )
+        return coordination.connect(hosts, timeout_secs=2 * settings.heartbeat_secs)
+    except coordination.Unreachable as error:
+        raise ConfigError(f"{error}; let the machines of a run connect to each other.") from None
     except (RuntimeError, ValueError) as error:
-        started.set()
         hint = (
             "" if explicit else ' Is this a TPU pod, a SLURM or an Open MPI job? Else "explicit".'
         )
         raise ConfigError(
             f"distributed.start={settings.start!r} does not work here: {one_line(error)}{hint}"
         ) from None
-    started.set()
+    finally:
+        started.set()
 
 
 def _check_port(address: str) -> None:
@@ -134,21 +138,22 @@ def _check_port(address: str) -> None:
 def _give_up(settings: DistributedConfig, started: threading.Event) -> None:
     if started.wait(settings.start_timeout_secs):
         return
-    where = coordination.address()
-    host, _, port = where.rpartition(":")
-    sentence = (
-        f"not all of the {coordination.count() if where else settings.num_processes} processes "
-        f"came to the start within {settings.start_timeout_secs} s "
-        "(distributed.start_timeout_secs); start the same command in each, with another "
-        "distributed.process_id from 0 on."
-    )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
+    within = f"within {settings.start_timeout_secs} s (distributed.start_timeout_secs)"
+    sentence = f"not all processes came to the start {within}; start the same command in each."
+    if settings.start == "explicit":
         sentence = (
-            f"the coordinator at {where!r}, where process 0 listens, cannot be reached within "
-            f"{settings.start_timeout_secs} s (distributed.start_timeout_secs): {error}."
+            f"not all of the {settings.num_processes} processes came to the start {within}; start "
+            "the same command in each, with another distributed.process_id from 0 on."
         )
+        where = settings.coordinator_address
+        host, _, port = where.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError as error:
+            sentence = (
+                f"the coordinator at {where!r}, where process 0 listens, cannot be reached "
+                f"{within}: {error}."
+            )
     if not started.is_set():
         print(f"error: {sentence}", file=sys.stderr)
         exit_now(WRONG_INPUT)

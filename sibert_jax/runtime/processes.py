@@ -19,7 +19,7 @@ from typing import TypeVar
 import jax
 
 from sibert_jax.errors import ConfigError, TrainingError
-from sibert_jax.runtime import coordination
+from sibert_jax.runtime.coordination import Notes, Unreachable
 from sibert_jax.runtime.settings import DistributedConfig
 from sibert_jax.runtime.terminal import say
 
@@ -78,9 +78,8 @@ SINGLE_PROCESS = ProcessGroup()
 class MultiProcessGroup(ProcessGroup):
     """One of several processes. A thread tells the others that it is alive, and hears of them."""
 
-    def __init__(self, settings: DistributedConfig):
-        self.index, self.count = coordination.index(), coordination.count()
-        self._start_timeout_secs = settings.start_timeout_secs
+    def __init__(self, settings: DistributedConfig, notes: Notes):
+        self.index, self.count, self.notes = jax.process_index(), jax.process_count(), notes
         self._heartbeat_secs = settings.heartbeat_secs
         self._left = threading.Event()
         self._answered = time.monotonic()  # when process 0 last answered
@@ -88,16 +87,24 @@ class MultiProcessGroup(ProcessGroup):
             threading.Thread(target=target, name="group", daemon=True).start()
 
     def barrier(self, name: str, timeout_secs: float = DAY_SECONDS) -> None:
-        if missing := coordination.barrier(name, timeout_secs):
-            raise TrainingError(
-                f"not all of the {self.count} processes came to the barrier {name!r} within "
-                f"{timeout_secs:g} s; {_named(missing)} did not."
-            )
+        self._gather(f"barrier/{name}", "here", timeout_secs)
+
+    def _gather(self, topic: str, text: str, timeout_secs: float = DAY_SECONDS) -> dict[int, str]:
+        """The texts of all processes, by index; each topic is used once."""
+        self.notes.write(topic, self.index, text)
+        until = time.monotonic() + timeout_secs
+        while len(texts := self.notes.read(topic, self.count, POLL_SECONDS)) < self.count:
+            if time.monotonic() > until:
+                raise TrainingError(
+                    f"not all of the {self.count} processes came to {topic!r} within "
+                    f"{timeout_secs:g} s; {_named(sorted(set(range(self.count)) - set(texts)))} "
+                    "did not."
+                )
+        return texts
 
     def agree(self, topic: str, facts: dict[str, object]) -> None:
-        coordination.put(f"agree/{topic}/{self.index}", json.dumps(facts))
-        text = coordination.wait(f"agree/{topic}/0", DAY_SECONDS)
-        first, own = json.loads(text or "{}"), json.loads(json.dumps(facts))
+        texts = self._gather(f"agree/{topic}", json.dumps(facts))
+        first, own = json.loads(texts[0]), json.loads(json.dumps(facts))
         for key in sorted(first.keys() | own.keys()):
             if first.get(key, "absent") != own.get(key, "absent"):
                 raise ConfigError(
@@ -113,9 +120,7 @@ class MultiProcessGroup(ProcessGroup):
         return done[0] if done else action()
 
     def check_shared(self, directory: pathlib.Path) -> None:
-        if self.is_first:
-            coordination.put("shared", f".{secrets.token_hex(8)}")
-        mark = directory / coordination.wait("shared", DAY_SECONDS)
+        mark = directory / self._gather("shared", f".{secrets.token_hex(8)}")[0]
         if self.is_first:
             mark.touch()
         self.barrier("a file in the workdir")
@@ -123,7 +128,7 @@ class MultiProcessGroup(ProcessGroup):
             if not _appears(mark, APPEAR_SECONDS):
                 raise ConfigError(
                     f"--workdir={directory} of process {self.index} is not the directory of "
-                    "process 0; name one on a disk that all group share."
+                    "process 0; name one on a disk that all processes share."
                 )
             self.barrier("the file in the workdir seen")
         finally:
@@ -139,8 +144,9 @@ class MultiProcessGroup(ProcessGroup):
     def fail(self, reason: str) -> None:
         """Tells the others why this process ends."""
         self._left.set()
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 may be what is gone
-            coordination.put("failed", f"process {self.index} of {self.count} ended it: {reason}")
+        with contextlib.suppress(Unreachable):  # process 0 may be what is gone
+            reason = f"process {self.index} of {self.count} ended it: {reason}"
+            self.notes.write("failed", self.index, reason)
             self._linger()
 
     def await_verdict(self) -> None:
@@ -153,21 +159,21 @@ class MultiProcessGroup(ProcessGroup):
         try:
             while not self._left.wait(POLL_SECONDS):
                 beats += 1
-                coordination.put(f"alive/{self.index}", str(beats), overwrite=True)
-                failed = coordination.get("failed")
+                self.notes.write("alive", self.index, str(beats))
+                failed = next(iter(self.notes.read("failed").values()), None)
                 if failed is None and self.is_first:
                     failed = self._silent(heard)
                 self._answered = time.monotonic()
                 if failed is not None and not self._left.is_set():
-                    coordination.put("failed", failed)
+                    self.notes.write("failed", self.index, failed)
                     self._end(failed)
-        except jax.errors.JaxRuntimeError as error:
+        except Unreachable as error:
             if not self._left.is_set():
                 self._end(f"process 0, the coordinator, is gone ({one_line(error)}).")
 
     def _silent(self, heard: dict[int, tuple[str, float]]) -> str | None:
         """Says which processes have not been heard of; `heard` holds each one's last beat."""
-        now, beats = time.monotonic(), coordination.entries("alive")
+        now, beats = time.monotonic(), self.notes.read("alive")
         for process in range(self.count):
             beat = beats.get(process, "")
             if process not in heard or heard[process][0] != beat:

@@ -4,9 +4,7 @@ import contextlib
 import math
 import threading
 
-import jax
-
-from sibert_jax.runtime import coordination
+from sibert_jax.runtime.coordination import Unreachable
 from sibert_jax.runtime.processes import ProcessGroup
 from sibert_jax.runtime.signals import StopRequest
 
@@ -51,18 +49,17 @@ class StopStep:
             return step >= self._last
 
     def _agree(self) -> None:
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 is gone: see processes.py
-            notice = None
-            while notice is None:
+        notes = self._group.notes
+        with contextlib.suppress(Unreachable):  # process 0 is gone: see processes.py
+            while not (notices := notes.read("stop/notice")):
                 if self._ended.wait(POLL_SECONDS):
                     return
                 if self._signals.requested:
-                    coordination.put("stop/notice", self._signals.requested)
-                notice = coordination.get("stop/notice")
+                    notes.write("stop/notice", self._group.index, self._signals.requested)
             with self._between_steps:
-                coordination.put(f"stop/step/{self._group.index}", str(self._step))
-                while len(steps := coordination.entries("stop/step")) < self._group.count:
+                notes.write("stop/step", self._group.index, str(self._step))
+                while len(steps := notes.read("stop/step")) < self._group.count:
                     if self._ended.wait(POLL_SECONDS):
                         return
-                self._signals.requested = notice
+                self._signals.requested = next(iter(notices.values()))
                 self._last = 1 + max(map(int, steps.values()))

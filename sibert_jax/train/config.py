@@ -22,7 +22,7 @@ from sibert_jax.train.optimizer import OptimConfig, make_schedule
 class TrainConfig:
     """Keys under `train`."""
 
-    num_steps: int = key(1000, "updates; 0: num_epochs counts", low=0)
+    num_steps: int = key(1000, "updates; 0: num_epochs counts", low=0, below=2**31)
     num_epochs: float = key(
         0.0, "passes over the training examples; 0: num_steps counts", low=0, below=math.inf
     )
@@ -97,7 +97,7 @@ class CheckpointConfig:
 class RunConfig:
     """Everything a run is a function of."""
 
-    seed: int = key(0, "initial parameters, order of examples, masks, dropout", low=0)
+    seed: int = key(0, "initial parameters, order of examples, masks, dropout", low=0, below=2**63)
     init_scale: float = key(
         1.0,
         "multiplies the initial parameters of the encoder, and of a scale-invariant head",

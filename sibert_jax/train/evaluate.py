@@ -1,5 +1,6 @@
 """Held-out batches through the compiled evaluation of a task, and the results of a finished run."""
 
+import contextlib
 import json
 import pathlib
 import time
@@ -38,7 +39,7 @@ class Evaluator:
         def batch(index: int) -> Batch:
             return sharding.load_batch(batches, index, self._shapes.mesh, self.batch_size)
 
-        with prefetch(batch, 0, count) as loaded:
+        with contextlib.closing(prefetch(batch, 0, count)) as loaded:
             results = [self._program(params, rows) for _, rows in loaded]
         return jax.device_get(results)
 

@@ -14,7 +14,6 @@ from sibert_jax.runtime.goodput import Goodput
 from sibert_jax.runtime.peak_flops import peak_flops
 from sibert_jax.runtime.processes import ProcessGroup
 from sibert_jax.runtime.profiling import Profiler, marked
-from sibert_jax.runtime.replay import step_twice
 from sibert_jax.runtime.signals import StopRequest
 from sibert_jax.runtime.speed import Interval, Speed, speed_row
 from sibert_jax.runtime.stop_step import StopStep
@@ -118,8 +117,7 @@ class Loop:
         self.profile(first, state)
         jax.block_until_ready(state)
         self.speed.restart(first)
-        batches = prefetch(self.batch, first + offset, num_steps - first)
-        with contextlib.closing(batches):
+        with contextlib.closing(prefetch(self.batch, first + offset, num_steps - first)) as batches:
             for index, batch in self.goodput.each("input", batches):
                 step = index - offset + 1
                 with marked(step):
@@ -155,6 +153,8 @@ class Loop:
                 self.trainer.step.compile(batch)
         self.goodput.steps += 1
         if is_due(step, self.train.replay_every_steps):
+            from sibert_jax.runtime.replay import step_twice
+
             return step_twice(self.trainer.step, state, batch)
         return self.trainer.step(state, batch)
 

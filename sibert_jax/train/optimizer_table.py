@@ -25,17 +25,22 @@ class Entry(NamedTuple):
     """A row of the table.
 
     Attributes:
-      make: the factory.
+      make: the factory, or its name in `sibert_jax.optim`: then it is imported when it is used.
       follows_theory: whether the equilibrium of SGD with weight decay applies: arXiv 2202.00980,
         section 4.
       is_direction: whether the factory makes no step but its direction, without learning rate.
       measures_rate: whether it finds η itself: its learning rate is a factor of that, peak 1.
     """
 
-    make: Callable[..., optax.GradientTransformation]
+    make: Callable[..., optax.GradientTransformation] | str
     follows_theory: bool = False
     is_direction: bool = False
     measures_rate: bool = False
+
+    @property
+    def factory(self) -> Callable[..., optax.GradientTransformation]:
+        """The factory itself."""
+        return getattr(optim, self.make) if isinstance(self.make, str) else self.make
 
 
 def _muon():
@@ -136,7 +141,7 @@ DIRECTIONS = {
     "adam": optax.scale_by_adam,
     "lion": optax.scale_by_lion,
     "muon": _muon,
-    "psgd_kron": optim.scale_by_psgd_kron,
+    "psgd_kron": lambda: optim.scale_by_psgd_kron(),
     **_STATELESS,
 }
 
@@ -145,9 +150,9 @@ TABLE = {
     "equilibrium_sgd": Entry(_equilibrium_sgd, follows_theory=True, measures_rate=True),
     "sgd_sai": Entry(optim.sgd_sai),
     "hyperball": Entry(_hyperball),
-    "psgd_kron": Entry(optim.scale_by_psgd_kron, is_direction=True),
-    "psgd_low_rank": Entry(optim.scale_by_psgd_low_rank, is_direction=True),
-    "psgd_matrix_free": Entry(optim.scale_by_psgd_matrix_free, is_direction=True),
+    "psgd_kron": Entry("scale_by_psgd_kron", is_direction=True),
+    "psgd_low_rank": Entry("scale_by_psgd_low_rank", is_direction=True),
+    "psgd_matrix_free": Entry("scale_by_psgd_matrix_free", is_direction=True),
     **{name: Entry(make, is_direction=True) for name, make in _STATELESS.items()},
     "row_clipped_sgd": Entry(_row_clipped_sgd),
     "sgd": Entry(optax.sgd),
@@ -191,7 +196,7 @@ def parse_options(section: str, name: str, text: str) -> dict[str, Any]:
         raise ConfigError(
             f'{key} cannot be read ({message}); write it as "momentum=0.9, nesterov=True".'
         ) from None
-    known = [name for name in _parameters(TABLE[name].make) if name not in _NOT_OPTIONS]
+    known = [name for name in _parameters(TABLE[name].factory) if name not in _NOT_OPTIONS]
     for option in given:
         if option not in known:
             nearest = difflib.get_close_matches(str(option), known, n=1)
@@ -235,7 +240,7 @@ def make_optimizer(
       blocks: leaves that the factory treats together, where it asks for them.
     """
     entry = TABLE[name]
-    parameters = _parameters(entry.make)
+    parameters = _parameters(entry.factory)
     if name == "hyperball" and weight_decay:
         raise ConfigError(
             f"weight_decay={weight_decay} with the optimizer hyperball, which holds every norm "
@@ -252,29 +257,31 @@ def make_optimizer(
     }
     if entry.is_direction:
         return optax.chain(
-            entry.make(**options),
+            entry.factory(**options),
             optax.add_decayed_weights(weight_decay, mask),
             optax.scale_by_learning_rate(learning_rate),
         )
-    tx = entry.make(**{k: value for k, value in given.items() if k in parameters}, **options)
+    tx = entry.factory(**{k: value for k, value in given.items() if k in parameters}, **options)
     if "weight_decay" in parameters or not weight_decay:
         return tx
     return optax.chain(optax.add_decayed_weights(weight_decay, mask), tx)
 
 
+def has_average(opt_state: Any) -> bool:
+    """Whether an optimizer is schedule-free, of all leaves or of some."""
+    return any(map(_is_schedule_free, jax.tree.leaves(opt_state, is_leaf=_is_schedule_free)))
+
+
 def averaged_params(opt_state: Any, params: Any) -> Any:
     """The parameters to evaluate: of a schedule-free optimizer the average, else as they are."""
-
-    def is_schedule_free(node) -> bool:
-        return isinstance(node, contrib.ScheduleFreeState)
 
     def average(param, z, state):
         if isinstance(z, optax.MaskedNode):
             return param
         return contrib.schedule_free_eval_params(state._replace(z=z), param)
 
-    for state in jax.tree.leaves(opt_state, is_leaf=is_schedule_free):
-        if is_schedule_free(state):
+    for state in jax.tree.leaves(opt_state, is_leaf=_is_schedule_free):
+        if _is_schedule_free(state):
             params = jax.tree.map(
                 functools.partial(average, state=state),
                 params,
@@ -282,3 +289,7 @@ def averaged_params(opt_state: Any, params: Any) -> Any:
                 is_leaf=lambda node: isinstance(node, optax.MaskedNode),
             )
     return params
+
+
+def _is_schedule_free(node: Any) -> bool:
+    return isinstance(node, contrib.ScheduleFreeState)

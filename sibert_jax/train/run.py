@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
+from jax.experimental.compilation_cache import compilation_cache
 
-from sibert_jax.checkpoint import Checkpoints, start_from
+from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.errors import ConfigError
 from sibert_jax.files import user_path, write_json
 from sibert_jax.runtime.goodput import Goodput
@@ -175,6 +176,8 @@ def start(
         with goodput.phase("compile"):
             params = fresh_params(run, shapes)
             if source := run.checkpoint.init_from:
+                from sibert_jax.checkpoint import start_from
+
                 facts = provenance(run, shapes, data)
                 params = start_from(source, params, facts, keys=run.model.function_keys)
             run = find_rates(run, shapes, params, load_batch(shapes, data, 0))
@@ -280,3 +283,4 @@ def use_compilation_cache(directory: str) -> None:
         path = user_path(directory)
         jax.config.update("jax_compilation_cache_dir", str(path))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+        compilation_cache.reset_cache()  # of several processes, a program is compiled already

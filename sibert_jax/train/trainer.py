@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from sibert_jax import homogeneity, optim
 from sibert_jax.checkpoint import Checkpoints
+from sibert_jax.checkpoint.manifest import AVERAGES
 from sibert_jax.errors import ConfigError
 from sibert_jax.tasks.task import Batch, Task
 from sibert_jax.train import sharding
@@ -19,7 +20,7 @@ from sibert_jax.train.bad_steps import BadSteps
 from sibert_jax.train.config import RunConfig
 from sibert_jax.train.diagnostics import leaves_where
 from sibert_jax.train.optimizer import build_optimizer
-from sibert_jax.train.optimizer_table import TABLE
+from sibert_jax.train.optimizer_table import TABLE, averaged_params, has_average
 from sibert_jax.train.step import Step, StepReport, TrainState, gradient
 
 # Purposes of the seed, so that no two uses share random bits.
@@ -162,7 +163,11 @@ class Trainer:
     def restore(self, checkpoints: Checkpoints, step: int) -> TrainState:
         """The state of a checkpoint, on this mesh."""
         like = self.abstract_state
-        params, rest = checkpoints.restore(step, like.params, _without_params(like))
+        wanted = _without_params(like)
+        if has_average(like.opt_state):
+            wanted[AVERAGES] = like.params
+        params, rest = checkpoints.restore(step, like.params, wanted)
+        rest.pop(AVERAGES, None)
         return TrainState(params=params, **rest)
 
     def save(self, checkpoints: Checkpoints, state: TrainState, step: int, facts: dict) -> None:
@@ -174,7 +179,10 @@ class Trainer:
           step: updates done.
           facts: about the run, for those who read the checkpoint.
         """
-        checkpoints.save(step, state.params, _without_params(state), facts)
+        rest = _without_params(state)
+        if has_average(state.opt_state):
+            rest[AVERAGES] = averaged_params(state.opt_state, state.params)
+        checkpoints.save(step, state.params, rest, facts)
 
 
 def _without_params(state: TrainState) -> dict:

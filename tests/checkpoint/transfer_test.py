@@ -43,6 +43,15 @@ def test_a_head_of_another_shape_stays_fresh(two, fresh):
     assert params["head"]["nsp"]["kernel"] is fresh["head"]["nsp"]["kernel"]
 
 
+def test_of_a_run_with_an_average_the_average_is_taken(tmp_path, fresh):
+    params, rest = make_state(2)
+    average = jax.tree.map(lambda x: x + 1, params)
+    with Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
+        checkpoints.save(2, params, rest | {"averages": average}, DESCRIPTION)
+    found = start_from(tmp_path, fresh, DESCRIPTION, lambda line: None)
+    jax.tree.map(np.testing.assert_array_equal, found["encoder"], average["encoder"])
+
+
 def test_another_vocabulary_or_encoder_is_refused(two, fresh):
     with pytest.raises(CheckpointError, match=r"another vocabulary \(hash a{12}\) than .*bb"):
         start_from(two, fresh, DESCRIPTION | {"vocab_hash": "b" * 64})

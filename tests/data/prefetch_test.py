@@ -1,3 +1,4 @@
+import contextlib
 import gc
 import threading
 import time
@@ -27,7 +28,7 @@ def test_steps_come_in_order_with_their_batches(num_steps):
 
 def test_batches_are_made_ahead_but_no_further_than_asked():
     made = []
-    with prefetch(lambda step: made.append(step), 0, 100, depth=3) as batches:
+    with contextlib.closing(prefetch(made.append, 0, 100, depth=3)) as batches:
         next(batches)
         wait_until(lambda: len(made) == 5)  # one taken, three waiting, one that finds no room
         time.sleep(0.1)

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import pathlib
 import pkgutil
+import subprocess
 import sys
 
 import jax
@@ -36,13 +37,30 @@ def test_every_public_name_is_listed_and_has_an_example():
         for name, value in vars(sibert_jax.optim).items()
         if name[0] != "_" and (value is equilibrium or not inspect.ismodule(value))
     }
-    assert set(sibert_jax.optim.__all__) == set(public)
+    assert set(public) - {"Any", "TYPE_CHECKING"} <= set(sibert_jax.optim.__all__)
+    public = {name: getattr(sibert_jax.optim, name) for name in sibert_jax.optim.__all__}
     assert all(value.__doc__ for value in public.values())
     formulas = [f for f in vars(equilibrium).values() if inspect.getmodule(f) is equilibrium]
     functions = [f for f in [*public.values(), *formulas] if inspect.isfunction(f)]
     functions = [f for f in functions if f.__name__[0] != "_"]
     assert len(functions) > 20
     assert [f.__name__ for f in functions if ">>>" not in f.__doc__] == []
+
+
+def test_psgd_is_imported_when_it_is_first_used():
+    program = """
+import sys
+from sibert_jax import optim
+assert "sibert_jax.optim.psgd" not in sys.modules
+from sibert_jax.optim import scale_by_psgd_kron
+assert optim.scale_by_psgd_kron is scale_by_psgd_kron
+try:
+    optim.scale_by_psgd_cron
+except AttributeError as error:
+    print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.stdout == "module 'sibert_jax.optim' has no attribute 'scale_by_psgd_cron'\n"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from sibert_jax.report.figures_of_merit import figures_of_merit
-from sibert_jax.report.run import read_run
+from sibert_jax.report.run_folder import read_run
 
 
 def test_every_figure_equals_the_one_by_hand(write_run):

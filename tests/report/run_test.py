@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from sibert_jax.report import run as run_module
-from sibert_jax.report.run import Run, distinct_names, read_run
+from sibert_jax.report import run_folder as run_module
+from sibert_jax.report.run_folder import Run, distinct_names, read_run
 
 ROW = {
     "step": 10,

@@ -5,43 +5,27 @@ import time
 import pytest
 
 from sibert_jax.runtime import stop_step
+from sibert_jax.runtime.coordination import Notes
 from sibert_jax.runtime.processes import SINGLE_PROCESS, ProcessGroup
 from sibert_jax.runtime.signals import StopRequest
 from sibert_jax.runtime.stop_step import StopStep
 
 
-class Notes:
-    """What `coordination` offers."""
-
-    def __init__(self):
-        self.notes = {}
-
-    def put(self, key, value):
-        self.notes.setdefault(key, value)
-
-    def get(self, key):
-        return self.notes.get(key)
-
-    def entries(self, folder):
-        return {int(k.rsplit("/")[-1]): v for k, v in self.notes.items() if k.startswith(folder)}
-
-
 class OneOfTwo(ProcessGroup):
     count = 2
 
-    def __init__(self, index):
-        self.index = index
+    def __init__(self, index, notes):
+        self.index, self.notes = index, notes
 
 
 @pytest.fixture
 def pair(monkeypatch):
     """The two processes' requests and stop steps."""
     monkeypatch.setattr(stop_step, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(stop_step, "coordination", Notes())
-    requests = StopRequest(), StopRequest()
+    requests, notes = (StopRequest(), StopRequest()), Notes()
     with (
-        StopStep(requests[0], OneOfTwo(0)) as first,
-        StopStep(requests[1], OneOfTwo(1)) as second,
+        StopStep(requests[0], OneOfTwo(0, notes)) as first,
+        StopStep(requests[1], OneOfTwo(1, notes)) as second,
     ):
         yield requests, first, second
 

@@ -22,6 +22,8 @@ HYPERBALL = ADAMW | {"optim.name": "hyperball"}
 # Changed keys -> key words of the sentence.
 PRETRAINING = [
     ({"seed": -1}, "seed=-1 must be at least 0"),
+    ({"seed": 2**63}, "seed=9223372036854775808 must be at least 0 and below 9223372036854775808"),
+    ({"train.num_steps": 2**31}, "train.num_steps=2147483648 must be at least 0 and below"),
     ({"init_scale": 0.0}, "init_scale=0.0 must be positive and finite"),
     ({"init_scale": float("inf")}, "init_scale=inf must be"),
     ({"task.name": "classify"}, "task.name='classify' is unknown; choose one of"),

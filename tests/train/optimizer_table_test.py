@@ -10,6 +10,7 @@ import pytest
 from optax import contrib
 
 from sibert_jax import optim
+from sibert_jax.checkpoint import restore_params
 from sibert_jax.errors import ConfigError
 from sibert_jax.train.config import run_config
 from sibert_jax.train.optimizer import build_optimizer
@@ -22,7 +23,7 @@ from sibert_jax.train.optimizer_table import (
 )
 from sibert_jax.train.resolve import resolve
 from sibert_jax.train.trainer import bare_task
-from tests.train.started import Started
+from tests.train.started import Started, StopAfter
 
 ETA, DECAY = 0.05, 0.02
 
@@ -229,6 +230,17 @@ def test_a_schedule_free_run_is_evaluated_at_its_average(keys):
     average = contrib.schedule_free_eval_params(alone_state, params["encoder"])
     wanted = {"encoder": average, "head": params["head"]}
     jax.tree.map(np.testing.assert_array_equal, averaged_params(state, params), wanted)
+
+
+def test_a_schedule_free_run_hands_on_its_average_and_resumes(config, train_one, tmp_path):
+    config.optim.name, config.train.num_steps = "schedule_free_sgd", 6
+    whole = train_one(config, tmp_path / "whole")
+    train_one(config, tmp_path / "cut", stop=StopAfter(3))
+    resumed = train_one(config, tmp_path / "cut")
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
+    found, _ = restore_params(tmp_path / "cut", jax.eval_shape(lambda: whole.params))
+    average = averaged_params(whole.opt_state, whole.params)
+    jax.tree.map(np.testing.assert_array_equal, found, average)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from sibert_jax.runtime import goodput
+from sibert_jax.runtime import goodput, replay
 from sibert_jax.runtime.watchdog import Watchdog
-from sibert_jax.train import loop
 from sibert_jax.train.run import train
 from tests.train.metrics_rows import rows
 
@@ -19,13 +18,13 @@ def test_two_runs_on_one_mesh_have_the_same_bits(config, tmp_path, monkeypatch):
     config.train.eval_every_steps = 0
     first = jax.device_get(train(config, tmp_path / "first"))
     config.train.replay_every_steps = 3
-    replayed, original = [], loop.step_twice
+    replayed, original = [], replay.step_twice
 
     def noted(step, state, batch):
         replayed.append(int(state.step) + 1)
         return original(step, state, batch)
 
-    monkeypatch.setattr(loop, "step_twice", noted)
+    monkeypatch.setattr(replay, "step_twice", noted)
     second = jax.device_get(train(config, tmp_path / "second"))
     assert replayed == [3, 6]
     jax.tree.map(np.testing.assert_array_equal, first, second)

@@ -3,9 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.model.relu_attention import blockwise, einsum
+from sibert_jax.model.constraints import shard_map
+from sibert_jax.model.relu_attention import einsum
 from sibert_jax.model.relu_attention.einsum import accumulator
-from sibert_jax.model.sharding import shard_map
+
+
+def _blockwise(*arrays):
+    from sibert_jax.model.relu_attention import blockwise  # for long sequences only
+
+    return blockwise.attend(*arrays)
 
 
 def _pallas(*arrays):
@@ -19,7 +25,7 @@ def _pallas(*arrays):
     return shard_map(kernels.attend, *letters)(*arrays)
 
 
-FORMS = {"einsum": einsum.attend, "blockwise": blockwise.attend, "pallas": _pallas}
+FORMS = {"einsum": einsum.attend, "blockwise": _blockwise, "pallas": _pallas}
 IMPLS = ("auto", *FORMS)
 LONG = 1024  # tokens from which "auto" no longer keeps L×M arrays
 

@@ -13,7 +13,7 @@ from sibert_jax.configs import glue
 from sibert_jax.data import DataError
 from sibert_jax.errors import ConfigError
 from sibert_jax.report.figures_of_merit import figures_of_merit
-from sibert_jax.report.run import read_run
+from sibert_jax.report.run_folder import read_run
 from sibert_jax.tools.predict import predict
 from sibert_jax.train.config import run_config
 from sibert_jax.train.resolve import resolve
