@@ -105,12 +105,10 @@ def spoil(directory: pathlib.Path, variant: str) -> None:
         values = json.loads(config.read_text())
         config.write_text(json.dumps({k: v for k, v in values.items() if k not in ABSENT}))
     elif variant in ("old-names", "prefix"):
-        changes = {"Norm.weight": "Norm.gamma", "Norm.bias": "Norm.beta"}
         tensors = load_file(weights)
         for name in tuple(tensors):
-            ending = ".".join(name.split(".")[-2:])[5:]  # behind "Layer"
-            old = name.replace(ending, changes.get(ending, ending))
-            tensors[f"bert.{name}" if variant == "prefix" else old] = tensors.pop(name)
+            old = name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta")
+            tensors[old if variant == "old-names" else f"bert.{name}"] = tensors.pop(name)
         save_file(tensors, weights, metadata={"format": "pt"})
 
 
