@@ -159,16 +159,10 @@ def test_a_source_is_read_again_only_if_its_size_or_time_changed(cache, tmp_path
     assert sha256_of("two", 3) != first
     assert sha256_of("three", 3) != first
     assert sha256_of("one", 3) == first
-
-
-def test_a_damaged_note_of_a_hash_is_written_again(cache, tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("one")
-    first = cache.source_sha256(path)
-    for text in ("", "[]", "{}"):
+    for damaged in ("", "[]", "{}"):
         for note in (cache.directory / "sources").iterdir():
-            note.write_text(text)
-        assert cache.source_sha256(path) == first
+            note.write_text(damaged)
+        assert sha256_of("one", 3) == first
 
 
 PROGRAM = """
@@ -189,7 +183,6 @@ def test_processes_agree_whatever_a_killed_one_left(cache):
     command = [sys.executable, "-c", PROGRAM, str(cache.directory)]
     assert subprocess.run([*command, "kill"]).returncode == -9
     assert leftovers(cache)
-    pipe = subprocess.PIPE
-    processes = [subprocess.Popen(command, stdout=pipe, text=True) for _ in range(2)]
+    processes = [subprocess.Popen(command, stdout=-1, text=True) for _ in range(2)]
     assert len({process.communicate()[0] for process in processes}) == 1
     assert [process.returncode for process in processes] == [0] * 2

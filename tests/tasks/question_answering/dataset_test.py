@@ -23,38 +23,32 @@ ONE = ada(entry("q1", "Who?", ADA))
 
 
 @pytest.mark.parametrize(
-    ("entries", "unanswerable"),
+    ("content", "golds", "unanswerable"),
     [
-        ([entry("q1", "", ADA), entry("q2", "", ADA)], False),
-        ([entry("q1", "", ADA, is_impossible=False)], False),
-        ([entry("q1", "", ADA), entry("q2", "", is_impossible=True)], True),
-        ([entry("q1", "", ADA), entry("q2", "")], True),
+        (without(ONE, "version", "title"), {"q1": ["Ada"]}, False),
+        (ada(entry("q1", "", ADA, extra=[1], plausible_answers=[])), {"q1": ["Ada"]}, False),
+        (ada(entry("q1", "", ADA, is_impossible=False)), {"q1": ["Ada"]}, False),
+        (ada(entry(17, "", ADA), entry(-3, "", ADA)), {"17": ["Ada"], "-3": ["Ada"]}, False),
+        (without(ONE, "answers"), {"q1": []}, True),
+        (ada({"id": "q1", "question": "", "answers": None}), {"q1": []}, True),
+        (ada(entry("q1", ""), entry("q2", "", ADA)), {"q1": [], "q2": ["Ada"]}, True),
+        (without(ada(entry("q1", "", is_impossible=True)), "answers"), {"q1": []}, True),
+        ({"data": [{"paragraphs": []}, *ONE["data"]]}, {"q1": ["Ada"]}, False),
+        (squad(("", []), ("Ada wrote it.", [entry("q1", "", ADA)])), {"q1": ["Ada"]}, False),
+        ("\ufeff" + json.dumps(ONE), {"q1": ["Ada"]}, False),
     ],
 )
-def test_squad_2_has_questions_without_answers(write, entries, unanswerable):
-    dataset = read_dataset(write("a.json", ada(*entries)))
-    assert [question.id for question in dataset.questions] == [e["id"] for e in entries]
-    assert dataset.contexts == ("Ada wrote it.",)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_variations_of_the_layout_are_read(write, content, golds, unanswerable, compressed):
+    path = write("a.json", content)
+    if compressed:
+        packed = path.with_suffix(".json.xz")
+        packed.write_bytes(lzma.compress(path.read_bytes()))
+        path = packed
+    dataset = read_dataset(path)
+    assert dataset.gold_answers() == golds
+    assert dataset.contexts[-1] == "Ada wrote it."
     assert dataset.unanswerable == unanswerable
-
-
-@pytest.mark.parametrize(
-    ("content", "golds"),
-    [
-        (without(ONE, "version", "title"), {"q1": ["Ada"]}),
-        (ada(entry("q1", "", ADA, extra=[1], plausible_answers=[])), {"q1": ["Ada"]}),
-        (ada(entry(17, "", ADA), entry(-3, "", ADA)), {"17": ["Ada"], "-3": ["Ada"]}),
-        (without(ONE, "answers"), {"q1": []}),
-        (ada({"id": "q1", "question": "", "answers": None}), {"q1": []}),
-        (ada(entry("q1", ""), entry("q2", "", ADA)), {"q1": [], "q2": ["Ada"]}),
-        (without(ada(entry("q1", "", is_impossible=True)), "answers"), {"q1": []}),
-        ({"data": [{"paragraphs": []}, *ONE["data"]]}, {"q1": ["Ada"]}),
-        ({"data": [{"paragraphs": [{"context": "", "qas": []}]}, *ONE["data"]]}, {"q1": ["Ada"]}),
-        ("\ufeff" + json.dumps(ONE), {"q1": ["Ada"]}),
-    ],
-)
-def test_variations_of_the_layout_are_read(write, content, golds):
-    assert read_dataset(write("a.json", content)).gold_answers() == golds
 
 
 def test_lone_surrogates_become_one_character_and_are_reported(write):
@@ -74,26 +68,16 @@ def test_lone_surrogates_become_one_character_and_are_reported(write):
     assert read_dataset(write("whole.json", ONE)).report == ()
 
 
-def test_ids_may_repeat_where_nothing_is_keyed_by_them(write):
-    path = write("a.json", ada(entry("q1", "Who?", ADA), entry("q1", "What?", ADA)))
-    assert [q.id for q in read_dataset(path, unique_ids=False).questions] == ["q1", "q1"]
-
-
-def test_compressed_files_are_read(tmp_path):
-    path = tmp_path / "dev.json.xz"
-    path.write_bytes(lzma.compress(json.dumps(ada(entry("q1", "¿Quién?", ADA))).encode()))
-    assert read_dataset(path).questions[0].text == "¿Quién?"
-
-
 def test_new_questions_are_lines_or_a_squad_file(write):
     lines = read_new_questions(write("new.tsv", "Who?\tAda wrote it.\n\n What? \tIt was oil.\n"))
     assert [(q.id, q.text, lines.contexts[q.context]) for q in lines.questions] == [
         ("1", "Who?", "Ada wrote it."),
         ("3", "What?", "It was oil."),
     ]
-    unlabeled = read_new_questions(write("new.json", without(ONE, "answers")))
-    assert unlabeled.gold_answers() == {"q1": []}
-    assert not unlabeled.is_labeled
+    twice = ada(entry("q1", "Who?", ADA), entry("q1", "What?", ADA))  # nothing is keyed by ids
+    repeated = read_dataset(write("new.json", twice), unique_ids=False)
+    assert [question.id for question in repeated.questions] == ["q1", "q1"]
+    assert not read_new_questions(write("new.json", without(ONE, "answers"))).is_labeled
 
 
 @pytest.mark.parametrize(
