@@ -99,7 +99,7 @@ def test_an_evaluation_has_the_loss_of_training(load):
     evaluate = jax.jit(task.eval_batch)
     found = task.eval_metrics(jax.device_get([evaluate(params, batch) for batch in batches]))
     assert (found["total"], found["loss"]) == (5, pytest.approx(wanted, rel=1e-5))
-    _, data = load(dev=content(*range(5)))
+    task, data = load(dev=content(*range(5)))
     batches = [data.valid.batch(step, slice(None)) for step in range(len(data.valid))]
     found = task.eval_metrics(jax.device_get([evaluate(params, batch) for batch in batches]))
     assert found["total"] == 5
