@@ -1,14 +1,12 @@
 """Packed examples, pairs and mixtures, against constructions by hand."""
 
-import collections
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sibert_jax.data import PackedExamples, PairExamples, WeightedExamples, pretraining_examples
-from sibert_jax.data.pretraining_examples import chunk_sentences, truncate_pair
+from sibert_jax.data.pretraining_examples import chunk_sentences
 
 DOCUMENTS = [[4, 5, 3, 6, 2, 7, 5]] * 40 + [[3, 30, 2], [1, 1], [50]]
 SEQ_LEN = 24
@@ -151,15 +149,6 @@ def test_chunks_are_sentences_that_just_reach_the_target(documents, target, bloc
     assert found.tolist() == chunks_by_hand(documents, target)
 
 
-def test_truncation_takes_from_front_and_back_alike():
-    rng = np.random.default_rng(0)
-    spans = [truncate_pair(np.arange(50), np.arange(4), 44, rng) for _ in range(400)]
-    assert {(len(a), len(b)) for a, b in spans} == {(40, 4)}
-    assert all((np.diff(a) == 1).all() for a, _ in spans)
-    fronts = [a[0] for a, _ in spans]
-    assert abs(np.mean(fronts) - 5) < 5 * np.sqrt(10 / 4 / 400)
-
-
 class NumberedExamples:
     """Example i holds the number of its set, its epoch and i."""
 
@@ -188,12 +177,6 @@ def test_without_weights_each_example_occurs_once_per_epoch():
     for epoch in range(3):
         expected = [(k, epoch, i) for k, size in enumerate(sizes) for i in range(size)]
         assert sorted(rows[28 * epoch : 28 * (epoch + 1)]) == expected
-
-
-def test_weights_are_exact_in_every_period():
-    numbers = [number for number, _, _ in drawn(mixture((50, 50, 50), (0.5, 0.3, 0.2)), 1)]
-    for start in range(0, 150, 10):
-        assert collections.Counter(numbers[start : start + 10]) == {0: 5, 1: 3, 2: 2}
 
 
 @settings(max_examples=30)

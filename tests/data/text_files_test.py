@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sibert_jax.data import text_files
-from sibert_jax.data.documents import document_parts, split_at_spaces, split_sentences
+from sibert_jax.data.documents import document_parts, split_sentences
 from sibert_jax.data.text_files import is_wrapped, joined_paragraphs, read_documents, text_source
 
 TEXT = "\ufeffOne.\nTwo, naïve.\n\n\nThree.\r\n  \nFour.\n"  # with a byte-order mark
@@ -173,10 +173,3 @@ def test_sentences_end_at_punctuation_before_a_capital(sentences):
 @given(st.text(alphabet="aA .!?\"'()é1\t", max_size=60))
 def test_sentences_lose_nothing_but_white_space(paragraph):
     assert "".join("".join(split_sentences(paragraph)).split()) == "".join(paragraph.split())
-
-
-@given(st.text(alphabet="ab ", max_size=40), st.integers(1, 9))
-def test_splitting_at_spaces_loses_only_those_spaces(text, max_chars):
-    parts = list(split_at_spaces(text, max_chars))
-    assert all(0 < len(part) <= max_chars for part in parts)
-    assert "".join(parts).replace(" ", "") == text.replace(" ", "")

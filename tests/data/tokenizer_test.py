@@ -34,23 +34,6 @@ def tokenizer():
     return Tokenizer(PIECES)
 
 
-@pytest.mark.parametrize(
-    ("cleaning", "pieces"),
-    [
-        (UNCASED, "the cafe 中 国"),
-        (CASED, "The café 中 国"),
-        (Cleaning(do_lower_case=False), "The cafe 中 国"),
-        (Cleaning(strip_accents=False), "the café 中 国"),
-        (Cleaning(tokenize_chinese_chars=False), "the cafe 中国"),
-    ],
-)
-def test_text_is_cleaned_as_the_vocabulary_asks(cleaning, pieces):
-    words = ("the", "The", "café", "cafe", "Café", "中", "国", "中国")
-    tokenizer = Tokenizer((*SPECIAL_PIECES, *words), cleaning=cleaning)
-    (ids,) = tokenizer.encode_batch(["The café\u200b 中国"])
-    assert " ".join(tokenizer.pieces[i] for i in ids) == pieces
-
-
 def reference(pieces, cleaning=UNCASED):
     """The tokenizer of Hugging Face `tokenizers`."""
     model = tokenizers.Tokenizer(

@@ -1,7 +1,7 @@
 """What `transformers` makes and loads, for transformers_test.py; runs where torch is installed.
 
 python transformers_side.py make DIR: models of every kind in DIR/CASE/theirs, their outputs and
-    their weights in float32; tokenizers in DIR/tokenizers/NAME.
+    their weights in float32.
 python transformers_side.py load DIR: loads DIR/CASE/exported and writes the same two of it.
 """
 
@@ -152,21 +152,7 @@ def describe(model, directory: pathlib.Path) -> None:
     (directory / "config.json").write_text(json.dumps(labels))
 
 
-def make_tokenizers(directory: pathlib.Path) -> None:
-    """For every directory, the ids and places of the pieces of every text."""
-    texts = json.loads((directory / "texts.json").read_text())
-    for path in sorted(directory.glob("*/")):
-        tokenizer = transformers.BertTokenizer.from_pretrained(path)
-        # Text that names a special piece is text to us: nobody's data may end a sentence.
-        encoded = tokenizer(
-            texts, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True
-        )
-        found = {"ids": encoded["input_ids"], "places": encoded["offset_mapping"]}
-        (path / "found.json").write_text(json.dumps(found))
-        tokenizer.save_pretrained(path / "saved")  # tokenizer.json instead of vocab.txt
-
-
 if __name__ == "__main__":
     transformers.logging.set_verbosity_error()
     action, where = sys.argv[1], pathlib.Path(sys.argv[2])
-    {"make": make, "load": load, "tokenizers": make_tokenizers}[action](where)
+    {"make": make, "load": load}[action](where)

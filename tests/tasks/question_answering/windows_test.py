@@ -72,7 +72,7 @@ texts = st.text(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(texts)
 def test_each_token_is_its_normalized_letters(text):
     ids, starts, ends, _ = ENCODER.encode([text])
@@ -93,7 +93,7 @@ def test_each_token_is_its_normalized_letters(text):
     assert at == len(letters)
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(st.lists(texts, max_size=4))
 def test_ids_and_offsets_of_a_batch_are_those_of_each_text(batch):
     tokens = ENCODER.encode(batch)
@@ -129,7 +129,7 @@ def devlin_is_max_context(spans, current, position):
     return current == best_index
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(
     st.tuples(st.integers(1, 120), st.integers(1, 30), st.integers(1, 40))
     | st.tuples(st.integers(400, 700), st.integers(250, 390), st.integers(90, 300))
