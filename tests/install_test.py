@@ -45,11 +45,9 @@ def built(tmp_path_factory) -> pathlib.Path:
     return out
 
 
-def install(wheel: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    """Makes an environment of the wheel alone; returns its folder of packages."""
-    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=wheel.parent)
-    pip = (sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--no-deps")
-    run(*pip, "--no-index", wheel, cwd=wheel.parent)
+def environment(folder: pathlib.Path) -> pathlib.Path:
+    """Makes an empty environment; returns its folder of packages."""
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     (site,) = folder.glob("lib/python*/site-packages")
     return site
 
@@ -64,8 +62,10 @@ def full(built, tmp_path_factory) -> pathlib.Path:
     git = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c")
     run(*git, "init", "--quiet", cwd=folder)
     run(*git, "commit", "--quiet", "--allow-empty", "--message=theirs", cwd=folder)
+    (environment(folder) / "dependencies.pth").write_text(f"{PACKAGES}\n")
     (wheel,) = built.glob("*.whl")
-    (install(wheel, folder) / "dependencies.pth").write_text(f"{PACKAGES}\n")
+    pip = (sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--no-deps")
+    run(*pip, "--no-index", "--no-compile", wheel, cwd=folder)
     return folder / "bin"
 
 
@@ -73,8 +73,9 @@ def full(built, tmp_path_factory) -> pathlib.Path:
 def core(built, tmp_path_factory) -> pathlib.Path:
     """The programs of an environment with what the core needs, and no extra."""
     folder = tmp_path_factory.mktemp("core")
+    site = environment(folder)
     (wheel,) = built.glob("*.whl")
-    site = install(wheel, folder)
+    zipfile.ZipFile(wheel).extractall(site)
     for name in CORE:
         if (PACKAGES / name).exists():
             (site / name).symlink_to(PACKAGES / name)

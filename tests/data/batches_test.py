@@ -30,11 +30,10 @@ def tokenizer(make_tokenizer):
 
 @pytest.fixture
 def examples(make_corpus, tokenizer):
-    """Ten of each kind, and eight short ones."""
+    """Ten of each kind."""
     return {
         "packed": PackedExamples(make_corpus([[8] * 10, [5] * 14]), SEQ_LEN, tokenizer),
         "pairs": PairExamples(make_corpus([[4] * 6] * 5), SEQ_LEN, tokenizer, seed=0),
-        "short": PairExamples(make_corpus([[2]] * 8), SEQ_LEN, tokenizer, seed=0),
     }
 
 
@@ -113,12 +112,6 @@ def test_masks_differ_by_epoch_and_seed_but_not_by_batch_size(make):
     assert sum(first[row] != second[row] for row in first) >= 8  # 1 of 455 agrees by chance
     assert first == masked_positions(make(global_batch_size=2), range(5))
     assert first != masked_positions(make(global_batch_size=5, seed=6), (0, 1))
-
-
-def test_weights_are_0_beyond_the_number_masked(make):
-    batch = make("short").batch(0)  # [CLS] 2 [SEP] 2 [SEP]: round(0.15 · 7) = 1 of P = 3
-    np.testing.assert_array_equal(batch["masked_weights"], [[1, 0, 0]] * BATCH)
-    np.testing.assert_array_equal(batch["attention_mask"].sum(1), [7] * BATCH)
 
 
 @pytest.mark.parametrize("size", [4, 24])

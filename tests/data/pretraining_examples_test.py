@@ -94,15 +94,6 @@ def test_half_of_the_pairs_are_random_and_all_of_one_sentence(make_pairs):
     assert {example[2] for example in all_examples(make_pairs([[30]] * 5))} == {1}
 
 
-def test_every_other_document_is_drawn_equally_often(make_corpus, make_pairs, tokenizer):
-    documents = [[5]] * 4
-    corpus, examples = make_corpus(documents), make_pairs(documents)
-    drawn = [document_of(spans(examples.example(e, 1), tokenizer)[1], corpus) for e in range(900)]
-    assert 1 not in drawn
-    for other in (0, 2, 3):
-        assert_share(np.equal(drawn, other), 1 / 3)
-
-
 def test_a_share_of_the_pairs_is_short(make_pairs, tokenizer):
     short_prob = 0.1
     examples = make_pairs([[3] * 28] * 8, short_prob=short_prob)  # 4 chunks of 7 sentences each

@@ -1,8 +1,5 @@
 """Files of labeled sentences, and prepared TensorFlow Datasets."""
 
-import gzip
-import lzma
-import pathlib
 import re
 
 import numpy as np
@@ -102,19 +99,6 @@ def test_malformed_rows_are_counted_or_end_a_strict_run(write, task, lines, ids,
     assert re.match(f"{count} rows skipped, the first: .*{first}", line)
     with pytest.raises(DataError, match=first):
         read_examples("files", path, TASKS[task], strict=True)
-
-
-@pytest.mark.parametrize("opener", [gzip.open, lzma.open])
-def test_compressed_files_are_read_and_truncated_ones_named(write, opener):
-    path = pathlib.Path(write("sentence\tlabel", *(f"one {i}\t1" for i in range(2000))))
-    packed = path.with_suffix(".tsv.gz" if opener is gzip.open else ".tsv.xz")
-    with opener(packed, "wb") as file:
-        file.write(path.read_bytes())
-    path.unlink()
-    assert len(read_examples("files", f"{path}*", TASKS["sst2"]).ids) == 2000
-    packed.write_bytes(packed.read_bytes()[:-40])
-    with pytest.raises(DataError, match=r"train.tsv.(gz|xz) is a truncated or damaged"):
-        read_examples("files", f"{path}*", TASKS["sst2"])
 
 
 def test_new_text_is_lines_of_text_or_a_file_of_the_task(write):

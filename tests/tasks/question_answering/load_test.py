@@ -59,17 +59,6 @@ def load(tmp_path, write):
     return load
 
 
-@pytest.fixture
-def load_new(write):
-    def load(name, text, progress=print):
-        return load_new_questions(
-            MODEL, QuestionAnsweringConfig(**SETTINGS), SquadFilesConfig(seq_len=16),
-            str(write(name, text)), TOKENIZER, global_batch_size=4, progress=progress,
-        )  # fmt: skip
-
-    return load
-
-
 def test_every_window_comes_once_an_epoch_with_its_own_answer(load):
     _, data = load()
     seen = {}
@@ -135,9 +124,11 @@ def test_a_file_is_loaded_or_refused_by_name(load, files, unanswerable, message)
         assert [held_out.name for held_out in data.held_out] == ["dev", "test"]
 
 
-def test_new_questions_are_answered_in_the_order_of_the_file(load_new):
-    lines = [f"who {i}\tThe  Oil\u00a0crisis began in {1970 + i}." for i in range(6)]
-    task, new = load_new("new.tsv", "".join(f"{line}\n" for line in lines))
+def test_new_questions_are_answered_in_the_order_of_the_file(write):
+    lines = [f"who {i}\tThe  Oil\u00a0crisis began in {1970 + i}.\n" for i in range(6)]
+    configs = MODEL, QuestionAnsweringConfig(**SETTINGS), SquadFilesConfig(seq_len=16)
+    path, options = str(write("new.tsv", "".join(lines))), {"progress": print}
+    task, new = load_new_questions(*configs, path, TOKENIZER, global_batch_size=4, **options)
     assert len(new.batches) > len(task.seq_lens) == 1  # each length is compiled
     results = []
     for step in range(len(new.batches)):

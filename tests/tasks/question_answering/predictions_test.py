@@ -70,19 +70,15 @@ def dev(write):
 def answerer(dev):
     """Of questions with windows of tokens 0..4 and 3..6 of the context each."""
 
-    def make(null_threshold=0.0, unanswerable=False):
-        return answerer_of(read_dataset(dev(unanswerable)), 9, null_threshold, unanswerable)
+    def make(null_threshold=0.0, unanswerable=False, dataset=None, seq_len=9):
+        dataset = dataset or read_dataset(dev(unanswerable))
+        sizes = WindowSizes(seq_len=seq_len, max_query_len=4, doc_stride=3)
+        options = {"for_training": False, "strict": False, "progress": print}
+        features, _ = build_features(dataset, TOKENIZER, sizes, **options)
+        options = {"n_best": 3, "unanswerable": unanswerable, "null_threshold": null_threshold}
+        return Answerer(dataset, features, **options)
 
     return make
-
-
-def answerer_of(dataset, seq_len, null_threshold=0.0, unanswerable=False):
-    sizes = WindowSizes(seq_len=seq_len, max_query_len=4, doc_stride=3)
-    features, _ = build_features(
-        dataset, TOKENIZER, sizes, for_training=False, strict=False, progress=print
-    )
-    options = {"n_best": 3, "unanswerable": unanswerable, "null_threshold": null_threshold}
-    return Answerer(dataset, features, **options)
 
 
 def windows(*rows, count=2):
@@ -138,7 +134,6 @@ def test_no_answer_is_given_where_its_odds_exceed_the_threshold(answerer):
 def test_in_squad_1_there_is_always_an_answer(answerer):
     made = answerer()
     predictions = made.answers([windows((0, 99.0, [(0.0, 0.0, 1, 1)]), (1, 99.0, []))])
-    assert made.text(predictions["a"]) == "Oil"
     assert made.metrics(predictions) == {"exact": 100.0, "f1": 100.0, "total": 1}
 
 
@@ -158,7 +153,8 @@ def test_the_files_are_in_the_official_format(answerer, dev, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["exact"] == metrics["exact"] == 100.0
 
 
-def test_without_gold_answers_there_are_predictions_and_no_metrics(write, tmp_path):
-    made = answerer_of(read_new_questions(write("new.tsv", f"who\t{CONTEXT}\n")), seq_len=12)
+def test_without_gold_answers_there_are_predictions_only(answerer, write, tmp_path):
+    new = read_new_questions(write("new.tsv", f"who\t{CONTEXT}\n"))
+    made = answerer(dataset=new, seq_len=12)
     assert made.finish([windows((0, 9.0, [(1.0, 1.0, 1, 2)]))], tmp_path / "out") == {}
     assert json.loads((tmp_path / "out/predictions.json").read_text()) == {"1": "Oil  crisis"}
