@@ -24,13 +24,16 @@ from sibert_jax.data.cache import Cache
 from sibert_jax.data.vocabulary import SPECIAL_PIECES
 from sibert_jax.errors import ConfigError
 
+from .conftest import make_corpus, make_tokenizer
+
 
 class Given:
     """Builds what the cases below need, in an empty directory."""
 
-    def __init__(self, directory: pathlib.Path, load, text, tokenizer, corpus):
+    tokenizer = make_tokenizer(99)
+
+    def __init__(self, directory: pathlib.Path, load, text):
         self.directory, self.load, self.text = directory, load, text
-        self.tokenizer, self.corpus = tokenizer(99), corpus
         self.cache = Cache(str(directory / "cache"), print)
 
     def write(self, name, content):
@@ -39,10 +42,10 @@ class Given:
         return str(path)
 
     def packed(self, documents=((99,),), seq_len=9):
-        return PackedExamples(self.corpus(documents), seq_len, self.tokenizer)
+        return PackedExamples(make_corpus(documents), seq_len, self.tokenizer)
 
     def pairs(self, documents, seq_len):
-        return PairExamples(self.corpus(documents), seq_len, self.tokenizer, seed=0)
+        return PairExamples(make_corpus(documents), seq_len, self.tokenizer, seed=0)
 
     def mixed(self, *seq_lens, weights=()):
         return WeightedExamples([self.packed(seq_len=n) for n in seq_lens], weights, seed=0)
@@ -67,8 +70,8 @@ class Given:
 
 
 @pytest.fixture
-def given(tmp_path, load, write_text, make_tokenizer, make_corpus):
-    return Given(tmp_path, load, write_text, make_tokenizer, make_corpus)
+def given(tmp_path, load, write_text):
+    return Given(tmp_path, load, write_text)
 
 
 def key(**fields):
