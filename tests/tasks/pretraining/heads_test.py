@@ -40,20 +40,14 @@ def scaled(tree, c):
     return jax.tree.map(lambda x: x * np.float32(c), tree)
 
 
-@pytest.fixture(scope="module")
-def fresh(batch):
-    """A task, its first parameters, and one program of its logits, sums and evaluation."""
+def test_losses_are_sums_over_what_counts_from_the_prior_on(batch):
     task = make_task()
+    params = jax.jit(task.init)(jax.random.key(0), batch)
 
     @jax.jit
     def compute(*args):
         return task.logits(*args), task.sums(*args), task.eval_batch(*args)
 
-    return task, jax.jit(task.init)(jax.random.key(0), batch), compute
-
-
-def test_losses_are_sums_over_what_counts_from_the_prior_on(batch, fresh):
-    task, params, compute = fresh
     (logits, nsp_logits), found, evaluated = compute(params, batch)
     totals, targets = task.denominators(batch), np.asarray(batch["masked_targets"])
     exp = np.exp(np.asarray(logits, np.float64))
