@@ -11,12 +11,14 @@ from sibert_jax.interop import exported, hugging_face
 from sibert_jax.interop.__main__ import main
 
 from .conftest import (
+    BERT,
     CLASSIFIER,
     POOLER,
     TRANSFORM,
     WEIGHTS,
     edit_config,
     edit_tensors,
+    random_params,
     split,
     zeros,
 )
@@ -131,22 +133,22 @@ def test_directory_of_hugging_face_that_does_not_fit_is_named(source, spoil, wor
         (written(WEIGHTS, b"no"), "no safetensors file"),
     ],
 )
-def test_damaged_export_is_named(cfg, encoder_params, tmp_path, spoil, words):
-    exported.write(tmp_path / "out", cfg, encoder_params(cfg), "a test")
+def test_damaged_export_is_named(tmp_path, spoil, words):
+    exported.write(tmp_path / "out", BERT, random_params(BERT), "a test")
     spoil(tmp_path / "out")
     with pytest.raises(InteropError, match=words):
         exported.read(tmp_path / "out")
 
 
-def test_nothing_is_overwritten_and_nothing_left_out(cfg, encoder_params, source, tmp_path):
-    params, new = encoder_params(cfg), tmp_path / "new"
+def test_nothing_is_overwritten_and_nothing_left_out(source, tmp_path):
+    params, new = random_params(BERT), tmp_path / "new"
     with_output = params | {"head": {"output": np.zeros((50, 12), np.float32)}}
-    sibert = dataclasses.replace(cfg, arch="sibert")
+    sibert = dataclasses.replace(BERT, arch="sibert")
     for write, arguments, words in (
-        (hugging_face.write, (source, cfg, params, ""), "not empty"),
-        (exported.write, (source, cfg, params, "a test"), "not empty"),
-        (hugging_face.write, (new, cfg, with_output, "pretraining"), "no head/transform/kernel, "),
-        (hugging_face.write, (new, cfg, with_output, ""), "head/output has no place in BertModel"),
+        (hugging_face.write, (source, BERT, params, ""), "not empty"),
+        (exported.write, (source, BERT, params, "a test"), "not empty"),
+        (hugging_face.write, (new, BERT, with_output, "pretraining"), "no head/transform/kernel, "),
+        (hugging_face.write, (new, BERT, with_output, ""), "head/output has no place in BertModel"),
         (hugging_face.write, (new, sibert, params, ""), "'sibert' cannot be written as Hugging"),
     ):
         with pytest.raises(InteropError, match=words):

@@ -13,7 +13,7 @@ from sibert_jax.data import Tokenizer
 from sibert_jax.interop import exported
 from sibert_jax.interop.__main__ import main
 
-from .conftest import config_of, edit_config, edit_tensors, tensors_of
+from .conftest import BERT, config_of, edit_config, edit_tensors, random_params, tensors_of
 
 
 @pytest.fixture
@@ -41,28 +41,26 @@ def in_and_out(come_in, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arch", ["bert", "sibert"])
-def test_every_file_comes_out_as_it_went_in_and_spare_rows_too(
-    cfg, encoder_params, source, tmp_path, in_and_out, arch
-):
+def test_every_file_comes_out_as_it_went_in_and_spare_rows_too(source, tmp_path, in_and_out, arch):
     pieces = (source / "vocab.txt").read_text().splitlines()[:-7]
     if arch == "sibert":
-        cfg = dataclasses.replace(cfg, arch="sibert", norm_eps=1e-6)
+        cfg = dataclasses.replace(BERT, arch="sibert", norm_eps=1e-6)
         shutil.rmtree(source)
-        exported.write(source, cfg, encoder_params(cfg), "a test")
+        exported.write(source, cfg, random_params(cfg), "a test")
     (source / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
     again, said = in_and_out()
     assert f"--config.checkpoint.init_from={tmp_path / 'workdir'}" in said
     assert "7 rows of the token table have no piece" in said
     tokenizer = Tokenizer.load(tmp_path / "workdir/vocab.txt")
-    assert tokenizer.vocab_size == cfg.vocab_size
+    assert tokenizer.vocab_size == BERT.vocab_size
     assert tokenizer.is_special[-7:].all()
     for name in ("model.safetensors", "config.json", *(["vocab.txt"] if arch == "bert" else [])):
         assert (again / name).read_bytes() == (source / name).read_bytes(), name
 
 
-def test_run_starts_from_what_was_imported(cfg, encoder_params, source, come_in):
+def test_run_starts_from_what_was_imported(source, come_in):
     workdir, _ = come_in()
-    params = encoder_params(cfg)
+    params = random_params(BERT)
     fresh = jax.tree.map(lambda x: jax.numpy.zeros(x.shape), params)
     fresh["head"] = {"classifier": {"bias": jax.numpy.ones(3)}}
     description = {"vocab_hash": Tokenizer.load(source / "vocab.txt").hash}

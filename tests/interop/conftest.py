@@ -38,16 +38,6 @@ def random_params(cfg: ModelConfig) -> dict:
 
 
 @pytest.fixture(scope="session")
-def cfg() -> ModelConfig:
-    return BERT
-
-
-@pytest.fixture(scope="session")
-def encoder_params():
-    return random_params
-
-
-@pytest.fixture(scope="session")
 def _hf_original(tmp_path_factory):
     directory = tmp_path_factory.mktemp("original")
     hugging_face.write(directory, BERT, random_params(BERT), head="")

@@ -15,6 +15,7 @@ from sibert_jax.interop import hugging_face
 from sibert_jax.model import Encoder
 
 from .conftest import (
+    BERT,
     BIAS,
     BIAS_COPY,
     CLASSIFIER,
@@ -24,6 +25,7 @@ from .conftest import (
     config_of,
     edit_config,
     edit_tensors,
+    random_params,
     split,
     tensors_of,
     zeros,
@@ -52,10 +54,10 @@ def features(cfg, params):
     "changes",
     [{"scan_layers": False, "num_segments": 1}, pytest.param({}, marks=pytest.mark.slow)],
 )
-def test_parameters_go_to_their_names_and_come_back(cfg, encoder_params, tmp_path, changes):
+def test_parameters_go_to_their_names_and_come_back(tmp_path, changes):
     """A model without segments has two rows of zeros for them."""
-    cfg = dataclasses.replace(cfg, depth=1, **changes)
-    params = encoder_params(cfg)
+    cfg = dataclasses.replace(BERT, depth=1, **changes)
+    params = random_params(cfg)
     hugging_face.write(tmp_path, cfg, params, head="")
     written = tensors_of(tmp_path)
     assert set(written) == THEIR_NAMES

@@ -76,7 +76,7 @@ def prepared_mnli(tmp_path_factory):
     keys = ("premise", "hypothesis", "label", "idx")
     sets = {
         "train": [("Rain.", "Sun.", 2, 0), ("Rain.", "Wet.", 0, 1)],
-        "test": [("Snow.", "Cold.", -1, 0)],
+        "test": [("Snow.", "Cold.", -1, 0), ("Ice.", "Cold.", -1, 1)],
     }
     examples = {split: [dict(zip(keys, row)) for row in rows] for split, rows in sets.items()}
     features = dict(zip(keys, (str, str, int, int)))
