@@ -30,6 +30,15 @@ def test_the_exit_status_is_what_main_returns(status, wanted):
     assert ended.value.code == wanted
 
 
+HEAVY = ("jax", "flax", "tokenizers", "tensorflow_datasets", "tensorflow", "pyarrow", "clu")
+
+
+@pytest.mark.parametrize("module", ["data", "report"])
+def test_modules_that_need_no_jax_load_none(module):
+    script = f"import sys, sibert_jax.{module}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "[]\n"
+
+
 def test_a_module_of_ours_that_is_missing_is_a_fault_of_the_program():
     def main(words):
         raise ModuleNotFoundError("No module named 'sibert_jax.tarin'", name="sibert_jax.tarin")

@@ -46,21 +46,27 @@ def test_overrides_have_the_type_of_their_key_and_the_last_one_counts():
 
 
 @pytest.mark.parametrize(
-    ("override", "sentence"),
+    ("name", "override", "sentence"),
     [
-        ("--config.modle.width=3", "no key 'modle'; did you mean 'model'?"),
-        ("--config.optim.lerning_rate=1", "no key 'lerning_rate' in optim; did you mean 'optim.le"),
-        ("--config.optim.head.lr=1", "no key 'lr' in optim.head; there are learning_rate, name, "),
-        ("--config.seed.x=1", "no key 'seed.x': seed is a value, not a section."),
-        ("--config.model=3", "'model' is a section of the config; set one of its keys."),
-        ("--config.train.num_steps=many", "--config.train.num_steps=many: invalid literal for int"),
-        ("config.seed=3", "stray argument 'config.seed=3'"),
-        ("--seed=3", "Unknown command line flag 'seed'"),
+        ("demo", "--config.modle.width=3", "no key 'modle'; did you mean 'model'?"),
+        ("demo", "--config.optim.lerning_rate=1", "in optim; did you mean 'optim.learning_rate'"),
+        ("demo", "--config.optim.head.lr=1", "no key 'lr' in optim.head; there are learning_rate"),
+        ("demo", "--config.seed.x=1", "no key 'seed.x': seed is a value, not a section."),
+        ("demo", "--config.model=3", "'model' is a section of the config; set one of its keys."),
+        ("demo", "--config.train.num_steps=many", "num_steps=many: invalid literal for int"),
+        ("demo", "config.seed=3", "stray argument 'config.seed=3'"),
+        ("demo", "--seed=3", "Unknown command line flag 'seed'"),
+        ("nowhere.py", None, "no file 'nowhere.py', and no configuration of that name; there are "),
+        ("dmeo", None, "did you mean 'demo'?"),
+        ("configs", None, "no file 'configs'"),
+        ("mini:brt", None, "configs/mini.py:brt is unknown; there are sibert and bert."),
+        ("demo:x", None, "get_config() takes 0 positional arguments but 1 was given"),
     ],
 )
-def test_an_override_that_cannot_be_made_is_named(override, sentence):
+def test_a_name_or_an_override_that_is_wrong_is_told(name, override, sentence, monkeypatch):
+    monkeypatch.chdir(ROOT)
     with pytest.raises(ConfigError) as error:
-        load_config("demo", [override])
+        load_config(name, [override] if override else [])
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -85,20 +91,3 @@ def test_a_file_that_cannot_be_run_is_named_with_its_line(text, sentence, tmp_pa
         load_config(str(path))
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "sentence"),
-    [
-        ("nowhere.py", "no file 'nowhere.py', and no configuration of that name; there are bert_"),
-        ("dmeo", "did you mean 'demo'?"),
-        ("configs", "no file 'configs'"),
-        ("mini:brt", "configs/mini.py:brt is unknown; there are sibert and bert."),
-        ("demo:x", "get_config() takes 0 positional arguments but 1 was given"),
-    ],
-)
-def test_a_name_that_is_no_configuration_is_told(name, sentence, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(ConfigError) as error:
-        load_config(name)
-    assert sentence in str(error.value)

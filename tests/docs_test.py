@@ -1,8 +1,7 @@
 """Every block of code and every command of README and docs runs, where nothing of ours lies.
 
-The commands of a page run in its order, in a folder with files of the names that it uses: a small
-text, small GLUE and SQuAD files, a small BERT. Sizes and lengths of runs are made small. The short
-ones of README, and those that look at its run, are always tried; the others are slow.
+The commands of a page run in its order, beside small files of the names that it uses, with sizes
+and lengths made small. The short ones of README and those that look at its run are always tried.
 """
 
 import contextlib
@@ -28,9 +27,10 @@ from sibert_jax.data.tokenizer import SPECIAL_PIECES
 from sibert_jax.homogeneity import rules
 from sibert_jax.interop import hugging_face
 from sibert_jax.model import Encoder
-from tests.builders import model_config, write_vocabulary
+from tests.builders import model_config, random_params, write_vocabulary
 
 ROOT = pathlib.Path(__file__).parents[1]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 PAGES = {path.name: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 # Commands that other tests run, as they need several processes, compilers or minutes.
 ELSEWHERE = {
@@ -48,28 +48,29 @@ MODEL = {
     "model.num_heads": 2,
     "model.ffn_width": 32,
     "model.max_len": 64,
+    "model.scan_layers": False,
 }
-PRETRAINING = MODEL | {
+TRAIN = {
+    "train.global_batch_size": 8,
+    "train.eval_batches": 1,
+    "train.compilation_cache_dir": "",
+}
+PRETRAINING = {
+    **MODEL,
+    **TRAIN,
     "data.cache_dir": "cache",
     "data.seq_len": 32,
     "data.valid_fraction": 0.25,
+    "optim.eta_lambda": 0.0,  # given rates compile a program less
+    "optim.learning_rate": 0.1,
+    "optim.weight_decay": 0.01,
     "optim.head.warmup_steps": 1,
     "train.num_steps": 2,
-    "train.global_batch_size": 8,
     "train.log_every_steps": 1,
     "train.eval_every_steps": 0,
-    "train.eval_batches": 1,
-    "train.compilation_cache_dir": "",
     "checkpoint.every_steps": 1,
 }
-FINETUNING = {
-    "data.num_seq_lens": 1,
-    "data.seq_len": 48,
-    "train.num_epochs": 1.0,
-    "train.global_batch_size": 8,
-    "train.eval_batches": 1,
-    "train.compilation_cache_dir": "",
-}
+FINETUNING = TRAIN | {"data.num_seq_lens": 1, "data.seq_len": 48, "train.num_epochs": 1.0}
 SQUAD = {"data.cache_dir": "cache", "task.max_query_len": 12, "task.doc_stride": 16}
 TEXT = {"data.source": "text", "data.path": "text/*.txt"}  # gathered in no time
 PAGES_OF_ONE_RUN = ("README.md", "checkpoints.md")
@@ -94,9 +95,9 @@ def commands(page: pathlib.Path) -> list[str]:
 def demo() -> list[str]:
     """What `make demo` runs once everything is set up."""
     make = ["make", "-n", "-o", ".venv/installed", "demo"]
-    done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
-    lines = [line.removeprefix(".venv/bin/") for line in done.stdout.splitlines()]
-    return [line for line in lines if line.startswith("python ")]
+    lines = subprocess.check_output(make, cwd=ROOT, text=True).splitlines()
+    start = ".venv/bin/"
+    return [line.removeprefix(start) for line in lines if line.startswith(f"{start}python ")]
 
 
 @pytest.mark.parametrize(
@@ -149,19 +150,12 @@ def write_stand_ins(folder: pathlib.Path) -> None:
     pieces += [f"[unused{i}]" for i in range(512 - len(SPECIAL_PIECES) - len(pieces))]
     write_vocabulary(folder / "vocab.txt", pieces)
     rows = "".join(f"an object of type {i}\t{i % 2}\n" for i in range(16))
-    paragraphs = [
-        {
-            "context": f"The object number {i} has the type name{i} and no other.",
-            "qas": [
-                {
-                    "id": f"q{i}",
-                    "question": f"Which type has object {i}?",
-                    "answers": [{"text": f"name{i}", "answer_start": 32 + len(str(i))}],
-                }
-            ],
-        }
-        for i in range(16)
-    ]
+    paragraphs = []
+    for i in range(16):
+        answer = {"text": f"name{i}", "answer_start": 32 + len(str(i))}
+        question = {"id": f"q{i}", "question": f"Which type has object {i}?", "answers": [answer]}
+        context = f"The object number {i} has the type name{i} and no other."
+        paragraphs.append({"context": context, "qas": [question]})
     data = {"version": "1.1", "data": [{"title": "objects", "paragraphs": paragraphs}]}
     for name in ("train", "dev"):
         (folder / f"glue/SST-2/{name}.tsv").write_text(f"sentence\tlabel\n{rows}")
@@ -177,22 +171,11 @@ def write_stand_ins(folder: pathlib.Path) -> None:
 
 def write_bert(folder: pathlib.Path, vocabulary: pathlib.Path) -> None:
     """A small BERT of Hugging Face's layout, of other sizes than any configuration's."""
-    cfg = model_config(
-        arch="bert",
-        vocab_size=512,
-        max_len=64,
-        width=24,
-        depth=3,
-        num_heads=3,
-        ffn_width=48,
-        branch_scaling="none",
-        norm_eps=1e-12,
-        dropout=0.1,
-    )
+    sizes = {"vocab_size": 512, "max_len": 64, "width": 24, "depth": 3, "num_heads": 3}
+    cfg = model_config(arch="bert", branch_scaling="none", norm_eps=1e-12, dropout=0.1, **sizes)
     tokens = jax.numpy.ones((1, 8), jax.numpy.int32)
-    init = jax.jit(Encoder(cfg).init)
-    variables = init(jax.random.key(0), tokens, 0 * tokens, tokens > 0)
-    hugging_face.write(folder, cfg, {"encoder": variables["params"]}, head="")
+    params = random_params(Encoder(cfg).init, tokens, 0 * tokens, tokens > 0)["params"]
+    hugging_face.write(folder, cfg, {"encoder": params}, head="")
     shutil.copyfile(vocabulary, folder / "vocab.txt")
 
 
@@ -275,8 +258,17 @@ def test_the_commands_run_one_after_another(lines, tmp_path, monkeypatch, unchan
         assert "nbest_predictions.json" in made
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_links_lead_somewhere(name):
-    page = PAGES[name]
+@pytest.mark.parametrize("page", [*PAGES.values(), CONTRIBUTING], ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), f"{name}: {target}"
+        assert (page.parent / target).exists(), target
+
+
+def test_what_contributing_names_is_there():
+    text, makefile = CONTRIBUTING.read_text(encoding="utf-8"), (ROOT / "Makefile").read_text()
+    named = re.findall(r"`((?:\w+/)+(?:\w+\.py)?|\w+/\w+\.py)`", text)
+    named += re.findall(r"^(\w+/\S*)", text, re.MULTILINE)
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / "sibert_jax" / name).exists(), name
+    for target in re.findall(r"(?:^|`)make (\w\S*?)(?:`|$|\s)", text, re.MULTILINE):
+        assert f"\n{target}: " in makefile

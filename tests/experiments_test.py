@@ -11,9 +11,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def test_a_line_for_each_run(tmp_path):
-    described = {"git_commit": "0" * 40, "git_dirty": False, "versions": {"jax": "0.10.2"}}
-    described |= {"device_kind": "cpu", "devices": ["cpu:0"], "learning_rate": 1.0}
-    described |= {"weight_decay": 0.1, "data_fingerprint": "f"}
+    keys = ("git_commit", "git_dirty", "versions", "device_kind", "devices", "learning_rate")
+    described = dict.fromkeys((*keys, "weight_decay", "data_fingerprint"), "something")
     config = {"seed": 3, "data": {"path": "/data/a.txt,/data/b.txt", "valid_path": ""}}
     rows = [{"step": 1, "train/loss": 2.0}, {"step": 2, "eval/loss": 1.5}]
     for name in ("first", "second"):

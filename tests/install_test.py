@@ -17,25 +17,19 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = pathlib.Path(sysconfig.get_path("purelib"))
 CORE = ("absl", "jax", "jaxlib", "ml_dtypes", "numpy", "numpy.libs", "opt_einsum", "optax")
 CORE += ("scipy", "scipy.libs")
+FILES = {*(ROOT / "sibert_jax").rglob("*.py"), *(ROOT / "sibert_jax/configs").rglob("*.py")}
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for folder in (ROOT / "sibert_jax", ROOT / "sibert_jax/configs")
-    for path in folder.rglob("*.py")
+    for path in FILES
 )
 
 
-def run(*command, cwd, check=True, **env):
+def run(*command, cwd, **env):
     """Runs a command with nothing of this tree in its environment."""
     plain = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=cwd,
-        env=plain | env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    words, pipes = [str(word) for word in command], {"capture_output": True, "text": True}
+    done = subprocess.run(words, cwd=cwd, env=plain | env, check=False, **pipes)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return done
 
 
@@ -51,11 +45,9 @@ def built(tmp_path_factory) -> pathlib.Path:
     return out
 
 
-def install(wheel: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    """Makes an environment of the wheel alone; returns its folder of packages."""
-    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=wheel.parent)
-    pip = (sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--no-deps")
-    run(*pip, "--no-index", wheel, cwd=wheel.parent)
+def environment(folder: pathlib.Path) -> pathlib.Path:
+    """Makes an empty environment; returns its folder of packages."""
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     (site,) = folder.glob("lib/python*/site-packages")
     return site
 
@@ -70,8 +62,10 @@ def full(built, tmp_path_factory) -> pathlib.Path:
     git = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c")
     run(*git, "init", "--quiet", cwd=folder)
     run(*git, "commit", "--quiet", "--allow-empty", "--message=theirs", cwd=folder)
+    (environment(folder) / "dependencies.pth").write_text(f"{PACKAGES}\n")
     (wheel,) = built.glob("*.whl")
-    (install(wheel, folder) / "dependencies.pth").write_text(f"{PACKAGES}\n")
+    pip = (sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--no-deps")
+    run(*pip, "--no-index", "--no-compile", wheel, cwd=folder)
     return folder / "bin"
 
 
@@ -79,8 +73,9 @@ def full(built, tmp_path_factory) -> pathlib.Path:
 def core(built, tmp_path_factory) -> pathlib.Path:
     """The programs of an environment with what the core needs, and no extra."""
     folder = tmp_path_factory.mktemp("core")
+    site = environment(folder)
     (wheel,) = built.glob("*.whl")
-    site = install(wheel, folder)
+    zipfile.ZipFile(wheel).extractall(site)
     for name in CORE:
         if (PACKAGES / name).exists():
             (site / name).symlink_to(PACKAGES / name)
@@ -89,12 +84,9 @@ def core(built, tmp_path_factory) -> pathlib.Path:
 
 def test_the_archives_hold_every_module_and_pass_the_check_of_an_index(built):
     (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
-    files = {f"{name.replace('.', '/')}" for name in MODULES}
-    wanted = {f"{name}.py" if (ROOT / f"{name}.py").exists() else f"{name}/__init__.py"
-              for name in files}  # fmt: skip
-    assert wanted | {"sibert_jax/py.typed", "sibert_jax/interop/modeling_sibert.py.txt"} <= set(
-        zipfile.ZipFile(wheel).namelist()
-    )
+    wanted = {str(path.relative_to(ROOT)) for path in FILES}
+    more = {"sibert_jax/py.typed", "sibert_jax/interop/modeling_sibert.py.txt"}
+    assert wanted | more <= set(zipfile.ZipFile(wheel).namelist())
     with tarfile.open(source) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     assert wanted <= inside
@@ -130,15 +122,8 @@ def test_the_main_job_trains_in_an_empty_folder(full, tmp_path, command):
         "train.eval_batches": 1,
         "train.compilation_cache_dir": "",
     }
-    run(
-        full / program,
-        *rest,
-        "--config=demo",
-        "--workdir=w",
-        *(f"--config.{key}={value}" for key, value in settings.items()),
-        cwd=tmp_path,
-        JAX_DISABLE_MOST_OPTIMIZATIONS="1",
-    )
+    rest += ["--config=demo", "--workdir=w", *(f"--config.{k}={v}" for k, v in settings.items())]
+    run(full / program, *rest, cwd=tmp_path, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
     assert (tmp_path / "w/results.json").exists()
     code = json.loads((tmp_path / "w/run.json").read_text())
     assert code["git_commit"] is None
@@ -148,10 +133,8 @@ def test_the_main_job_trains_in_an_empty_folder(full, tmp_path, command):
 
 
 def test_the_command_finds_configurations_by_name_in_an_empty_folder(full, tmp_path):
-    assert (
-        "model.arch = 'bert'"
-        in run(full / "sibert_jax", "--config=mini:bert", "--keys", cwd=tmp_path).stdout
-    )
+    done = run(full / "sibert_jax", "--config=mini:bert", "--keys", cwd=tmp_path)
+    assert "model.arch = 'bert'" in done.stdout
 
 
 ARGUMENTS = {

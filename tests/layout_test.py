@@ -70,7 +70,16 @@ def test_an_import_that_points_up_is_seen(tmp_path):
     assert imported_packages(path) == {"train"}
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py")))
+FINETUNING = ("glue", "mnli", "squad2")  # their encoder is that of squad1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(path.stem, marks=pytest.mark.slow if path.stem in FINETUNING else ())
+        for path in sorted((ROOT / "configs").glob("[!_]*.py"))
+    ],
+)
 def test_every_config_builds_and_shards_over_eight_devices(name):
     config = importlib.import_module(f"sibert_jax.configs.{name}").get_config()
     run = run_config(resolve(config))

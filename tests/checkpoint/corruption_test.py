@@ -1,6 +1,10 @@
-"""A byte, half a file or a whole file that is wrong: found, or shown not to matter."""
+"""A byte, half a file or a whole file that is wrong is found; what earlier versions wrote is good.
+
+If that fails, old runs cannot be resumed: mend the reader, keep the fixtures.
+"""
 
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -21,7 +25,7 @@ from sibert_jax.checkpoint import manifest as manifests
 from sibert_jax.checkpoint.manifest import ITEMS
 from sibert_jax.checkpoint.read import problem_of, read_leaves, verify
 from sibert_jax.errors import CorruptError
-from tests.checkpoint.conftest import ROOT, abstract, make_state
+from tests.checkpoint.conftest import DESCRIPTION, ROOT, abstract, make_state
 
 
 def flip(position):
@@ -94,12 +98,15 @@ def without_files(path):
 # On a machine under load, Orbax complains later than `verify` listens.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
-    "change",
-    ["missing", *(pytest.param(x, marks=pytest.mark.slow) for x in ("half", "middle byte"))],
+    ("change", "stride"),
+    [
+        ("missing", 3),
+        *(pytest.param(x, 1, marks=pytest.mark.slow) for x in ("missing", "half", "middle byte")),
+    ],
 )
-def test_by_the_numbers_alone_a_change_is_found_or_harmless(copy, change):
+def test_by_the_numbers_alone_a_change_is_found_or_harmless(copy, change, stride):
     """What large files go through: their bytes are not hashed, their leaves are."""
-    files, path = without_files(copy / "2"), copy / "2"
+    files, path = without_files(copy / "2")[::stride], copy / "2"
     good = {item: dict(read_leaves(path, item)) for item in ITEMS}
     outcomes = []
     for name in changed_in_turn(path, files, change):
@@ -175,6 +182,21 @@ def test_a_manifest_of_a_later_format_is_no_corruption(copy):
     wrong = pytest.raises(CheckpointError, match="has format 2, this version .* reads 1")
     with Checkpoints(copy, keep=3) as checkpoints, wrong:
         checkpoints.latest_step()
+
+
+FIXTURES = pathlib.Path(__file__).parent / "fixtures"
+
+
+@pytest.mark.parametrize("version", ["0.10.2", "0.12.0"])
+def test_a_checkpoint_of_another_jax_verifies_and_restores(version, tmp_path):
+    found = verify(FIXTURES / f"jax_{version}/1")
+    assert (found.step, found.versions["jax"][:6], found.run) == (1, version, DESCRIPTION)
+    (tmp_path / "1").symlink_to(FIXTURES / f"jax_{version}/1")
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        assert checkpoints.latest_step() == 1
+        _, rest = checkpoints.restore(1, *map(abstract, make_state(1)))
+    assert int(rest["step"]) == int(rest["opt_state"][0].count) == 1
+    np.testing.assert_array_equal(rest["opt_state"][0].mu["nsp"]["kernel"], np.ones((4, 2)))
 
 
 KILLED = """

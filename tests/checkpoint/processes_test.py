@@ -1,7 +1,5 @@
 """Two processes over loopback write one checkpoint; another number of processes restores it."""
 
-import contextlib
-import socket
 import subprocess
 import sys
 
@@ -11,6 +9,7 @@ import pytest
 
 from sibert_jax.checkpoint import manifest, restore_params
 from tests.checkpoint.conftest import ROOT
+from tests.runtime.processes import free_port
 
 SCRIPT = """
 import sys
@@ -70,20 +69,14 @@ with Checkpoints(directory, keep=2) as checkpoints:
 
 def run(task, directory, count):
     """What each process printed: stdout and stderr."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-c", SCRIPT, task, str(directory), str(port), str(count)]
+    command = [sys.executable, "-c", SCRIPT, task, str(directory), str(free_port()), str(count)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with contextlib.ExitStack() as stack:
-        processes = []
-        for index in range(count):
-            process = stack.enter_context(
-                subprocess.Popen([*command, str(index)], cwd=ROOT, **pipes)
-            )
-            stack.callback(process.kill)
-            processes.append(process)
+    processes = [subprocess.Popen([*command, str(i)], cwd=ROOT, **pipes) for i in range(count)]
+    try:
         outputs = [process.communicate(timeout=200) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     for process, (_, err) in zip(processes, outputs):
         assert process.returncode == 0, err[-3000:]
     return outputs

@@ -24,13 +24,16 @@ from sibert_jax.data.cache import Cache
 from sibert_jax.data.vocabulary import SPECIAL_PIECES
 from sibert_jax.errors import ConfigError
 
+from .conftest import make_corpus, make_tokenizer
+
 
 class Given:
     """Builds what the cases below need, in an empty directory."""
 
-    def __init__(self, directory: pathlib.Path, load, text, tokenizer, corpus):
+    tokenizer = make_tokenizer(99)
+
+    def __init__(self, directory: pathlib.Path, load, text):
         self.directory, self.load, self.text = directory, load, text
-        self.tokenizer, self.corpus = tokenizer(99), corpus
         self.cache = Cache(str(directory / "cache"), print)
 
     def write(self, name, content):
@@ -39,10 +42,10 @@ class Given:
         return str(path)
 
     def packed(self, documents=((99,),), seq_len=9):
-        return PackedExamples(self.corpus(documents), seq_len, self.tokenizer)
+        return PackedExamples(make_corpus(documents), seq_len, self.tokenizer)
 
     def pairs(self, documents, seq_len):
-        return PairExamples(self.corpus(documents), seq_len, self.tokenizer, seed=0)
+        return PairExamples(make_corpus(documents), seq_len, self.tokenizer, seed=0)
 
     def mixed(self, *seq_lens, weights=()):
         return WeightedExamples([self.packed(seq_len=n) for n in seq_lens], weights, seed=0)
@@ -67,8 +70,8 @@ class Given:
 
 
 @pytest.fixture
-def given(tmp_path, load, write_text, make_tokenizer, make_corpus):
-    return Given(tmp_path, load, write_text, make_tokenizer, make_corpus)
+def given(tmp_path, load, write_text):
+    return Given(tmp_path, load, write_text)
 
 
 def key(**fields):
@@ -104,9 +107,8 @@ def library(change):
 
 
 def added(text, special, i=7):
-    return library(
-        lambda v: v["added_tokens"].append({"id": i, "content": text, "special": special})
-    )
+    token = {"id": i, "content": text, "special": special}
+    return library(lambda v: v["added_tokens"].append(token))
 
 
 def disk_full(directory):
@@ -114,16 +116,11 @@ def disk_full(directory):
 
 
 LINES = "\n".join(map(str, range(5000))).encode()
-GZIP, XZ = gzip.compress(LINES), lzma.compress(LINES)
+GZIP = gzip.compress(LINES)
 LATIN = "naïve\n".encode() + "naïve\n".encode("latin-1")
 NOT_UTF8 = r"is not UTF-8: line 2, byte 9 is 0xef .*iconv"
 DAMAGED = r"^data\.path: .*a\.\w+ is a truncated or damaged \.\w+ file after .*fetch it again"
 FIVE = "\n".join(SPECIAL_PIECES)
-
-
-def overwritten(content):
-    middle = len(content) // 2
-    return content[:middle] + b"\xff" * 40 + content[middle + 40 :]
 
 
 CASES = [
@@ -134,9 +131,7 @@ CASES = [
     (key(source="tfds", layout="wrapped"), 'needs data.source="text", not'),
     (key(path="a,b", weights=(1.0,)), "holds 1 numbers for 2 corpora"),
     (key(path="a,b", weights=(1.0, 0.0)), "data.weights must be positive"),
-    (key(path="a,b", weights=(1.0, float("nan"))), "data.weights must be positive"),
     (key(valid_fraction=0.0), "data.valid_fraction must lie between 0 and 1"),
-    (key(valid_fraction=1.0), "data.valid_fraction must lie between 0 and 1"),
     (key(valid_fraction=1e-9), "valid_fraction=1e-09 holds out none of the 3 documents .*raise it"),
     (key(valid_fraction=1 - 1e-9), r"data\.path: no document of .*good\.txt is left to train on"),
     (key(vocab_size=8), "needs vocab_size of at least 9, not 8"),
@@ -149,8 +144,8 @@ CASES = [
     (file("a.txt", b"good\n\x7fELF\0\1"), r"a\.txt is not text: line 2 holds a zero byte"),
     (file("a.txt", LATIN), rf"^data\.path: .*a\.txt {NOT_UTF8}"),
     (file("a.gz", GZIP[:99]), DAMAGED),
-    (file("a.gz", overwritten(GZIP)), DAMAGED),
-    (file("a.xz", XZ[:99]), DAMAGED),
+    (file("a.gz", GZIP[:50] + b"\xff" * 40 + GZIP[90:]), DAMAGED),
+    (file("a.xz", lzma.compress(LINES)[:99]), DAMAGED),
     (file("a.xz", b"plain text"), DAMAGED),
     (file("none.txt"), r"^data\.path: no such file: '.*/none\.txt'"),
     (file("no*.txt"), r"^data\.path: no file matches the glob '.*/no\*\.txt'"),
@@ -192,7 +187,6 @@ CASES = [
     (batches(global_batch_size=15), "gives 14 examples of 9 tokens, fewer than one"),
     (batches(seed=-1), "seed must be in"),
     (batches(mask_rate=0.0), "task.mask_rate must lie between 0 and 1"),
-    (batches(mask_rate=float("nan")), "task.mask_rate must lie between 0 and 1"),
     (lambda g: g.bucketed([3, 9]), "has 9 tokens, more than the 8 of the longest batch"),
     (lambda g: g.cache.load_or_build("key", disk_full), r"data\.cache_dir=.*No space.* has room"),
     (lambda g: g.cache.source_sha256(g.directory / "gone"), r"cannot read .*gone: No such file"),

@@ -41,17 +41,6 @@ def leftovers(cache):
     return list(cache.directory.glob(f"{BUILDING_PREFIX}*"))
 
 
-def test_an_entry_is_built_once(cache, said):
-    build = Build()
-    first, second = (cache.load_or_build("key", build) for _ in range(2))
-    assert build.count == 1
-    assert first == second
-    assert (first.path / "a").read_text() == "content"
-    assert first.manifest["answer"] == 42
-    assert not said
-    assert not leftovers(cache)
-
-
 def with_manifest(change):
     def damage(path):
         manifest = json.loads((path / MANIFEST).read_text())
@@ -78,6 +67,7 @@ def test_a_corrupt_entry_is_rebuilt_and_the_fault_named(cache, said, name):
     damage, fault = DAMAGES[name]
     build = Build()
     path, manifest = dataclasses.astuple(cache.load_or_build("key", build))
+    assert manifest["answer"] == 42
     damage(path)
     for _ in range(2):
         entry = cache.load_or_build("key", build)
@@ -159,16 +149,10 @@ def test_a_source_is_read_again_only_if_its_size_or_time_changed(cache, tmp_path
     assert sha256_of("two", 3) != first
     assert sha256_of("three", 3) != first
     assert sha256_of("one", 3) == first
-
-
-def test_a_damaged_note_of_a_hash_is_written_again(cache, tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("one")
-    first = cache.source_sha256(path)
-    for text in ("", "[]", "{}"):
+    for damaged in ("", "[]", "{}"):
         for note in (cache.directory / "sources").iterdir():
-            note.write_text(text)
-        assert cache.source_sha256(path) == first
+            note.write_text(damaged)
+        assert sha256_of("one", 3) == first
 
 
 PROGRAM = """
@@ -189,7 +173,6 @@ def test_processes_agree_whatever_a_killed_one_left(cache):
     command = [sys.executable, "-c", PROGRAM, str(cache.directory)]
     assert subprocess.run([*command, "kill"]).returncode == -9
     assert leftovers(cache)
-    pipe = subprocess.PIPE
-    processes = [subprocess.Popen(command, stdout=pipe, text=True) for _ in range(2)]
+    processes = [subprocess.Popen(command, stdout=-1, text=True) for _ in range(2)]
     assert len({process.communicate()[0] for process in processes}) == 1
     assert [process.returncode for process in processes] == [0] * 2

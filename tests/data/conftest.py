@@ -9,29 +9,27 @@ from sibert_jax.data.vocabulary import SPECIAL_PIECES
 FIRST_ORDINARY = len(SPECIAL_PIECES)
 
 
-@pytest.fixture(scope="session")
-def make_tokenizer():
-    def make(num_ordinary, is_continuation=lambda i: i % 3 == 2):
-        """Token FIRST_ORDINARY + i is "t<i>", or "##t<i>" where it continues a word."""
-        ordinary = (f"{'##' * is_continuation(i)}t{i}" for i in range(num_ordinary))
-        return Tokenizer([*SPECIAL_PIECES, *ordinary])
-
-    return make
+def make_tokenizer(num_ordinary, is_continuation=lambda i: i % 3 == 2):
+    """Token FIRST_ORDINARY + i is "t<i>", or "##t<i>" where it continues a word."""
+    ordinary = (f"{'##' * is_continuation(i)}t{i}" for i in range(num_ordinary))
+    return Tokenizer([*SPECIAL_PIECES, *ordinary])
 
 
-@pytest.fixture(scope="session")
-def make_corpus():
-    def make(documents):
-        """Token i of the corpus is FIRST_ORDINARY + i; documents are lists of sentence lengths."""
-        lengths = [length for document in documents for length in document]
-        return TokenCorpus(
-            tokens=np.arange(FIRST_ORDINARY, FIRST_ORDINARY + sum(lengths), dtype=np.int32),
-            sentence_starts=np.cumsum([0, *lengths]),
-            document_starts=np.cumsum([0, *map(len, documents)]),
-            fingerprint=f"lengths {documents}",
-        )
+def make_corpus(documents):
+    """Token i of the corpus is FIRST_ORDINARY + i; documents are lists of sentence lengths."""
+    lengths = [length for document in documents for length in document]
+    return TokenCorpus(
+        tokens=np.arange(FIRST_ORDINARY, FIRST_ORDINARY + sum(lengths), dtype=np.int32),
+        sentence_starts=np.cumsum([0, *lengths]),
+        document_starts=np.cumsum([0, *map(len, documents)]),
+        fingerprint=f"lengths {documents}",
+    )
 
-    return make
+
+def assert_share(hits, share):
+    """The share of the hits, each a mean of its own, within five standard deviations."""
+    tolerance = 5 * np.sqrt(share * (1 - share) / len(hits))
+    assert np.abs(np.mean(hits, axis=0) - share).max() < tolerance
 
 
 @pytest.fixture
@@ -46,15 +44,9 @@ def load(tmp_path, progress):
 
     def load(vocab_size=300, **fields):
         progress.clear()
-        defaults = {
-            "source": "text",
-            "valid_fraction": 0.2,
-            "vocab_train_bytes": 1_000_000,
-            "cache_dir": str(tmp_path / "cache"),
-        }
-        return load_corpora(
-            CorpusConfig(**(defaults | fields)), vocab_size=vocab_size, progress=progress.append
-        )
+        defaults = {"source": "text", "valid_fraction": 0.2, "vocab_train_bytes": 1_000_000}
+        config = CorpusConfig(**{"cache_dir": str(tmp_path / "cache"), **defaults, **fields})
+        return load_corpora(config, vocab_size=vocab_size, progress=progress.append)
 
     return load
 

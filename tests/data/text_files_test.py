@@ -1,13 +1,17 @@
-"""Files as documents; wrapped lines are told from paragraphs and verse, and joined again."""
+"""Files as documents, parts and sentences; wrapped lines are recognized and joined again."""
 
 import gzip
 import lzma
+import math
 import random
 import textwrap
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sibert_jax.data import text_files
+from sibert_jax.data.documents import document_parts, split_sentences
 from sibert_jax.data.text_files import is_wrapped, joined_paragraphs, read_documents, text_source
 
 TEXT = "\ufeffOne.\nTwo, naïve.\n\n\nThree.\r\n  \nFour.\n"  # with a byte-order mark
@@ -102,12 +106,7 @@ def test_only_wrapped_lines_are_taken_for_wrapped(name):
 
 def test_the_start_of_a_file_decides(monkeypatch):
     monkeypatch.setattr(text_files, "SAMPLE_CHARS", 10_000)
-
-    def lines():
-        yield from WRAPPED["72 wide, blank lines"]
-        raise AssertionError("read to the end")
-
-    assert is_wrapped(lines())
+    assert is_wrapped([*WRAPPED["72 wide, blank lines"], *NOT_WRAPPED["verse"] * 9])
 
 
 @pytest.mark.parametrize("width", [30, 100])
@@ -136,3 +135,41 @@ def test_a_text_without_blank_lines_is_joined_in_parts(monkeypatch):
     joined = list(joined_paragraphs(textwrap.wrap(" ".join(sentences(50)), 40)))
     assert all(len(paragraph) <= 141 for paragraph in joined)
     assert " ".join(joined) == " ".join(sentences(50))
+
+
+PARTS = {
+    "short": (["aa bb"], [["aa bb"]]),
+    "exact": (["aaaaa", "bbbbb"], [["aaaaa", "bbbbb"]]),
+    "paragraphs": (["aaaa"] * 6, [["aaaa"] * 3, ["aaaa"] * 3]),
+    "long paragraph": (["aaaa bbbb cccc dddd eeee"], [["aaaa bbbb", "cccc dddd", "eeee"]]),
+    "short rest": (["aaaa"] * 7, [["aaaa"] * 3, ["aaaa"] * 4]),
+    "no spaces": (["a" * 27], [["a" * 10], ["a" * 10], ["a" * 7]]),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_a_document_are_not_much_shorter_than_asked(name):
+    document, parts = PARTS[name]
+    assert document_parts(document, 10) == parts
+    assert document_parts(document, math.inf) == [document]
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["It rained.", "We stayed in!", "Why?"],
+        ["Mr. Hill met Dr. Ames of St. Ives.", "He bowed."],
+        ["J. S. Bach wrote it.", "Good."],
+        ["“Ursula,” said Gudrun, “do you want to get married?”", "Ursula looked up."],
+        ['He asked "Why?" and left.', '"Never," she said.', "(So it was.)", "1912 came."],
+        ["It cost 3.50 francs, e.g. for bread, etc. and wine.", "Élan matters."],
+        ["no capital. no boundary"],
+    ],
+)
+def test_sentences_end_at_punctuation_before_a_capital(sentences):
+    assert list(split_sentences(" ".join(sentences))) == sentences
+
+
+@given(st.text(alphabet="aA .!?\"'()é1\t", max_size=60))
+def test_sentences_lose_nothing_but_white_space(paragraph):
+    assert "".join("".join(split_sentences(paragraph)).split()) == "".join(paragraph.split())

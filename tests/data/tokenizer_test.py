@@ -1,5 +1,6 @@
-"""Text to ids as Hugging Face's BERT tokenizer does, and the files of a vocabulary."""
+"""Text to ids as Hugging Face's BERT tokenizer does, and a vocabulary's files and training."""
 
+import collections
 import itertools
 import json
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sibert_jax.data import Tokenizer
 from sibert_jax.data import tokenizer as tokenizer_module
 from sibert_jax.data.vocabulary import SPECIAL_PIECES, UNCASED, Cleaning
+from sibert_jax.data.vocabulary_training import train_wordpieces
 
 # BERT's vocabulary in small: letters, continuations, punctuation and some words.
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -30,23 +32,6 @@ CASED = Cleaning(do_lower_case=False, strip_accents=False)
 @pytest.fixture
 def tokenizer():
     return Tokenizer(PIECES)
-
-
-@pytest.mark.parametrize(
-    ("cleaning", "pieces"),
-    [
-        (UNCASED, "the cafe 中 国"),
-        (CASED, "The café 中 国"),
-        (Cleaning(do_lower_case=False), "The cafe 中 国"),
-        (Cleaning(strip_accents=False), "the café 中 国"),
-        (Cleaning(tokenize_chinese_chars=False), "the cafe 中国"),
-    ],
-)
-def test_text_is_cleaned_as_the_vocabulary_asks(cleaning, pieces):
-    words = ("the", "The", "café", "cafe", "Café", "中", "国", "中国")
-    tokenizer = Tokenizer((*SPECIAL_PIECES, *words), cleaning=cleaning)
-    (ids,) = tokenizer.encode_batch(["The café\u200b 中国"])
-    assert " ".join(tokenizer.pieces[i] for i in ids) == pieces
 
 
 def reference(pieces, cleaning=UNCASED):
@@ -95,14 +80,6 @@ def test_ids_do_not_depend_on_cached_words_or_unused_tokens(tokenizer, monkeypat
         assert [ids.tolist() for ids in filled.encode_batch(batch)] == expected
 
 
-def test_kinds_of_tokens_follow_the_vocabulary(tokenizer):
-    special = (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id)
-    assert (*special, tokenizer.mask_id) == (0, 2, 3, 4, 5)
-    assert tokenizer.is_special.tolist() == [i < 6 for i in range(len(PIECES))]
-    assert tokenizer.is_continuation.tolist() == [piece[:2] == "##" for piece in PIECES]
-    assert tokenizer.vocab_size == len(PIECES)
-
-
 @pytest.mark.parametrize("cleaning", CLEANINGS)
 def test_save_and_load_keep_tokens_cleaning_and_hash(tmp_path, cleaning):
     tokenizer = Tokenizer(PIECES, cleaning=cleaning)
@@ -119,7 +96,7 @@ def test_save_and_load_keep_tokens_cleaning_and_hash(tmp_path, cleaning):
     ("settings", "cleaning"),
     [
         ({}, UNCASED),
-        ({"do_lower_case": None, "strip_accents": None, "never_split": None}, UNCASED),
+        ({"do_lower_case": None, "never_split": None}, UNCASED),
         ({"do_lower_case": False, "model_max_length": 512}, CASED),
         ({"do_lower_case": False, "strip_accents": True}, Cleaning(do_lower_case=False)),
         ({"strip_accents": False}, Cleaning(strip_accents=False)),
@@ -161,3 +138,35 @@ def test_tokenizer_json_supplies_what_no_other_file_has(
     expected = (*PIECES, "[E]") if added_tokens or "added_tokens_decoder" in settings else PIECES
     loaded = Tokenizer.load(tmp_path)
     assert (loaded.pieces, loaded.cleaning) == (expected, cleaning)
+
+
+def test_merges_are_those_found_by_hand():
+    counts = collections.Counter({"abc": 5, "ab": 4, "abcb": 2, "cb": 1})
+    # a##b 11 beats ##b##c 7, which is left with none; then ab##c 7 beats ##c##b 2, left with none;
+    # then abc##b 2 is left, as the one c##b is too few.
+    expected = ("b", "##b", "a", "c", "##c", "ab", "abc", "abcb", "[unused0]", "[unused1]")
+    found = train_wordpieces(counts, 5 + 10)
+    assert found == (*SPECIAL_PIECES, *expected)
+    assert train_wordpieces(collections.Counter(dict(reversed(counts.items()))), 5 + 10) == found
+    assert Tokenizer(found).is_special.sum() == 5 + 2
+
+
+def test_where_nothing_ties_the_result_is_that_of_hugging_face():
+    rng = np.random.default_rng(0)
+    syllables = [c + v for c in "bdklmnrst" for v in "aeiou"]
+    weights = 1 / np.arange(1, 1 + len(syllables))
+    weights /= weights.sum()
+    words = ["".join(rng.choice(syllables, rng.integers(2, 6), p=weights)) for _ in range(4000)]
+    options = {"special_tokens": list(SPECIAL_PIECES), "show_progress": False}
+    trainer = tokenizers.trainers.WordPieceTrainer(vocab_size=100, **options)
+    model = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    model.train_from_iterator(words, trainer)
+    found = train_wordpieces(collections.Counter(words), 100)
+    assert set(found) == set(model.get_vocab())
+
+
+def test_words_are_cleaned_and_split_at_punctuation():
+    tokenizer = Tokenizer(train_wordpieces(collections.Counter({"Café-au-Lait!": 9}), 60))
+    (ids,) = tokenizer.encode_batch(["CAFE - au lait"])
+    assert [tokenizer.pieces[i] for i in ids] == ["cafe", "-", "au", "lait"]

@@ -12,18 +12,20 @@ import pytest
 from sibert_jax.interop import exported
 from sibert_jax.model import ARCHS, Encoder
 
+from .conftest import BERT, random_params
 
-def sibert(cfg, arch, **changes):
+
+def sibert(arch, **changes):
     changes = {"qkv_bias": False, "norm_eps": 1e-6} | changes
-    return dataclasses.replace(cfg, arch=arch, **changes)
+    return dataclasses.replace(BERT, arch=arch, **changes)
 
 
 @pytest.mark.parametrize(
     ("arch", "scan_layers"), [*((arch, True) for arch in ARCHS), ("sibert", False)]
 )
-def test_model_comes_back_bit_for_bit(cfg, encoder_params, tmp_path, arch, scan_layers):
-    cfg = sibert(cfg, arch, scan_layers=scan_layers)
-    params = encoder_params(cfg) | {"head": {"transform": {"kernel": np.eye(12, dtype="float32")}}}
+def test_model_comes_back_bit_for_bit(tmp_path, arch, scan_layers):
+    cfg = sibert(arch, scan_layers=scan_layers)
+    params = random_params(cfg) | {"head": {"transform": {"kernel": np.eye(12, dtype="float32")}}}
     exported.write(tmp_path / "out", cfg, params, "a test")
     found_cfg, found = exported.read(tmp_path / "out")
     assert found_cfg == cfg
@@ -35,10 +37,10 @@ def test_model_comes_back_bit_for_bit(cfg, encoder_params, tmp_path, arch, scan_
 
 @pytest.mark.parametrize("changes", [{}, {"qkv_bias": True, "num_segments": 1}])
 @pytest.mark.parametrize("arch", exported.WITH_MODELING)
-def test_pytorch_computes_the_same_features(cfg, encoder_params, tmp_path, arch, changes):
+def test_pytorch_computes_the_same_features(tmp_path, arch, changes):
     torch = pytest.importorskip("torch", reason="needs torch")
-    cfg = sibert(cfg, arch, **changes)
-    params = encoder_params(cfg)
+    cfg = sibert(arch, **changes)
+    params = random_params(cfg)
     directory = exported.write(tmp_path / "out", cfg, params, "a test")
     rng = np.random.default_rng(0)
     tokens, segments = rng.integers(0, 50, (3, 16)), rng.integers(0, 2, (3, 16))
@@ -57,10 +59,10 @@ def test_pytorch_computes_the_same_features(cfg, encoder_params, tmp_path, arch,
     np.testing.assert_array_equal(again, theirs)
 
 
-def test_blocks_of_its_readme_run(cfg, encoder_params, tmp_path, monkeypatch):
+def test_blocks_of_its_readme_run(tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="needs torch")
-    cfg = sibert(cfg, "sibert")
-    directory = exported.write(tmp_path / "out", cfg, encoder_params(cfg), "a test")
+    cfg = sibert("sibert")
+    directory = exported.write(tmp_path / "out", cfg, random_params(cfg), "a test")
     monkeypatch.chdir(directory)
     monkeypatch.syspath_prepend(str(directory))
     blocks = re.findall(r"```python\n(.*?)```", (directory / "README.md").read_text(), re.DOTALL)

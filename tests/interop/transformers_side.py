@@ -1,7 +1,7 @@
 """What `transformers` makes and loads, for transformers_test.py; runs where torch is installed.
 
 python transformers_side.py make DIR: models of every kind in DIR/CASE/theirs, their outputs and
-    their weights in float32; tokenizers in DIR/tokenizers/NAME.
+    their weights in float32.
 python transformers_side.py load DIR: loads DIR/CASE/exported and writes the same two of it.
 """
 
@@ -28,6 +28,7 @@ SIZES = {
     "num_attention_heads": 3,
     "intermediate_size": 20,
 }
+NAMES = ("contradiction", "entailment", "neutral")
 # Class, and what its config says besides the sizes.
 KINDS = {
     "model": ("BertModel", {}),
@@ -38,15 +39,11 @@ KINDS = {
     "two": ("BertForSequenceClassification", {}),
     "named": (
         "BertForSequenceClassification",
-        {
-            "id2label": {0: "contradiction", 1: "entailment", 2: "neutral"},
-            "label2id": {"contradiction": 0, "entailment": 1, "neutral": 2},
-            "finetuning_task": "mnli",
-        },
+        {"id2label": dict(enumerate(NAMES)), "label2id": {x: i for i, x in enumerate(NAMES)}},
     ),
     "multi-label": (
         "BertForSequenceClassification",
-        {"num_labels": 5, "problem_type": "multi_label_classification"},
+        {"num_labels": 5, "problem_type": "multi_label_classification", "finetuning_task": "x"},
     ),
     "question-answering": ("BertForQuestionAnswering", {}),
 }
@@ -75,8 +72,7 @@ def cases() -> dict[str, tuple[str, str, str]]:
     return {"-".join(case): case for case in product if makes_sense(*case)}
 
 
-def makes_sense(kind: str, variant: str, dtype: str) -> bool:
-    del dtype
+def makes_sense(kind: str, variant: str, _: str) -> bool:
     if variant == "untied":
         return kind in ("pretraining", "masked-lm")
     return variant != "prefix" or kind.startswith("model")
@@ -108,32 +104,23 @@ def spoil(directory: pathlib.Path, variant: str) -> None:
     if variant == "keys-absent":
         values = json.loads(config.read_text())
         config.write_text(json.dumps({k: v for k, v in values.items() if k not in ABSENT}))
-    elif variant == "old-names":
-        old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
-        rename(
-            weights,
-            lambda name: next((name.replace(*x) for x in old.items() if x[0] in name), name),
-        )
-    elif variant == "prefix":
-        rename(weights, lambda name: f"bert.{name}")
-
-
-def rename(path: pathlib.Path, new_name) -> None:
-    tensors = {new_name(name): tensor for name, tensor in load_file(path).items()}
-    save_file(tensors, path, metadata={"format": "pt"})
+    elif variant in ("old-names", "prefix"):
+        tensors = load_file(weights)
+        for name in tuple(tensors):
+            old = name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta")
+            tensors[old if variant == "old-names" else f"bert.{name}"] = tensors.pop(name)
+        save_file(tensors, weights, metadata={"format": "pt"})
 
 
 def load(directory: pathlib.Path) -> None:
     for path in sorted(directory.glob("*/exported")):
         config = json.loads((path / "config.json").read_text())
         kind = getattr(transformers, config["architectures"][0])
+        arguments = {"dtype": torch.float32, "output_loading_info": True}
         has_pooler = any("pooler" in name for name in load_file(path / "model.safetensors"))
-        bare = (
-            {"add_pooling_layer": False} if kind.__name__ == "BertModel" and not has_pooler else {}
-        )
-        model, report = kind.from_pretrained(
-            path, dtype=torch.float32, output_loading_info=True, **bare
-        )
+        if kind.__name__ == "BertModel" and not has_pooler:
+            arguments["add_pooling_layer"] = False
+        model, report = kind.from_pretrained(path, **arguments)
         found = path.parent / "found"
         describe(model.eval(), found)
         problems = {key: sorted(map(str, names)) for key, names in report.items() if names}
@@ -165,21 +152,7 @@ def describe(model, directory: pathlib.Path) -> None:
     (directory / "config.json").write_text(json.dumps(labels))
 
 
-def make_tokenizers(directory: pathlib.Path) -> None:
-    """For every directory, the ids and places of the pieces of every text."""
-    texts = json.loads((directory / "texts.json").read_text())
-    for path in sorted(directory.glob("*/")):
-        tokenizer = transformers.BertTokenizer.from_pretrained(path)
-        # Text that names a special piece is text to us: nobody's data may end a sentence.
-        encoded = tokenizer(
-            texts, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True
-        )
-        found = {"ids": encoded["input_ids"], "places": encoded["offset_mapping"]}
-        (path / "found.json").write_text(json.dumps(found))
-        tokenizer.save_pretrained(path / "saved")  # tokenizer.json instead of vocab.txt
-
-
 if __name__ == "__main__":
     transformers.logging.set_verbosity_error()
     action, where = sys.argv[1], pathlib.Path(sys.argv[2])
-    {"make": make, "load": load, "tokenizers": make_tokenizers}[action](where)
+    {"make": make, "load": load}[action](where)

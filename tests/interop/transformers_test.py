@@ -1,7 +1,6 @@
-"""Equal to Hugging Face's `transformers`: outputs to 1e-5, weights to the bit, tokens and places.
+"""Equal to Hugging Face's `transformers`: outputs to 1e-5, weights to the bit.
 
-HF_PY=PYTHON python -m pytest -m slow tests/interop/transformers_test.py, where PYTHON has torch and
-transformers; without HF_PY they are looked for beside us.
+Needs torch and transformers here or in the Python that HF_PY names.
 """
 
 import dataclasses
@@ -13,7 +12,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import unicodedata
 
 import flax.linen as nn
 import jax
@@ -21,36 +19,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sibert_jax.data import Tokenizer
-from sibert_jax.data.vocabulary import SPECIAL_PIECES
 from sibert_jax.interop import hugging_face
 from sibert_jax.interop.__main__ import main
 from sibert_jax.model import Encoder, ModelConfig
 from sibert_jax.tasks.classification.task import ClassificationHead
 from sibert_jax.tasks.pretraining.heads import OutputProjection, StandardHead
 from sibert_jax.tasks.question_answering.task import SpanHead
-from sibert_jax.tasks.question_answering.windows import OffsetTokenizer
 from sibert_jax.tasks.task import EncoderWithHead
+from tests.builders import random_params
 
 from .conftest import BERT
 from .transformers_side import cases
 
 pytestmark = pytest.mark.slow
+INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 SIDE = pathlib.Path(__file__).with_name("transformers_side.py")
 
 
 def on_their_side(action: str, directory: pathlib.Path) -> None:
-    python = os.environ.get("HF_PY")
-    if python is None:
-        if importlib.util.find_spec("torch") is None or not importlib.util.find_spec(
-            "transformers"
-        ):
-            pytest.skip("needs torch and transformers; name a Python that has them in HF_PY")
-        python = sys.executable
+    here = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+    if not here and "HF_PY" not in os.environ:
+        pytest.skip("needs torch and transformers; name a Python that has them in HF_PY")
+    command = [os.environ.get("HF_PY", sys.executable), SIDE, action, directory]
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(
-        [python, SIDE, action, directory], env=env, capture_output=True, text=True
-    )
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -69,10 +61,7 @@ def models(tmp_path_factory):
     return directory
 
 
-INPUTS = {
-    name: np.ones((1, 16), np.int64) for name in ("input_ids", "token_type_ids", "attention_mask")
-}
-# Our outputs by their names, in the order in which our models return them.
+# Names of the outputs, in the order in which our models return them.
 OUTPUTS = {
     "": ("last_hidden_state",),
     "pretraining": ("prediction_logits", "seq_relationship_logits"),
@@ -84,10 +73,7 @@ OUTPUTS = {
 @pytest.mark.parametrize("case", cases())
 def test_ours_computes_what_theirs_does(models, case):
     found = hugging_face.read(models / case / "theirs")
-    wanted = dict(np.load(models / case / "wanted/outputs.npz"))
-    if "logits" in wanted and found.head == "pretraining":  # of BertForMaskedLM
-        wanted["prediction_logits"] = wanted.pop("logits")
-    assert_same(found.cfg, found.params, found.head, models / case / "wanted", wanted)
+    assert_same(found.cfg, found.params, found.head, models / case / "wanted")
 
 
 @pytest.mark.parametrize("case", cases())
@@ -108,46 +94,29 @@ def test_what_came_in_goes_out(models, case):
     assert vocabularies[0] == vocabularies[1]
 
 
-def bert(num_segments: int) -> ModelConfig:
-    return dataclasses.replace(
-        BERT,
-        num_segments=num_segments,
-        depth=2,
-        branch_scaling="none",
-        dropout=0.1,
-        init_std=0.5,
-    )
+RUNS = (
+    ("", (), ()),
+    ("pretraining", ("nsp",), ()),
+    ("pretraining", (), ()),
+    ("pretraining", ("output",), ()),
+    ("classification", (), ("entailment", "neutral", "contradiction")),
+    ("classification", (), ("score",)),
+    ("question_answering", (), ()),
+)
 
 
 @functools.cache
 def ours() -> dict:
     """Runs of ours: sizes, parameters, head, labels."""
-    runs = {}
-    for num_segments, (head, modules, labels) in itertools.product(
-        (1, 2),
-        (
-            ("", (), ()),
-            ("pretraining", ("nsp",), ()),
-            ("pretraining", (), ()),
-            ("pretraining", ("output",), ()),
-            ("classification", (), ("entailment", "neutral", "contradiction")),
-            ("classification", (), ("score",)),
-            ("question_answering", (), ()),
-        ),
-    ):
-        cfg = bert(num_segments)
-        model = our_model(cfg, head, modules, len(labels))
-        shapes = jax.eval_shape(model.init, jax.random.key(0), *our_arguments(INPUTS, head))[
-            "params"
-        ]
-        params = jax.tree.map(functools.partial(random_leaf, np.random.default_rng(0)), shapes)
+    runs, inputs = {}, dict.fromkeys(INPUTS, np.ones((1, 16), np.int64))
+    for num_segments, (head, modules, labels) in itertools.product((1, 2), RUNS):
+        cfg = dataclasses.replace(BERT, num_segments=num_segments, depth=2, dropout=0.1)
+        cfg = dataclasses.replace(cfg, branch_scaling="none", init_std=0.5)
+        init = our_model(cfg, head, modules, len(labels)).init
+        params = random_params(init, *our_arguments(inputs, head), std=0.3)["params"]
         name = "-".join(["our", str(num_segments), head or "model", *modules, *labels[:1]])
-        runs[name] = (cfg, {"encoder": params} if not head else params, head, labels)
+        runs[name] = (cfg, params if head else {"encoder": params}, head, labels)
     return runs
-
-
-def random_leaf(rng: np.random.Generator, leaf) -> np.ndarray:
-    return rng.normal(size=leaf.shape).astype(np.float32) * np.float32(0.3)
 
 
 def our_model(cfg: ModelConfig, head: str, modules: tuple[str, ...], num_labels: int) -> nn.Module:
@@ -162,8 +131,8 @@ def our_model(cfg: ModelConfig, head: str, modules: tuple[str, ...], num_labels:
 
 
 def our_arguments(inputs, head: str) -> tuple:
-    tokens, segments = (jnp.asarray(inputs[k], jnp.int32) for k in ("input_ids", "token_type_ids"))
-    valid = jnp.asarray(inputs["attention_mask"] == 1)
+    tokens, segments, mask = (jnp.asarray(inputs[name], jnp.int32) for name in INPUTS)
+    valid = mask == 1
     if not head:
         return tokens, segments, valid
     everywhere = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
@@ -176,9 +145,11 @@ def compiled(*model):
     return jax.jit(our_model(*model).apply)
 
 
-def assert_same(cfg, params, head, directory, wanted) -> None:
+def assert_same(cfg, params, head, directory) -> None:
     """Compares all of our outputs with theirs, where there is no padding."""
-    inputs = np.load(directory / "inputs.npz")
+    inputs, wanted = (dict(np.load(directory / f"{name}.npz")) for name in ("inputs", "outputs"))
+    if "logits" in wanted and head == "pretraining":  # of BertForMaskedLM
+        wanted["prediction_logits"] = wanted.pop("logits")
     modules = tuple(sorted(params.get("head", {})))
     num_labels = len(params["head"]["classifier"]["bias"]) if "classifier" in modules else 0
     apply = compiled(cfg, head, modules, num_labels)
@@ -201,89 +172,8 @@ def test_theirs_computes_what_ours_does(models, case):
     cfg, params, head, labels = ours()[case]
     found = models / case / "found"
     assert json.loads((found / "problems.json").read_text()) == {}
-    outputs = dict(np.load(found / "outputs.npz"))
-    if "logits" in outputs and head == "pretraining":
-        outputs["prediction_logits"] = outputs.pop("logits")
-    assert_same(cfg, params, head, found, outputs)
+    assert_same(cfg, params, head, found)
     if labels:
         config = json.loads((found / "config.json").read_text())
         assert list(config["id2label"].values()) == list(labels)
         assert config["label2id"] == {label: i for i, label in enumerate(labels)}
-
-
-# Capitals, accents before and behind, Chinese, what is dropped, emoji, special pieces, odd spaces.
-TEXTS = [
-    "The café's Straße: ÉCOLE, naïve İstanbul ẞ ŉ ǅ",
-    "cafe\u0301s e\u0301\u0327! \u0301x a\u0301b \u0915\u093f 한국 \u1112\u1161\u11ab",
-    "中国 x中y 㐀 豈 ｶﾞ Ａｂｃ 日本語テスト 𠀀",
-    "a\u200bb c\u0000d e\ufffdf g\u00adh\u2028i \ufeffj \x85k\tl\r\nm\x1cn",
-    "😀 👩\u200d👩\u200d👧 🇫🇷 ❤\ufe0f the",
-    "[MASK] the [SEP] [mask] [CLS]x [PAD][UNK] [unused1] ##ing",
-    "don't (re)start -- 3.14 $5 5€ «quoted» “so” …",
-    "w" * 100 + " " + "w" * 101,
-    "  \u00a0 \u3000 ",
-    "",
-    "Σίσυφος ΣΑΣ ς ﬁ ½ ² Ⅳ ㎏",
-]
-
-
-def cleanings() -> list[dict]:
-    choices = itertools.product((True, False), (None, True, False), (True, False))
-    keys = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
-    return [dict(zip(keys, choice)) for choice in choices]
-
-
-@pytest.fixture(scope="module")
-def tokenizers(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("tokenizers")
-    letters = sorted(
-        {
-            c
-            for text in TEXTS
-            for c in text + text.lower() + unicodedata.normalize("NFD", text)
-            if c.isprintable() and c != " "
-        }
-    )
-    words = [
-        "the",
-        "The",
-        "caf",
-        "##é",
-        "##e",
-        "Stra",
-        "istanbul",
-        "école",
-        "ÉCOLE",
-        "中国",
-        "##ing",
-    ]
-    pieces = [*SPECIAL_PIECES, *dict.fromkeys([*letters, *(f"##{c}" for c in letters), *words])]
-    (directory / "texts.json").write_text(json.dumps(TEXTS))
-    for i, cleaning in enumerate(cleanings()):
-        (directory / str(i)).mkdir()
-        (directory / str(i) / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces))
-        (directory / str(i) / "tokenizer_config.json").write_text(json.dumps(cleaning))
-    on_their_side("tokenizers", directory)
-    return directory
-
-
-@pytest.mark.parametrize("saved", ["", "saved"])
-@pytest.mark.parametrize(
-    "i", range(len(cleanings())), ids=[str([*c.values()]) for c in cleanings()]
-)
-def test_tokens_and_their_places_are_theirs(tokenizers, i, saved):
-    theirs = json.loads((tokenizers / str(i) / "found.json").read_text())
-    tokenizer = Tokenizer.load(tokenizers / str(i) / saved)
-    assert [ids.tolist() for ids in tokenizer.encode_batch(TEXTS)] == theirs["ids"]
-    offsets = OffsetTokenizer(tokenizer)
-    for text, ids, places in zip(TEXTS, theirs["ids"], theirs["places"]):
-        found = offsets.encode([text])
-        assert found.ids_T.tolist() == ids
-        for start, end, (their_start, their_end) in zip(found.starts_T, found.ends_T, places):
-            # Where accents are dropped, those behind a letter are its piece's, not nobody's.
-            marks = text[their_end:end]
-            assert (start, end) == (their_start, their_end) or (
-                start == their_start
-                and tokenizer.cleaning.strip_accents
-                and all(unicodedata.category(c) == "Mn" for c in marks)
-            )

@@ -53,17 +53,24 @@ def test_lines_hold_the_rows_and_predictions_are_dashed(write_run, short, config
     assert contains(curves(figure, ROTATION, True), np.transpose(rotation)) == wanted
 
 
-def test_run_has_one_color_in_all_panels_and_no_two_share_one(write_run, short):
-    names = [f"group{i}/a_rather_long_folder_name_for_a_run_with_many_settings" for i in range(8)]
-    figure = draw([read_run(write_run(name, short)) for name in names])
+def test_each_run_has_its_color_and_name_on_1500_by_900(write_run, short):
+    shown = {
+        "a$b$c_d": r"a\$b\$c_d",
+        "start_" + "x" * 200 + "_end": "start_" + "x" * 29 + "…" + "x" * 31 + "_end",
+    }
+    long = [f"group{i}/a_rather_long_folder_name_for_a_run_with_many_settings" for i in range(6)]
+    shown |= dict(zip(long, long))
+    figure = draw([read_run(write_run(name, short)) for name in shown])
     (legend,) = figure.legends
     colors = [handle.get_color() for handle in legend.legend_handles]
     assert len(set(colors)) == 8
     for panel in (RATIO, ROTATION):
         solid = [line for line in figure.axes[panel].lines if not line.is_dashed()]
         assert [line.get_color() for line in solid] == colors
-    assert [text.get_text() for text in legend.get_texts()] == names
-    figure.canvas.draw()
+    assert [text.get_text() for text in legend.get_texts()] == [*shown.values()]
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    assert np.frombuffer(buffer.getvalue()[16:24], ">u4").tolist() == [1500, 900]
     box = legend.get_window_extent()
     assert not any(box.overlaps(axis.get_tightbbox()) for axis in figure.axes)
     assert 0 <= box.x0 < box.x1 <= 1500
@@ -109,22 +116,9 @@ def test_short_run_is_seen_beside_a_long_one(write_run, short):
     long = [{**row, "step": row["step"] * 5000} for row in short]
     brief = [{"step": 20, "train/mlm_loss": 9.0, "optim/param_norm": 50.0}]
     figure = draw([read_run(write_run("a", long)), read_run(write_run("b", brief))])
-    figure.canvas.draw()
     axis = figure.axes[NORM]
     assert axis.transAxes.inverted().transform(axis.transData.transform((20, 50)))[0] > 0.1
     assert "step (log)" in [axis.get_xlabel() for axis in figure.axes]
-
-
-def test_picture_is_1500_by_900_whatever_names_and_values(write_run, short):
-    shown = {
-        "a$b$c_d": r"a\$b\$c_d",
-        "start_" + "x" * 200 + "_end": "start_" + "x" * 29 + "…" + "x" * 31 + "_end",
-    }
-    figure = draw([read_run(write_run(name, short)) for name in shown])
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    assert np.frombuffer(buffer.getvalue()[16:24], ">u4").tolist() == [1500, 900]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*shown.values()]
 
 
 def test_settings_of_matplotlib_are_neither_used_nor_changed(write_run, short):

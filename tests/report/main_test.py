@@ -1,6 +1,9 @@
+"""The command writes both files or leaves the old ones; what it cannot read it names."""
+
 import subprocess
 import sys
 
+import matplotlib.figure
 import pytest
 
 from sibert_jax.report.__main__ import main
@@ -29,19 +32,33 @@ def test_both_files_are_written_and_their_paths_printed(runs, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["report.md", "report.png"]
 
 
-def test_full_disk_leaves_the_old_report_as_it_is(runs, tmp_path, capsys, monkeypatch):
+def full_disk(figure, path, **_):
+    path.touch()
+    raise OSError(28, "No space left on device", str(path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("first", "nowhere"), "no such directory: "),
+        (("first", "first/../first"), "first was given twice; name each run once"),
+        (("first", "--out=first/run.json"), "run.json is a file; name a folder"),
+        (("first",), "No space left on device"),
+    ],
+)
+def test_one_sentence_and_the_old_report_is_left(
+    runs, tmp_path, monkeypatch, capsys, arguments, words
+):
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", full_disk)
+    monkeypatch.chdir(tmp_path)
     out = tmp_path / "report"
     out.mkdir()
     before = dict.fromkeys(("report.md", "report.png"), b"old")
     for name, content in before.items():
         (out / name).write_bytes(content)
-
-    def full(path, *_, **__):
-        path.touch()
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr("pathlib.Path.write_text", full)
     with pytest.raises(SystemExit, match="2"):
-        main([runs[0], f"--out={out}"])
-    assert "No space left on device" in capsys.readouterr().err
+        main(["--out=report", *arguments])
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert words in said
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

@@ -46,11 +46,8 @@ def test_row_shows_the_figures_with_their_units(write_run):
 
 
 def test_baseline_has_no_prediction_and_says_why(write_run, config):
-    runs = [
-        read_run(write_run("sgd", [ROW])),
-        read_run(write_run("adam", [ROW], config(optim__name="adamw", model__arch="bert"))),
-    ]
-    markdown = table(runs)
+    baseline = write_run("adam", [ROW], config(optim__name="adamw", model__arch="bert"))
+    markdown = table([read_run(write_run("sgd", [ROW])), read_run(baseline)])
     sgd, adam = cells(markdown, "Runs")
     assert sgd["‖x‖ / predicted"] == "61.25 / 60"
     assert adam["‖x‖ / predicted"] == "61.25 / –"
@@ -68,11 +65,7 @@ def test_only_settings_that_differ_are_listed(write_run, config):
         {"key": "`model.branch_scale`", "a": "–", "b": "0.5"},
         {"key": "`optim.clip_factor`", "a": "4.0", "b": "none"},
     ]
-
-
-def test_equal_settings_are_said_to_be_equal(write_run):
-    runs = [read_run(write_run("a", [ROW])), read_run(write_run("b", [ROW]))]
-    assert "None: the runs have the same configuration." in table(runs)
+    assert "None: the runs have the same configuration." in table([runs[0], runs[0]])
     assert "Settings that differ" not in table(runs[:1])
 
 
@@ -82,21 +75,13 @@ def test_columns_that_no_run_fills_are_left_out(write_run):
     assert "of it NSP" not in cells(table([plain]), "Runs")[0]
     first, second = cells(table([plain, nsp]), "Runs")
     assert (first["of it MLM"], first["of it NSP"]) == ("–", "–")
-    assert (second["train loss"], second["of it MLM"], second["of it NSP"]) == (
-        "6.5000",
-        "6.0000",
-        "0.5000",
-    )
+    assert [second[name] for name in ("of it MLM", "of it NSP")] == ["6.0000", "0.5000"]
 
 
 def test_notes_name_the_run_and_divergence_shows(write_run):
     text = '{"step": 1, "train/loss": NaN}\n{"step": 2, "tr'
-    markdown = table([read_run(write_run("broken", text))])
-    assert cells(markdown, "Runs")[0]["train loss"] == "**nan**"
-    assert "- broken: metrics.jsonl: the last line is half-written" in markdown
-    assert "- broken: train/loss is not finite in 1 of 1 rows, first at step 1" in markdown
-
-
-def test_bar_in_a_name_does_not_end_its_cell(write_run):
-    (row,) = cells(table([read_run(write_run("a|b", [ROW]))]), "Runs")
-    assert row["run"] == "a¦b"
+    markdown = table([read_run(write_run("broken|run", text))])
+    (row,) = cells(markdown, "Runs")
+    assert (row["run"], row["train loss"]) == ("broken¦run", "**nan**")
+    assert "- broken|run: metrics.jsonl: the last line is half-written" in markdown
+    assert "- broken|run: train/loss is not finite in 1 of 1 rows, first at step 1" in markdown

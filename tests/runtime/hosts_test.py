@@ -92,7 +92,7 @@ def test_other_settings_in_one_process_end_both_and_are_named(group):
     ("present", "message"),
     [
         (0, r"not all of the 2 processes came to the start within 2 s"),
-        (1, r"the coordinator at '127.0.0.1:\d+', .* cannot be reached within 2 s"),
+        pytest.param(1, "the coordinator at .* cannot be reached wit", marks=pytest.mark.slow),
     ],
 )
 def test_a_process_that_waits_for_another_in_vain_says_so(config, make_group, present, message):

@@ -53,12 +53,14 @@ def test_a_trace_changes_nothing_of_a_resumed_run(config, tmp_path):
 
 
 def test_a_run_that_resumes_amid_its_steps_traces_the_rest(tmp_path):
-    with Profiler(ProfiledSteps(2, 6), tmp_path / "profile", 4, print) as profiler:
+    said = []
+    with Profiler(ProfiledSteps(2, 6), tmp_path / "profile", 4, said.append) as profiler:
         assert profiler.is_due(4)
         profiler.turn()
         assert [profiler.is_due(done) for done in (4, 5, 6)] == [False, False, True]
-        profiler.turn()
-        assert not any(profiler.is_due(done) for done in range(20))
+    assert list(tmp_path.glob(f"{TRACES}.xplane.pb"))  # the run ends before its last step
+    assert re.fullmatch("traced steps 2:6 into .*profile", said[0])
+    assert not any(profiler.is_due(done) for done in range(20))
 
 
 def test_steps_that_are_over_are_told_and_not_traced(tmp_path):
@@ -66,17 +68,6 @@ def test_steps_that_are_over_are_told_and_not_traced(tmp_path):
     with Profiler(ProfiledSteps(2, 6), tmp_path / "profile", 6, said.append) as profiler:
         assert not any(profiler.is_due(done) for done in range(20))
     assert said == ["--profile=2:6: the run is at step 6 already; nothing is traced"]
-
-
-def test_a_run_that_ends_amid_its_steps_writes_what_there_is(tmp_path):
-    said = []
-    with Profiler(ProfiledSteps(0, 9), tmp_path / "profile", 0, said.append) as profiler:
-        assert profiler.is_due(0)
-        profiler.turn()
-        assert not profiler.is_due(8)
-    assert list(tmp_path.glob(f"{TRACES}.xplane.pb"))
-    assert re.fullmatch("traced steps 0:9 into .*profile", said[0])
-    assert not profiler.is_due(0)
 
 
 def test_a_trace_that_cannot_be_started_is_told_and_stops_nothing(tmp_path):

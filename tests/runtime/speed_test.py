@@ -1,12 +1,16 @@
-"""The speed of a row is that of the steps it covers, whenever the row is written."""
+"""Speed of the steps that a row covers, and seconds by phase over all starts of a workdir."""
 
 import threading
+import types
 
 import numpy as np
 import pytest
 
+from sibert_jax.runtime import goodput
+from sibert_jax.runtime.goodput import Goodput
 from sibert_jax.runtime.peak_flops import peak_flops
 from sibert_jax.runtime.speed import Speed, speed_row
+from sibert_jax.runtime.watchdog import Watchdog
 
 
 class Result:
@@ -25,7 +29,7 @@ class Result:
 
 @pytest.fixture
 def clock(monkeypatch):
-    clock = type("Clock", (), {"now": 0.0})()
+    clock = types.SimpleNamespace(now=0.0)
     monkeypatch.setattr("time.perf_counter", lambda: clock.now)
     return clock
 
@@ -104,15 +108,35 @@ def test_utilisation_is_the_models_flops_over_the_peak_of_all_devices(clock):
     speed.add(examples=8, tokens=1024, flops=3e12)
     clock.now = 2.0
     stretch = speed.end(1, np.zeros(()))
-    row = speed_row(stretch, speed.seconds(stretch), 2 * peak_flops("TPU v5 lite", "bfloat16"))
-    assert row == {
-        "perf/examples_per_second": 4,
-        "perf/tokens_per_second": 512,
-        "perf/mfu": pytest.approx(1.5e12 / (2 * 197e12)),
-    }
+    seconds = speed.seconds(stretch)
+    plain = {"perf/examples_per_second": 4, "perf/tokens_per_second": 512}
+    assert speed_row(stretch, seconds, peak_flops("cpu", "float32")) == plain  # not known
+    row = speed_row(stretch, seconds, 2 * peak_flops("TPU v5 lite", "bfloat16"))
+    assert row == plain | {"perf/mfu": pytest.approx(1.5e12 / (2 * 197e12))}
 
 
-def test_without_a_known_peak_there_is_no_utilisation():
-    assert peak_flops("cpu", "float32") is None
-    stretch = Speed().end(1, np.zeros(()))
-    assert "perf/mfu" not in speed_row(stretch, 1.0, None)
+def test_goodput_counts_inner_phases_once_and_adds_up_over_starts(tmp_path, monkeypatch):
+    clock = types.SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(goodput, "time", clock)
+    path = tmp_path / "goodput.json"
+    for start in (1, 2):
+        sums = Goodput(path, Watchdog(0), clock.now - 5.0)
+        with sums.phase("step"):
+            clock.now += 1.0
+            for _ in sums.each("input", range(3)):
+                sums.steps += 1
+                clock.now += 2.0
+            with sums.phase("evaluation"):
+                clock.now += 3.0
+        sums.write()
+        row = sums.row(step=3)
+        assert row["goodput/starts"] == start
+        assert row["goodput/start"] == 5.0 * start
+        assert row["goodput/step"] == 7.0 * start
+        assert row["goodput/evaluation"] == 3.0 * start
+        assert row["goodput/repeated_steps"] == 3 * (start - 1)
+        assert row["goodput/share"] == pytest.approx(7.0 / 15.0 / start)
+        assert f"{start} start" in sums.line(3)
+        clock.now += 50.0  # between two starts nothing runs
+    path.write_text("{}")
+    assert Goodput(path, Watchdog(0), clock.now).starts == 1

@@ -20,40 +20,30 @@ VARIANTS = [
 ]
 
 
-def optimizer_of(variant):
-    if "optim=recipe" in variant:
-        return "scale_invariant_sgd"
-    return "adamw" if "arch=bert" in variant else "lamb"
-
-
-def run_of(config):
-    run = run_config(resolve(config))
+def run_of(module, variant):
+    run = run_config(resolve(module.get_config(variant)))
     assert bare_task(run).seq_lens == (run.data.seq_len,)
+    is_bert = "arch=bert" in variant
+    assert run.model.arch == ("bert" if is_bert else "sibert")
+    baseline = "adamw" if is_bert else "lamb"
+    assert run.optim.name == ("scale_invariant_sgd" if "optim=recipe" in variant else baseline)
     return run
 
 
 @pytest.mark.parametrize("variant", ["", *VARIANTS])
 def test_every_variant_of_squad_is_a_run(variant):
     for module, unanswerable in ((squad1, False), (squad2, True)):
-        run = run_of(module.get_config(variant))
+        run = run_of(module, variant)
         assert run.task.unanswerable == unanswerable
-        assert run.model.arch == ("bert" if "arch=bert" in variant else "sibert")
-        assert run.optim.name == optimizer_of(variant)
         assert run.model.width == (128 if "mini" in variant else 768)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_variant_of_glue_is_a_run(task):
+def test_every_variant_of_glue_is_a_run_on_the_files_of_the_page(task):
     for variant in ("", ",arch=bert", ",optim=recipe"):
-        run = run_of(glue.get_config(f"task={task}{variant}"))
+        run = run_of(glue, f"task={task}{variant}")
         assert run.task.dataset == task
-        assert run.model.arch == ("bert" if "arch=bert" in variant else "sibert")
-        assert run.optim.name == optimizer_of(variant)
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_the_files_are_those_of_glue_and_of_the_documentation(task):
-    data, folder = glue.get_config(f"task={task}").data, TASKS[task].name
+    data, folder = run.data, TASKS[task].name
     valid, test = ("dev_matched", "dev_mismatched") if task == "mnli" else ("dev", "")
     wanted = [f"glue/{folder}/{name}.tsv" for name in ("train", valid, test) if name]
     assert [data.path, data.valid_path, data.test_path][: len(wanted)] == [f"{w}*" for w in wanted]

@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import os
 import pathlib
 import re
 import shlex
@@ -16,62 +15,45 @@ from jax.sharding import PartitionSpec as P
 
 from sibert_jax.errors import ConfigError
 from sibert_jax.tools.collectives import Collective, collectives
-from sibert_jax.tools.compile_only import compile_only, markdown
+from sibert_jax.tools.compile_only import compile_only, described_devices, markdown
 from sibert_jax.train import sharding
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHAPE = {"data": 2, "fsdp": 4, "tensor": 1}
+RING = [(i, (i + 1) % 4) for i in range(4)]
 
 
-def found_in(fn, in_spec, out_spec, size=64) -> list[Collective]:
-    mesh = sharding.make_mesh(*SHAPE.values())
-    mapped = jax.shard_map(fn, mesh=mesh, in_specs=in_spec, out_specs=out_spec, check_vma=False)
-    x = jax.ShapeDtypeStruct((size,), jnp.float32)
-    return collectives(jax.jit(mapped).lower(x).compile().as_text(), SHAPE)
-
-
-def test_a_sum_inside_a_loop_counts_once_a_turn():
-    def fn(x):
-        def body(carry, _):
-            return jax.lax.psum(jnp.sin(carry), "fsdp") * 0.1, None
-
-        return jax.lax.scan(body, x, length=7)[0]
-
-    (found,) = found_in(fn, P(), P())
-    assert found == Collective("all-reduce", ("fsdp",), 4, "f32", 64 * 4, 7)
-    assert found.sent_bytes == 7 * 2 * 3 / 4 * 256
-
-
-def test_loops_inside_loops_multiply():
+def sums_in_loops(x):
     def inner(carry, _):
-        return jax.lax.psum(jnp.sin(carry), ("data", "fsdp")) * 0.1, None
+        return jax.lax.psum(jnp.sin(carry), "fsdp") * 0.1, None
 
     def outer(carry, _):
         return jax.lax.scan(inner, jnp.cos(carry), length=3)[0], None
 
-    (found,) = found_in(lambda x: jax.lax.scan(outer, x, length=5)[0], P(), P())
-    assert (found.count, found.axes, found.group_size) == (15, ("data", "fsdp"), 8)
+    return jax.lax.scan(outer, x, length=5)[0]
 
 
 @pytest.mark.parametrize(
-    ("fn", "in_spec", "out_spec", "kind", "size"),
+    ("fn", "specs", "wanted", "sent_bytes"),
     [
-        (functools.partial(jax.lax.all_gather, axis_name="data", tiled=True),
-         P("data"), P(), "all-gather", 256),
-        (functools.partial(jax.lax.psum_scatter, axis_name="data", tiled=True),
-         P(), P("data"), "reduce-scatter", 256),
+        (sums_in_loops, (P(), P()), ("all-reduce", "fsdp", 4, 256, 15), 15 * 2 * 3 / 4 * 256),
+        (functools.partial(jax.lax.all_gather, axis_name="data", tiled=True), (P("data"), P()),
+         ("all-gather", "data", 2, 256, 1), 128),
+        (functools.partial(jax.lax.psum_scatter, axis_name="data", tiled=True), (P(), P("data")),
+         ("reduce-scatter", "data", 2, 256, 1), 128),
+        (functools.partial(jax.lax.ppermute, axis_name="fsdp", perm=RING), (P("fsdp"), P("fsdp")),
+         ("collective-permute", "fsdp", 2, 64, 1), 64),
     ],
+    ids=["sums in loops in loops", "gather", "scatter", "ring"],
 )  # fmt: skip
-def test_gather_and_scatter_send_the_share_of_the_others(fn, in_spec, out_spec, kind, size):
-    (found,) = found_in(fn, in_spec, out_spec)
-    assert found == Collective(kind, ("data",), 2, "f32", size, 1)
-    assert found.sent_bytes == size / 2
-
-
-def test_a_ring_sends_its_array_to_the_neighbour():
-    ring = [(i, (i + 1) % 4) for i in range(4)]
-    (found,) = found_in(lambda x: jax.lax.ppermute(x, "fsdp", ring), P("fsdp"), P("fsdp"))
-    assert (found.kind, found.axes, found.sent_bytes) == ("collective-permute", ("fsdp",), 64)
+def test_what_a_program_sends_is_found(fn, specs, wanted, sent_bytes):
+    mesh = sharding.make_mesh(*SHAPE.values())
+    mapped = jax.shard_map(fn, mesh=mesh, in_specs=specs[0], out_specs=specs[1], check_vma=False)
+    text = jax.jit(mapped).lower(jax.ShapeDtypeStruct((64,), jnp.float32)).compile().as_text()
+    (found,) = collectives(text, SHAPE)
+    kind, axis, group_size, size, count = wanted
+    assert found == Collective(kind, (axis,), group_size, "f32", size, count)
+    assert found.sent_bytes == sent_bytes
 
 
 TEXT = """HloModule m
@@ -193,6 +175,8 @@ def bare(config, **mesh):
 
 
 def test_the_report_adds_up_on_copies_of_the_model(config):
+    config.model.depth, config.model.scan_layers = 1, False  # compiles faster
+    config.optim.head.name = "adamw"
     report = compile_only(bare(config), jax.devices())
     params = report.param_bytes
     # The gradient of every parameter is summed over the copies; besides it only scalars are.
@@ -215,44 +199,33 @@ def test_with_fsdp_what_is_sent_does_not_grow_with_the_batch(config):
     assert larger.sent_bytes < 1.1 * report.sent_bytes
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess:
-    words = [sys.executable, "-m", "sibert_jax.main", *arguments]
-    return subprocess.run(
-        words, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False
-    )
-
-
-def test_a_mesh_that_does_not_fit_ends_with_a_sentence():
-    done = command("--config=configs/demo.py", "--compile_only=6", "--config.mesh.fsdp=4")
-    assert done.returncode == 2
-    assert re.fullmatch(r"error: mesh=.*6 devices do not divide by 4\.\n", done.stderr)
+def test_a_tpu_topology_compiles_or_names_the_package(config, monkeypatch):
+    for name in ("TPU_SKIP_MDS_QUERY", "TPU_WORKER_HOSTNAMES", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
+        monkeypatch.setenv(name, "1")  # put back at the end
+    if importlib.util.find_spec("libtpu"):
+        report = compile_only(bare(config, data=-1), described_devices("v5e:2x4"))
+        assert report.platform == "TPU v5 lite"
+    else:
+        with pytest.raises(ConfigError, match=r"v5e:2x4 needs .* pip install -e '\.\[train,tpu\]'"):
+            described_devices("v5e:2x4")
 
 
 def test_a_device_count_out_of_range_is_refused():
-    done = command("--config=configs/demo.py", "--compile_only=257")
-    assert (done.returncode, done.stderr) == (
-        2,
-        "error: --compile_only=257 must lie between 1 and 256.\n",
-    )
+    with pytest.raises(ConfigError, match=r"--compile_only=257 must lie between 1 and 256\."):
+        described_devices("257")
 
 
-def test_a_tpu_topology_compiles_or_names_the_package():
-    tiny = ("--config.model.vocab_size=512", "--config.mesh.data=-1")
-    done = command("--config=configs/mini.py", "--compile_only=v5e:2x4", *tiny)
-    if importlib.util.find_spec("libtpu"):
-        assert (done.returncode, "compiled for TPU v5 lite" in done.stdout) == (0, True)
-    else:
-        assert (done.returncode, done.stderr) == (
-            2,
-            "error: --compile_only=v5e:2x4 needs the compiler for TPUs, which runs on any Linux "
-            "machine; get it by: pip install -e '.[train,tpu]'\n",
-        )
-
-
-def test_too_wide_a_split_of_the_vocabulary_names_the_sizes(config):
-    config.model.vocab_size = 511 * 2
-    with pytest.raises(ConfigError, match=r"mesh.tensor=4.* not divide 1022; .*: 1, 2, 7\."):
-        compile_only(bare(config, data=2, tensor=4), jax.devices())
+@pytest.mark.parametrize(
+    ("mesh", "vocab_size", "num_devices", "message"),
+    [
+        ({"fsdp": 4}, 512, 6, r"^mesh=.*6 devices do not divide by 4\."),
+        ({"data": 2, "tensor": 4}, 1022, 8, r"mesh.tensor=4.* not divide 1022; .*: 1, 2, 7\."),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_named(config, mesh, vocab_size, num_devices, message):
+    config.model.vocab_size = vocab_size
+    with pytest.raises(ConfigError, match=message):
+        compile_only(bare(config, **mesh), jax.devices()[:num_devices])
 
 
 @pytest.mark.slow
@@ -264,7 +237,8 @@ def test_the_command_of_the_page_runs():
     # The same flags but for the devices: the test above has those.
     assert "--compile_only=v5e:2x4" in shlex.split(for_tpus.replace("\\\n", " "))
     tiny = {"vocab_size": 512, "width": 24, "ffn_width": 32, "depth": 2}
-    done = command(*words[3:], *(f"--config.model.{key}={value}" for key, value in tiny.items()))
+    words = [sys.executable, *words[1:], *(f"--config.model.{k}={v}" for k, v in tiny.items())]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Step of 128 examples on 8 devices (data 8 × fsdp 1 × tensor 1)")
     assert "| all-reduce | data | f32 |" in done.stdout

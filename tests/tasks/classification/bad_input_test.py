@@ -11,6 +11,9 @@ from sibert_jax.tools.predict import predict
 from sibert_jax.train.config import default_config, run_config
 from sibert_jax.train.resolve import resolve
 from sibert_jax.train.run import load_task
+from tests.builders import write_vocabulary
+
+from .conftest import WORDS
 
 
 @pytest.mark.parametrize(
@@ -36,25 +39,17 @@ def test_a_file(write, task, lines, message):
         read_examples("files", write(*lines), TASKS[task])
 
 
-def test_a_missing_file_and_an_ambiguous_glob(write):
+def test_a_missing_file_an_ambiguous_glob_and_new_text(write):
     path = write("sentence\tlabel", "a\t1", name="train.tsv")
     write("sentence\tlabel", "a\t1", name="train.tsv2")
     with pytest.raises(DataError, match="matches 2 files"):
         read_examples("files", f"{path}*", TASKS["sst2"])
     with pytest.raises(DataError, match=r"no such file: 'nowhere.tsv'"):
         read_examples("files", "nowhere.tsv", TASKS["sst2"])
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (["It rains."], r"new.txt, line 1 has 1 tab.* expected 2: text 1, text"),
-        ([], "new.txt is empty; expected one example per line"),
-    ],
-)
-def test_new_text(write, lines, message):
-    with pytest.raises(DataError, match=message):
-        read_new_text(write(*lines, name="new.txt"), TASKS["rte"])
+    with pytest.raises(DataError, match=r"new.txt, line 1 has 1 tab.* expected 2: text 1, text"):
+        read_new_text(write("It rains.", name="new.txt"), TASKS["rte"])
+    with pytest.raises(DataError, match="new.txt is empty; expected one example per line"):
+        read_new_text(write(name="new.txt"), TASKS["rte"])
 
 
 @pytest.mark.parametrize(
@@ -105,38 +100,25 @@ def test_settings_that_do_not_go_together(config):
 
 
 @pytest.mark.parametrize(
-    ("data", "vocab_size", "message"),
-    [
-        ({}, 50, "has 48 .* but model.vocab_size=50; leave the"),
-        ({"vocab": ""}, 48, "both empty, so there is no vocabulary"),
-    ],
-)
-def test_a_vocabulary(config, data, vocab_size, message):
-    config.data.update(data)
-    config.model.vocab_size = vocab_size
-    with pytest.raises(ConfigError, match=message):
-        load_task(run_config(resolve(config)), progress=print)
-
-
-@pytest.mark.parametrize(
     ("data", "message"),
     [
+        ({"vocab": ""}, "both empty, so there is no vocabulary"),
+        ({"vocab": "{shorter}"}, "has 47 .* but model.vocab_size=48; leave the"),
         ({"path": "absent/*.tsv"}, r"^data\.path: no file matches the glob 'absent/\*"),
         ({"valid_path": "absent/*.tsv"}, r"^data\.valid_path: no file matches"),
         ({"test_path": "absent/*.tsv"}, r"^data\.test_path: no file matches"),
-        ({"valid_path": "{unlabeled}"}, r"data.valid_path \(.*_unlabeled\) has no labels"),
+        ({"valid_path": "{unlabeled.tsv}"}, r"data.valid_path \(.*_unlabeled\) has no labels"),
         ({"test_path": "{train}"}, "two sets '.*_train', whose predictions would go to one"),
         ({"valid_path": "", "valid_fraction": 1e-4}, "=0.0001 holds out 0 of 32 examples"),
     ],
 )
-def test_sets_of_examples(config, write_pairs, tmp_path, data, message):
-    unlabeled = tmp_path / "unlabeled.tsv"
-    unlabeled.write_text("sentence1\tsentence2\na\tb\n")
-    train = write_pairs("train.tsv")
-    config.data.path = config.data.valid_path = train
-    names = {"{unlabeled}": str(unlabeled), "{train}": train}
+def test_files_of_a_run(config, write_pairs, tmp_path, data, message):
+    names = {f"{{{name}}}": str(tmp_path / name) for name in ("unlabeled.tsv", "shorter")}
+    (tmp_path / "unlabeled.tsv").write_text("sentence1\tsentence2\na\tb\n")
+    write_vocabulary(tmp_path / "shorter", WORDS[1:])
+    config.data.path = config.data.valid_path = names["{train}"] = write_pairs("train.tsv")
     config.data.update({key: names.get(value, value) for key, value in data.items()})
-    with pytest.raises(DataError, match=message):
+    with pytest.raises((ConfigError, DataError), match=message):
         load_task(run_config(resolve(config)), progress=print)
 
 

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from tests.builders import write_vocabulary
+from tests.builders import prepare_tfds, write_vocabulary
 
 WORDS = tuple(f"w{i}" for i in range(43))
 LABELS = ("entailment", "not_entailment")
@@ -73,24 +73,12 @@ def write(tmp_path):
 @pytest.fixture(scope="session")
 def prepared_mnli(tmp_path_factory):
     """As TFDS prepares "glue/mnli": labels are numbers, -1 in test sets."""
-    tfds = pytest.importorskip("tensorflow_datasets")
-    sets = {"train": [("Rain.", "Sun.", 2), ("Rain.", "Wet.", 0)], "test": [("Snow.", "Cold.", -1)]}
-
-    class Mnli(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            features = {"premise": tfds.features.Text(), "hypothesis": tfds.features.Text()}
-            features |= {"label": np.int64, "idx": np.int64}
-            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(rows) for split, rows in sets.items()}
-
-        def _generate_examples(self, rows):
-            for i, (premise, hypothesis, label) in enumerate(rows):
-                yield i, {"premise": premise, "hypothesis": hypothesis, "label": label, "idx": i}
-
-    data_dir = tmp_path_factory.mktemp("tensorflow_datasets")
-    Mnli(data_dir=data_dir, file_format="array_record").download_and_prepare()
-    return data_dir / "mnli" / "1.0.0"
+    keys = ("premise", "hypothesis", "label", "idx")
+    sets = {
+        "train": [("Rain.", "Sun.", 2, 0), ("Rain.", "Wet.", 0, 1)],
+        "test": [("Snow.", "Cold.", -1, 0), ("Ice.", "Cold.", -1, 1)],
+    }
+    examples = {split: [dict(zip(keys, row)) for row in rows] for split, rows in sets.items()}
+    features = dict(zip(keys, (str, str, int, int)))
+    directory = tmp_path_factory.mktemp("tensorflow_datasets")
+    return prepare_tfds(directory, "Mnli", features, examples, "array_record")

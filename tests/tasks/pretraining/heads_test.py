@@ -40,21 +40,18 @@ def scaled(tree, c):
     return jax.tree.map(lambda x: x * np.float32(c), tree)
 
 
-def test_cross_entropy_is_minus_the_log_probability():
-    logits = np.random.default_rng(1).normal(size=(5, 7)).astype(np.float32)
-    labels = np.array([0, 3, 6, 2, 2])
-    exp = np.exp(logits.astype(np.float64))
-    wanted = -np.log(exp[np.arange(5), labels] / exp.sum(1))
-    np.testing.assert_allclose(jax.jit(cross_entropy)(logits, labels), wanted, rtol=1e-5)
-
-
 def test_losses_are_sums_over_what_counts_from_the_prior_on(batch):
     task = make_task()
     params = jax.jit(task.init)(jax.random.key(0), batch)
-    apply, sums = jax.jit(task.logits), jax.jit(task.sums)
-    logits, nsp_logits = apply(params, batch)
-    found, totals = sums(params, batch), task.denominators(batch)
-    losses = np.asarray(cross_entropy(logits, batch["masked_targets"]))
+
+    @jax.jit
+    def compute(*args):
+        return task.logits(*args), task.sums(*args), task.eval_batch(*args)
+
+    (logits, nsp_logits), found, evaluated = compute(params, batch)
+    totals, targets = task.denominators(batch), np.asarray(batch["masked_targets"])
+    exp = np.exp(np.asarray(logits, np.float64))
+    losses = -np.log(np.take_along_axis(exp, targets[..., None], 2)[..., 0] / exp.sum(2))
     counted = np.asarray(batch["masked_weights"]) > 0
     assert float(totals["mlm_loss"]) == counted.sum() == 10
     np.testing.assert_allclose(found["mlm_loss"], losses[counted].sum(), rtol=1e-5)
@@ -62,27 +59,40 @@ def test_losses_are_sums_over_what_counts_from_the_prior_on(batch):
     np.testing.assert_allclose(found["nsp_loss"] / totals["nsp_loss"], nsp.mean(), rtol=1e-5)
     assert float(totals["dead_attention_rows"]) == (4 * 16 - 4) * 2 * 2
     # A new model predicts the frequencies, whatever the padding is.
-    prior = -np.log(FREQUENCY[np.asarray(batch["masked_targets"])])[counted].sum()
+    prior = -np.log(FREQUENCY[targets])[counted].sum()
     np.testing.assert_allclose(found["mlm_loss"], prior, rtol=0.03)
-    np.testing.assert_allclose(logits, apply(params, with_other_padding(batch))[0], atol=1e-6)
+    (other, _), *_ = compute(params, with_other_padding(batch))
+    np.testing.assert_allclose(logits, other, atol=1e-6)
+    # Also by fifths of the text, that of the most frequent tokens first.
+    metrics, order = task.eval_metrics([evaluated]), np.argsort(-FREQUENCY)
+    middle = np.cumsum(FREQUENCY[order]) - FREQUENCY[order] / 2
+    fifths = np.empty(40, int)
+    fifths[order] = 5 * middle
+    for i in range(5):
+        inside = (fifths[targets] == i) & counted
+        wanted = losses[inside].mean() if inside.any() else 0
+        np.testing.assert_allclose(metrics[f"mlm_loss_fifth_{i + 1}"], wanted, rtol=1e-5)
 
 
-ARCHS = ["sibert", "sibert_sandwich", pytest.param("reparametrized", marks=pytest.mark.slow)]
-
-
-@pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("table_norm", ["rows", "table"])
+@pytest.mark.parametrize(
+    ("arch", "table_norm"),
+    [
+        ("sibert", "rows"),
+        ("sibert_sandwich", "table"),
+        *(pytest.param("reparametrized", x, marks=pytest.mark.slow) for x in ("rows", "table")),
+    ],
+)
 def test_with_the_invariant_head_the_whole_model_is(batch, arch, table_norm):
     """The loss in blocks of positions is the same."""
     task = make_task(arch, "invariant", table_norm=table_norm)
     params = random_params(task.init, batch)
     assert all(jax.tree.leaves(task.invariance_mask(params)))
-    loss = jax.jit(task.sums)
-    wanted = loss(params, batch)
-    for changed in (scaled(params, 0.125), scaled(params, 64.0)):
-        jax.tree.map(np.testing.assert_array_equal, loss(changed, batch), wanted)
-    in_blocks = jax.jit(make_task(arch, "invariant", table_norm=table_norm, loss_blocks=2).sums)
-    np.testing.assert_allclose(in_blocks(params, batch)["mlm_loss"], wanted["mlm_loss"], rtol=1e-5)
+    in_blocks = make_task(arch, "invariant", table_norm=table_norm, loss_blocks=2)
+    sums = jax.jit(lambda params: (task.sums(params, batch), in_blocks.sums(params, batch)))
+    wanted, blocks = sums(params)
+    np.testing.assert_allclose(blocks["mlm_loss"], wanted["mlm_loss"], rtol=1e-5)
+    for c in (0.125, 64.0):
+        jax.tree.map(np.testing.assert_array_equal, sums(scaled(params, c))[0], wanted)
 
 
 def test_the_invariant_head_is_a_cosine_and_the_log_frequency(batch):
@@ -96,22 +106,6 @@ def test_the_invariant_head_is_a_cosine_and_the_log_frequency(batch):
     h = np.linalg.lstsq(rows, cosines.reshape(-1, len(rows)).T, rcond=None)[0]
     np.testing.assert_allclose(np.linalg.norm(h, axis=0), 1, rtol=1e-4)
     assert np.abs(nsp).max() <= 5
-
-
-def test_the_loss_is_also_told_by_fifths_of_the_text(batch):
-    """The most frequent tokens that make up a fifth of the text first."""
-    task = make_task()
-    params = jax.jit(task.init)(jax.random.key(0), batch)
-    metrics = task.eval_metrics([jax.jit(task.eval_batch)(params, batch)])
-    order = np.argsort(-FREQUENCY)
-    middle = np.cumsum(FREQUENCY[order]) - FREQUENCY[order] / 2
-    fifth = dict(zip(order, (5 * middle).astype(int)))
-    losses = np.asarray(cross_entropy(task.logits(params, batch)[0], batch["masked_targets"]))
-    for i in range(5):
-        inside = [fifth[t] == i for t in np.ravel(batch["masked_targets"])]
-        inside &= np.ravel(batch["masked_weights"]) > 0
-        wanted = losses.ravel()[inside].mean() if inside.any() else 0
-        np.testing.assert_allclose(metrics[f"mlm_loss_fifth_{i + 1}"], wanted, rtol=1e-5)
 
 
 def test_a_tied_head_has_no_table_of_its_own_and_is_not_invariant(batch):

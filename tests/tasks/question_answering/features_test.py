@@ -54,9 +54,10 @@ def test_positions_of_an_answer_read_back_as_the_answer(data):
     features, _ = build(one_question(CONTEXT, answer, start), sizes)
     rows = WindowRows(features, TOKENIZER, "f").rows(np.arange(len(features)), sizes.seq_len)
     for window, (first, last) in enumerate(zip(rows["answer_first"], rows["answer_last"])):
-        if first == 0:  # the answer is not in this window
+        if first == 0:  # the answer is not in this window: the target is [CLS]
             assert last == 0
             assert len(features) > 1
+            assert features.answer_positions(window) == (0, 0)
             continue
         begin, stop = features.characters(window, first, last)
         # Whole tokens: at least the answer, and no token that it does not overlap.
@@ -64,13 +65,6 @@ def test_positions_of_an_answer_read_back_as_the_answer(data):
         assert stop >= len(answer.rstrip()) + start
         assert CONTEXT[begin:start].isalnum() or begin == start
         assert rows["may_end"][window, first : last + 1].all()
-
-
-def test_in_a_window_without_the_answer_the_target_is_cls():
-    for answer, holds in (("end", [False, True]), (None, [False, False])):
-        features, _ = build(one_question(CONTEXT, answer, CONTEXT.index("end")))
-        positions = [features.answer_positions(window) for window in (0, len(features) - 1)]
-        assert [position != (0, 0) for position in positions] == holds
 
 
 def test_a_long_question_is_truncated_and_every_window_fits():
@@ -88,9 +82,7 @@ def test_a_long_question_is_truncated_and_every_window_fits():
     [
         ("oil", 5, "their answer is not in the context", "but its context has 'il ' at answer_s"),
         ("oil", -4, "their answer is not in the context", "but its context has '' at answer_s"),
-        ("oil", 4000, "their answer is not in the context", "but its context has '' at answer_"),
         (" ", 3, "their answer has no token", "' ' at answer_start=3, which has no token"),
-        ("\ufffd", 79, "their answer has no token", "'\ufffd' at answer_start=79, which has"),
         ("\u200b", 80, "their answer has no token", "at answer_start=80, which has no token"),
         ("", 4, "their answer is empty", "an empty answer; write"),
     ],
@@ -110,15 +102,11 @@ def test_an_answer_not_found_is_skipped_or_ends_a_strict_run(answer, start, reas
     assert len(report) == 1
 
 
-@pytest.mark.parametrize(
-    ("context", "answer", "line"),
-    [
-        ("the cafe", "caf", "1 of 1 answers (100.00%) begin or end inside a token; 'q': 'caf' in"),
-        ("the café", "café", "0 of 1 answers"),
-    ],
-)
-def test_answers_that_split_a_token_are_counted(context, answer, line):
-    assert build(one_question(context, answer, 4))[1][1].startswith(line)
+def test_answers_that_split_a_token_are_counted():
+    _, (_, line, *_) = build(one_question("the cafe", "caf", 4))
+    assert line.startswith("1 of 1 answers (100.00%) begin or end inside a token; 'q': 'caf' in")
+    _, (_, line, *_) = build(one_question("the café", "café", 4))
+    assert line.startswith("0 of 1 answers")
 
 
 def test_a_context_without_a_word_is_skipped_in_training_only():
@@ -130,9 +118,6 @@ def test_a_context_without_a_word_is_skipped_in_training_only():
     for options in ({"strict": True}, {"for_training": False}):
         with pytest.raises(DataError, match=r"d: the context of question 'none' has no word"):
             build(dataset, **options)
-
-
-def test_a_file_without_one_good_answer_is_refused():
     with pytest.raises(DataError, match=r"'q' has the answer 'gas', but its context has 'oil' at"):
         build(one_question(CONTEXT, "gas", 4))
     with pytest.raises(DataError, match=r"d: the context of question 'q' has no word"):

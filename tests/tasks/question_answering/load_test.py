@@ -59,30 +59,6 @@ def load(tmp_path, write):
     return load
 
 
-@pytest.fixture
-def load_new(write):
-    def load(name, text, progress=print):
-        return load_new_questions(
-            MODEL, QuestionAnsweringConfig(**SETTINGS), SquadFilesConfig(seq_len=16),
-            str(write(name, text)), TOKENIZER, global_batch_size=4, progress=progress,
-        )  # fmt: skip
-
-    return load
-
-
-def test_batches_have_the_shapes_of_the_task(load):
-    task, data = load()
-    for batches in (data.train, data.valid):
-        batch = batches.batch(0, slice(None))
-        seq_len = batch["tokens"].shape[1]
-        assert seq_len in task.seq_lens
-        found = {name: (array.shape, array.dtype) for name, array in batch.items()}
-        abstract = task.abstract_batch(4, seq_len)
-        assert found == {name: (leaf.shape, leaf.dtype) for name, leaf in abstract.items()}
-    assert [held_out.name for held_out in data.held_out] == ["dev", "test"]
-    assert data.main_metric == "f1"
-
-
 def test_every_window_comes_once_an_epoch_with_its_own_answer(load):
     _, data = load()
     seen = {}
@@ -99,31 +75,24 @@ def test_every_window_comes_once_an_epoch_with_its_own_answer(load):
     assert set(seen.values()) == {"oil", "crisis", "cafe", "1973", "end", "[CLS]"}
 
 
-def test_misplaced_answers_are_skipped_in_training(load):
+def test_an_evaluation_has_the_loss_of_training(load):
+    """Questions whose answer is misplaced are skipped in training and scored without a loss."""
     lines = []
-    _, every = load()
-    _, fewer = load(content(1, 3), progress=lines.append)
+    task, data = load(content(1, 3), dev=content(1, 3), progress=lines.append)
     assert any("2 of 5 questions skipped" in line and "'q1', 'q3'" in line for line in lines)
-    assert fewer.steps_per_epoch < every.steps_per_epoch
-    assert fewer.fingerprint != every.fingerprint
-    with pytest.raises(DataError, match=r"train.json: question 'q1' has the answer 'crisis', but"):
-        load(content(1), strict=True)
-
-
-@pytest.mark.parametrize("misplaced", [(1, 3), range(5)])
-def test_the_loss_of_an_evaluation_is_that_of_training(load, misplaced):
-    """Questions whose answer is misplaced are scored but have no loss."""
-    train = () if len(misplaced) == 5 else misplaced
-    task, data = load(content(*train), dev=content(*misplaced))
-    params = random_params(task.init, data.train.batch(0, slice(None)))
-    sums, evaluate = jax.jit(task.sums), jax.jit(task.eval_batch)
     batches = [data.train.batch(step, slice(None)) for step in range(data.steps_per_epoch)]
+    params, sums = random_params(task.init, batches[0]), jax.jit(task.sums)
     wanted = sum(float(sums(params, batch)["span_loss"]) for batch in batches)
     wanted /= sum(float(task.denominators(batch)["span_loss"]) for batch in batches)
     batches = [data.valid.batch(step, slice(None)) for step in range(len(data.valid))]
+    evaluate = jax.jit(task.eval_batch)
+    found = task.eval_metrics(jax.device_get([evaluate(params, batch) for batch in batches]))
+    assert (found["total"], found["loss"]) == (5, pytest.approx(wanted, rel=1e-5))
+    task, data = load(dev=content(*range(5)))
+    batches = [data.valid.batch(step, slice(None)) for step in range(len(data.valid))]
     found = task.eval_metrics(jax.device_get([evaluate(params, batch) for batch in batches]))
     assert found["total"] == 5
-    assert found.get("loss") == (None if len(misplaced) == 5 else pytest.approx(wanted, rel=1e-5))
+    assert "loss" not in found
 
 
 NO_ANSWER = {"answers": []}
@@ -155,20 +124,11 @@ def test_a_file_is_loaded_or_refused_by_name(load, files, unanswerable, message)
         assert [held_out.name for held_out in data.held_out] == ["dev", "test"]
 
 
-def test_lone_surrogates_are_reported_by_file(load, load_new):
-    half, lines = without(content()), []
-    half["data"][0]["paragraphs"][0]["context"] += " \ud83d"
-    load(half, dev=half, progress=lines.append)
-    reported = "1 unpaired surrogate replaced by U+FFFD, the first in "
-    assert sum(reported in line for line in lines) == 2
-    lines.clear()
-    load_new("new.json", half, lines.append)
-    assert sum(reported in line for line in lines) == 1
-
-
-def test_new_questions_are_answered_in_the_order_of_the_file(load_new):
-    lines = [f"who {i}\tThe  Oil\u00a0crisis began in {1970 + i}." for i in range(6)]
-    task, new = load_new("new.tsv", "".join(f"{line}\n" for line in lines))
+def test_new_questions_are_answered_in_the_order_of_the_file(write):
+    lines = [f"who {i}\tThe  Oil\u00a0crisis began in {1970 + i}.\n" for i in range(6)]
+    configs = MODEL, QuestionAnsweringConfig(**SETTINGS), SquadFilesConfig(seq_len=16)
+    path, options = str(write("new.tsv", "".join(lines))), {"progress": print}
+    task, new = load_new_questions(*configs, path, TOKENIZER, global_batch_size=4, **options)
     assert len(new.batches) > len(task.seq_lens) == 1  # each length is compiled
     results = []
     for step in range(len(new.batches)):

@@ -36,13 +36,21 @@ def batch():
 
 
 @pytest.fixture(scope="module")
-def params(batch):
-    return random_params(make_task().init, batch)
-
-
-def test_the_loss_is_the_mean_of_start_and_end(batch, params):
+def compute(batch):
+    """Logits, sums and evaluation of a batch, from one program."""
     task = make_task()
-    (start, end), _ = jax.jit(task.apply)(params, batch)
+    params = random_params(task.init, batch)
+
+    @jax.jit
+    def compute(params, batch):
+        args = (params, batch)
+        return task.apply(*args)[0], task.sums(*args), task.eval_batch(*args)
+
+    return lambda batch: jax.device_get(compute(params, batch))
+
+
+def test_the_loss_is_the_mean_of_start_and_end(batch, compute):
+    (start, end), sums, _ = compute(batch)
     start, end = np.asarray(start, np.float64), np.asarray(end, np.float64)
     may_end, total = np.asarray(batch["may_end"]), 0.0
     for i in range(3):  # the fourth row has weight 0
@@ -50,16 +58,12 @@ def test_the_loss_is_the_mean_of_start_and_end(batch, params):
         for logits, name in ((start, "answer_first"), (end, "answer_last")):
             right = logits[i, int(batch[name][i])]
             total += 0.5 * (np.log(np.exp(logits[i, places]).sum()) - right)
-    sums, totals = jax.jit(task.sums)(params, batch), task.denominators(batch)
+    totals = make_task().denominators(batch)
     np.testing.assert_allclose(sums["span_loss"], total, rtol=1e-5)
     assert float(totals["span_loss"]) == 3.0
     assert float(totals["dead_attention_rows"]) == (4 * 16 - 4) * 2 * 2
-
-
-def test_tokens_in_the_padding_change_nothing(batch, params):
-    other = batch | {"tokens": batch["tokens"].at[1, 12:].set(7)}
-    sums = jax.jit(make_task().sums)
-    jax.tree.map(np.testing.assert_array_equal, sums(params, batch), sums(params, other))
+    _, other, _ = compute(batch | {"tokens": batch["tokens"].at[1, 12:].set(7)})  # in the padding
+    jax.tree.map(np.testing.assert_array_equal, sums, other)
 
 
 @pytest.mark.parametrize("arch", ["sibert", pytest.param("reparametrized", marks=pytest.mark.slow)])
@@ -75,23 +79,18 @@ def test_the_loss_is_invariant_to_the_scale_of_the_encoder_only(batch, arch):
     assert_scale_invariant(loss, params, batch, mask=mask)
     with pytest.raises(ValueError, match="not certified"):
         assert_scale_invariant(loss, params, batch, mask=jax.tree.map(lambda _: True, mask))
-    for c in (0.125, 64.0):
-        scaled = {
-            **params,
-            "encoder": jax.tree.map(lambda x, c=c: x * np.float32(c), params["encoder"]),
-        }
+    for c in np.float32([0.125, 64.0]):
+        scaled = params | {"encoder": jax.tree.map(lambda x, c=c: x * c, params["encoder"])}
         np.testing.assert_array_equal(loss(scaled, batch), loss(params, batch))
 
 
-def test_an_evaluation_returns_spans_of_the_context(batch, params):
-    task = make_task()
-    result = jax.jit(task.eval_batch)(params, batch)
+def test_an_evaluation_returns_spans_of_the_context(batch, compute):
+    (start, end), _, result = compute(batch)
     shapes = {name: value.shape for name, value in result.items()}
     assert shapes == {
         **dict.fromkeys(("window", "counts", "loss", "null_score"), (4,)),
         **dict.fromkeys(("start_logit", "end_logit", "score_BC", "first_BC", "last_BC"), (4, 3)),
     }
-    start, end = map(np.asarray, jax.jit(task.apply)(params, batch)[0])
     np.testing.assert_allclose(result["null_score"], start[:, 0] + end[:, 0], rtol=1e-5)
     row, first, last = np.arange(4)[:, None], result["first_BC"], result["last_BC"]
     assert np.asarray(batch["may_start"])[row, first].all()
