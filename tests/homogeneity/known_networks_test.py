@@ -61,10 +61,6 @@ def residual(p, x):
     return norm(x + jax.nn.relu(h) @ p["w2"])
 
 
-def cosine_logits(p, x):
-    return 10.0 * unit(x @ p["features"]) @ unit(p["classes"], 0)
-
-
 def ngpt(p, x):
     w = {name: unit(p[name], 0) for name in p if name not in VECTORS}
     h = unit(x @ w["embed"])
@@ -97,22 +93,13 @@ def relu_weights(scores):
     return jnp.where(total > 0, r / jnp.where(total > 0, total, 1), 1 / TOKENS)
 
 
-def attention(weights, slope=0.0):
-    def fn(p, x):
-        q, k = x @ p["q"], x @ p["k"]
-        places = jnp.arange(TOKENS, dtype=jnp.float32)
-        scores = q @ k.T - slope * jnp.abs(places[:, None] - places[None])
-        return weights(scores) @ (x @ p["v"]) @ p["o"]
-
-    return fn
+def attention(weights):
+    return lambda p, x: weights(x @ p["q"] @ (x @ p["k"]).T) @ (x @ p["v"]) @ p["o"]
 
 
-def language_model(table):
-    def loss(p, x):
-        features = norm(norm(p["embed"][jnp.array([0, 3, 1])]) @ p["w"])
-        return jnp.mean(jax.nn.logsumexp(features @ table(p).T, axis=-1))
-
-    return loss
+def tied_table(p, x):
+    features = norm(norm(p["embed"][jnp.array([0, 3, 1])]) @ p["w"])
+    return jnp.mean(jax.nn.logsumexp(features @ p["embed"].T, axis=-1))
 
 
 VALUE_OUT, QUERY_KEY = {"v": 1, "o": -1}, {"q": 1, "k": -1}
@@ -138,7 +125,7 @@ NETWORKS = {
     ),
     "norm with epsilon": (norm_with_epsilon, "w1 w2", []),  # 2·w1 = 0
 
-    "cosine logits": (cosine_logits, "features classes", [{"features": 1}, {"classes": 1}]),
+
     # Each matrix is divided by its norms; softmax wants 2·scale_qk = 0, h + α(...) wants α = 0.
     "nGPT": (
         ngpt, f"{MATRICES_OF_NGPT} scale_qk alpha_attention alpha_mlp",
@@ -150,12 +137,11 @@ NETWORKS = {
     "gated MLP with SiLU": (gated, "gate up down", [{"up": 1, "down": -1}]),
     # softmax: q + k = 0; value against output: v + o = 0
     "attention": (attention(jax.nn.softmax), "q k v o", [VALUE_OUT, QUERY_KEY]),
-    # ALiBi adds a constant to the scores: q + k = 0 again
-    "ALiBi": (attention(jax.nn.softmax, slope=0.5), "q k v o", [VALUE_OUT, QUERY_KEY]),
+
     # ReLU normalized by the row sum: q and k free, each alone
     "ReLU attention": (attention(relu_weights), "q k v o", [VALUE_OUT, {"q": 1}, {"k": 1}]),
     # logits of degree embed = 0; `out` is not used
-    "tied table": (language_model(lambda p: p["embed"]), "embed w out", [{"w": 1}, {"out": 1}]),
+    "tied table": (tied_table, "embed w out", [{"w": 1}, {"out": 1}]),
 }  # fmt: skip
 
 
