@@ -114,13 +114,6 @@ def test_table_lists_tensors_between_modules():
     assert between[2].split(" | ")[4].startswith(__file__)
 
 
-def test_blocks_are_found_among_many():
-    # A stream of degree r = stem and 30 branches with vᵢ + oᵢ = r: of each pair one goes with r.
-    forms = [{0: 1, 1 + 2 * i: -1, 2 + 2 * i: -1} for i in range(30)]
-    (block,) = blocks_of(forms, 61)
-    assert all((1 + 2 * i in block) != (2 + 2 * i in block) for i in range(30))
-
-
 class Attention(NamedTuple):
     query: jax.Array
     key: jax.Array
