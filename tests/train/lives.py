@@ -23,7 +23,7 @@ from tests.train.started import bare_trainer
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["sibert_jax.train.run", __name__])
 CONFIG_FILE = """
-
+import json
 import ml_collections
 
 def get_config():
