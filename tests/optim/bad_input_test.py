@@ -60,7 +60,6 @@ ARGUMENTS = [
     (schedule(peak_value=-1.0), "peak_value"),
     *((schedule(num_steps=n), "num_steps must be a whole number") for n in (0, 10.5, True)),
     (schedule(warmup_steps=10), "warmup_steps must be a whole number >= 0 and < 10, found 10"),
-
     (schedule("piecewise", warmup_steps=6), "reaches the first drop"),
     (schedule("warmup_stable_decay", decay_steps=1.5), "decay_steps must be a whole number"),
 ]  # fmt: skip
