@@ -28,7 +28,6 @@ def attention(p, u, valid, fault):
     scores = (u @ p["q"]) @ (u @ p["k"]).T
     if fault == "additive mask":
         scores = scores + jnp.where(valid[None], 0, -1e9)  # fault: additive mask
-
     if fault == "softmax":
         weights = jax.nn.softmax(scores)  # fault: softmax
     else:
@@ -36,7 +35,6 @@ def attention(p, u, valid, fault):
         z = jnp.sum(r, -1, keepdims=True)
         if fault == "attention epsilon 1e-6":
             weights = r / (z + 1e-6)  # fault: attention epsilon 1e-6
-
         else:
             weights = jnp.where(z > 0, r / jnp.where(z > 0, z, 1), 1 / TOKENS)
     return weights @ (u @ p["v"]) @ p["o"]

@@ -108,7 +108,6 @@ MATRICES_OF_NGPT = "q k v o up gate down embed"
 NETWORKS = {
     # a + b = 0
     "matrix factorization": (lambda p, x: p["a"] @ p["b"].T, "a b", [{"a": 1, "b": -1}]),
-
     # the output has degree w1 + w2 + w3
     "ReLU MLP": (relu_mlp, "w1 w2 w3", [{"w1": 1, "w2": -1}, {"w2": 1, "w3": -1}]),
     # b1 = w1, b2 = w1 + w2, b3 = w1 + w2 + w3 = 0
@@ -116,7 +115,6 @@ NETWORKS = {
         relu_mlp_with_biases, "w1 w2 w3 b1 b2 b3",
         [{"w1": 1, "b1": 1, "w2": -1}, {"w2": 1, "b2": 1, "w3": -1}],
     ),
-
     "residual, layer norm": (residual, "stem w1 w2", [{"stem": 1, "w2": 1}, {"w1": 1}]),
     # bias = gain, gain + w2 = stem, w1 free
     "residual, affine norm": (
@@ -124,20 +122,16 @@ NETWORKS = {
         [{"w1": 1}, {"stem": 1, "w2": 1}, {"gain": 1, "bias": 1, "w2": -1}],
     ),
     "norm with epsilon": (norm_with_epsilon, "w1 w2", []),  # 2·w1 = 0
-
-
     # Each matrix is divided by its norms; softmax wants 2·scale_qk = 0, h + α(...) wants α = 0.
     "nGPT": (
         ngpt, f"{MATRICES_OF_NGPT} scale_qk alpha_attention alpha_mlp",
         [{name: 1} for name in MATRICES_OF_NGPT.split()],
     ),
     "LSTM": (lstm, "wx wh bias head", []),  # gates want wx = 0, so h has degree 0, wh = bias = 0
-
     # gate = 0, up + down = 0
     "gated MLP with SiLU": (gated, "gate up down", [{"up": 1, "down": -1}]),
     # softmax: q + k = 0; value against output: v + o = 0
     "attention": (attention(jax.nn.softmax), "q k v o", [VALUE_OUT, QUERY_KEY]),
-
     # ReLU normalized by the row sum: q and k free, each alone
     "ReLU attention": (attention(relu_weights), "q k v o", [VALUE_OUT, {"q": 1}, {"k": 1}]),
     # logits of degree embed = 0; `out` is not used

@@ -125,7 +125,6 @@ def test_leaves_are_called_by_their_path():
     x = jnp.ones(3)
     report = analyse(lambda p: sum(p["attention"]), {"attention": Attention(x, x, x)})
     assert report.names == ["attention/query", "attention/key", "attention/value"]
-
     boxed = nnx.State({"dense": {"value": nnx.Param(x), "bias": nnx.Param(x)}})
     names = analyse(lambda p: p["dense"]["bias"][...], boxed).names
     assert names == ["dense/bias", "dense/value"]

@@ -72,7 +72,6 @@ TREES = {
     "variables": lambda a, b, c: nnx.State({"p": {"k": nnx.Param(a), "l": nnx.Param(b)},
                                             "q": nnx.Param(c)}),
     "a slash": lambda a, b, c: {"a": {"b": {"c": a}, "b/c": b}, "a/b/c": c},
-
 }  # fmt: skip
 
 

@@ -112,7 +112,6 @@ def test_none_and_empty_leaves_are_passed_over(make):
     before, after = tx.init(params).preconditioner, state.preconditioner
     for field in set(before._fields) - {"bounds"}:
         assert_equal(getattr(after, field)["w"], getattr(before, field)["w"])
-
     with pytest.raises(ValueError, match="another tree structure than the parameters"):
         tx.update({"w": params["w"]}, state)
 

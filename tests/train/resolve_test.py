@@ -113,7 +113,6 @@ def test_a_bert_is_asked_for_by_name_as_it_has_another_optimizer(tmp_path):
     source = make_run(tmp_path / "a", arch="bert")
     with pytest.raises(ConfigError, match=r"model.arch is 'bert' there, and this config trains SI"):
         resolve(start(glue.get_config(), source))
-
     # Always there in BERT, whatever the key says.
     config = start(glue.get_config("arch=bert"), source, model__qkv_bias=True)
     assert resolve(config).model.arch == "bert"
