@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 from sibert_jax.homogeneity import analyse
 
@@ -71,18 +70,6 @@ def ngpt(p, x):
     return unit(h + p["alpha_mlp"][None] * (unit(branch) - h))
 
 
-def lstm(p, x):
-    def cell(carry, x_t):
-        h, c = carry
-        i, f, g, o = (x_t @ p["wx"] + h @ p["wh"] + p["bias"])[None] * jnp.ones((4, 1))
-        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        h = jax.nn.sigmoid(o) * jnp.tanh(c)
-        return (h, c), h
-
-    zeros = jnp.zeros(WIDTH)
-    return lax.scan(cell, (zeros, zeros), x)[1] @ p["head"]
-
-
 def gated(p, x):
     return (jax.nn.silu(x @ p["gate"]) * (x @ p["up"])) @ p["down"]
 
@@ -127,7 +114,6 @@ NETWORKS = {
         ngpt, f"{MATRICES_OF_NGPT} scale_qk alpha_attention alpha_mlp",
         [{name: 1} for name in MATRICES_OF_NGPT.split()],
     ),
-    "LSTM": (lstm, "wx wh bias head", []),  # gates want wx = 0, so h has degree 0, wh = bias = 0
     # gate = 0, up + down = 0
     "gated MLP with SiLU": (gated, "gate up down", [{"up": 1, "down": -1}]),
     # softmax: q + k = 0; value against output: v + o = 0

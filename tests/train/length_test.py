@@ -1,6 +1,5 @@
 """A run that continues with another length, or with other windows of logged means."""
 
-import dataclasses
 import json
 import re
 import shutil
@@ -10,10 +9,6 @@ import numpy as np
 import pytest
 
 from sibert_jax.errors import ConfigError
-from sibert_jax.optim import make_schedule
-from sibert_jax.train.config import run_config
-from sibert_jax.train.resolve import resolve
-from sibert_jax.train.run import describe_new_length
 from sibert_jax.train.workdir import check_free
 from tests.train.metrics_rows import rows
 
@@ -132,15 +127,3 @@ def test_a_schedule_that_no_leaf_follows_does_not_count(plain, tmp_path):
     recorded(tmp_path, plain)
     plain.train.num_steps = 24
     check_free(tmp_path, plain)
-
-
-def test_what_becomes_of_the_learning_rate_is_said(config):
-    config.train.num_steps, config.optim.head.warmup_steps = 24, 4
-    run = run_config(resolve(config))
-    before = dataclasses.replace(run, train=dataclasses.replace(run.train, num_steps=12))
-    a, b = (
-        make_schedule("cosine", peak_value=0.3, num_steps=num_steps)(9) for num_steps in (12, 24)
-    )
-    said = describe_new_length(run, before, step=10, updates=9)
-    assert f"one of 24: η at step 10 goes from {a:.3g} to {b:.3g} (cosine), that of the" in said
-    assert describe_new_length(run, run, step=10, updates=9) == ""
