@@ -61,7 +61,7 @@ def test_results_without_checkpoints_are_put_aside(config, tmp_path):
     said = []
     with Claim(tmp_path, config) as claim:
         claim.begin(0, said.append)
-    assert f"{tmp_path} has no checkpoint, so the run starts at step 0; the 1 row" in said[0]
+    assert f"{tmp_path} has no checkpoint, so the run starts at step 0; the results" in said[0]
     assert (tmp_path / "metrics.old.jsonl").read_text() == '{"step": 12}\n'
     assert (tmp_path / "results.old.json").read_text() == "{}"
     assert not (tmp_path / "results.json").exists()
