@@ -1,7 +1,6 @@
 """Wrong input of `sibert_jax.homogeneity`: one clear sentence."""
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from sibert_jax.homogeneity import (
@@ -24,21 +23,14 @@ def of(params):
         (lambda: analyse(lambda w: w if w[0, 0] > 0 else -w, W), r"traced .*TracerBoolConversion"),
         (lambda: analyse(lambda w: w, W, W), r"traced .*takes 1 positional argument"),
         (of({}), r"(?s)params has no floating-point array.*no leaves at all"),
-        (of({"a": 1.0}), "(?s)params has no floating-point array.*found: float"),
-        (of({"a": np.arange(3)}), "found: int64 array"),
         (of({"a": jnp.arange(3), "b": "text"}), "found: int32 array, str"),
         (
             lambda: analyse(lambda w: {"w": w, "name": ""}, W),
             "returned a str at output 'name'; return",
         ),
-        (lambda: analyse(lambda w: "text", W), "^fn returned a str; return arrays only$"),
         (lambda: analyse(lambda w: None, W), "^fn returned no array, but None; return what"),
-        (lambda: analyse(lambda w: {}, W), "^fn returned no array, but {}; return what"),
         (lambda: euler_residual(lambda w: w, W), r"must return a scalar, found shape \(2, 2\)"),
-        *(
-            (lambda c=c: rescaling_error(lambda w: w, W, c=c), "c must be a positive number")
-            for c in (0.0, -1.0, float("nan"))
-        ),
+        (lambda: rescaling_error(lambda w: w, W, c=float("nan")), "c must be a positive number"),
     ],
 )
 def test_wrong_functions_and_parameters_are_named(call, words):

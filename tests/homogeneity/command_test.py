@@ -32,7 +32,7 @@ def network(tmp_path, monkeypatch):
 
 
 def test_config_gets_a_table_a_picture_and_a_certificate(tmp_path, capsys):
-    small = [f"--config.model.{k}" for k in ("depth=1", "width=16", "num_heads=2", "ffn_width=16")]
+    small = [f"--config.model.{k}" for k in ("width=8", "num_heads=2", "ffn_width=8", "depth=1")]
     assert run("--config=demo", *small, f"--out={tmp_path}") == 0
     said = capsys.readouterr().out
     assert "/encoder/stem | dot_general | float32[" in said

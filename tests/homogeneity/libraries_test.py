@@ -25,10 +25,6 @@ def linen(module, x=X):
     return lambda p: module.apply({"params": p, **variables}, x, mutable=True)[0], params
 
 
-def symmetries(report):
-    return {tuple(s.items()) for s in report.symmetries()}
-
-
 def test_flax_attention_with_biases_has_two_symmetries(certify):
     report = certify(*linen(nn.MultiHeadDotProductAttention(num_heads=2)))
     # bias and kernel of q, k and v agree; softmax: q + k = 0; output bias = 0, so v + out = 0.
@@ -51,52 +47,8 @@ def test_flax_norm_frees_the_layer_before_it_without_epsilon(norm, certify):
         dense = nn.Dense(8, use_bias=False)
         return linen(nn.Sequential([dense, norm(epsilon=epsilon, use_scale=False)]))
 
-    assert symmetries(certify(*net(0.0))) == {(("layers_0/kernel", 1),)}
-    assert symmetries(analyse(*net(1e-6))) == set()
-
-
-def test_flax_convolutions_have_the_degree_of_their_depth(certify):
-    class Net(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            for _ in range(2):
-                x = nn.max_pool(nn.relu(nn.Conv(4, (3,), use_bias=False)(x)), (2,), (2,))
-            return nn.ConvTranspose(4, (3,), use_bias=False)(x)
-
-    report = certify(*linen(Net()))
-    assert report.degree() == 3
-    assert len(report.symmetries()) == 2
-
-
-@pytest.mark.parametrize("cell", [nn.GRUCell, nn.LSTMCell])
-def test_flax_recurrent_cells_have_no_symmetry(cell):
-    # Every gate is a sigmoid or tanh of its whole input.
-    assert analyse(*linen(nn.RNN(cell(features=4)))).symmetries() == []
-
-
-class LinenEncoder(nn.Module):
-    """A PreNorm transformer as Flax users write it."""
-
-    depth: int = 2
-
-    @nn.compact
-    def __call__(self, x):
-        for _ in range(self.depth):
-            y = nn.LayerNorm()(x)
-            x = x + nn.MultiHeadDotProductAttention(num_heads=2)(y)
-            y = nn.LayerNorm()(x)
-            x = x + nn.Dense(8)(nn.gelu(nn.Dense(16)(y)))
-        return nn.LayerNorm()(x)
-
-
-def test_flax_encoder_has_four_symmetries_per_layer():
-    params = jax.eval_shape(LinenEncoder().init, KEY, X)["params"]
-    report = analyse(lambda p, x: LinenEncoder().apply({"params": p}, x), params, X)
-    # Epsilons and GELU pin the stream. Leaves of a layer: 4 norm, 8 attention, 4 dense = 16.
-    # Equations: gain = bias (2); out + v = 0, out bias = 0; q, k, v: kernel + gain = bias (3);
-    # q + k = 0; dense: kernel + gain = 0 and its bias = 0; second dense: both 0: 12 in all.
-    assert len(report.symmetries()) == 4 * 2
-    assert not report.is_invariant()
+    assert certify(*net(0.0)).symmetries() == [{"layers_0/kernel": 1}]
+    assert analyse(*net(1e-6)).symmetries() == []
 
 
 class NnxNet(nnx.Module):
@@ -132,20 +84,3 @@ def test_equinox_mlp_keeps_its_activation_static(certify):
     assert len(report.symmetries()) == 2
     gelu = eqx.nn.MLP(8, 3, 8, 2, activation=jax.nn.gelu, key=KEY)
     assert analyse(lambda m, x: jax.vmap(m)(x), gelu, X[0]).symmetries() == []
-
-
-def test_equinox_attention_and_norms():
-    class Net(eqx.Module):
-        norm: eqx.nn.LayerNorm
-        attention: eqx.nn.MultiheadAttention
-        dropout: eqx.nn.Dropout
-
-        def __call__(self, x, key):
-            x = self.dropout(jax.vmap(self.norm)(x), key=key)
-            return self.attention(x, x, x)
-
-    attention = eqx.nn.MultiheadAttention(2, 8, key=KEY)
-    net = Net(eqx.nn.LayerNorm(8), attention, eqx.nn.Dropout(0.5))
-    report = analyse(lambda m, x, k: m(x, k), net, X[0], KEY)
-    # norm: gain = bias = n; scores q + k + 2n = 0; v + out + n = 0: 6 leaves, 3 equations.
-    assert len(report.symmetries()) == 3

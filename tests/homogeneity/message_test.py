@@ -26,30 +26,21 @@ def assert_points_at(found, function, text):
     assert (found.location.file, found.location.line) == (__file__, line_of(function, text)), found
 
 
-class Block(nn.Module):
+class Net(nn.Module):
     @nn.compact
     def __call__(self, x):
         h = nn.Dense(4, name="inner")(x)
         return nn.LayerNorm(name="norm")(h)  # here
 
 
-class Net(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        return Block(name="block")(x)
-
-
 def test_flax_also_has_a_module_path_and_a_library_line():
     params = Net().init(jax.random.key(0), X)
-    found = analyse(Net().apply, params, X).obstruction(
-        {"params": {"block": {"inner": True, "norm": False}}}
-    )
-    assert_points_at(found, Block, "# here")
+    mask = {"params": {"inner": True, "norm": False}}
+    found = analyse(Net().apply, params, X).obstruction(mask)
+    assert_points_at(found, Net, "# here")
     assert found.library_location.file.endswith("flax/linen/normalization.py")
-    assert found.module == "Net/block/norm"
-    assert found.subject == "params/block/inner"
-    assert found.constants == (None, pytest.approx(1e-6))
-    assert "degree 2 in params/block/inner and degree 0 (constant 1e-06)" in str(found)
+    assert (found.module, found.subject) == ("Net/norm", "params/inner")
+    assert "degree 2 in params/inner and degree 0 (constant 1e-06)" in str(found)
 
 
 def nnx_norm(p, x):
@@ -112,9 +103,7 @@ def test_equation_is_written_in_the_leaves_names():
         (lambda w: w, "normalize the result"),
         (lambda w: jnp.linalg.det(jnp.diag(jnp.tile(w, 2))), "qr"),
         (lambda w: jnp.histogram(w)[1], "`histogram` brings in the constant itself"),
-        (lambda w: jax.scipy.special.logit(w), "`logit` brings in the constant itself"),
         (lambda w: jnp.where(w > 0.1, 1, 2), "compare tensors of one degree"),
-        (lambda w: jnp.interp(w, jnp.arange(3.0), jnp.arange(3.0)), "compare tensors of one"),
     ],
 )
 def test_repair_fits_the_cause(fn, repair):

@@ -140,7 +140,7 @@ def check(seed):
     return len(report.scalings())
 
 
-@settings(max_examples=10, database=None)
+@settings(max_examples=6, database=None)
 @given(st.integers(0, 2**32 - 1))
 def test_what_is_certified_holds_in_random_networks(seed):
     check(seed)
@@ -153,7 +153,6 @@ def test_what_is_certified_holds_in_random_networks(seed):
         ("add", lambda step, x, y: x if x is not None else y, 25),
         ("dot_general", lambda step, x, y: x, 1),
         ("tanh", lambda step, x: x, 47),
-        ("reduce_prod", lambda step, x: x, 40),
         ("gt", lambda step, x, y: ZERO, 22),
     ],
 )

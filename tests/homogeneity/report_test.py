@@ -6,13 +6,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sibert_jax.homogeneity import analyse
-from sibert_jax.optim import partition_by_invariance, scale_invariant_sgd
 
 SIZE = 5
 FORMS = st.lists(
@@ -90,16 +88,6 @@ def test_symmetries_blocks_labels_and_mask_agree():
     assert mask == {"a": True, "b": True, "c": True, "d": True, "head": False}
     assert report.is_invariant(mask)
     assert not report.is_invariant()
-    assert repr(report) == "<Report: 5 leaves, 3 symmetries, not certified in all jointly>"
-
-
-def test_block_labels_and_mask_serve_an_optimizer():
-    report = analyse(fn, PARAMS)
-    encoder = scale_invariant_sgd(0.1, 0.01, blocks=report.block_labels())
-    tx = partition_by_invariance(encoder, optax.sgd(1.0), report.invariant_mask())
-    updates, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
-    np.testing.assert_array_equal(updates["head"], -PARAMS["head"])
-    assert set(state.encoder.param_norm) == {"block_0", "block_1", "block_2"}
 
 
 def test_every_output_counts_and_has_its_own_degree():
@@ -126,15 +114,6 @@ def test_table_lists_tensors_between_modules():
     assert between[2].split(" | ")[4].startswith(__file__)
 
 
-def test_blocks_overlap_in_no_leaf_and_are_found_among_many():
-    # a - b + d = 0: {a, b} and {b, d} are both invariant, but share b.
-    assert blocks_of([{0: 1, 1: -1, 2: 1}], 3) == [(0, 1)]
-    # A stream of degree r = stem and 30 branches with vᵢ + oᵢ = r: of each pair one goes with r.
-    forms = [{0: 1, 1 + 2 * i: -1, 2 + 2 * i: -1} for i in range(30)]
-    (block,) = blocks_of(forms, 61)
-    assert all((1 + 2 * i in block) != (2 + 2 * i in block) for i in range(30))
-
-
 class Attention(NamedTuple):
     query: jax.Array
     key: jax.Array
@@ -146,7 +125,6 @@ def test_leaves_are_called_by_their_path():
     x = jnp.ones(3)
     report = analyse(lambda p: sum(p["attention"]), {"attention": Attention(x, x, x)})
     assert report.names == ["attention/query", "attention/key", "attention/value"]
-    assert len(set(report.block_labels()["attention"])) == 1
     boxed = nnx.State({"dense": {"value": nnx.Param(x), "bias": nnx.Param(x)}})
     names = analyse(lambda p: p["dense"]["bias"][...], boxed).names
     assert names == ["dense/bias", "dense/value"]

@@ -2,12 +2,14 @@
 
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sibert_jax.model import relu_attention
+from sibert_jax.train import sharding
 
 
 def inputs(seed, batch, length, heads, width, num_segments=1, share_of_padding=0.2):
@@ -79,6 +81,23 @@ def assert_within_rounding(impl, dtype, share_of_padding, seed):
     found = computed(impl, *floats, valid, segments)
     assert all(x.dtype == dtype for x in (found[0], *found[2:]))
     assert_close(found, wanted, 5e-6 if dtype == jnp.float32 else 2e-2)
+
+
+def assert_nothing_is_gathered(impl, mesh, batch_axes):
+    """Split over batch and heads, each device computes its own, and the result is the formula's."""
+    *floats, valid, segments = case = inputs(8, 4, 40, 2, 8, 2)
+    heads, rows = (
+        jax.NamedSharding(mesh, jax.P(batch_axes, *axes)) for axes in ((None, "tensor"), ())
+    )
+    floats = [jax.device_put(x, heads) for x in floats]
+    valid, segments = (jax.device_put(x, rows) for x in (valid, segments))
+    fn = sharding.on_mesh(functools.partial(computed.__wrapped__, impl), mesh)
+    compiled = jax.jit(fn).lower(*floats, valid, segments).compile()
+    communication = r"all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
+    assert not re.findall(communication, compiled.as_text())
+    found = compiled(*floats, valid, segments)
+    assert all(x.sharding.is_equivalent_to(heads, 4) for x in (found[0], *found[2:]))
+    assert_close(found, reference(*case), 5e-6)
 
 
 def assert_no_number_is_no_dead_row(impl):

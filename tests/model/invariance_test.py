@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sibert_jax.model import AffineNorm, Encoder, attention, encoder, layers, normalize
+from sibert_jax.model import Encoder, attention, layers, normalize
 from tests.builders import random_params
 
 SCALES = (1e-3, 0.1, 10.0, 1e3)
@@ -20,19 +20,12 @@ def scaled(params, c):
     return jax.tree.map(lambda x: x * np.asarray(c, x.dtype), params)
 
 
-def largest_change(module, params, inputs) -> float:
-    apply = jax.jit(module.apply)
-    reference = apply(params, *inputs)[0]
-    changed = (apply(scaled(params, c), *inputs)[0] for c in SCALES)
-    return max(float(np.abs(features - reference).max()) for features in changed)
-
-
 @pytest.mark.parametrize(
     ("arch", "dtype"),
     [
-        *((arch, "float32") for arch in INVARIANT),
-        ("sibert", "bfloat16"),
-        *(pytest.param(arch, "bfloat16", marks=slow) for arch in INVARIANT[1:]),
+        ("sibert", "float32"),
+        *(pytest.param(arch, "float32", marks=slow) for arch in INVARIANT[1:]),
+        *(pytest.param(arch, "bfloat16", marks=slow) for arch in INVARIANT),
     ],
 )
 def test_powers_of_two_change_no_bit_and_others_only_rounding(cfg, inputs, arch, dtype):
@@ -67,13 +60,8 @@ def test_gradient_is_orthogonal_to_the_parameters(cfg, inputs, arch):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b / 8), shrunk, grads)
 
 
-def test_bert_is_not_scale_invariant(cfg, inputs):
-    module = Encoder(dataclasses.replace(cfg, arch="bert", norm_eps=1e-12))
-    assert largest_change(module, random_params(module.init, *inputs), inputs) > 0.1
-
-
 class GainBeforeBranch(nn.Module):
-    """The mistake of a pre-norm with a learned gain: degree 1 into a branch that expects 0."""
+    """A pre-norm with a learned gain: degree 1 into a branch that expects 0."""
 
     eps: float
 
@@ -83,85 +71,36 @@ class GainBeforeBranch(nn.Module):
         return normalize(x, self.eps) * scale[None, None]
 
 
-def with_weights(to_weights):
-    """Attention with other weights than those of `relu_attention`."""
-
-    def attend(q_BLHK, k_BLHK, v_BLHK, mask_BL, impl):
-        logits_BHLM = jnp.einsum("BLHK,BMHK->BHLM", q_BLHK, k_BLHK)
-        weights_BHLM, dead_BHL1 = to_weights(logits_BHLM, mask_BL[:, None, None])
-        return jnp.einsum("BHLM,BMHK->BLHK", weights_BHLM, v_BLHK), dead_BHL1
-
-    return attend
+def softmax_attention(q_BLHK, k_BLHK, v_BLHK, mask_BL, impl):
+    logits_BHLM = jnp.einsum("BLHK,BMHK->BHLM", q_BLHK, k_BLHK)
+    weights_BHLM, dead_BHL1 = attention.softmax_weights(logits_BHLM, mask_BL[:, None, None])
+    return jnp.einsum("BHLM,BMHK->BLHK", weights_BHLM, v_BLHK), dead_BHL1
 
 
-def added_epsilon(epsilon):
-    def weights(logits, valid):
-        scores = jnp.where(valid, jax.nn.relu(logits), 0.0)
-        total = scores.sum(-1, keepdims=True)
-        return scores / (total + epsilon), total <= 0
-
-    return weights
+def biased_feed_forward(cfg, activation, out_bias, name, made=layers.FeedForward):
+    return made(cfg, activation, out_bias=True, name=name)
 
 
-def added_mask(logits, valid):
-    return relu_weights(logits + jnp.where(valid, 0.0, -1e4), jnp.ones_like(valid))
-
-
-FeedForward, Attention = layers.FeedForward, attention.Attention
-relu_weights = attention.relu_weights
-
-
-def biased_feed_forward(cfg, activation, out_bias, name):
-    return FeedForward(cfg, activation, out_bias=True, name=name)
-
-
-def gelu_feed_forward(cfg, activation, out_bias, name):
-    return FeedForward(cfg, "gelu", out_bias, name=name)
-
-
-def biased_attention(cfg, kind, qkv_bias, out_bias, name):
-    return Attention(cfg, kind, qkv_bias, out_bias=True, name=name)
-
-
-def plain_norm(epsilon):
-    return lambda x, eps: normalize(x, epsilon, relative=False)
-
-
+# More of them, without numbers: tests/homogeneity/broken_encoders_test.py.
 CONTROLS = {
-    "stream of degree 1": (
-        encoder,
-        "AffineNorm",
-        lambda eps, relative: lambda x: normalize(x, eps),
-    ),
+    "softmax": (attention, "relu_attention", softmax_attention),
     "bias after the feed-forward": (layers, "FeedForward", biased_feed_forward),
-    "bias after the attention": (layers, "Attention", biased_attention),
     "gain before the branches": (layers, "normalize", lambda x, eps: GainBeforeBranch(eps)(x)),
-    "softmax": (attention, "relu_attention", with_weights(attention.softmax_weights)),
-    "GELU": (layers, "FeedForward", gelu_feed_forward),
-    "LayerNorm epsilon 1e-12": (layers, "normalize", plain_norm(1e-12)),
-    "LayerNorm epsilon 1e-6": (layers, "normalize", plain_norm(1e-6)),
-    "LayerNorm epsilon 1e-5": (layers, "normalize", plain_norm(1e-5)),
-    "attention epsilon 1e-6": (attention, "relu_attention", with_weights(added_epsilon(1e-6))),
-    "attention epsilon 1e-9": (attention, "relu_attention", with_weights(added_epsilon(1e-9))),
-    "additive mask": (attention, "relu_attention", with_weights(added_mask)),
+    "epsilon": (layers, "normalize", lambda x, eps: normalize(x, 1e-12, relative=False)),
+    "BERT": (),
 }
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name in ("softmax", "bias after the attention") else slow)
-        for name in CONTROLS
-    ],
+    "name", ["softmax", *(pytest.param(name, marks=slow) for name in [*CONTROLS][1:])]
 )
 def test_each_known_mistake_breaks_invariance(cfg, inputs, name, monkeypatch):
-    monkeypatch.setattr(*CONTROLS[name])
-    broken = Encoder(cfg)
-    assert largest_change(broken, random_params(broken.init, *inputs), inputs) > 1e-3
-
-
-def test_affine_norm_has_degree_one():
-    x = np.random.default_rng(2).normal(size=(3, 16, 32)).astype(np.float32)
-    module = AffineNorm(1e-6, relative=True)
-    params, apply = random_params(module.init, x), jax.jit(module.apply)
-    np.testing.assert_array_equal(apply(scaled(params, 8.0), x), 8 * apply(params, x))
+    if name == "BERT":
+        cfg = dataclasses.replace(cfg, arch="bert", norm_eps=1e-12)
+    else:
+        monkeypatch.setattr(*CONTROLS[name])
+    module = Encoder(cfg)
+    params, apply = random_params(module.init, *inputs), jax.jit(module.apply)
+    reference = apply(params, *inputs)[0]
+    changes = (apply(scaled(params, c), *inputs)[0] - reference for c in SCALES)
+    assert max(float(np.abs(change).max()) for change in changes) > 1e-3

@@ -39,7 +39,6 @@ def schedule(name="constant", **arguments):
 ARGUMENTS = [
     *((lambda r=r: clip_by_relative_global_norm(r), "max_ratio") for r in (-1.0, float("nan"))),
     (lambda: clip_by_relative_global_norm("0.5"), "max_ratio"),
-    (lambda: clip_by_relative_global_norm(True), "max_ratio"),
     (lambda: scale_invariant_sgd(-0.1, 0.1), "learning_rate"),
     (lambda: scale_invariant_sgd(0.1, -0.1), "weight_decay"),
     (lambda: scale_invariant_sgd(0.1, 0.1, 1.0), "clip_factor"),
@@ -49,9 +48,7 @@ ARGUMENTS = [
     (lambda: scale_by_sinkhorn(0), "num_passes"),
     (lambda: scale_by_whitening(2.5), "num_steps"),
     (lambda: clip_by_relative_unit_norm(-0.1), "max_ratio"),
-    (lambda: sgd_sai(-1.0), "learning_rate"),
     (lambda: sgd_sai(momentum=1.0), "momentum"),
-    (lambda: sgd_sai(weight_decay=-1.0), "weight_decay"),
     (lambda: sgd_sai(eps=0.0), "eps"),
     (lambda: sgd_sai(scaling="paper"), "one of snr, snr_max_normalized, sqrt_size"),
     (lambda: scale_by_psgd_kron(0.0), "preconditioner_learning_rate"),
@@ -63,7 +60,6 @@ ARGUMENTS = [
     (lambda: scale_by_psgd_matrix_free(shape="full"), "shape must be 'x' or 'diagonal'"),
     (lambda: equilibrium.recovery_steps(0.1, 0.1, 0.0), "scale"),
     (lambda: equilibrium.recovery_steps(0.1, 0.1, 0.5, clip_factor=1.0), "clip_factor"),
-    (lambda: equilibrium.rotation_per_step(0.1, 0.1, 1.0), "momentum"),
     (lambda: equilibrium.rotation_per_step(0.1, 0.1, 0.9, "torch"), "convention"),
     (lambda: track_rotation(SGD, blocks=ROWS).init(random_tree(0)), "ROWS is no label"),
     (lambda: equilibrium_sgd(1.0, 1.0), "eta_lambda"),
@@ -71,11 +67,8 @@ ARGUMENTS = [
     (lambda: equilibrium_sgd(1.0, 0.1, memory=0), "memory"),
     (schedule("cosin"), "'cosin'.*constant, piecewise, linear, cosine, warmup"),
     (schedule(peak_value=-1.0), "peak_value"),
-    (schedule(end_value=-0.1), "end_value"),
-    *((schedule(num_steps=n), "num_steps must be a whole number")
-      for n in (0, 10.5, True, "10", float("nan"))),
+    *((schedule(num_steps=n), "num_steps must be a whole number") for n in (0, 10.5, True)),
     (schedule(warmup_steps=10), "warmup_steps must be a whole number >= 0 and < 10, found 10"),
-    (schedule(warmup_steps=2.5), "warmup_steps must be a whole number"),
     (schedule("piecewise", warmup_steps=6), "reaches the first drop"),
     (schedule("warmup_stable_decay", decay_steps=1.5), "decay_steps must be a whole number"),
 ]  # fmt: skip
@@ -87,9 +80,6 @@ def test_wrong_arguments_are_named(call, words):
         call()
 
 
-@pytest.mark.parametrize(
-    "wrap", [clip_by_relative_global_norm, lambda r, **k: hyperball(SGD, r, **k)]
-)
 @pytest.mark.parametrize(
     ("blocks", "words"),
     [
@@ -104,9 +94,13 @@ def test_wrong_arguments_are_named(call, words):
         ({"a": "x", "b": "x", "c": ROWS}, "leaf c is a scalar"),
     ],
 )  # fmt: skip
-def test_wrong_block_labels_are_named(wrap, blocks, words):
-    with pytest.raises(ValueError, match=words):
-        wrap(0.5, blocks=blocks).init(PARAMS)
+def test_wrong_block_labels_are_named(blocks, words):
+    for tx in (
+        clip_by_relative_global_norm(0.5, blocks=blocks),
+        hyperball(SGD, 0.1, blocks=blocks),
+    ):
+        with pytest.raises(ValueError, match=words):
+            tx.init(PARAMS)
 
 
 @pytest.mark.parametrize(
@@ -127,16 +121,14 @@ def test_mask_that_does_not_split_the_tree_is_refused(mask, words):
 @pytest.mark.parametrize(
     "make", [scale_by_psgd_kron, scale_by_psgd_low_rank, scale_by_psgd_matrix_free]
 )
-@pytest.mark.parametrize(
-    ("extra_args", "words"),
-    [
-        ({"vector": {"w": jnp.ones(2)}}, "needs `hvp`"),
-        ({"hvp": {"w": jnp.ones(2)}}, "needs `vector`"),
-        ({"vector": {"w": jnp.ones(2)}, "hvp": {"b": jnp.ones(2)}}, "structure than `hvp`"),
-        ({"vector": {"w": jnp.ones(3)}, "hvp": {"w": jnp.ones(3)}}, r"has shape \(3,\)"),
-    ],
-)
-def test_newton_mode_asks_for_vector_and_product(make, extra_args, words):
-    tx, params = make(mode="newton"), {"w": jnp.ones(2)}
-    with pytest.raises(ValueError, match=words):
-        tx.update(params, tx.init(params), **extra_args)
+def test_newton_mode_asks_for_vector_and_product(make):
+    two, three = {"w": jnp.ones(2)}, {"w": jnp.ones(3)}
+    tx = make(mode="newton")
+    for extra_args, words in (
+        ({"vector": two}, "needs `hvp`"),
+        ({"hvp": two}, "needs `vector`"),
+        ({"vector": two, "hvp": {"b": two["w"]}}, "structure than `hvp`"),
+        ({"vector": three, "hvp": three}, r"has shape \(3,\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            tx.update(two, tx.init(two), **extra_args)

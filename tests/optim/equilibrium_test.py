@@ -51,10 +51,6 @@ def unit(key):
     return jnp.float32(1.0)
 
 
-def lognormal(key):
-    return jnp.exp(2 * jax.random.normal(key))
-
-
 def cubed_normal(key):
     return jnp.abs(jax.random.normal(key)) ** 3
 
@@ -73,7 +69,7 @@ def momentum_sgd(eta, lam, momentum, convention):
     return optax.chain(average, decay, optax.scale(-eta))
 
 
-@pytest.mark.parametrize(("eta_lambda", "num_steps"), [slow(0.002, 6000), (0.05, 300), (0.3, 100)])
+@pytest.mark.parametrize(("eta_lambda", "num_steps"), [slow(0.002, 6000), (0.3, 100)])
 def test_norm_and_rotation_of_a_constant_gradient_norm(eta_lambda, num_steps):
     """(2λ/η)‖x‖⁴ = σ²/(1−ηλ/2) and cos θ = 1 − ηλ, even for large ηλ."""
     lam, sigma = eta_lambda / ETA, 3.0
@@ -104,20 +100,6 @@ def test_momentum_norm_and_rotation(momentum, convention):
     np.testing.assert_allclose(root_mean_square, predicted, rtol=0.02)
 
 
-@pytest.mark.parametrize(
-    "formula",
-    [
-        equilibrium.rotation_per_step,
-        lambda *a: equilibrium.equilibrium_norm(*a[:2], 1.0, *a[2:]),
-        lambda *a: equilibrium.clip_threshold(*a[:2], 4.0, *a[2:]),
-    ],
-)
-def test_decoupled_and_averaged_momentum_are_one_algorithm(formula):
-    """m = Σ αᵏg: −η(m + λx) = −η/(1−α)·((1−α)m + λ(1−α)x), so all predictions agree."""
-    wanted = formula(0.02 / (1 - 0.9), 0.3 * (1 - 0.9), 0.9, "averaged")
-    np.testing.assert_allclose(formula(0.02, 0.3, 0.9, "decoupled"), wanted, rtol=1e-5)
-
-
 def clipped_mean(samples, clip_factor):
     """Return the largest μ with E min(t, Cμ) = μ, by bisection."""
     low, high = 0.0, float(np.mean(samples))
@@ -128,10 +110,9 @@ def clipped_mean(samples, clip_factor):
     return low
 
 
-@pytest.mark.parametrize(("draw", "clip_factor"), [slow(lognormal, 4.0), (cubed_normal, 2.0)])
-def test_heavy_tailed_norm_settles_at_the_clipped_mean(draw, clip_factor):
-    lam = 4e-4 / ETA
-    samples = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(1), 200_000)), np.float64)
+def test_heavy_tailed_norm_settles_at_the_clipped_mean():
+    lam, draw, clip_factor = 4e-4 / ETA, cubed_normal, 2.0
+    samples = np.abs(np.random.default_rng(1).normal(size=200_000)) ** 3
     predicted = clipped_mean(samples, clip_factor)
     start = equilibrium.equilibrium_norm(ETA, lam, np.sqrt(predicted))
     tx = scale_invariant_sgd(ETA, lam, clip_factor)
@@ -148,14 +129,11 @@ def steps_until_back(norms, target):
 
 
 RECOVERIES = [
-    (100.0, None, 0.0, "coupled"),
     (0.01, 4.0, 0.0, "coupled"),
+    slow(100.0, None, 0.0, "coupled"),
     slow(0.01, None, 0.0, "coupled"),
-    slow(5.0, 4.0, 0.0, "coupled"),
     slow(0.05, 1.5, 0.0, "coupled"),
-    slow(100.0, None, 0.9, "coupled"),
     slow(0.01, 4.0, 0.9, "coupled"),
-    slow(0.01, None, 0.9, "decoupled"),
     slow(100.0, 4.0, 0.9, "decoupled"),
 ]
 
@@ -177,15 +155,6 @@ def test_recovery_time_within_ten_percent(scale, clip_factor, momentum, conventi
     np.testing.assert_allclose(predicted, measured, rtol=0.1)
 
 
-def test_leading_order_recovery_times():
-    """ln(s)/(ηλ) down and ln(1/s)/((C−1)ηλ) up."""
-    assert equilibrium.recovery_steps(ETA, 2e-3 / ETA, 1.1) == 0
-    down = equilibrium.recovery_steps(ETA, 2e-3 / ETA, 1e6)
-    np.testing.assert_allclose(down, np.log(1e6) / 2e-3, rtol=0.01)
-    up = equilibrium.recovery_steps(ETA, 2e-4 / ETA, 1e-30, clip_factor=4.0)
-    np.testing.assert_allclose(up, np.log(1e30) / (3 * 2e-4), rtol=0.02)
-
-
 def test_learning_rate_for_rotation_starts_at_equilibrium():
     """One gradient sets η; the first step then turns by √(2ηλ) and leaves the norm alone."""
     x, g = jnp.array([3.0, 4.0]), jnp.array([-0.08, 0.06])
@@ -194,17 +163,10 @@ def test_learning_rate_for_rotation_starts_at_equilibrium():
     updates, _ = tx.update(g, tx.init(x), x)
     np.testing.assert_allclose(rotation(x, updates), np.sqrt(2 * 0.002), rtol=2e-3)
     np.testing.assert_allclose(jnp.linalg.norm(x + updates), 5.0, rtol=1e-5)
-    gap = equilibrium.equilibrium_gap(eta, 0.002 / eta, 5.0, 0.1)
-    np.testing.assert_allclose(gap, 0.0, atol=1e-3)
     # Twice the norm of the equilibrium that a gradient of this size at this place leads to.
     norm = 2 * equilibrium.equilibrium_norm(8e-4, 1e-2, unit_grad_norm=3.0)
     gap = equilibrium.equilibrium_gap(8e-4, 1e-2, norm, 3.0 / norm)
     np.testing.assert_allclose(gap, np.log(2), rtol=1e-5)
-
-
-def test_clip_threshold_is_root_c_times_the_equilibrium_ratio():
-    ratio = 1 / equilibrium.equilibrium_norm(8e-4, 1e-2, 1.0) ** 2  # ‖g‖/‖x‖ with ‖g‖ = 1/‖x‖
-    threshold = equilibrium.clip_threshold(8e-4, 1e-2, 4.0)
-    np.testing.assert_allclose([2 * ratio, threshold], 10.0, rtol=1e-5)
-    for eta, lam in ((0.0, 0.1), (0.1, 0.0), (0.0, 0.0)):  # no equilibrium
-        assert equilibrium.clip_threshold(eta, lam, 4.0) == jnp.inf
+    # √C times the ratio ‖g‖/‖x‖ at equilibrium, where ‖g‖ = 1/‖x‖.
+    ratio = 1 / equilibrium.equilibrium_norm(8e-4, 1e-2, 1.0) ** 2
+    np.testing.assert_allclose(equilibrium.clip_threshold(8e-4, 1e-2, 4.0), 2 * ratio, rtol=1e-5)

@@ -5,11 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from sibert_jax.optim import (
-    gradient_and_hvp,
     scale_by_psgd_kron,
     scale_by_psgd_low_rank,
     scale_by_psgd_matrix_free,
@@ -91,17 +89,11 @@ def test_newton_mode_finds_the_inverse_hessian(make, hessian, shape, steps):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize(
-    ("make", "hessian", "shape"),
-    [
-        (DENSE, of_condition(0, 6, 1e3), (6,)),
-        (scale_by_psgd_kron, np.kron(of_condition(1, 4, 100), of_condition(2, 3, 100)), (4, 3)),
-    ],
-)
-def test_inverse_free_update_is_stable_at_every_rate(make, hessian, shape, rate):
+@pytest.mark.parametrize("rate", [0.1, 0.9])
+def test_inverse_free_update_is_stable_at_every_rate(rate):
     """As published it would need rates below about 2N/√condition; the bound sees to that."""
-    p = fitted(make(rate, mode="newton"), hessian, 4000, shape, newton=True)
+    hessian = of_condition(0, 6, 1e3)
+    p = fitted(DENSE(rate, mode="newton"), hessian, 4000, (6,), newton=True)
     assert np.linalg.norm(p @ hessian - np.eye(len(hessian))) < 2e-3
 
 
@@ -140,17 +132,6 @@ def test_inverse_free_step_is_the_published_one():
     assert np.linalg.norm(np.kron(*found) - expected) < 0.01 * np.linalg.norm(expected)
 
 
-@pytest.mark.slow
-def test_newton_mode_inverts_the_absolute_hessian_at_a_saddle():
-    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
-    eigenvalues = np.array([2.0, -1.0, 0.5, -3.0])
-    tx = DENSE(optax.cosine_decay_schedule(0.3, 6000.0), mode="newton")
-    with jax.numpy_dtype_promotion("standard"):  # optax's cosine divides an integer by a float
-        p = fitted(tx, rotation @ np.diag(eigenvalues) @ rotation.T, 6000, (4,), newton=True)
-    wanted = rotation @ np.diag(1 / np.abs(eigenvalues)) @ rotation.T
-    np.testing.assert_allclose(p, wanted, atol=0.12)
-
-
 @pytest.mark.parametrize(
     ("make", "covariance", "shape", "steps", "tolerance"),
     [
@@ -170,35 +151,3 @@ def test_whitening_finds_the_inverse_root_of_the_covariance(
     eigenvalues, vectors = np.linalg.eigh(covariance)
     expected = vectors @ np.diag(eigenvalues**-0.5) @ vectors.T
     assert np.linalg.norm(p - expected) < tolerance * np.linalg.norm(expected)
-
-
-def rosenbrock(x):
-    return 100.0 * (x[1] - x[0] ** 2) ** 2 + (1.0 - x[0]) ** 2
-
-
-@pytest.mark.parametrize("make", [slow(rank(1)), slow(DENSE), slow(scale_by_psgd_matrix_free)])
-def test_newton_mode_minimizes_rosenbrock(make):
-    """In 1000 steps; plain SGD is far from it after as many."""
-    tx = optax.chain(make(0.2, mode="newton"), optax.clip_by_global_norm(1.0), optax.scale(-0.5))
-    sgd = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1e-3))  # 2e-3 diverges
-    start = jnp.array([-1.0, 1.0])
-
-    def step(carry, key):
-        x, state, plain = carry
-        g, v, hv = gradient_and_hvp(rosenbrock, x, key)
-        updates, state = tx.update(g, state, x, vector=v, hvp=hv)
-        plain += sgd.update(jax.grad(rosenbrock)(plain), sgd.init(plain), plain)[0]
-        return (x + updates, state, plain), None
-
-    keys = jax.random.split(jax.random.key(0), 1000)
-    (x, _, plain), _ = jax.jit(lambda: jax.lax.scan(step, (start, tx.init(start), start), keys))()
-    assert rosenbrock(x) < 1e-6
-    assert rosenbrock(plain) > 1e-2
-
-
-def test_gradient_and_hvp_of_a_quadratic():
-    hessian = jnp.asarray(spd(5, 4), jnp.float32)
-    x = jnp.arange(4.0)
-    g, v, hv = gradient_and_hvp(lambda x: 0.5 * x @ hessian @ x, x, jax.random.key(0))
-    np.testing.assert_allclose(g, hessian @ x, rtol=1e-5)
-    np.testing.assert_allclose(hv, hessian @ v, rtol=1e-4)

@@ -25,18 +25,17 @@ def test_step_equals_algorithm_1(eta, lam, scale):
     np.testing.assert_allclose(state.max_ratio, bound, rtol=1e-6)
 
 
-@pytest.mark.parametrize("scheduled", [False, True])
-@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-def test_without_clip_it_is_decay_then_sgd_bit_for_bit(scheduled, weight_decay):
-    eta = make_schedule("linear", peak_value=0.7, num_steps=9, warmup_steps=2) if scheduled else 0.7
-    ours = scale_invariant_sgd(eta, weight_decay, clip_factor=None)
-    theirs = optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(eta))
+@pytest.mark.parametrize(
+    "eta", [0.7, make_schedule("linear", peak_value=0.7, num_steps=9, warmup_steps=2)]
+)
+def test_without_clip_it_is_decay_then_sgd_bit_for_bit(eta):
+    ours = scale_invariant_sgd(eta, 0.3, clip_factor=None)
+    theirs = optax.chain(optax.add_decayed_weights(0.3), optax.sgd(eta))
     found, wanted = (trained(tx, random_tree(0), range(10, 15), 100.0)[0] for tx in (ours, theirs))
     assert_equal(found, wanted)
 
 
-@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
-@pytest.mark.parametrize("c", [2.0**-10, 8.0])
+@pytest.mark.parametrize(("c", "scale"), [(2.0**-10, 100.0), (8.0, 0.01)])
 @pytest.mark.parametrize("blocks", [None, {"w": "w", "b": "b"}, {"w": ROWS, "b": "b"}])
 def test_rescaling_by_powers_of_two_changes_no_bit(c, scale, blocks):
     """Lemma 2.4: (cx, g/c, c²η, λ/c²) gives c times the parameters."""
@@ -52,14 +51,10 @@ def test_rescaling_by_powers_of_two_changes_no_bit(c, scale, blocks):
 
 
 def test_threshold_follows_the_schedules():
-    eta = make_schedule("piecewise", peak_value=0.1, num_steps=10)
-    tx = scale_invariant_sgd(eta, lambda count: 0.2, clip_factor=2.0)
-    params = random_tree(0)
-    state = tx.init(params)
-    for t in range(10):
-        _, state = tx.update(random_tree(1), state, params)
-        wanted = np.sqrt(2 * 2.0 * 0.2 / float(eta(t)))
-        np.testing.assert_allclose(state.max_ratio, wanted, rtol=1e-6)
+    eta = jnp.array([0.1, 0.05, 0.025])
+    tx = scale_invariant_sgd(lambda t: eta[t], lambda count: 0.2, clip_factor=2.0)
+    _, state = trained(tx, random_tree(0), range(3))
+    np.testing.assert_allclose(state.max_ratio, np.sqrt(2 * 2.0 * 0.2 / 0.025), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sibert_jax.report import UnreadableRun, draw, read_run, table
 from sibert_jax.report.metrics_file import read_metrics
-from sibert_jax.report.run import Run, distinct_names
+from sibert_jax.report.run_folder import Run, distinct_names
 
 ROW = {
     "step": 10,

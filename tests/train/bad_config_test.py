@@ -25,9 +25,7 @@ PRETRAINING = [
     ({"seed": 2**63}, "seed=9223372036854775808 must be at least 0 and below 9223372036854775808"),
     ({"train.num_steps": 2**31}, "train.num_steps=2147483648 must be at least 0 and below"),
     ({"init_scale": 0.0}, "init_scale=0.0 must be positive and finite"),
-    ({"init_scale": float("inf")}, "init_scale=inf must be"),
     ({"task.name": "classify"}, "task.name='classify' is unknown; choose one of"),
-    ({"task.head": "both"}, "task.head='both' is unknown; choose one of"),
     ({"task.head": "tied"}, "not scale invariant in the encoder of model.arch=sibert"),
     ({"task.head": "invariant", "task.unigram_prior": False}, "task.unigram_prior=False"),
     ({"task.mask_rate": 1.5}, "task.mask_rate=1.5 must be positive and below 1"),
@@ -36,7 +34,6 @@ PRETRAINING = [
     ({"model.arch": "gpt"}, "model.arch='gpt' is unknown"),
     ({"model.num_heads": 3}, "model.width=16 does not divide by model.num_heads=3"),
     ({"model.depth": 0}, "model.depth=0 must be at least 1"),
-    ({"model.dtype": "float16"}, "model.dtype='float16' is unknown"),
     ({"model.dropout": 1.0}, "model.dropout=1.0 must be at least 0 and below 1"),
     ({"model.attention_impl": "blockwise", "model.dropout": 0.1}, "model.dropout=0.1"),
     ({"model.attention_impl": "pallas", "model.arch": "bert"}, "model.arch='bert' has softmax"),
@@ -45,7 +42,6 @@ PRETRAINING = [
     ({"data.source": "builtin"}, 'data.source="builtin" takes no data.path'),
     ({"data.weights": (1.0, 2.0)}, "data.weights holds 2 numbers for 1 corpora"),
     ({"optim.name": "sgdd"}, "optim.name='sgdd' is unknown; choose one of"),
-    ({"optim.schedule": "cosin"}, "optim.schedule='cosin' is unknown"),
     ({"optim.eta_lambda": 1e-3}, "sets both η and λ"),
     ({"optim.learning_rate": 0.0}, "give learning_rate > 0"),
     (
@@ -62,20 +58,17 @@ PRETRAINING = [
     ({"optim.head.learning_rate": float("nan")}, "optim.head.learning_rate=nan must be"),
     ({"optim.other.pattern": "("}, "is no regular expression"),
     (ADAMW | {"optim.options": "nestrov=True"}, "no option 'nestrov'; did you mean 'nesterov'"),
-    (ADAMW | {"optim.options": "b2=0,98"}, "cannot be read"),
+    (ADAMW | {"optim.options": "b2=0,98"}, "optim.options.*cannot be read"),
+    (ADAMW | {"optim.options": "0.9"}, "there is no name before '='"),
+    (ADAMW | {"optim.options": "learning_rate=1"}, "adamw has no option 'learning_rate'"),
     (ADAMW | {"optim.options": "b2=high"}, "'b2=high' cannot be used with optim.name='adamw'"),
     ({"optim.head.options": "axis=1"}, "optim.head.options='axis=1': lamb has no option"),
     (HYPERBALL | {"optim.weight_decay": 0.1}, "optim: weight_decay=0.1 with the .* hyperball"),
     (HYPERBALL | {"optim.options": "inner=adm"}, "inner='adm' is unknown; choose one of"),
     ({"train.num_steps": 0}, "train.num_steps=0 and train.num_epochs=0.0: one of them"),
     ({"train.num_epochs": 3.0}, "train.num_steps=12 and train.num_epochs=3.0: one of them"),
-    ({"train.num_epochs": float("inf")}, "train.num_epochs=inf must be at least 0 and finite"),
     ({"train.microbatches": 0}, "train.microbatches=0 must be at least 1"),
-    ({"train.on_bad_step": "ignore"}, "train.on_bad_step='ignore' is unknown"),
     ({"train.spike_factor": 1.0}, "train.spike_factor=1.0 must be above 1"),
-    ({"train.max_rollbacks": -1}, "train.max_rollbacks=-1 must be at least 0"),
-    ({"train.watchdog_secs": -1.0}, "train.watchdog_secs=-1.0 must be at least 0"),
-    ({"checkpoint.keep": 0}, "checkpoint.keep=0 must be at least 1"),
     ({"distributed.start": "slurm"}, "distributed.start='slurm' is unknown; choose one of"),
     ({"distributed.start": "explicit"}, "distributed.coordinator_address='' must be host:port"),
     ({"distributed.coordinator_address": "host:1"}, "distributed.start='single' takes no coord"),
@@ -84,7 +77,6 @@ PRETRAINING = [
 ]
 FINE_TUNING = [
     ("classification", {"task.dataset": "sst-2"}, "task.dataset='sst-2' is unknown"),
-    ("classification", {"data.source": "text"}, "data.source='text' is unknown"),
     ("classification", {"data.path": ""}, "data.path is empty"),
     ("classification", {"data.num_seq_lens": 0}, "data.num_seq_lens=0 must be at least 1"),
     ("classification", {"train.num_steps": 9}, "train.num_steps=9 and train.num_epochs=3.0"),
@@ -101,14 +93,11 @@ def refused(config, changes, message):
     assert exit_status(error.value) == 2
 
 
-@pytest.mark.parametrize(("changes", "message"), PRETRAINING)
-def test_keys_of_pretraining_that_cannot_work_are_named(config, changes, message):
-    refused(config, changes, message)
-
-
-@pytest.mark.parametrize(("task", "changes", "message"), FINE_TUNING)
-def test_keys_of_fine_tuning_that_cannot_work_are_named(task, changes, message):
-    refused(default_config(task), changes, message)
+@pytest.mark.parametrize(
+    ("task", "changes", "message"), [("pretraining", *row) for row in PRETRAINING] + FINE_TUNING
+)
+def test_keys_that_cannot_work_are_named(config, task, changes, message):
+    refused(config if task == "pretraining" else default_config(task), changes, message)
 
 
 @pytest.mark.parametrize(

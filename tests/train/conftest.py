@@ -63,6 +63,16 @@ def make_config(text: pathlib.Path, cache: pathlib.Path):
 
 
 @pytest.fixture
+def plain(config):
+    """On one device, of a model and an optimizer that compile in half the time of the others."""
+    config.model.update(arch="bert", depth=1)
+    config.optim.update(name="adamw", learning_rate=1e-3, schedule="constant")
+    config.optim.head.name = "same"
+    config.mesh.data = 1
+    return config
+
+
+@pytest.fixture
 def poison(monkeypatch):
     """Gives the training batches of some indices a weight that is not a number."""
     original, poisoned = PretrainingBatches.batch, set()

@@ -5,8 +5,6 @@ import re
 import jax
 import pytest
 
-from sibert_jax.errors import ConfigError
-from sibert_jax.tools.compile_only import compile_only
 from tests.train.started import bare_trainer
 
 FOR_GPUS = pytest.mark.skipif(
@@ -30,9 +28,3 @@ def test_the_step_is_lowered_with_both_passes(config, monkeypatch, sizes, backen
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     module = trainer.step.lower(32, platforms=(platform,)).as_text()
     assert len(re.findall(r'name = "relu_attention', module)) == 3
-
-
-def test_without_such_devices_it_is_not_compiled(config):
-    config.model.attention_impl = "pallas"
-    with pytest.raises(ConfigError, match="is a kernel for TPUs and GPUs; the devices"):
-        compile_only(config, jax.devices()[:1])

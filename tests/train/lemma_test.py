@@ -42,9 +42,9 @@ def assert_same_directions(reference, rescaled, c):
 
 
 def test_parameters_times_a_constant_train_alike(config):
-    config.model.depth = 1
-    reference = train(config, 6)
-    assert_same_directions(reference, train(config, 6, c=2.0**10), 2.0**10)
+    config.model.update(depth=1, scan_layers=False)  # compile fast
+    reference = train(config, 6, head="sgd")
+    assert_same_directions(reference, train(config, 6, c=2.0**10, head="sgd"), 2.0**10)
 
 
 @pytest.mark.slow
@@ -53,15 +53,15 @@ def test_any_power_of_two_trains_alike(config, weight_decay, is_clipped):
     config.optim.schedule = "constant"
     reference = train(config, 60, weight_decay=weight_decay)
     assert {step["clipped"] for step in reference[1]} == {is_clipped}
-    for c in (2.0**-10, 2.0**-3, 2.0**3, 2.0**10):
+    for c in (2.0**-10, 2.0**3):
         assert_same_directions(reference, train(config, 60, c=c, weight_decay=weight_decay), c)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("c", [2.0**6, 2.0**-6])
-def test_a_loss_times_a_constant_trains_alike(config, c):
+def test_a_loss_times_a_constant_trains_alike(config):
     reference = train(config, 60, head="sgd")
-    assert_same_directions(reference, train(config, 60, loss_scale=c, head="sgd"), 1.0)
+    for c in (2.0**6, 2.0**-6):
+        assert_same_directions(reference, train(config, 60, loss_scale=c, head="sgd"), 1.0)
 
 
 # Of the fully invariant model, the optimizers that need no rate of their own for another scale.
@@ -83,7 +83,7 @@ WITHOUT_RATES = {
 )
 def test_at_any_scale_the_invariant_model_trains_alike(config, name):
     """All parameters by 2⁻⁸ and the loss by 2⁵, encoder and head under one optimizer."""
-    config.model.depth, config.model.arch = 1, "sibert_sandwich"
+    config.model.update(depth=1, arch="sibert_sandwich", scan_layers=False)
     config.task.head, config.optim.head.name = "invariant", "same"
     config.train.num_steps, config.train.log_every_steps = 6, 1
     config.optim.update({"learning_rate": 0.0, "weight_decay": 0.0, **WITHOUT_RATES[name]})

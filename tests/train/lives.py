@@ -4,11 +4,9 @@ Each is forked from a server that has imported everything, runs `sibert_jax.main
 on, and notes the phase that it is in.
 """
 
-import json
 import multiprocessing
 import os
 import pathlib
-import shutil
 import signal
 import sys
 import time
@@ -16,8 +14,10 @@ from collections.abc import Callable
 
 import jax
 
+from sibert_jax import main
 from sibert_jax.checkpoint import Checkpoints
-from tests.train.metrics_rows import rows
+from sibert_jax.runtime.processes import ProcessGroup
+from sibert_jax.runtime.watchdog import Watchdog
 from tests.train.started import bare_trainer
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -27,7 +27,7 @@ import json
 import ml_collections
 
 def get_config():
-    return ml_collections.ConfigDict(json.load(open({path!r})))
+    return ml_collections.ConfigDict(json.loads({!r}))
 """
 
 
@@ -46,31 +46,27 @@ def on_call(owner: type, name: str, act: Callable[..., None]) -> None:
     setattr(owner, name, wrapped)
 
 
-def kill_self(left: list[int]) -> None:
-    while left:
-        os.kill(os.getpid(), left.pop(0))
+def at_call(owner: type, name: str, text: str, time: int, *signals: int) -> None:
+    """The process sends itself signals at the `time`-th call with a text in the argument."""
+    seen = []
+
+    def act(argument):
+        seen.append(text in argument)
+        if text in argument and sum(seen) == time:
+            for number in signals:
+                os.kill(os.getpid(), number)
+
+    on_call(owner, name, act)
 
 
 def at_phase(phase: str, time: int, *signals: int) -> None:
     """The process sends itself signals when it enters a phase for the `time`-th time."""
-    from sibert_jax.runtime.watchdog import Watchdog
-
-    entered, left = [], list(signals)
-
-    def act(name):
-        entered.append(name)
-        if entered.count(phase) == time and name == phase:
-            kill_self(left)
-
-    on_call(Watchdog, "expect", act)
+    at_call(Watchdog, "expect", phase, time, *signals)
 
 
 def at_line(text: str, *signals: int) -> None:
     """The process sends itself signals when it first says a line with a text in it."""
-    from sibert_jax.runtime.processes import ProcessGroup
-
-    left = list(signals)
-    on_call(ProcessGroup, "say", lambda line: kill_self(left) if text in line else None)
+    at_call(ProcessGroup, "say", text, 1, *signals)
 
 
 class Run:
@@ -80,9 +76,7 @@ class Run:
         self.workdir, self.messages = directory / "run", directory / "messages"
         self._directory, self._config = directory, config
         directory.mkdir(parents=True)
-        path = directory / "config.json"
-        path.write_text(json.dumps(config.to_dict()))
-        (directory / "config.py").write_text(CONFIG_FILE.format(path=str(path)))
+        (directory / "config.py").write_text(CONFIG_FILE.format(config.to_json()))
 
     def start(self, prepare: Callable[[], None] = nothing) -> "Life":
         """Starts it; `prepare`, a function of a module, is called in the process before."""
@@ -101,10 +95,6 @@ class Run:
         with Checkpoints(self.workdir / "checkpoints", self._config.checkpoint.keep) as checkpoints:
             step = checkpoints.latest_step()
             return jax.device_get(bare_trainer(self._config).restore(checkpoints, step))
-
-    def rows(self) -> list[dict]:
-        """What was measured."""
-        return rows(self.workdir)
 
     def steps_saved(self) -> list[int]:
         """Steps of the checkpoints."""
@@ -161,19 +151,8 @@ def _live(directory, workdir, messages, phase, prepare):
     sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", closefd=False)
 
-    from sibert_jax import main
-    from sibert_jax.runtime.watchdog import Watchdog
-
     jax.config.update("jax_num_cpu_devices", 1)
 
-    def note(name):
-        phase.value = name.encode()
-
-    on_call(Watchdog, "expect", note)
+    on_call(Watchdog, "expect", lambda name: setattr(phase, "value", name.encode()))
     prepare()
     sys.exit(main.main([f"--config={directory}/config.py", f"--workdir={workdir}"]))
-
-
-def forget_cache(config) -> None:
-    """Makes the next start tokenize again."""
-    shutil.rmtree(config.data.cache_dir, ignore_errors=True)

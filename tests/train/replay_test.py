@@ -31,13 +31,12 @@ def test_two_runs_on_one_mesh_have_the_same_bits(config, tmp_path, monkeypatch):
     assert rows(tmp_path / "first") == rows(tmp_path / "second")
 
 
-def test_the_watchdog_is_told_of_every_phase(train_one, config, tmp_path, monkeypatch):
+def test_the_watchdog_is_told_of_every_phase(train_one, plain, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(Watchdog, "expect", lambda self, phase: told.append(phase))
-    config.mesh.data = 1
-    train_one(config, tmp_path / "run")
+    train_one(plain, tmp_path / "run")
     assert set(told) == set(goodput.PHASES) - {"restore", "other"}
-    assert told.count("input") == config.train.num_steps
+    assert told.count("input") == plain.train.num_steps
     del told[:]
-    train_one(config, tmp_path / "run")
+    train_one(plain, tmp_path / "run")
     assert "restore" in told

@@ -66,8 +66,7 @@ def test_an_update_is_the_closed_form_and_its_angle_is_logged(config, scale, cli
 @pytest.mark.usefixtures("given_gradient")
 def test_the_metrics_read_everything_once_more_and_copy_nothing(config):
     """Of the encoder: ‖x‖, ‖g‖, ⟨x, g⟩ (2) and the update (3). Only the head's update is kept."""
-    # Leaves that are large beside the scalars of a step.
-    config.model.update(width=128, ffn_width=512, vocab_size=1024)
+    config.model.update(width=128, ffn_width=512, vocab_size=1024)  # large beside the scalars
     config.optim.head.name = "sgd"
     trainer = bare_trainer(config)
     params, step = trainer.shapes.params, step_of(trainer)

@@ -11,7 +11,6 @@ from sibert_jax.checkpoint import CheckpointError
 from sibert_jax.data import DataError
 from sibert_jax.errors import ConfigError
 from sibert_jax.train.workdir import Claim
-from tests.train.metrics_rows import rows
 
 
 def contents(directory) -> dict[str, str]:
@@ -28,23 +27,11 @@ def write(directory, files: dict[str, str]):
         path.write_text(text)
 
 
-def killed_run(config) -> dict[str, str]:
-    """The files of a run that was killed before its first checkpoint."""
-    return {
-        "lock": "pid 1 on elsewhere\n",
-        "goodput.json": "{}",
-        "config.json": json.dumps(config.to_dict()),
-        "checkpoints/5.partial/params": "half of one",
-    }
-
-
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("data.path", "nowhere.txt", "nowhere.txt"),
-        ("data.path", "", "needs data.path, which is empty"),
         ("data.vocab", "short.txt", "short.txt"),  # of another size than the model's
-        ("data.vocab", "nowhere.txt", "nowhere.txt"),
         ("data.valid_fraction", 1e-9, "valid_fraction"),  # which tokenizing finds out
         ("data.cache_dir", "/proc/nowhere", "data.cache_dir"),
         ("checkpoint.init_from", "nowhere", "checkpoint.init_from=nowhere"),
@@ -52,44 +39,29 @@ def killed_run(config) -> dict[str, str]:
         ("optim.head.warmup_steps", 12, "optim.head.warmup_steps=12"),
     ],
 )
-@pytest.mark.parametrize("existing", [{}, {"run/lock": "pid 1", "run/goodput.json": "{}"}])
 def test_a_start_that_fails_leaves_nothing_behind(
-    train_one, config, tmp_path, monkeypatch, key, value, message, existing
+    train_one, config, tmp_path, monkeypatch, key, value, message
 ):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, {"short.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nand\n"})
-    write(tmp_path / "deep/er", existing)
+    write(tmp_path, {"old/lock": "pid 1", "old/goodput.json": "{}"})
     config.update_from_flattened_dict({key: value})
     before = contents(tmp_path)
-    with pytest.raises((ConfigError, DataError, CheckpointError), match=message):
-        train_one(config, tmp_path / "deep/er/run")
+    for directory in ("old", "deep/er/run"):
+        with pytest.raises((ConfigError, DataError, CheckpointError), match=message):
+            train_one(config, tmp_path / directory)
     after = contents(tmp_path)
-    for name in ("deep/er/run/lock", "deep/er/run/goodput.json"):  # may say who was here last
-        assert (name in after) == (name in before)
-        after.pop(name, None), before.pop(name, None)
-    assert after == before
-
-
-@pytest.mark.slow
-def test_a_run_without_a_checkpoint_starts_from_scratch(train_one, config, tmp_path, capfd):
-    old = {"metrics.jsonl": '{"step": 0}\n{"step": 4}\n', "notes": "of mine"}
-    write(tmp_path, killed_run(config) | old)
-    config.optim.clip_factor, config.train.num_steps = 2.0, 2
-    config.train.log_every_steps, config.train.eval_every_steps = 1, 0
-    train_one(config, tmp_path)
-    said = capfd.readouterr().err
-    assert f"{tmp_path} has no checkpoint, so the run starts at step 0; the 2 rows" in said
-    assert [row["step"] for row in rows(tmp_path)] == [0, 1, 2, 2]
-    assert json.loads((tmp_path / "config.json").read_text())["optim"]["clip_factor"] == 2.0
-    assert (tmp_path / "notes").read_text() == "of mine"
+    assert after.keys() == before.keys()
+    assert all(after[name] == before[name] for name in before if not name.startswith("old/"))
 
 
 def test_results_without_checkpoints_are_put_aside(config, tmp_path):
-    old = {"metrics.jsonl": '{"step": 12}\n', "results.json": "{}"}
-    write(tmp_path, killed_run(config) | old)
+    killed = {"config.json": json.dumps(config.to_dict()), "checkpoints/5.partial/params": "half"}
+    write(tmp_path, killed | {"metrics.jsonl": '{"step": 12}\n', "results.json": "{}"})
     said = []
     with Claim(tmp_path, config) as claim:
         claim.begin(0, said.append)
+    assert f"{tmp_path} has no checkpoint, so the run starts at step 0; the results" in said[0]
     assert (tmp_path / "metrics.old.jsonl").read_text() == '{"step": 12}\n'
     assert (tmp_path / "results.old.json").read_text() == "{}"
     assert not (tmp_path / "results.json").exists()
@@ -101,11 +73,9 @@ def test_results_without_checkpoints_are_put_aside(config, tmp_path):
     [
         ({"thesis.tex": "precious"}, "is not empty and has no config.json"),
         ({"config.json": '{"model_type": "bert"}'}, "is not empty and has no config.json"),
-        ({"config.json": "{"}, "is not empty and has no config.json"),
         ({"lock": "of my own", "vocab.txt": "and"}, "is not empty and has no config.json"),
         ({"checkpoints/5/params": ""}, "config.json is missing"),
         ({"checkpoints/5/params": "", "config.json": "{"}, "config.json cannot be read"),
-        ({"checkpoints/5/params": "", "config.json": "[]"}, "config.json holds no object"),
         ({"checkpoints/5/params": "", "config.json": "{}"}, "config.json lacks 'model'"),
     ],
 )
@@ -114,13 +84,9 @@ def test_what_is_no_run_is_refused_and_left_alone(train_one, config, tmp_path, f
     before = contents(tmp_path)
     with pytest.raises(ConfigError, match=message):
         train_one(config, tmp_path)
+    with pytest.raises(ConfigError, match="is a file; name a directory"):
+        Claim(tmp_path / next(iter(files)), config)
     assert contents(tmp_path) == before
-
-
-def test_a_file_is_refused(config, tmp_path):
-    write(tmp_path, {"run": "a file"})
-    with pytest.raises(ConfigError, match="run is a file; name a directory"):
-        Claim(tmp_path / "run", config)
 
 
 def test_a_workdir_in_use_is_refused_and_free_afterwards(config, tmp_path):
@@ -140,7 +106,7 @@ def test_of_starts_at_one_moment_one_has_the_directory(config, tmp_path):
     directory, inside, most, refused = tmp_path / "run", [], [], []
 
     def start():
-        for _ in range(30):
+        for _ in range(20):
             try:
                 with Claim(directory, config):  # and fail: the directory is gone again
                     inside.append(1)
@@ -156,7 +122,6 @@ def test_of_starts_at_one_moment_one_has_the_directory(config, tmp_path):
     for thread in threads:
         thread.join()
     assert max(most) == 1
-    others = {sentence for sentence in refused if "in use by another run" not in sentence}
-    assert not others
-    assert len(most) + len(refused) == 120
+    assert all("in use by another run" in sentence for sentence in refused)
+    assert len(most) + len(refused) == 80
     assert not list(tmp_path.rglob("lock"))
