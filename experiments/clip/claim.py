@@ -9,7 +9,7 @@ from experiments import claims
 from sibert_jax.report.figure import COLORS
 from sibert_jax.report.run import Run
 
-FACTORS = {"minutes": (1.5, 4.0, "inf"), "hours": (1.5, 2.0, 4.0, 8.0, "inf")}
+FACTORS = {"minutes": (1.5, 4, "inf"), "hours": (1.5, 2, 4, 8, "inf")}
 FACTORS["gpu"] = FACTORS["hours"]
 SEEDS = {"minutes": 1, "hours": 3, "gpu": 1}
 SETTINGS = {
@@ -90,11 +90,14 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
     rates = [np.mean([line["result"]["clip_rate"] or 0 for line in arms[arm]]) for arm in arms]
     ticks = [f"{_named(arm)}\n{rate:.1%} clipped" for arm, rate in zip(arms, rates)]
     losses.set_xticks(range(len(arms)), ticks)
+    low, high = losses.get_ylim()
+    losses.set_ylim(min(low, high - 0.02), high)
+    losses.ticklabel_format(axis="y", useOffset=False)
     losses.set_ylabel("evaluation loss at the end (nats a token)")
     losses.set_title("Final loss; a dot a seed, a bar the mean", loc="left")
-    norms.set(xlabel="step", ylabel="‖x‖ of the scale-invariant parameters", yscale="log")
+    norms.set(xlabel="step", ylabel="‖x‖ of the scale-invariant parameters", ylim=0)
     norms.set_title("Weight norm; dashed: its equilibrium", loc="left")
-    rotations.set(xlabel="step", ylabel="largest rotation of a step / √(2ηλ)", yscale="log")
+    rotations.set(xlabel="step", ylabel="largest rotation of a step / √(2ηλ)", ylim=0)
     rotations.set_title("Largest rotations of seed 0; dotted: the cap √C", loc="left")
     for axis in (norms, rotations):
         axis.legend(frameon=False)

@@ -143,7 +143,13 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
     courses.axhline(
         BEST_PRODUCT, color="#8C8C8C", linestyle="--", label="X*, where the loss is least"
     )
-    courses.set(yscale="log", ylim=(1e-2, 1e9), xlabel="step", ylabel="product X of the scalars")
+    courses.set(
+        yscale="log",
+        xlim=(-0.5, 20),
+        ylim=(1e-2, 1e9),
+        xlabel="step",
+        ylabel="product X of the scalars",
+    )
     start = f"{shown['point']['start']:g}"
     courses.set_title(f"Four scalars, logistic loss, from X = {start}", loc="left")
     for count, color, marker in zip(SCALARS, COLORS, MARKERS):
@@ -176,8 +182,10 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
     losses.set(xscale="log", yscale="log", xlabel="step", ylabel="½‖ABᵀ − Y‖²")
     losses.set_title("Rank-one fit from A = (100, 0), B = (0.01, 0)", loc="left")
     norms.set(xscale="log", yscale="log", xlabel="step", ylabel="norm of a factor")
+    norms.set_ylim(1e-6, 1e3)
     norms.set_title("Norms of the factors", loc="left")
-    for axis in (courses, thresholds, losses, norms):
+    norms.legend(frameon=False, ncols=3, loc="lower center")
+    for axis in (courses, thresholds, losses):
         axis.legend(frameon=False)
 
 
