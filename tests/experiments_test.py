@@ -1,4 +1,4 @@
-"""Published results are JSON lines, and experiments/collect.py writes them."""
+"""Published results are JSON lines, experiments/collect.py writes them, run.py runs the claims."""
 
 import json
 import pathlib
@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+
+from experiments import claims, run
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -17,12 +19,12 @@ def test_a_line_for_each_run(tmp_path):
     config = {"seed": 3, "data": {"path": "/data/a.txt,/data/b.txt", "valid_path": ""}}
     rows = [{"step": 1, "train/loss": 2.0}, {"step": 2, "eval/loss": 1.5}]
     for name in ("first", "second"):
-        run = tmp_path / name
-        run.mkdir()
-        (run / "run.json").write_text(json.dumps(described))
-        (run / "config.json").write_text(json.dumps(config))
-        (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    command = [sys.executable, ROOT / "experiments/collect.py", f"{tmp_path}/first/", run]
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "run.json").write_text(json.dumps(described))
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    command = [sys.executable, ROOT / "experiments/collect.py", f"{tmp_path}/first/", folder]
     found = [json.loads(line) for line in subprocess.check_output(command).splitlines()]
     config["data"]["path"] = "a.txt,b.txt"
     wanted = described | {"config": config, "eval": rows[1:]}
@@ -35,3 +37,60 @@ def test_a_line_for_each_run(tmp_path):
 def test_published_results_are_a_json_object_a_line(path):
     assert path.suffix == ".jsonl"
     assert all(isinstance(json.loads(line), dict) for line in path.read_text().splitlines())
+
+
+def lines_of(name: str, workdir: pathlib.Path) -> list[dict]:
+    """The results after a run at the smallest scale."""
+    assert run.main([name, "--scale=minutes", f"--workdir={workdir}"]) == 0
+    return [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", ["homogeneity_hurts", "theory"])
+def test_a_killed_claim_goes_on_to_the_same_results(name, tmp_path):
+    lines = lines_of(name, tmp_path)
+    assert [line["point"] for line in lines] == claims.load(name).points("minutes")
+    if name == "theory":
+        check_predictions(lines)
+    picture, file = tmp_path / "results.png", tmp_path / "results.jsonl"
+    assert picture.stat().st_size > 20_000
+    picture.unlink()
+
+    kept = file.read_text().splitlines(keepends=True)[:-2]
+    file.write_text("".join(kept) + '{"claim":"half a li')  # killed while it wrote a line
+    again = lines_of(name, tmp_path)
+    assert file.read_text().startswith("".join(kept))
+    assert [line["result"] for line in again] == [line["result"] for line in lines]
+    assert picture.exists()
+
+
+def check_predictions(lines: list[dict]) -> None:
+    for line in lines:
+        result = line["result"]
+        if line["point"]["part"] != "norm":
+            assert result["measured"] <= result["bound"]
+        elif line["point"]["clip"] or result["condition_4.4"]:
+            assert result["ratio"] == pytest.approx(1, abs=0.06)
+            assert result["in_band"] > 0.99
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("nothing", "--scale=minutes"), "claim 'nothing' is unknown; choose one of clip, "),
+        (("clip", "--scale=days"), "--scale=days is unknown; choose one of minutes, hours, gpu."),
+        (("clip", "--scale=hours"), "C=1.5 reads data.path={train}; say where {train} is with"),
+        (("clip", "--scale=hours", "--data=EMPTY"), "has no text; name a folder with *.txt"),
+        (("clip", "--scale=minutes", "--workers=0"), "--workers=0 must be 1 to "),
+        (("clip", "--scale=minutes", "--draw"), "has no result of --scale=minutes to draw."),
+        (("clip", "--scale=minutes", "--verify=2"), "--verify=2: "),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, sentence, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    words = [word.replace("EMPTY", str(tmp_path / "empty")) for word in arguments]
+    with pytest.raises(SystemExit) as ended:
+        run.main([*words, f"--workdir={tmp_path}"])
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert sentence in message
+    assert message.count("\n") == 1

@@ -34,7 +34,8 @@ def points(scale: str) -> list[dict]:
         (10.0, 1e2, 1e4) if scale == "minutes" else tuple(10.0 ** (i / 2) for i in range(1, 13))
     )
     products = [{"scalars": n, "start": x} for n in SCALARS for x in starts]
-    return products + [{"method": m, "alpha": 100.0, "steps": 100_000} for m in METHODS]
+    steps = 30_000 if scale == "minutes" else 300_000
+    return products + [{"method": m, "alpha": 100.0, "steps": steps} for m in METHODS]
 
 
 def compute(point: dict) -> dict:
@@ -116,7 +117,9 @@ def fit(method: str, alpha: jax.Array, rates: jax.Array, steps: int) -> tuple[ja
 
 def factors(method: str, alpha: float, steps: int) -> dict:
     """The fit at every rate, and its course at the best one: the least loss at the end."""
-    losses, *norms = map(np.asarray, fit(method, jnp.float32(alpha), jnp.asarray(RATES), steps))
+    with jax.numpy_dtype_promotion("standard"):  # which optax counts on
+        courses = fit(method, jnp.float32(alpha), jnp.asarray(RATES), steps)
+    losses, *norms = map(np.asarray, courses)
     final = np.where(np.isfinite(losses[-1]), losses[-1], np.inf)
     best = int(np.argmin(final))
     shown = np.unique(np.geomspace(1, steps, 60).astype(int))

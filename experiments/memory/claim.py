@@ -106,7 +106,7 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
     axis.set_yticks(places, [line["point"]["optimizer"] for line in found])
     axis.invert_yaxis()
     axis.set_xlabel("bytes a parameter of SIBERT-base in a checkpoint; the number is the state's")
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(frameon=False, loc="upper right")
 
 
 def _first_written(lines: Sequence[dict]) -> int:

@@ -22,8 +22,8 @@ CASES = {
     "minutes": (("constant", None), ("lognormal", None), ("lognormal", 4.0), ("t3", 4.0)),
     "hours": tuple((noise, clip) for noise in NOISES for clip in (None, 2.0, 4.0, 16.0)),
 }
-PRODUCTS = {"minutes": (4e-3,), "hours": (8e-3, 2e-3, 5e-4)}  # ηλ of the norms
-SLOW = {"minutes": (1e-3, 2e-4), "hours": (1e-2, 1e-3, 1e-4, 1e-5)}  # and of the gradients
+PRODUCTS = {"minutes": (1e-2,), "hours": (8e-3, 2e-3, 5e-4)}  # ηλ of the norms
+SLOW = {"minutes": (4e-3, 1e-3), "hours": (1e-2, 1e-3, 1e-4, 1e-5)}  # and of the gradients
 
 
 def points(scale: str) -> list[dict]:
