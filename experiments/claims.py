@@ -275,6 +275,12 @@ def by_arm(lines: Sequence[dict]) -> dict[str, list[dict]]:
     return arms
 
 
+def legend(axis, **options) -> None:
+    """A legend, if there is anything to name: results may be few yet."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, **options)
+
+
 def spread(values: Sequence[float | None], digits: int = 3) -> str:
     """Mean ± sample standard deviation, and how many of the runs have no value."""
     known = [value for value in values if value is not None]

@@ -100,7 +100,7 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
     rotations.set(xlabel="step", ylabel="largest rotation of a step / √(2ηλ)", ylim=0)
     rotations.set_title("Largest rotations of seed 0; dotted: the cap √C", loc="left")
     for axis in (norms, rotations):
-        axis.legend(frameon=False)
+        claims.legend(axis)
 
 
 def _named(arm: str) -> str:

@@ -139,8 +139,9 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
     figure.set_size_inches(16, 10)
     (courses, thresholds), (losses, norms) = figure.subplots(2, 2)
     products = [line for line in lines if "scalars" in line["point"]]
-    shown = next(p for p in products if p["point"] == {"scalars": 4, "start": 100.0})
-    for (fraction, values), color in zip(shown["result"]["curves"].items(), COLORS):
+    shown = [p for p in products if p["point"] == {"scalars": 4, "start": 100.0}]
+    curves = shown[0]["result"]["curves"] if shown else {}
+    for (fraction, values), color in zip(curves.items(), COLORS):
         values = [value for value in values if value is not None]
         courses.plot(values, "o-", color=color, markersize=4, label=f"η = {fraction} η*")
     courses.axhline(
@@ -153,10 +154,11 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
         xlabel="step",
         ylabel="product X of the scalars",
     )
-    start = f"{shown['point']['start']:g}"
-    courses.set_title(f"Four scalars, logistic loss, from X = {start}", loc="left")
+    courses.set_title("Four scalars, logistic loss, from X = 100", loc="left")
     for count, color, marker in zip(SCALARS, COLORS, MARKERS):
         found = [line for line in products if line["point"]["scalars"] == count]
+        if not found:
+            continue
         starts = [line["point"]["start"] for line in found]
         measured = [line["result"]["measured"] for line in found]
         line = np.geomspace(min(starts) / 1.5, max(starts) * 1.5, 200)
@@ -187,9 +189,9 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
     norms.set(xscale="log", yscale="log", xlabel="step", ylabel="norm of a factor")
     norms.set_ylim(1e-6, 1e3)
     norms.set_title("Norms of the factors", loc="left")
-    norms.legend(frameon=False, ncols=3, loc="lower center")
+    claims.legend(norms, ncols=3, loc="lower center")
     for axis in (courses, thresholds, losses):
-        axis.legend(frameon=False)
+        claims.legend(axis)
 
 
 def table(lines: Sequence[dict]) -> str:

@@ -96,21 +96,19 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
     state = np.array([line["result"]["state"] for line in found])
     axis.barh(places, np.full(len(found), 4.0), color="#BBBBBB", label="weights, float32")
     axis.barh(places, state, left=4.0, color=COLORS[0], label="optimizer state")
+    marked = False
     for place, line in zip(places, found):
         value = line["result"]["state"]
         axis.text(4.1 + value, place, f"{value:.2f}", va="center", fontsize=10)
         if line["point"]["written"]:
-            label = "on disk, 2 layers × 64" if place == _first_written(found) else None
+            label = "" if marked else "on disk, 2 layers × 64"
+            marked = True
             x = line["result"]["written"] - line["result"]["expected"] + 4 + value
             axis.plot(x, place, "|", color=COLORS[1], markersize=16, markeredgewidth=3, label=label)
     axis.set_yticks(places, [line["point"]["optimizer"] for line in found])
     axis.invert_yaxis()
     axis.set_xlabel("bytes a parameter of SIBERT-base in a checkpoint; the number is the state's")
-    axis.legend(frameon=False, loc="upper right")
-
-
-def _first_written(lines: Sequence[dict]) -> int:
-    return next(i for i, line in enumerate(lines) if line["point"]["written"])
+    claims.legend(axis, loc="upper right")
 
 
 def table(lines: Sequence[dict]) -> str:

@@ -12,24 +12,24 @@ from experiments.theory.simulate import CHUNK, clipped_mean, mean_square, simula
 from sibert_jax.optim import equilibrium
 from sibert_jax.report.figure import COLORS, MARKERS
 
-SECONDS = {"minutes": 2.0, "hours": 60.0, "gpu": 60.0}
+SECONDS = {"minutes": 2.0, "hours": 10.0, "gpu": 10.0}
 ETA = 0.05  # any: only ηλ matters (lemma 2.4)
 STARTS = (0.01, 1.0, 100.0)  # initial norms over the equilibrium norm
 DELTA = 0.01  # of condition 4.4
 RHO = 1.0
 NOISES = {"constant": "‖g‖ constant", "lognormal": "‖g‖ lognormal", "t3": "‖g‖ Student's t₃"}
 CASES = {
-    "minutes": (("constant", None), ("lognormal", None), ("lognormal", 4.0), ("t3", 4.0)),
+    "minutes": (("constant", None), ("lognormal", None), ("lognormal", 4.0)),
     "hours": tuple((noise, clip) for noise in NOISES for clip in (None, 2.0, 4.0, 16.0)),
 }
 PRODUCTS = {"minutes": (1e-2,), "hours": (8e-3, 2e-3, 5e-4)}  # ηλ of the norms
-SLOW = {"minutes": (4e-3, 1e-3), "hours": (1e-2, 1e-3, 1e-4, 1e-5)}  # and of the gradients
+SLOW = {"minutes": (4e-3, 1e-3), "hours": (1e-2, 1e-3, 1e-4)}  # and of the gradients
 
 
 def points(scale: str) -> list[dict]:
     """Norms under three kinds of noise, with and without a clip; gradients."""
     scale = "minutes" if scale == "minutes" else "hours"
-    replicas = 8 if scale == "minutes" else 64
+    replicas = 8 if scale == "minutes" else 16
     norms = [
         {"part": "norm", "noise": noise, "clip": clip, "eta_lambda": product, "replicas": replicas}
         for product in PRODUCTS[scale]
@@ -150,7 +150,7 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
     figure.set_size_inches(16, 10)
     axes = figure.subplot_mosaic("AABBCC;DDEEFF")
     norms = [line for line in lines if line["point"]["part"] == "norm"]
-    product = norms[0]["point"]["eta_lambda"]
+    product = norms[0]["point"]["eta_lambda"] if norms else math.nan
     shown = [line for line in norms if line["point"]["eta_lambda"] == product]
     panels = {
         "A": ("Constant gradient norm, no clip", "constant", None),
@@ -169,7 +169,7 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
         axis.set(yscale="log", ylim=(1e-4, 1e5), xlabel=f"step (ηλ = {product:g})")
         axis.set_ylabel("(2λ/η)‖x‖⁴ / predicted, median")
         axis.set_title(title, loc="left")
-    axes["A"].legend(frameon=False)
+    claims.legend(axes["A"])
     for (noise, name), color in zip(NOISES.items(), COLORS):
         for clip, marker in zip((None, 2.0, 4.0, 16.0), MARKERS):
             found = [line["result"] for line in norms if _case(line) == (noise, clip)]
@@ -182,7 +182,7 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
                 axes["E"].plot(r["recovery_predicted"], r["recovery"], **style)
     axes["D"].set(xlabel="predicted: σ² or μ_C", ylabel="measured: mean of (2λ/η)‖x‖⁴")
     axes["D"].set_title("Fixed point; line: as predicted", loc="left")
-    axes["D"].legend(frameon=False, fontsize=9)
+    claims.legend(axes["D"], fontsize=9)
     axes["E"].set(xlabel="predicted steps", ylabel="measured steps, median")
     axes["E"].set_title("Steps back to equilibrium from 0.01 × and 100 ×", loc="left")
     for axis in (axes["D"], axes["E"]):
@@ -203,7 +203,7 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
     axes["F"].axhline(RHO**2 / 4, color="#8C8C8C", linestyle="--", label="largest on the sphere")
     axes["F"].set(xscale="log", yscale="log", xlabel="ηλ", ylabel="‖∇L(x/‖x‖)‖²")
     axes["F"].set_title("Stationarity, ρ = 1", loc="left")
-    axes["F"].legend(frameon=False, fontsize=9)
+    claims.legend(axes["F"], fontsize=9)
 
 
 def _case(line: dict) -> tuple[str, float | None]:
