@@ -12,7 +12,7 @@ import math
 import pathlib
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +24,7 @@ from sibert_jax.files import user_path
 from sibert_jax.report.downsample import downsample
 from sibert_jax.report.figures_of_merit import figures_of_merit
 from sibert_jax.report.metrics_file import Series
-from sibert_jax.report.run import Run, read_run
+from sibert_jax.report.run import read_run
 from sibert_jax.runtime.provenance import describe_code
 from sibert_jax.tools.sweep import Point
 from sibert_jax.train import sharding
@@ -44,15 +44,13 @@ START_SECONDS = 30.0
 CLOCKED = ("tokens_per_second", "mfu")  # figures that no rerun repeats
 
 
-def names() -> list[str]:
-    """The claims that there are."""
-    return sorted(path.parent.name for path in HERE.glob("*/claim.py"))
-
-
-def load(name: str) -> ModuleType:
-    """The `claim.py` of a claim."""
-    if name not in names():
-        raise ConfigError(f"claim {name!r} is unknown; choose one of {', '.join(names())}.")
+def load(name: str, scale: str) -> ModuleType:
+    """The `claim.py` of a claim; raises ConfigError if there is no such claim, or no such scale."""
+    names = sorted(path.parent.name for path in HERE.glob("*/claim.py"))
+    if name not in names:
+        raise ConfigError(f"claim {name!r} is unknown; choose one of {', '.join(names)}.")
+    if scale not in SCALES:
+        raise ConfigError(f"--scale={scale} is unknown; choose one of {', '.join(SCALES)}.")
     return importlib.import_module(f"experiments.{name}.claim")
 
 
@@ -86,14 +84,11 @@ class Results:
 
     def append(self, line: dict) -> None:
         """Adds a line, unless there is one of the same claim, scale and point."""
-        with self.path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if self.of(line["claim"], line["scale"], [line["point"]]):
-                return
-            with self.path.open("a+b") as file:
-                end = self.path.read_bytes().rfind(b"\n") + 1
-                file.truncate(end)
-                words = json.dumps(_finite(line), ensure_ascii=False, separators=(",", ":"))
+        words = json.dumps(_finite(line), ensure_ascii=False, separators=(",", ":"))
+        with self.path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not self.of(line["claim"], line["scale"], [line["point"]]):
+                file.truncate(self.path.read_bytes().rfind(b"\n") + 1)
                 file.write(words.encode() + b"\n")
 
 
@@ -168,6 +163,11 @@ def sweep_point(point: dict, known: dict[str, str]) -> Point:
     return Point(run_name(point), point, (f"--config={point['config']}", *words))
 
 
+def follows(point: dict) -> bool:
+    """Whether a point starts from the run of another one."""
+    return "{runs}" in str(point)
+
+
 def run_of(point: Point) -> RunConfig:
     """The checked config of a point; raises ConfigError with one sentence."""
     config, *overrides = point.arguments
@@ -177,11 +177,14 @@ def run_of(point: Point) -> RunConfig:
         raise ConfigError(f"{point.overrides['arm']}: {error}") from None
 
 
-def cost(run: RunConfig, scale: str) -> tuple[int, float]:
-    """Tokens of a run, and an estimate of its seconds; of a run in epochs (0, 0)."""
+def cost(point: Point, scale: str) -> tuple[int, float]:
+    """Tokens of a run, and an estimate of its seconds; (0, 0) where they cannot be known yet."""
+    if follows(point.overrides):
+        return 0, 0.0
+    run = run_of(point)
     tokens = run.train.num_steps * run.train.global_batch_size * run.data.seq_len
-    flops = bare_task(run).flops_per_token(run.data.seq_len)
-    return tokens, tokens * flops / SPEED[scale] + START_SECONDS if tokens else 0.0
+    flops = tokens * bare_task(run).flops_per_token(run.data.seq_len)
+    return tokens, flops / SPEED[scale] + START_SECONDS if tokens else 0.0
 
 
 def state_bytes(run: RunConfig) -> int:
@@ -202,13 +205,11 @@ def optimizer_state(run: RunConfig) -> Any:
     return jax.eval_shape(optimizer.tx.init, shapes.params)
 
 
-def trained(
-    point: Point, workdir: pathlib.Path, more: Callable[[Run], dict] | None = None
-) -> tuple[dict, dict] | None:
+def trained(point: Point, workdir: pathlib.Path, claim: ModuleType) -> tuple[dict, dict] | None:
     """Result and provenance of a point that a `Sweep` ran in this folder; None: not finished.
 
     The result holds every metric of the last evaluation, the figures of merit, the curves, and what
-    the claim's own `measure` finds in the run.
+    the claim's own `measure` finds in the run, if it has one.
     """
     path = workdir / "results" / f"{point.name}.json"
     if not path.exists():
@@ -231,7 +232,7 @@ def trained(
         **{name: value for name, value in figures.items() if name not in CLOCKED},
         "last": outcome["results"]["last"] if "results" in outcome else {},
         "curves": {name: curve(found) for name, found in series.items()},
-        **(more(run) if more else {}),
+        **(claim.measure(run) if hasattr(claim, "measure") else {}),
     }
     return result, _provenance(described, sum(goodput["seconds"].values()))
 

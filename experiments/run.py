@@ -15,21 +15,19 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # this checkout, with `experiments` as a package
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # `experiments` as a package
 
-import jax  # noqa: E402
-import matplotlib.style  # noqa: E402
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+import jax
+import matplotlib.style
+from matplotlib.figure import Figure
 
-from experiments import claims  # noqa: E402
-from sibert_jax import command  # noqa: E402
-from sibert_jax.errors import FAULT, ConfigError, DataError  # noqa: E402
-from sibert_jax.files import user_path  # noqa: E402
-from sibert_jax.report.figure import STYLE  # noqa: E402
-from sibert_jax.runtime.signals import Stopped  # noqa: E402
-from sibert_jax.tools.sweep import Sweep  # noqa: E402
+from experiments import claims
+from sibert_jax import command
+from sibert_jax.errors import FAULT, ConfigError, DataError
+from sibert_jax.files import user_path
+from sibert_jax.report.figure import STYLE
+from sibert_jax.runtime.signals import Stopped
+from sibert_jax.tools.sweep import Sweep
 
 BEGIN, END = "<!-- results -->\n", "<!-- end of results -->"
 
@@ -42,7 +40,8 @@ class Job(NamedTuple):
     """The points of a claim at a scale.
 
     Attributes:
-      module: `claim.py` of the claim.
+      claim: name of its folder.
+      module: its `claim.py`.
       scale: minutes, hours or gpu.
       points: the settings of each.
       known: what placeholders in them stand for.
@@ -50,6 +49,7 @@ class Job(NamedTuple):
       place: folder of results, picture and table.
     """
 
+    claim: str
     module: ModuleType
     scale: str
     points: list[dict]
@@ -58,19 +58,9 @@ class Job(NamedTuple):
     place: pathlib.Path
 
     @property
-    def claim(self) -> str:
-        """Name of the claim's folder."""
-        return pathlib.Path(self.module.__file__).parent.name
-
-    @property
     def results(self) -> claims.Results:
         """Of this claim, at all scales."""
         return claims.Results(self.place / "results.jsonl")
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether points are runs of training; else this process computes them."""
-        return not hasattr(self.module, "compute")
 
     def lines(self) -> list[dict]:
         """The results so far, in the order of the plan."""
@@ -85,12 +75,10 @@ class Job(NamedTuple):
         """What is left, in tokens and in time."""
         left, tokens, seconds = self.left(), 0, 0.0
         for point in left:
-            if self.is_trained:
-                run = claims.run_of(claims.sweep_point(point, self.known))
-                cost = claims.cost(run, self.scale)
+            cost = 0, getattr(self.module, "SECONDS", {}).get(self.scale, 0.0)
+            if not hasattr(self.module, "compute"):
+                cost = claims.cost(claims.sweep_point(point, self.known), self.scale)
                 print(f"  {claims.run_name(point)}: {cost[0]:,} tokens, {cost[1] / 60:.1f} min")
-            else:
-                cost = 0, self.module.SECONDS[self.scale]
             tokens, seconds = tokens + cost[0], seconds + cost[1]
         print(
             f"{self.claim}, {self.scale}: {len(self.points)} points, {len(left)} to run, "
@@ -102,8 +90,8 @@ class Job(NamedTuple):
         """Runs the points that are left."""
         self.place.mkdir(parents=True, exist_ok=True)
         left = self.left()
-        if self.is_trained:
-            later = [point for point in left if "{runs}" in str(point)]  # they start from others
+        if not hasattr(self.module, "compute"):
+            later = [point for point in left if claims.follows(point)]
             self._train([point for point in left if point not in later], workers)
             self._train(later, workers)
             return
@@ -116,13 +104,12 @@ class Job(NamedTuple):
         runs = [claims.sweep_point(point, self.known) for point in points]
         for run in runs:
             claims.run_of(run)
+        cores = () if self.scale == "gpu" else sorted(os.sched_getaffinity(0))[:workers]
         try:
-            cores = () if self.scale == "gpu" else sorted(os.sched_getaffinity(0))[:workers]
-            failed = Sweep(self.workdir, runs).run(workers, cores) if runs else []
+            failed = Sweep(self.workdir, runs).run(workers, cores)
         finally:
             for run in runs:
-                found = claims.trained(run, self.workdir, getattr(self.module, "measure", None))
-                if found:
+                if found := claims.trained(run, self.workdir, self.module):
                     self._append(run.overrides, *found)
         if failed:
             raise RunsFailed(f"{len(failed)} of {len(runs)} runs failed: {'; '.join(failed)}")
@@ -139,18 +126,15 @@ class Job(NamedTuple):
         picture = self.place / "results.png"
         with matplotlib.style.context(STYLE, after_reset=True):
             figure = Figure(figsize=(16, 6), dpi=100, layout="constrained")
-            FigureCanvasAgg(figure)
             self.module.draw(figure, lines)
             figure.savefig(picture)
         table = self.module.table(lines)
-        page = self.place / "README.md"
-        if self.place.parent != claims.HERE:
-            page = self.place / "results.md"
-            page.write_text(table, encoding="utf-8")
-            return [picture, page]
-        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        block = f"{BEGIN}{table}\n![results](results.png)\n{END}"
-        page.write_text(f"{before}{block}{rest.partition(END)[2]}", encoding="utf-8")
+        page, text = self.place / "results.md", table
+        if self.place.parent == claims.HERE:
+            page = self.place / "README.md"
+            before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+            text = f"{before}{BEGIN}{table}\n![results](results.png)\n{END}{rest.partition(END)[2]}"
+        page.write_text(text, encoding="utf-8")
         return [picture, page]
 
     def verify(self, count: int) -> None:
@@ -160,11 +144,8 @@ class Job(NamedTuple):
             raise ConfigError(f"--verify={count}: {self.results.path} has {len(lines)} results.")
         chosen = random.sample(lines, count)
         with tempfile.TemporaryDirectory() as folder:
-            again = self._replace(
-                points=[line["point"] for line in chosen],
-                workdir=pathlib.Path(folder),
-                place=pathlib.Path(folder),
-            )
+            points, path = [line["point"] for line in chosen], pathlib.Path(folder)
+            again = self._replace(points=points, workdir=path, place=path)
             again.run(workers=1)
             for line, other in zip(chosen, again.lines(), strict=True):
                 wrong = [k for k, v in line["result"].items() if other["result"][k] != v]
@@ -188,17 +169,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     jax.config.update("jax_platforms", "cpu")  # an accelerator is left to the runs
     try:
-        module = claims.load(given.claim)
-        if given.scale not in claims.SCALES:
-            scales = ", ".join(claims.SCALES)
-            raise ConfigError(f"--scale={given.scale} is unknown; choose one of {scales}.")
+        module = claims.load(given.claim, given.scale)
         cores = len(os.sched_getaffinity(0))
         if not 1 <= given.workers <= cores:
             raise ConfigError(f"--workers={given.workers} must be 1 to {cores}, a core each.")
         workdir = user_path(given.workdir or f"runs/{given.claim}").absolute()
         known = claims.placeholders(given.data, workdir)
         place = claims.HERE / given.claim if given.publish else workdir
-        job = Job(module, given.scale, module.points(given.scale), known, workdir, place)
+        points = module.points(given.scale)
+        job = Job(given.claim, module, given.scale, points, known, workdir, place)
         if given.verify:
             job.verify(given.verify)
             return 0

@@ -2,8 +2,10 @@
 
 import json
 import pathlib
+import pydoc_data.topics
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -47,7 +49,8 @@ def lines_of(name: str, workdir: pathlib.Path) -> list[dict]:
 
 def test_a_killed_claim_goes_on_to_the_same_results(tmp_path):
     lines = lines_of("homogeneity_hurts", tmp_path)
-    assert [line["point"] for line in lines] == claims.load("homogeneity_hurts").points("minutes")
+    plan = claims.load("homogeneity_hurts", "minutes").points("minutes")
+    assert [line["point"] for line in lines] == plan
     file = tmp_path / "results.jsonl"
     kept = file.read_text().splitlines(keepends=True)[:-1]
     file.write_text("".join(kept) + '{"claim":"half a li')  # killed while it wrote a line
@@ -57,6 +60,47 @@ def test_a_killed_claim_goes_on_to_the_same_results(tmp_path):
     assert [line["result"] for line in again] == [line["result"] for line in lines]
     assert (tmp_path / "results.png").stat().st_size > 20_000
     assert (tmp_path / "results.md").read_text().count("\n| ") >= len(lines)
+
+
+CONFIG = """
+import os
+from sibert_jax.configs import mini
+
+def get_config():
+    with open(__file__ + ".cores", "a") as file:
+        print(len(os.sched_getaffinity(0)), os.environ.get("XLA_FLAGS"), file=file)
+    return mini.get_config()
+"""
+
+
+@pytest.mark.slow
+def test_trained_points_end_in_lines_that_a_rerun_repeats(tmp_path):
+    text = "\n\n".join(" ".join(topic.split()) for topic in pydoc_data.topics.topics.values())
+    (tmp_path / "text.txt").write_text(text[:150_000])
+    (tmp_path / "config.py").write_text(CONFIG)
+    first = {"arm": "first", "config": str(tmp_path / "config.py"), **claims.text("hours")}
+    first |= {"model.vocab_size": 300, "model.width": 16, "model.ffn_width": 32, "model.depth": 1}
+    first |= {"data.seq_len": 16, "data.valid_fraction": 0.2, "optim.head.warmup_steps": 0}
+    first |= {"train.num_steps": 4, "train.global_batch_size": 4, "train.log_every_steps": 2}
+    first |= {"train.eval_batches": 1, "seed": 0}
+    start = {"arm": "second", "checkpoint.init_from": f"{{runs}}/{claims.run_name(first)}"}
+    claim = types.SimpleNamespace(
+        measure=lambda found: {"rows": len(found.metric("train/loss").steps)}
+    )
+    known = claims.placeholders(str(tmp_path), tmp_path)
+    job = run.Job("tiny", claim, "hours", [first | start, first], known, tmp_path, tmp_path)
+    job.run(workers=1)
+    lines = job.lines()
+    assert [line["point"]["arm"] for line in lines] == ["second", "first"]
+    for line in lines:
+        result = line["result"]
+        assert (result["status"], result["tokens"], result["rows"]) == ("finished", 256, 2)
+        assert result["last"]["eval/mlm_loss"] == result["eval_loss"]
+        assert result["state_bytes"] > 8 * 300 * 16  # LAMB's, of the table of the head
+        assert line["provenance"]["seconds"] > 0
+    cores = (tmp_path / "config.py.cores").read_text()
+    assert cores.count("1 --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1\n") == 2
+    job.verify(1)
 
 
 def test_the_theory_predicts_norms_and_bounds_gradients(tmp_path):
@@ -72,7 +116,7 @@ def test_the_theory_predicts_norms_and_bounds_gradients(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("nothing", "--scale=minutes"), "claim 'nothing' is unknown; choose one of clip, "),
+        (("nothing", "--scale=minutes"), "claim 'nothing' is unknown; choose one of "),
         (("clip", "--scale=days"), "--scale=days is unknown; choose one of minutes, hours, gpu."),
         (("clip", "--scale=hours"), "C=1.5 reads data.path={train}; say where {train} is with"),
         (("clip", "--scale=hours", "--data=EMPTY"), "has no text; name a folder with *.txt"),
