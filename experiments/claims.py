@@ -200,8 +200,7 @@ def optimizer_state(run: RunConfig) -> Any:
     optim = run.optim
     if optim.eta_lambda:  # one gradient would set the rates
         optim = optim.with_rates(1.0, 1.0)
-    blocks = task.clip_blocks(shapes.params)
-    optimizer = build_optimizer(optim, run.train.num_steps, shapes.mask, blocks)
+    optimizer = build_optimizer(optim, run.train.num_steps, shapes.mask)
     return jax.eval_shape(optimizer.tx.init, shapes.params)
 
 

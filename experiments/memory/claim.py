@@ -56,7 +56,8 @@ def shapes(name: str, config) -> tuple:
     batch = task.abstract_batch(1, run.data.seq_len)
     params = jax.eval_shape(task.init, jax.random.key(0), batch)
     rate = optax.constant_schedule(1e-3)
-    tx = make_optimizer(name, {}, rate, 0.0, mask=lambda tree: jax.tree.map(lambda _: True, tree))
+    decay = 0.0 if name == "hyperball" else 0.01
+    tx = make_optimizer(name, {}, rate, decay, mask=lambda tree: jax.tree.map(lambda _: True, tree))
     with jax.numpy_dtype_promotion("standard"):  # which optax counts on
         return params, jax.eval_shape(tx.init, params)
 
@@ -90,6 +91,7 @@ def written(params, state) -> dict:
 
 def draw(figure: Figure, lines: Sequence[dict]) -> None:
     """A bar an optimizer: weights, then state."""
+    figure.set_size_inches(16, 8)
     axis = figure.subplots()
     found = sorted(lines, key=lambda line: line["result"]["state"])
     places = np.arange(len(found))
@@ -99,7 +101,7 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
     marked = False
     for place, line in zip(places, found):
         value = line["result"]["state"]
-        axis.text(4.1 + value, place, f"{value:.2f}", va="center", fontsize=10)
+        axis.text(min(4.1 + value, 17), place, f"{value:.2f}", va="center", fontsize=10)
         if line["point"]["written"]:
             label = "" if marked else "on disk, 2 layers × 64"
             marked = True
@@ -107,8 +109,9 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
             axis.plot(x, place, "|", color=COLORS[1], markersize=16, markeredgewidth=3, label=label)
     axis.set_yticks(places, [line["point"]["optimizer"] for line in found])
     axis.invert_yaxis()
+    axis.set_xlim(0, 18)  # one bar is longer
     axis.set_xlabel("bytes a parameter of SIBERT-base in a checkpoint; the number is the state's")
-    claims.legend(axis, loc="upper right")
+    claims.legend(axis, loc="center right")
 
 
 def table(lines: Sequence[dict]) -> str:
