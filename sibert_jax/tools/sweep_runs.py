@@ -26,6 +26,7 @@ from sibert_jax.train.resolve import resolve
 NOT_KEYS = ("config", "panel")  # what a point may say besides the config's keys
 LONGEST_NAME = 120  # characters of a folder's name
 POLL_SECONDS = 0.2
+ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"  # XLA_FLAGS
 
 
 class Point(NamedTuple):
@@ -42,6 +43,7 @@ class Running(NamedTuple):
     point: Point
     process: subprocess.Popen
     lock: IO
+    core: int | None  # that it has to itself
 
 
 def read_sweep(
@@ -99,17 +101,27 @@ class Sweep:
         except OSError as error:
             raise ConfigError(f"--workdir={directory} cannot be written: {error}.") from None
 
-    def run(self, workers: int) -> list[str]:
-        """Runs every point without a result that no other process holds; names what failed."""
+    def run(self, workers: int, cores: Sequence[int] = ()) -> list[str]:
+        """Runs every point without a result that no other process holds; names what failed.
+
+        Args:
+          workers: runs at the same time.
+          cores: one for each of them, on which it has one thread; (): all cores for all runs. Small
+            runs are faster that way, and their results do not depend on what else is running.
+        """
+        free: list[int | None] = list(cores) or [None] * workers
         running: list[Running] = []
         failed: list[str] = []
         waiting = list(self.points)
         with _forwarding_signals(running) as stopped:
             while (waiting and not stopped) or running:
-                while waiting and not stopped and len(running) < workers:
-                    running += self._start(waiting.pop(0))
+                while waiting and not stopped and free:
+                    if run := self._start(waiting.pop(0), free[-1]):
+                        running.append(run)
+                        free.pop()
                 for run in [run for run in running if run.process.poll() is not None]:
                     running.remove(run)
+                    free.append(run.core)
                     sentence = self._finish(run.point, run.process.returncode)
                     run.lock.close()
                     if sentence:
@@ -120,7 +132,7 @@ class Sweep:
             raise Stopped(signal.Signals(stopped[0]).name)
         return failed
 
-    def _start(self, point: Point) -> list[Running]:
+    def _start(self, point: Point, core: int | None) -> Running | None:
         """Starts a run, unless it has its result or another process is at it."""
         lock = (self.directory / "locks" / point.name).open("w")
         try:
@@ -128,19 +140,24 @@ class Sweep:
         except OSError:
             say(f"{point.name}: another process is at it")
             lock.close()
-            return []
+            return None
         if self._result(point).exists():
             lock.close()
-            return []
+            return None
         say(f"{point.name}: started")
         command = [sys.executable, "-m", "sibert_jax.main", *point.arguments]
         command.append(f"--workdir={self.directory / 'runs' / point.name}")
-        with self._log(point).open("w") as log:
+        with self._log(point).open("w") as log, _on(core) as environment:
             # The child inherits the lock, so that it holds even if this process is killed.
             process = subprocess.Popen(
-                command, stdout=log, stderr=log, pass_fds=(lock.fileno(),), process_group=0
+                command,
+                stdout=log,
+                stderr=log,
+                pass_fds=(lock.fileno(),),
+                process_group=0,
+                env=environment,
             )
-        return [Running(point, process, lock)]
+        return Running(point, process, lock, core)
 
     def _finish(self, point: Point, status: int) -> str:
         """Notes the outcome of a run; returns what went wrong, if it is to be tried again."""
@@ -185,6 +202,20 @@ class Sweep:
 
     def _log(self, point: Point) -> pathlib.Path:
         return self.directory / "logs" / f"{point.name}.txt"
+
+
+@contextlib.contextmanager
+def _on(core: int | None) -> Iterator[dict[str, str] | None]:
+    """What is started in this context inherits the core; yields its environment."""
+    if core is None:
+        yield None
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()}
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @contextlib.contextmanager
