@@ -125,8 +125,7 @@ def final_losses(axis, arms: Mapping[str, Sequence[dict]]) -> None:
 def fifths(result: Mapping) -> list[float | None]:
     """Loss on the most frequent fifth of the text, ..., on the rarest."""
     last = result["last"]
-    names = [f"eval/mlm_loss_fifth_{i}" for i in range(1, 6)]
-    return [last[name] if name in last else None for name in names]
+    return [last[f"eval/mlm_loss_fifth_{i}"] for i in range(1, 6)] if last else [None] * 5
 
 
 def loss_table(arms: Mapping[str, Sequence[dict]], settings: Sequence[str] = ()) -> str:

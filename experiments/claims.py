@@ -24,9 +24,9 @@ from sibert_jax.files import user_path
 from sibert_jax.report.downsample import downsample
 from sibert_jax.report.figures_of_merit import figures_of_merit
 from sibert_jax.report.metrics_file import Series
-from sibert_jax.report.run import read_run
+from sibert_jax.report.run_folder import read_run
 from sibert_jax.runtime.provenance import describe_code
-from sibert_jax.tools.sweep import Point
+from sibert_jax.tools.sweep_runs import Point
 from sibert_jax.train import sharding
 from sibert_jax.train.config import RunConfig, run_config
 from sibert_jax.train.optimizer import build_optimizer

@@ -27,7 +27,7 @@ from sibert_jax.errors import FAULT, ConfigError, DataError
 from sibert_jax.files import user_path
 from sibert_jax.report.figure import STYLE
 from sibert_jax.runtime.signals import Stopped
-from sibert_jax.tools.sweep import Sweep
+from sibert_jax.tools.sweep_runs import Sweep
 
 BEGIN, END = "<!-- results -->\n", "<!-- end of results -->"
 

@@ -7,14 +7,14 @@ from matplotlib.figure import Figure
 
 from experiments import claims
 from sibert_jax.report.figure import COLORS
-from sibert_jax.report.run import Run
+from sibert_jax.report.run_folder import Run
 
 FACTORS = {"minutes": (1.5, 4, "inf"), "hours": (1.5, 2, 4, 8, "inf")}
 FACTORS["gpu"] = FACTORS["hours"]
 SEEDS = {"minutes": 1, "hours": 3, "gpu": 1}
 SETTINGS = {
     "minutes": {
-        "config": "mini:sibert",
+        "config": "mini:paper",
         "model.vocab_size": 1024,
         "model.width": 32,
         "model.ffn_width": 128,
@@ -28,8 +28,8 @@ SETTINGS = {
         "train.eval_every_steps": 100,
         "train.eval_batches": 8,
     },
-    "hours": {"config": "mini:sibert", "train.log_every_steps": 1, "checkpoint.keep": 1},
-    "gpu": {"config": "sibert_base", "train.log_every_steps": 10},
+    "hours": {"config": "mini:paper", "train.log_every_steps": 1, "checkpoint.keep": 1},
+    "gpu": {"config": "sibert_base:paper", "train.log_every_steps": 10},
 }
 START = 50  # steps that the extremes leave out, in which the gradient falls fourfold
 
