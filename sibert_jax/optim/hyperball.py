@@ -13,6 +13,7 @@ from sibert_jax.optim.blocks import (
     AxisName,
     BlocksOrFn,
     aligned,
+    along_rows,
     assign_blocks,
     floating_leaves,
     leaf_names,
@@ -28,8 +29,7 @@ class HyperballState(NamedTuple):
 
     Attributes:
       count: int32, steps taken.
-      radius: float32, dict from the block's name to R: a scalar, or for ROWS one per row in a shape
-        that multiplies the leaf.
+      radius: float32, dict from the block's name to R: a scalar, or for ROWS (rows,).
       inner: state of the inner transform.
     """
 
@@ -62,7 +62,7 @@ class _Sums:
         def of_leaf(arrays):
             axes = self._axes(arrays[0])
             partial = _sum_trailing(arrays, axes)
-            return [jnp.sum(a, axis=axes, keepdims=self.rows) for a in partial]
+            return [jnp.sum(a, axis=axes) for a in partial]
 
         totals = tuple(sum(parts) for parts in zip(*map(of_leaf, products)))
         return totals if self.axis_name is None else jax.lax.psum(totals, self.axis_name)
@@ -136,7 +136,7 @@ def _step_on_sphere(xs, us, radius, eta, sums: _Sums):
     unit = power_of_two(radius)
 
     def products(x, u):
-        x = x * (1 / unit)
+        x = x * along_rows(1 / unit, x)
         return (jnp.square(x), *(x * (u * scale) for scale in _SCALES), *_squares(u))
 
     square, *rest = sums.totals([products(x, u) for x, u in zip(_float32(xs), _float32(us))])
@@ -150,9 +150,12 @@ def _step_on_sphere(xs, us, radius, eta, sums: _Sums):
 
     def leaf(x, u):
         wide = widened(x)
-        in_units = u.astype(wide.dtype) * scale.astype(wide.dtype) * inverse.astype(wide.dtype)
-        step = (t * unit).astype(wide.dtype) * in_units
-        return (factor.astype(wide.dtype) * (wide + step) - wide).astype(x.dtype)
+
+        def spread(number):
+            return along_rows(number, wide).astype(wide.dtype)
+
+        step = spread(t * unit) * (u.astype(wide.dtype) * spread(scale) * spread(inverse))
+        return (spread(factor) * (wide + step) - wide).astype(x.dtype)
 
     return [leaf(x, u) for x, u in zip(xs, us)]
 

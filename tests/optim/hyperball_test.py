@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from sibert_jax.optim import ROWS, hyperball
+from sibert_jax.optim import ROWS, Rows, hyperball
 
 from .conftest import assert_close, first_update, random_tree, trained
 
@@ -66,6 +66,19 @@ def test_blocks_and_rows_share_a_sphere():
     updates, _ = first_update(by_rows, tree(1), params)
     before, after = (jnp.linalg.norm(w, axis=1) for w in (params["w"], params["w"] + updates["w"]))
     np.testing.assert_allclose(after, before, rtol=1e-6)
+
+
+def test_stacked_layers_have_a_sphere_each_for_all_their_leaves():
+    shapes = (("kernel", (2, 3, 4)), ("bias", (2, 4)))
+    params, grads = random_tree(0, 1.0, shapes), random_tree(1, 1.0, shapes)
+    tx = hyperball(optax.sgd(1.0), 0.3, blocks=lambda p: jax.tree.map(lambda _: Rows("ffn"), p))
+    updates, state = first_update(tx, grads, params)
+    for i in range(2):
+        layer, g = (jax.tree.map(lambda leaf, i=i: leaf[i], tree) for tree in (params, grads))
+        one = hyperball(optax.sgd(1.0), 0.3, blocks=lambda p: jax.tree.map(lambda _: "ffn", p))
+        wanted, alone = first_update(one, g, layer)
+        assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], updates), wanted)
+        np.testing.assert_allclose(state.radius["ffn"][i], alone.radius["ffn"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
