@@ -1,4 +1,4 @@
-"""SGD with weight decay and clip, every block of parameters at its own equilibrium.
+"""SGD with weight decay and clip, every block of parameters at its own equilibrium: ours.
 
 Letters: x_b the parameters of block b, g_b their gradient, P = ηλ, σ_b the root mean square of
 ‖g_b‖·‖x_b‖, which does not depend on the scale of x_b.
@@ -52,8 +52,8 @@ def _blocks_of(blocks: BlocksOrFn, params: optax.Params) -> tuple[Block, ...]:
 def scale_to_equilibrium(
     eta_lambda: optax.ScalarOrSchedule,
     *,
+    memory: int | None = 50,
     measure_steps: int = 20,
-    memory: int | None = None,
     blocks: BlocksOrFn = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -64,9 +64,10 @@ def scale_to_equilibrium(
       \sigma_b^2 = \text{mean of } (\|g_b\|\,\|x_b\|)^2
 
     A step of this gradient turns the block by √(2P), the angle at which decay by P per step and
-    gradient balance. η_b is measured over the first `measure_steps` gradients and then stays: what
-    follows is plain SGD, with a learning rate a block. With `memory` it is measured for ever, over
-    about that many steps, and the angle stays at √(2P) while gradients grow or shrink.
+    gradient balance. The mean is over about the last `memory` gradients (in the first 5·memory
+    steps, in which gradients change fast, over the last fifth), so that the angle stays at √(2P)
+    while they grow or shrink. With `memory=None` it is over the first `measure_steps`, and η_b
+    stays: what follows is plain SGD, with a learning rate a block.
 
     A loss or a block multiplied by any number gives the same directions from the first step on:
     where the loss is invariant to the scale of a block, η_b ∝ ‖x_b‖² is the change of the learning
@@ -78,9 +79,9 @@ def scale_to_equilibrium(
 
     Args:
       eta_lambda: P, in [0, 1): a number or a schedule of the step.
-      measure_steps: ≥ 1, gradients that η_b is measured from.
       memory: ≥ 1, steps over which σ_b² is averaged, with weights that fall by 1 − 1/memory; None:
         η_b stays as it is after `measure_steps`.
+      measure_steps: ≥ 1, gradients that η_b is measured from if it stays.
       blocks: as in `clip_by_relative_global_norm`; None: one block of all leaves.
       axis_name: as in `clip_by_relative_global_norm`.
 
@@ -145,8 +146,8 @@ def scale_to_equilibrium(
                 state.measured[name],
                 state.mean_square[name],
                 jnp.square(x_norm * g_norm),
-                measure_steps,
                 memory,
+                measure_steps,
             )
             sigma = jnp.sqrt(mean_square)
             is_zero = sigma == 0
@@ -167,14 +168,15 @@ def scale_to_equilibrium(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _mean(measured, mean_square, square, measure_steps: int, memory: int | None):
+def _mean(measured, mean_square, square, memory: int | None, measure_steps: int):
     """The count of gradients and the mean of their squares, with one more of them."""
-    longest = measure_steps if memory is None else memory
     counts = square != 0
     if memory is None:
         counts &= measured < measure_steps
-    weight = 1 / (jnp.minimum(measured, longest - 1) + 1).astype(jnp.float32)
-    mean = jnp.where(counts, mean_square + weight * (square - mean_square), mean_square)
+        steps = (measured + 1).astype(jnp.float32)
+    else:
+        steps = jnp.minimum(1 + measured.astype(jnp.float32) / 5, memory)
+    mean = jnp.where(counts, mean_square + (square - mean_square) / steps, mean_square)
     return measured + counts.astype(jnp.int32), mean
 
 
@@ -183,8 +185,8 @@ def equilibrium_sgd(
     weight_decay: float,
     *,
     clip_factor: float | None = 4.0,
+    memory: int | None = 50,
     measure_steps: int = 20,
-    memory: int | None = None,
     blocks: BlocksOrFn = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -205,8 +207,8 @@ def equilibrium_sgd(
       weight_decay: P = ηλ at s = 1, in (0, 1); 1e-3 for runs of a thousand steps, smaller for
         longer ones.
       clip_factor: C > 1; None: no clip. See `scale_invariant_sgd`.
-      measure_steps: see `scale_to_equilibrium`.
       memory: see `scale_to_equilibrium`.
+      measure_steps: see `scale_to_equilibrium`.
       blocks: see `clip_by_relative_global_norm`.
       axis_name: see `clip_by_relative_global_norm`.
 
@@ -232,8 +234,8 @@ def equilibrium_sgd(
     return optax.chain(
         scale_to_equilibrium(
             weight_decay,
-            measure_steps=measure_steps,
             memory=memory,
+            measure_steps=measure_steps,
             blocks=blocks,
             axis_name=axis_name,
         ),

@@ -64,12 +64,12 @@ def _direction(inner: str) -> optax.GradientTransformation:
 
 
 def _equilibrium_sgd(
-    learning_rate, weight_decay, inner: str = "sgd", measure_steps: int = 20,
-    memory: int | None = None, clip_factor=None, blocks=None,
+    learning_rate, weight_decay, inner: str = "sgd", memory: int | None = 50,
+    measure_steps: int = 20, clip_factor=None, blocks=None,
 ):  # fmt: skip
     sgd = optim.equilibrium_sgd(
-        learning_rate, weight_decay, clip_factor=clip_factor, measure_steps=measure_steps,
-        memory=memory, blocks=blocks,
+        learning_rate, weight_decay, clip_factor=clip_factor, memory=memory,
+        measure_steps=measure_steps, blocks=blocks,
     )  # fmt: skip
     return sgd if inner == "sgd" else optax.chain(_direction(inner), sgd)
 
