@@ -2,8 +2,9 @@
 
 Command:  python -m sibert_jax.main --config=sibert_base --workdir=runs/sibert_base \
               --config.data.path='text/*.txt.xz' --config.data.vocab=vocab.txt
-Variants: sibert_base:stateless (the default: SGD on all parameters, a norm a tensor, a tied head of
-          degree 0; ours, tuned at mini size only) · sibert_base:paper
+Variants: sibert_base:stateless (the default: SGD on all parameters, a norm a tensor, branches
+          normalized at both ends, a tied head of degree 0; ours, tuned at mini size only) ·
+          sibert_base:paper
 Stated there, for sibert_base:paper: SGD without momentum or warm-up, η = 8e-4 divided by 10 at 600k
           and 900k of 1M steps, λ = 1e-2, C = 4; head under LAMB, peak 8e-4, 10k steps of warm-up,
           linear decay; truncated normal with std 0.02. Pretraining loss 1.580 (1.672 without the
@@ -53,6 +54,7 @@ def get_config(recipe: str = "stateless"):
 def use_paper(config):
     """SGD with one norm on the encoder, LAMB on an untied head; the rates are the caller's."""
     config.task.head = "untied"
+    config.model.arch = "sibert"
     config.model.identity_init = False
     config.optim.name = "scale_invariant_sgd"
     config.optim.blocks = "all"

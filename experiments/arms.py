@@ -11,7 +11,7 @@ from sibert_jax.report.figure import COLORS
 
 Overrides = Mapping[str, Any]
 
-BERT = {"config": "mini:bert", "model.identity_init": False}
+BERT = {"config": "mini:bert", "model.identity_init": True}
 SPHERES = {
     "config": "mini:sibert",
     "optim.name": "hyperball",
@@ -22,17 +22,13 @@ SPHERES = {
 # Every arm's keys but its rate; the key of the rate.
 ARMS: dict[str, tuple[Overrides, str]] = {
     "BERT, AdamW": (BERT, "optim.learning_rate"),
-    "BERT, AdamW, identity init": (BERT | {"model.identity_init": True}, "optim.learning_rate"),
-    "PreNorm BERT, AdamW": (
-        BERT | {"config": "mini:bert_prenorm", "model.identity_init": True},
-        "optim.learning_rate",
-    ),
+    "BERT, AdamW, random init": (BERT | {"model.identity_init": False}, "optim.learning_rate"),
+    "PreNorm BERT, AdamW": (BERT | {"config": "mini:bert_prenorm"}, "optim.learning_rate"),
     "SIBERT, AdamW": (
         BERT
         | {
-            "model.arch": "sibert",
+            "model.arch": "sibert_sandwich",
             "model.norm_eps": 1e-6,
-            "model.identity_init": True,
             "task.head": "invariant",
         },
         "optim.learning_rate",
@@ -52,6 +48,18 @@ ARMS: dict[str, tuple[Overrides, str]] = {
         BERT | {"optim.name": "momentum", "optim.options": "", "optim.max_grad_norm": 0.0},
         "optim.learning_rate",
     ),
+}
+
+# Two layers × 64 and 1 M tokens, for claims of many runs.
+SMALL = {
+    "model.width": 64,
+    "model.num_heads": 1,
+    "model.ffn_width": 256,
+    "model.max_len": 64,
+    "data.seq_len": 64,
+    "train.num_steps": 500,
+    "train.eval_every_steps": 100,
+    "train.eval_batches": 16,
 }
 
 SIZES: dict[str, Overrides] = {
@@ -95,14 +103,12 @@ def arm_point(arm: str, rate: float, scale: str, seed: int = 0, **changes: Any) 
     """
     overrides, key = ARMS[arm]
     point = {"arm": arm, **overrides, **SIZES[scale], **claims.text(scale), key: rate, "seed": seed}
-    point |= warmup(point, scale)
+    point |= warmup(point)
     return point | {name.replace("__", "."): value for name, value in changes.items()}
 
 
-def warmup(point: Overrides, scale: str) -> dict:
-    """A tenth of the steps for AdamW, where the config says them as a number."""
-    if scale == "hours" or "optim.warmup_fraction" in point:
-        return {}
+def warmup(point: Overrides) -> dict:
+    """Shares of the steps, where configs/mini.py has numbers for its own length."""
     if "paper" in point["config"]:
         return {"optim.head.warmup_steps": 0, "optim.head.warmup_fraction": 0.05}
     share = 0.02 if point["config"] == "mini:sibert" else 0.1

@@ -98,8 +98,8 @@ def scale_to_equilibrium(
       >>> tx = scale_to_equilibrium(0.02)
       >>> params, grads = jnp.array([3.0, 4.0]), jnp.array([80.0, -60.0])
       >>> updates, state = tx.update(grads, tx.init(params), params)
-      >>> print(updates, jnp.linalg.norm(updates) / jnp.linalg.norm(params))
-      [ 0.8 -0.6] 0.2
+      >>> print(f"{jnp.linalg.norm(updates) / jnp.linalg.norm(params):.3f}")  # √(2·0.02)
+      0.200
 
     References:
       Li et al., https://arxiv.org/abs/2202.00980, section 4 (the equilibrium) and appendix G (one
@@ -225,8 +225,8 @@ def equilibrium_sgd(
       >>> params, grads = jnp.array([3.0, 4.0]), jnp.array([80.0, -60.0])
       >>> updates, state = tx.update(grads, tx.init(params), params)
       >>> new = params + updates
-      >>> print(new, jnp.linalg.norm(new))
-      [2.14 4.52] 5.001
+      >>> print(f"{new[0]:.2f} {new[1]:.2f} {jnp.linalg.norm(new):.3f}")  # the norm stays
+      2.14 4.52 5.001
 
     References:
       Li et al., https://arxiv.org/abs/2202.00980, Algorithm 1 and appendix G.

@@ -93,12 +93,14 @@ def build_batches(
         return train_batches, batches(examples(corpora.valid, 0), 0, False)
 
 
-# The recommended recipe: SGD on all parameters, a norm a tensor (experiments/headline).
+# The recommended recipe: SGD on all parameters, a norm a tensor, each tensor scale invariant
+# (experiments/headline).
 DEFAULTS = {
+    "model.arch": "sibert_sandwich",
     "model.identity_init": True,
     "optim.name": "equilibrium_sgd",
     "optim.blocks": "tensor",
-    "optim.eta_lambda": 1e-3,
+    "optim.eta_lambda": 3e-4,
     "optim.warmup_fraction": 0.02,
     "optim.head.name": "same",
 }
