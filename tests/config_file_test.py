@@ -59,7 +59,11 @@ def test_overrides_have_the_type_of_their_key_and_the_last_one_counts():
         ("nowhere.py", None, "no file 'nowhere.py', and no configuration of that name; there are "),
         ("dmeo", None, "did you mean 'demo'?"),
         ("configs", None, "no file 'configs'"),
-        ("mini:brt", None, "configs/mini.py:brt is unknown; there are sibert, paper, bert, bert_prenorm."),
+        (
+            "mini:brt",
+            None,
+            "configs/mini.py:brt is unknown; there are sibert, paper, bert, bert_prenorm.",
+        ),
         ("demo:x", None, "get_config() takes 0 positional arguments but 1 was given"),
     ],
 )

@@ -29,7 +29,8 @@ WITH_ADAMW = {
 def points(scale: str) -> list[dict]:
     """A run for each change and optimizer; heads that are not invariant only with AdamW."""
     return [
-        arms.arm_point(arm, rate, scale, **keys) | {"arm": f"{name}; {arm.partition(', ')[2]}"}
+        arms.arm_point(arm, rate, arms.small(scale), **keys)
+        | {"arm": f"{name}; {arm.partition(', ')[2]}"}
         for arm, rate in RATES.items()
         for name, keys in (CHANGES | (WITH_ADAMW if arm == "SIBERT, AdamW" else {})).items()
     ]

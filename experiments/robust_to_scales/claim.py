@@ -19,13 +19,13 @@ SEEDS = {"minutes": 1, "hours": 1, "gpu": 1}
 
 def points(scale: str) -> list[dict]:
     """Each arm at each scale of the parameters, and of the loss."""
-    found = []
+    size, found = arms.small(scale), []
     for seed in range(SEEDS[scale]):
         for arm, rate in RATES.items():
             for factor in SCALES[scale]:
-                found.append(arms.arm_point(arm, rate, scale, seed, init_scale=factor))
+                found.append(arms.arm_point(arm, rate, size, seed, init_scale=factor))
                 if factor != 1:
-                    found.append(arms.arm_point(arm, rate, scale, seed, task__loss_scale=factor))
+                    found.append(arms.arm_point(arm, rate, size, seed, task__loss_scale=factor))
     return found
 
 

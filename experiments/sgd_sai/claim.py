@@ -27,7 +27,7 @@ MODELS = {
 def points(scale: str) -> list[dict]:
     """The grid for each optimizer and model."""
     return [
-        arms.arm_point(arm, rate, scale, optim__weight_decay=decay)
+        arms.arm_point(arm, rate, arms.small(scale), optim__weight_decay=decay)
         | {"optim.options": "", "arm": f"{model}, {name}"}
         | keys
         for model, arm in MODELS.items()

@@ -24,13 +24,15 @@ SCHEDULES = ("cosine", "linear", "constant", "warmup_stable_decay", "piecewise")
 def points(scale: str) -> list[dict]:
     """Each direction on the sphere at each angle; the stateless recipe with each schedule."""
     directions = [
-        arms.arm_point("SIBERT, SGD on spheres", angle, scale, optim__options=f"inner={inner}")
+        arms.arm_point(
+            "SIBERT, SGD on spheres", angle, arms.small(scale), optim__options=f"inner={inner}"
+        )
         | {"arm": f"sphere: {name}"}
         for name, inner in INNER.items()
         for angle in ANGLES[scale]
     ]
     schedules = [
-        arms.arm_point("SIBERT, stateless SGD", 3e-4, scale, optim__schedule=schedule)
+        arms.arm_point("SIBERT, stateless SGD", 3e-4, arms.small(scale), optim__schedule=schedule)
         | {"arm": f"SGD, {schedule.replace('_', '-')}"}
         for schedule in SCHEDULES
     ]
