@@ -64,8 +64,8 @@ def scale_to_equilibrium(
       \sigma_b^2 = \text{mean of } (\|g_b\|\,\|x_b\|)^2
 
     A step of this gradient turns the block by √(2P), the angle at which decay by P per step and
-    gradient balance. The mean is over about the last `memory` gradients (in the first 5·memory
-    steps, in which gradients change fast, over the last fifth), so that the angle stays at √(2P)
+    gradient balance. The mean is over about the last `memory` gradients (in the first 10·memory
+    steps, in which gradients change fast, over the last tenth), so that the angle stays at √(2P)
     while they grow or shrink. With `memory=None` it is over the first `measure_steps`, and η_b
     stays: what follows is plain SGD, with a learning rate a block.
 
@@ -175,7 +175,7 @@ def _mean(measured, mean_square, square, memory: int | None, measure_steps: int)
         counts &= measured < measure_steps
         steps = (measured + 1).astype(jnp.float32)
     else:
-        steps = jnp.minimum(1 + measured.astype(jnp.float32) / 5, memory)
+        steps = jnp.minimum(1 + measured.astype(jnp.float32) / 10, memory)
     mean = jnp.where(counts, mean_square + (square - mean_square) / steps, mean_square)
     return measured + counts.astype(jnp.int32), mean
 
