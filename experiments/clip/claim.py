@@ -46,7 +46,7 @@ def points(scale: str) -> list[dict]:
 
 def measure(run: Run) -> dict:
     """Extremes over the steps: what a clip is there to prevent."""
-    rotation, predicted = run.metric("optim/rotation"), run.predicted_rotation()
+    rotation, predicted = run.metric("optim/rotation"), run.metric("optim/predicted_rotation")
     usual = np.interp(rotation.steps, predicted.steps, predicted.values)
     turned = rotation._replace(values=rotation.values / np.where(usual > 0, usual, np.nan))
     late = rotation.steps > START

@@ -22,19 +22,16 @@ SEEDS = {"minutes": 1, "hours": 3, "gpu": 3}
 
 
 def points(scale: str) -> list[dict]:
-    """Tuning and the other seeds, of the first arms first; at `minutes` one rate an arm."""
+    """The main arms at the middle rate, at the others, with other seeds; then the other arms.
+
+    In this order a part of the runs compares all of them. At `minutes` there is one rate an arm.
+    """
     found = []
     for part in (list(RATES)[:NUM_MAIN], list(RATES)[NUM_MAIN:]):
-        found += [
-            arms.arm_point(arm, rate, scale)
-            for arm in part
-            for rate in (RATES[arm] if scale != "minutes" else RATES[arm][1:2])
-        ]
-        found += [
-            arms.arm_point(arm, RATES[arm][1], scale, seed)
-            for seed in range(1, SEEDS[scale])
-            for arm in part
-        ]
+        for place in (1, 0, 2) if scale != "minutes" else (1,):
+            found += [arms.arm_point(arm, RATES[arm][place], scale) for arm in part]
+        for seed in range(1, SEEDS[scale]):
+            found += [arms.arm_point(arm, RATES[arm][1], scale, seed) for arm in part]
     return found
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from sibert_jax.report.downsample import steps_per_row
 from sibert_jax.report.metrics_file import Series
-from sibert_jax.report.run_folder import EVAL_ACCURACY, EVAL_LOSS, Run
+from sibert_jax.report.run_folder import EVAL_ACCURACY, EVAL_LOSS, PREDICTED_ROTATION, Run
 
 FINAL_SHARE = 0.05  # a single row of training loss is noise; this end of the run is averaged
 
@@ -54,7 +54,7 @@ def figures_of_merit(run: Run) -> FiguresOfMerit:
       MFU as medians over the rows; the largest Euler residual.
     """
     best = _best(run.metric(*EVAL_LOSS))
-    predicted_rotation = run.predicted_rotation()
+    predicted_rotation = run.metric(PREDICTED_ROTATION)
     return FiguresOfMerit(
         steps=run.last_step,
         tokens=_tokens(run),
@@ -68,7 +68,7 @@ def figures_of_merit(run: Run) -> FiguresOfMerit:
         nsp_accuracy=_last(run.metric("eval/nsp_accuracy")),
         clip_rate=_step_mean(run.metric("optim/clipped")),
         weight_norm=Pair(
-            _last(run.metric("optim/param_norm")), _last(run.predicted("optim/equilibrium_norm"))
+            _last(run.metric("optim/param_norm")), _last(run.metric("optim/equilibrium_norm"))
         ),
         rotation=Pair(_median(run.metric("optim/rotation")), _median(predicted_rotation)),
         dead_attention_rows=_at_the_end(run.metric("model/dead_attention_rows")),

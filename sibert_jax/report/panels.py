@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from sibert_jax.report import axis_scales
 from sibert_jax.report.downsample import downsample
 from sibert_jax.report.metrics_file import Series
-from sibert_jax.report.run_folder import EVAL_LOSS, TRAIN_LOSS, Run
+from sibert_jax.report.run_folder import EVAL_LOSS, PREDICTED_ROTATION, TRAIN_LOSS, Run
 
 POINTS = 200  # points per line: more cannot be told apart in a panel of 400 pixels
 RATE_POINTS = 20  # rare events need more steps per point to become a rate
@@ -83,7 +83,7 @@ def weight_norm(axis: Axes, styles: Sequence[RunStyle]) -> None:
     for style in styles:
         _line(axis, style, style.run.metric("optim/param_norm"), "optim/param_norm")
         _predicted(
-            axis, style, style.run.predicted("optim/equilibrium_norm"), "optim/equilibrium_norm"
+            axis, style, style.run.metric("optim/equilibrium_norm"), "optim/equilibrium_norm"
         )
     _title(axis, "Weight norm ‖x‖", _dashed(axis, "predicted equilibrium"), "‖x‖")
     axis_scales.linear_or_logarithmic(axis)
@@ -93,17 +93,17 @@ def gradient_ratio(axis: Axes, styles: Sequence[RunStyle]) -> None:
     """‖g‖/‖x‖ before the clip against the threshold √(2Cλ/η_t)."""
     for style in styles:
         _line(axis, style, style.run.metric("optim/relative_grad_norm"), "optim/relative_grad_norm")
-        _predicted(axis, style, style.run.predicted("optim/clip_threshold"), "optim/clip_threshold")
+        _predicted(axis, style, style.run.metric("optim/clip_threshold"), "optim/clip_threshold")
     _title(axis, "Gradient norm ‖g‖ / ‖x‖", _dashed(axis, "clip threshold √(2Cλ/η)"), "‖g‖ / ‖x‖")
     axis_scales.logarithmic(axis)
 
 
 def rotation(axis: Axes, styles: Sequence[RunStyle]) -> None:
-    """The angle between x before and after a step against √(2ηλ)."""
+    """The angle between x before and after a step against the one that theory predicts."""
     for style in styles:
         _line(axis, style, style.run.metric("optim/rotation"), "optim/rotation")
-        _predicted(axis, style, style.run.predicted_rotation(), "predicted rotation")
-    _title(axis, "Rotation", _dashed(axis, "equilibrium √(2ηλ)"), "radians per step")
+        _predicted(axis, style, style.run.metric(PREDICTED_ROTATION), PREDICTED_ROTATION)
+    _title(axis, "Rotation", _dashed(axis, "predicted"), "radians per step")
     axis_scales.logarithmic(axis)
 
 

@@ -20,8 +20,7 @@ TRAIN_LOSS = ("train/mlm_loss", "train/loss")
 EVAL_LOSS = ("eval/mlm_loss", "eval/loss")
 EVAL_ACCURACY = ("eval/mlm_accuracy", "eval/accuracy")
 
-# The equilibrium of x ← (1−ηλ)x − η·g with ⟨x, g⟩ = 0; other update rules have another one.
-OPTIMIZERS_WITH_PREDICTIONS = ("scale_invariant_sgd",)
+PREDICTED_ROTATION = "optim/predicted_rotation"  # logged where theory predicts one
 
 # Infinite wherever a schedule or the weight decay is 0, which is no fault of the run.
 PREDICTIONS = ("optim/clip_threshold", "optim/equilibrium_norm", "optim/equilibrium_gap")
@@ -47,7 +46,8 @@ class Run:
 
     @property
     def has_predictions(self) -> bool:
-        return self.setting("optim.name") in OPTIMIZERS_WITH_PREDICTIONS
+        """Whether the theory of SGD with weight decay applies to its optimizer."""
+        return PREDICTED_ROTATION in self.series
 
     def setting(self, dotted_key: str) -> object:
         """The value of `optim.learning_rate` and the like; None where the run has no such key."""
@@ -65,26 +65,6 @@ class Run:
     def logged(self, *keys: str) -> str | None:
         """The first of the metrics that the run logged."""
         return next((key for key in keys if key in self.series), None)
-
-    def predicted(self, key: str) -> Series:
-        """A prediction that the run logged itself, where one holds for its optimizer."""
-        return self.metric(key) if self.has_predictions else NOT_LOGGED
-
-    def predicted_rotation(self) -> Series:
-        """The rotation at equilibrium, √(2·η_t·λ_t) radians per step.
-
-        References: Wan et al., Spherical Motion Dynamics (arXiv 2006.08419); Li et al., Robust
-        Training of Neural Networks Using Scale Invariant Architectures (arXiv 2202.00980), §4.
-        """
-        learning_rate, weight_decay = (
-            self.predicted("optim/learning_rate"),
-            self.predicted("optim/weight_decay"),
-        )
-        steps, of_rate, of_decay = np.intersect1d(
-            learning_rate.steps, weight_decay.steps, assume_unique=True, return_indices=True
-        )
-        eta_lambda = learning_rate.values[of_rate] * weight_decay.values[of_decay]
-        return Series(steps, np.sqrt(2 * eta_lambda))
 
 
 def read_run(directory: str | os.PathLike) -> Run:

@@ -15,8 +15,9 @@ def metric_names(optimizer: Optimizer) -> tuple[str, ...]:
     """Names of what `measure` returns."""
     names = ("grad_norm", "param_norm", "relative_grad_norm", "rotation", "euler_residual")
     names += ("learning_rate", "effective_learning_rate")
-    if optimizer.predicts_equilibrium:
-        names += ("sphere_grad_square",)
+    if optimizer.follows_theory:
+        names += ("predicted_rotation",)
+        names += () if optimizer.holds_angle else ("sphere_grad_square",)
     if optimizer.clip_factor is not None:
         names += ("clipped", "clip_threshold")
     return names
@@ -45,7 +46,7 @@ def measure(optimizer: Optimizer, step, params, grads, updates, opt_state) -> di
         "learning_rate": learning_rate,
         "effective_learning_rate": optim.effective_learning_rate(learning_rate, x),
     }
-    if optimizer.predicts_equilibrium:
+    if optimizer.follows_theory:
         metrics |= _of_the_recipe(optimizer, learning_rate, opt_state)
     if optimizer.is_one_block:
         clipped_norm = jnp.minimum(g_norm, metrics.get("clip_threshold", jnp.inf) * x_norm)
@@ -72,6 +73,10 @@ def _of_the_recipe(optimizer: Optimizer, learning_rate, opt_state) -> dict[str, 
         g_norms = jnp.minimum(g_norms, threshold * x_norms)
         metrics["clip_threshold"] = threshold
         metrics["clipped"] = jnp.mean(jnp.stack(jax.tree.leaves(clip.clipped_fraction)))
+    eta_lambda = learning_rate * optimizer.weight_decay
+    if optimizer.holds_angle:
+        return metrics | {"predicted_rotation": jnp.sqrt(2 * learning_rate * eta_lambda)}
+    metrics["predicted_rotation"] = jnp.sqrt(2 * eta_lambda)
     # ‖∇L(x/‖x‖)‖² after the clip: the equilibrium norm follows from its mean. Of several blocks,
     # ‖x‖²_eq is the sum, and each one's is in proportion to its σ.
     metrics["sphere_grad_square"] = jnp.square(jnp.sum(x_norms * g_norms))

@@ -95,8 +95,7 @@ class OptimConfig(GroupConfig):
     )  # fmt: skip
     blocks: str = key(
         "all", "what has a norm of its own, for optimizers with norms: all leaves together, or "
-        "each tensor of each layer, a kernel with its bias, or each row of the token table too",
-        choices=("all", "tensor", "row"),
+        "each tensor of each layer, a kernel with its bias", choices=("all", "tensor"),
     )  # fmt: skip
     learning_rate: float = key(0.0, "peak η", low=0, below=math.inf)
     weight_decay: float = key(0.0, "λ, multiplied by η_t in the update", low=0, below=math.inf)
@@ -176,7 +175,8 @@ class Optimizer(NamedTuple):
       learning_rate: η_t of these.
       weight_decay: λ of these.
       clip_factor: C; None: no clip, or not the recipe.
-      predicts_equilibrium: whether the theory of SGD with weight decay applies.
+      follows_theory: whether the theory of SGD with weight decay applies.
+      holds_angle: whether it turns them by η_t·√(2λ), whatever their norm.
       is_one_block: whether their update is −η·(m·g + λ·x) with one factor m.
     """
 
@@ -185,7 +185,8 @@ class Optimizer(NamedTuple):
     learning_rate: optax.Schedule
     weight_decay: float
     clip_factor: float | None
-    predicts_equilibrium: bool
+    follows_theory: bool
+    holds_angle: bool
     is_one_block: bool
 
 
@@ -198,7 +199,7 @@ def build_optimizer(c: OptimConfig, num_steps: int, mask: Any) -> Optimizer:
       mask: True on scale-invariant leaves; a tree like the parameters.
     """
     labels = _labels(c, mask)
-    blocks = {"all": None, "tensor": tensor_blocks, "row": row_blocks}[c.blocks]
+    blocks = tensor_blocks if c.blocks == "tensor" else None
     schedule = make_schedule(c, c.learning_rate, num_steps)
     txs = {
         section: make_optimizer(
@@ -219,7 +220,9 @@ def build_optimizer(c: OptimConfig, num_steps: int, mask: Any) -> Optimizer:
         tx = optim.partition_by_invariance(txs["optim"], txs["optim.head"], in_encoder)
     else:
         tx = txs["optim"] if len(txs) == 1 else optax.partition(txs, labels)
-    follows_theory = TABLE[c.name].follows_theory
+    follows_theory, measures_rate = TABLE[c.name].follows_theory, TABLE[c.name].measures_rate
+    options = parse_options("optim", c.name, c.options)
+    rate_stays = "memory" in options and options["memory"] is None
     has_clip = follows_theory and not math.isinf(c.clip_factor)
     return Optimizer(
         tx=tx,
@@ -227,9 +230,10 @@ def build_optimizer(c: OptimConfig, num_steps: int, mask: Any) -> Optimizer:
         learning_rate=schedule,
         weight_decay=c.weight_decay,
         clip_factor=c.clip_factor if has_clip else None,
-        predicts_equilibrium=follows_theory,
+        follows_theory=follows_theory,
+        holds_angle=measures_rate and not rate_stays,
         is_one_block=follows_theory
-        and not TABLE[c.name].measures_rate
+        and not measures_rate
         and blocks is None
         and not c.max_grad_norm,
     )
@@ -258,15 +262,6 @@ def tensor_blocks(params: Any) -> Any:
         return optim.Rows(name) if name.startswith("encoder/layers/layer/") else name
 
     return jax.tree_util.tree_map_with_path(label, params)
-
-
-def row_blocks(params: Any) -> Any:
-    """As `tensor_blocks`, and each row of the token table has a label of its own."""
-
-    def label(path, tensor_label):
-        return optim.ROWS if path_name(path).endswith("embed/token") else tensor_label
-
-    return jax.tree_util.tree_map_with_path(label, tensor_blocks(params))
 
 
 def _labels(c: OptimConfig, tree: Any) -> Any:

@@ -24,6 +24,7 @@ def short():
             "optim/clipped": 0.1 * (1 - done),
             "optim/rotation": math.sqrt(0.02 * rate),
             "optim/equilibrium_norm": norm + 1,
+            "optim/predicted_rotation": math.sqrt(0.021 * rate),
             "optim/learning_rate": rate,
             "optim/weight_decay": 0.01,
             "model/dead_attention_rows": 0.012 * math.exp(-done * 2),

@@ -18,10 +18,11 @@ PANELS = {
     "optim/relative_grad_norm": (RATIO, 1),
     "optim/clip_threshold": (RATIO, 1),
     "optim/rotation": (ROTATION, 1),
+    "optim/predicted_rotation": (ROTATION, 1),
     "optim/clipped": (CLIP, 100),
     "model/dead_attention_rows": (LAST, 100),
 }
-PREDICTED = {"optim/equilibrium_norm", "optim/clip_threshold"}
+PREDICTED = {"optim/equilibrium_norm", "optim/clip_threshold", "optim/predicted_rotation"}
 
 
 def curves(figure, panel, dashed=False):
@@ -35,22 +36,17 @@ def contains(curves, wanted):
     return any(c.shape == wanted.shape and np.allclose(c, wanted, rtol=1e-12) for c in curves)
 
 
-@pytest.mark.parametrize("name", ["scale_invariant_sgd", "adamw"])
-def test_lines_hold_the_rows_and_predictions_are_dashed(write_run, short, config, name):
-    """A baseline, which has another equilibrium, is drawn without predictions."""
-    figure = draw([read_run(write_run("a", short, config(optim__name=name)))])
+@pytest.mark.parametrize("is_predicted", [True, False])
+def test_lines_hold_the_rows_and_predictions_are_dashed(write_run, short, is_predicted):
+    """A baseline logs no predictions, and none are drawn."""
+    if not is_predicted:
+        short = [{k: v for k, v in row.items() if k not in PREDICTED} for row in short]
+    figure = draw([read_run(write_run("a", short))])
     for key, (panel, factor) in PANELS.items():
         values = [[row["step"] for row in short if key in row]]
         values.append([factor * row[key] for row in short if key in row])
-        wanted = name == "scale_invariant_sgd" or key not in PREDICTED
+        wanted = is_predicted or key not in PREDICTED
         assert contains(curves(figure, panel, key in PREDICTED), values) == wanted, key
-    rotation = [
-        (row["step"], math.sqrt(2 * row["optim/learning_rate"] * row["optim/weight_decay"]))
-        for row in short
-        if "optim/learning_rate" in row
-    ]
-    wanted = name == "scale_invariant_sgd"
-    assert contains(curves(figure, ROTATION, True), np.transpose(rotation)) == wanted
 
 
 def test_each_run_has_its_color_and_name_on_1500_by_900(write_run, short):

@@ -150,22 +150,6 @@ def test_picture_holds_one_to_eight_runs(write_run, count):
         draw(runs)
 
 
-def test_predicted_rotation_follows_the_rates_of_each_row(write_run):
-    rows = [ROW, {**ROW, "step": 20, "optim/learning_rate": 0.005}]
-    rows.append({"step": 30, "train/loss": 8.0, "optim/learning_rate": 0.005})  # no decay
-    predicted = read_run(write_run("a", rows)).predicted_rotation()
-    assert predicted.steps.tolist() == [10, 20]
-    np.testing.assert_allclose(predicted.values, [0.1, 0.05], rtol=1e-15)
-
-
-@pytest.mark.parametrize("name", ["adamw", "lamb", "sgd_sai"])
-def test_other_optimizers_have_no_predictions(write_run, config, name):
-    run = read_run(write_run("a", [ROW], config(optim__name=name)))
-    assert run.predicted_rotation().steps.size == 0
-    assert run.predicted("optim/equilibrium_norm").steps.size == 0
-    assert run.metric("optim/param_norm").values.tolist() == [8.0]
-
-
 def test_losses_that_are_not_finite_are_noted_and_run_json_may_be_missing(write_run, monkeypatch):
     rows = [
         {**ROW, "optim/clip_threshold": math.inf},

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sibert_jax.train import step as step_module
+from sibert_jax.train.config import default_config
 from sibert_jax.train.step import Step
 from tests.train.conftest import make_config
 from tests.train.started import Started, bare_trainer
@@ -117,6 +118,20 @@ def test_the_first_step_turns_by_the_equilibrium_angle(started):
     ratio = np.linalg.norm(of_encoder(grads)) / np.linalg.norm(of_encoder(run.params))
     assert c.learning_rate * c.weight_decay == pytest.approx(ETA_LAMBDA, rel=1e-6)
     assert c.learning_rate * ratio == pytest.approx(np.sqrt(2 * ETA_LAMBDA), rel=1e-4)
+
+
+def test_from_step_20_on_weights_turn_as_the_one_number_says(config):
+    """Of encoder and head under `equilibrium_sgd`, in means over 20 steps."""
+    stateless = default_config()
+    config.task, config.optim = stateless.task, stateless.optim
+    config.task.nsp, config.optim.eta_lambda, config.optim.schedule = False, 1e-3, "constant"
+    config.model.depth, config.train.num_steps, config.train.log_every_steps = 1, 80, 20
+    run, state, found = Started(config), None, []
+    for start in range(0, 80, 20):
+        state, report = run.steps(range(start, start + 20), state)
+        sums = report.window.sums
+        found.append(float(sums["rotation"] / sums["predicted_rotation"]))
+    np.testing.assert_allclose(found[1:], 1, atol=0.1)
 
 
 def test_microbatches_change_nothing_but_rounding(started):
