@@ -54,10 +54,10 @@ def model_config(
     batch_size: int = 32,
     vocab_size: int = 8192,
 ) -> ml_collections.ConfigDict:
-    """`configs/mini.py` for an architecture, with its own optimizer, on the builtin text.
+    """An arm of `configs/mini.py`, on the builtin text.
 
     Args:
-      arch: "sibert" (SGD recipe, LAMB on the head) or "bert" (AdamW).
+      arch: "sibert" (SGD), "paper" (SGD, LAMB on the head) or "bert" (AdamW).
       width: features of the residual stream.
       depth: layers.
       num_heads: divides the width.

@@ -6,7 +6,7 @@ python=${PYTHON:-.venv/bin/python}
 for decay in "$3" 0; do
   for scale in 1 0.01 100; do
     name=scale_${scale}_$([ "$decay" = 0 ] && echo no_decay || echo decay)
-    $python -m sibert_jax.main --config=mini:sibert --workdir=runs/init_scale/$name \
+    $python -m sibert_jax.main --config=mini:paper --workdir=runs/init_scale/$name \
       --config.data.path="$1/wiki_train.txt.xz,$1/books_train.txt.xz" \
       --config.data.valid_path="$1/wiki_valid.txt.xz,$1/books_valid.txt.xz" \
       --config.init_scale=$scale --config.optim.eta_lambda=0 \

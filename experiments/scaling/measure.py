@@ -18,7 +18,7 @@ CONFIGS = {"base": sibert_base, "large": sibert_large}
 def main(name: str, num_devices: str, mesh: str) -> None:
     """Compiles one size for one mesh."""
     devices = described_devices(num_devices)
-    config = CONFIGS[name].get_config()
+    config = CONFIGS[name].get_config("paper")
     config.mesh.data, config.mesh.fsdp, config.mesh.tensor = map(int, mesh.split("x"))
     config.train.global_batch_size = EXAMPLES_PER_DEVICE * len(devices)
     report = compile_only(config, devices)
