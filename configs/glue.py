@@ -6,7 +6,8 @@ Variants: glue:task=T,arch=A,optim=O
           T: cola · sst2 (the default) · mrpc · qqp · stsb · mnli · qnli · rte · wnli
           A: sibert (the default) · bert
           O: paper (the default: LAMB on all of SIBERT, AdamW on BERT) ·
-             recipe (SIBERT only: SGD on the encoder, LAMB on the head)
+             recipe (SIBERT only: SGD on the encoder, LAMB on the head) ·
+             stateless (SIBERT only: SGD on all parameters, a head of degree 0; not tuned)
 Stated by Li et al. 2022: BERT is fine-tuned with Adam, SIBERT with LAMB. Set here: 10 % of warm-up,
           linear decay and three epochs, as in BERT (Devlin et al. 2019, A.3), and the rates: 1e-2
           for SIBERT and LAMB, 3e-4 for BERT and AdamW, chosen from four values each on small tasks
@@ -33,7 +34,7 @@ FILES = {
 def get_config(variant: str = "task=sst2"):
     given = dict(part.partition("=")[::2] for part in variant.split(","))
     choice = {"task": "sst2", "arch": "sibert", "optim": "paper"} | given
-    allowed = {"task": tuple(FILES), "arch": ("sibert", "bert"), "optim": ("paper", "recipe")}
+    allowed = {"task": tuple(FILES), "arch": ("sibert", "bert"), "optim": tuple(OPTIMIZERS)}
     for name, value in choice.items():
         if name not in allowed:
             raise ConfigError(f"configs/glue.py: {name!r} is unknown; there are {list(allowed)}.")
@@ -41,16 +42,17 @@ def get_config(variant: str = "task=sst2"):
             raise ConfigError(
                 f"configs/glue.py:{name}={value} is unknown; choose one of {list(allowed[name])}."
             )
-    if choice["arch"] == "bert" and choice["optim"] == "recipe":
-        raise ConfigError("configs/glue.py: optim=recipe is for arch=sibert, not for bert.")
+    if choice["arch"] == "bert" and choice["optim"] != "paper":
+        raise ConfigError(
+            f"configs/glue.py: optim={choice['optim']} is for arch=sibert, not for bert."
+        )
     config = default_config("classification")
     config.task.dataset = choice["task"]
     paths = [f"glue/{name}.tsv*" if name else "" for name in FILES[choice["task"]]]
     config.data.path, config.data.valid_path, config.data.test_path = paths
     if choice["arch"] == "bert":
         use_bert(config)
-    if choice["optim"] == "recipe":
-        use_recipe(config)
+    OPTIMIZERS[choice["optim"]](config)
     return config
 
 
@@ -70,3 +72,16 @@ def use_recipe(config):
     config.optim.max_grad_norm = 0.0
     config.optim.head.name = "lamb"
     config.optim.head.learning_rate = 1e-2  # experiments/finetuning: 0.60 on SST-2, 0.52 with 1e-3
+
+
+def use_stateless(config):
+    config.task.head = "invariant"
+    config.optim.name = "equilibrium_sgd"
+    config.optim.blocks = "tensor"
+    config.optim.eta_lambda = 1e-4
+    config.optim.learning_rate = 0.0
+    config.optim.weight_decay = 0.0
+    config.optim.max_grad_norm = 0.0
+
+
+OPTIMIZERS = {"paper": lambda config: None, "recipe": use_recipe, "stateless": use_stateless}

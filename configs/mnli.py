@@ -13,6 +13,7 @@ from sibert_jax.configs import glue, sibert_base
 def get_config():
     config = glue.get_config("task=mnli")
     config.model = sibert_base.get_config().model
+    config.model.arch = None  # that of `init_from`, the paper's encoder or ours
     config.optim.learning_rate = 1e-4
     config.train.log_every_steps = 100
     config.train.eval_every_steps = 5_000

@@ -7,7 +7,8 @@ Variants: squad1:size=S,arch=A,optim=O
              of 128 tokens, as those of configs/mini.py)
           A: sibert (the default) · bert
           O: paper (the default: LAMB on all of SIBERT, AdamW on BERT) ·
-             recipe (SIBERT only: SGD on the encoder, LAMB on the head)
+             recipe (SIBERT only: SGD on the encoder, LAMB on the head) ·
+             stateless (SIBERT only: SGD on all parameters, a head of degree 0; not tuned)
 Stated there: BERT with Adam, SIBERT with LAMB. F1 at base size: BERT 90.3, SIBERT
           88.1 (89.3 with the clip, 90.3 after twice as much pretraining).
 Not stated there, and set here as in BERT (Devlin et al. 2019, §4.2, A.3 and its code): windows of
@@ -19,7 +20,11 @@ from sibert_jax.configs import bert_base, glue, sibert_base
 from sibert_jax.errors import ConfigError
 from sibert_jax.train.config import default_config
 
-CHOICES = {"size": ("base", "mini"), "arch": ("sibert", "bert"), "optim": ("paper", "recipe")}
+CHOICES = {
+    "size": ("base", "mini"),
+    "arch": ("sibert", "bert"),
+    "optim": tuple(glue.OPTIMIZERS),
+}
 
 
 def get_config(variant: str = ""):
@@ -33,11 +38,12 @@ def get_config(variant: str = ""):
         use_mini(config)
     if choice["arch"] == "bert":
         glue.use_bert(config)
-    if choice["optim"] == "recipe":
-        glue.use_recipe(config)
+    glue.OPTIMIZERS[choice["optim"]](config)
     if choice["size"] == "base":
         base = bert_base if choice["arch"] == "bert" else sibert_base
         config.model = base.get_config().model
+        if choice["arch"] == "sibert":
+            config.model.arch = None  # that of `init_from`, the paper's encoder or ours
         if choice["optim"] == "paper":
             config.optim.learning_rate = 5e-5 if choice["arch"] == "bert" else 1e-4
     return config
@@ -52,8 +58,10 @@ def parse(variant: str) -> dict[str, str]:
             allowed = ", ".join(f"{name}={'|'.join(values)}" for name, values in CHOICES.items())
             raise ConfigError(f"configs/squad1.py: {part!r} is unknown; there are {allowed}.")
         choice[name] = value
-    if choice["arch"] == "bert" and choice["optim"] == "recipe":
-        raise ConfigError("configs/squad1.py: optim=recipe is for arch=sibert, not for bert.")
+    if choice["arch"] == "bert" and choice["optim"] != "paper":
+        raise ConfigError(
+            f"configs/squad1.py: optim={choice['optim']} is for arch=sibert, not for bert."
+        )
     return choice
 
 

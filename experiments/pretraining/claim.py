@@ -18,19 +18,10 @@ FILES = {
     "mnli": ("MNLI/train", "MNLI/dev_matched"),
 }
 MAX_STEPS = 2000  # of a fine-tuning run
-STATELESS = {
-    "optim.name": "equilibrium_sgd",
-    "optim.blocks": "tensor",
-    "optim.eta_lambda": 1e-4,
-    "optim.learning_rate": 0.0,
-    "optim.weight_decay": 0.0,
-    "optim.max_grad_norm": 0.0,
-    "task.head": "invariant",
-}
 # Pretraining arm and rate; the keys of fine-tuning.
 ARMS = {
     "BERT, AdamW": (2e-3, {"config": "glue:arch=bert"}),
-    "SIBERT, stateless SGD": (3e-4, {"config": "glue", **STATELESS}),
+    "SIBERT, stateless SGD": (3e-4, {"config": "glue:optim=stateless"}),
 }
 
 
