@@ -86,7 +86,7 @@ def scale_to_equilibrium(
       axis_name: as in `clip_by_relative_global_norm`.
 
     Returns:
-      A transformation with state `ScaleToEquilibriumState`: four numbers a block.
+      A transformation with state `ScaleToEquilibriumState`: three numbers a block.
 
     Raises:
       ValueError: a number out of its range, a leaf that is not floating point, bad labels, or no

@@ -102,7 +102,7 @@ def test_blocks_without_gradient_or_norm_stay_and_start_with_their_first_gradien
     assert_equal(updates["zero"], jnp.zeros(2))
 
 
-def test_state_is_four_numbers_a_block_and_none_a_parameter():
+def test_state_is_three_numbers_a_block_and_none_a_parameter():
     params = tree(0)
     for blocks, numbers in ((None, 1), (BLOCKS, 4), (ROWS, 3 + 3 + 7)):
         blocks = jax.tree.map(lambda _: ROWS, params) if blocks is ROWS else blocks
