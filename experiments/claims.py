@@ -199,7 +199,7 @@ def optimizer_state(run: RunConfig) -> Any:
     run = run.with_num_steps(10**6)  # any length, where it is one in epochs
     optim = run.optim
     if optim.eta_lambda:  # one gradient would set the rates
-        optim = optim.with_rates(1.0, 1.0)
+        optim = optim.with_rates(1.0, 0.5)
     optimizer = build_optimizer(optim, run.train.num_steps, shapes.mask)
     return jax.eval_shape(optimizer.tx.init, shapes.params)
 
