@@ -12,7 +12,6 @@ def get_config():
     config = sibert_base.get_config()
     mini.use_bert(config)
     config.task.unigram_prior = False
-    config.model.identity_init = False
     config.optim.learning_rate = 1e-4
     config.optim.warmup_steps = 10_000
     return config

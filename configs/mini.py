@@ -43,6 +43,7 @@ def get_config(arm: str = "sibert"):
 def use_bert(config, arch: str = "bert"):
     """BERT + AdamW: Devlin et al. 2019, A.2; its rate and warm-up are the caller's."""
     config.model.arch = arch
+    config.model.identity_init = False
     config.task.head = "tied"
     config.optim.name = "adamw"
     config.optim.options = "eps=1e-6"

@@ -2,7 +2,7 @@
 
 Command:  python -m sibert_jax.main --config=sibert_base --workdir=runs/sibert_base \
               --config.data.path='text/*.txt.xz' --config.data.vocab=vocab.txt
-Variants: sibert_base:stateless (the default: SGD on all parameters, a norm a tensor, branches
+Variants: sibert_base:stateless (the default: SGD on all parameters, one norm per tensor, branches
           normalized at both ends, a tied head of degree 0; ours, tuned at mini size only) ·
           sibert_base:paper
 Stated there, for sibert_base:paper: SGD without momentum or warm-up, η = 8e-4 divided by 10 at 600k

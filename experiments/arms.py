@@ -12,6 +12,7 @@ from sibert_jax.report.figure import COLORS
 Overrides = Mapping[str, Any]
 
 BERT = {"config": "mini:bert", "model.identity_init": True}
+STATELESS = ("SIBERT, stateless SGD",)
 SPHERES = {
     "config": "mini:sibert",
     "optim.name": "hyperball",
@@ -42,10 +43,6 @@ ARMS: dict[str, tuple[Overrides, str]] = {
     ),
     "BERT, SGD": (
         BERT | {"optim.name": "sgd", "optim.options": "", "optim.max_grad_norm": 0.0},
-        "optim.learning_rate",
-    ),
-    "BERT, SGD with momentum": (
-        BERT | {"optim.name": "momentum", "optim.options": "", "optim.max_grad_norm": 0.0},
         "optim.learning_rate",
     ),
 }
@@ -139,26 +136,33 @@ def fifths(result: Mapping) -> list[float | None]:
 
 
 def loss_table(arms: Mapping[str, Sequence[dict]], settings: Sequence[str] = ()) -> str:
-    """Loss, fifths, state and time of each arm, over its runs.
+    """Loss, fifths and state of each arm, over its runs.
 
     Args:
       arms: lines of results by arm.
       settings: keys of the points to show.
     """
-    header = ("arm", *settings, "loss", "by fifths, frequent to rare", "state, bytes a parameter")
+    header = (
+        "arm",
+        *settings,
+        "runs",
+        "loss",
+        "by fifths, frequent to rare",
+        "state, bytes a parameter",
+    )
     rows = []
     for arm, lines in arms.items():
         results = [line["result"] for line in lines]
         point = lines[0]["point"]
         means = [
-            claims.spread(values[:1] if len(values) == 1 else values, 2).partition(" ")[0]
-            for values in zip(*map(fifths, results))
+            claims.spread(values, 2).partition(" ")[0] for values in zip(*map(fifths, results))
         ]
         state = results[0]["state_bytes"] / results[0]["num_parameters"]
         rows.append(
             [
                 arm,
                 *(f"{point[key]:g}" if key in point else "" for key in settings),
+                len(lines),
                 claims.spread([r["eval_loss"] for r in results]),
                 " ".join(means),
                 f"{state:.2f}",

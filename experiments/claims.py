@@ -219,6 +219,9 @@ def trained(point: Point, workdir: pathlib.Path, claim: ModuleType) -> tuple[dic
     )
     run = read_run(folder)
     figures = dataclasses.asdict(figures_of_merit(run))
+    measures = hasattr(claim, "measure") and outcome["status"] == "finished"
+    if outcome["status"] != "finished":  # the last evaluation may still have been finite
+        figures |= {"eval_loss": None, "accuracy": None}
     series = {name: run.series[name] for name in sorted(run.series) if name.startswith(CURVES)}
     result = {
         "status": outcome["status"],
@@ -231,14 +234,15 @@ def trained(point: Point, workdir: pathlib.Path, claim: ModuleType) -> tuple[dic
         **{name: value for name, value in figures.items() if name not in CLOCKED},
         "last": outcome["results"]["last"] if "results" in outcome else {},
         "curves": {name: curve(found) for name, found in series.items()},
-        **(claim.measure(run) if hasattr(claim, "measure") else {}),
+        **(claim.measure(run) if measures else {}),
     }
     return result, _provenance(described, sum(goodput["seconds"].values()))
 
 
 def _portable(config: dict) -> dict:
     """A config without the places of files."""
-    data = {k: v for k, v in config["data"].items() if "path" not in k and k != "cache_dir"}
+    places = ("path", "valid_path", "test_path", "cache_dir", "vocab")  # the data has a fingerprint
+    data = {k: v for k, v in config["data"].items() if k not in places}
     train = {k: v for k, v in config["train"].items() if k != "compilation_cache_dir"}
     start = config["checkpoint"] | {"init_from": bool(config["checkpoint"]["init_from"])}
     return config | {"data": data, "train": train, "checkpoint": start}

@@ -2,7 +2,7 @@
 
 Prints the plan, runs what is left of it and draws. Results are lines of WORKDIR/results.jsonl, one
 a point; the picture (results.png) and the table (results.md) are made of these lines alone. The
-same command goes on where it was stopped or killed. experiments/README.md lists the claims.
+same command continues where it was stopped or killed. experiments/README.md lists the claims.
 """
 
 import os
@@ -33,7 +33,7 @@ BEGIN, END = "<!-- results -->\n", "<!-- end of results -->"
 
 
 class RunsFailed(RuntimeError):
-    """Runs that neither finished nor diverged, or that a rerun did not repeat."""
+    """Runs that failed, or whose rerun gave a different result."""
 
 
 class Job(NamedTuple):

@@ -68,7 +68,7 @@ from sibert_jax.configs import mini
 def get_config():
     with open(__file__ + ".cores", "a") as file:
         print(len(os.sched_getaffinity(0)), os.environ.get("XLA_FLAGS"), file=file)
-    return mini.get_config()
+    return mini.get_config("paper")
 """
 
 

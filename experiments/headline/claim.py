@@ -53,7 +53,7 @@ def loss(line: dict) -> float | None:
 
 
 def draw(figure: Figure, lines: Sequence[dict]) -> None:
-    """Loss against bytes of state, and the curves, at each arm's best rate."""
+    """Losses and curves at each arm's best rate."""
     arms.draw_losses_and_curves(figure, best(lines))
 
 

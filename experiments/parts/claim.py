@@ -9,10 +9,13 @@ from experiments import arms, claims
 RATES = {"SIBERT, AdamW": 2e-3, "SIBERT, stateless SGD": 3e-4}
 CHANGES = {
     "as it is": {},
-    "sandwich": {"model__arch": "sibert_sandwich"},
-    "QK-norm softmax for ReLU attention": {"model__arch": "sibert_qk_norm"},
+    "branches normalized before only, as the paper's": {"model__arch": "sibert"},
+    "that, with softmax of normalized q and k": {"model__arch": "sibert_qk_norm"},
+    "that, with no constant on the branches": {
+        "model__arch": "sibert",
+        "model__branch_scaling": "none",
+    },
     "stem and transform start at random": {"model__identity_init": False},
-    "no constant on the branches": {"model__branch_scaling": "none"},
     "biases on queries, keys, values": {"model__qkv_bias": True},
     "table over its root mean square": {"task__table_norm": "table"},
     "logits half as large": {"task__logit_scale": 4.0},

@@ -13,19 +13,19 @@ RATES = {
     "BERT, AdamW": 2e-3,
     "BERT, SGD": 0.5,
 }
-SCALES = {"minutes": (0.01, 1.0, 100.0), "hours": (0.01, 1.0, 100.0), "gpu": (0.01, 1.0, 100.0)}
-SEEDS = {"minutes": 1, "hours": 1, "gpu": 1}
+FACTORS = (0.01, 1.0, 100.0)
+OF_PARAMETERS = tuple(f"parameters × {factor:g}" for factor in FACTORS)
+OF_LOSS = ("loss × 0.01", OF_PARAMETERS[1], "loss × 100")
 
 
 def points(scale: str) -> list[dict]:
     """Each arm at each scale of the parameters, and of the loss."""
     size, found = arms.small(scale), []
-    for seed in range(SEEDS[scale]):
-        for arm, rate in RATES.items():
-            for factor in SCALES[scale]:
-                found.append(arms.arm_point(arm, rate, size, seed, init_scale=factor))
-                if factor != 1:
-                    found.append(arms.arm_point(arm, rate, size, seed, task__loss_scale=factor))
+    for arm, rate in RATES.items():
+        for factor in FACTORS:
+            found.append(arms.arm_point(arm, rate, size, init_scale=factor))
+            if factor != 1:
+                found.append(arms.arm_point(arm, rate, size, task__loss_scale=factor))
     return found
 
 
@@ -39,13 +39,12 @@ def what(point: dict) -> str:
 def draw(figure: Figure, lines: Sequence[dict]) -> None:
     """Final loss at each scale; the norms on the way."""
     losses, norms = figure.subplots(1, 2)
-    names = ["parameters × 0.01", "parameters × 1", "parameters × 100", "loss × 0.01", "loss × 100"]
     for (arm, runs), color in zip(claims.by_arm(lines).items(), arms.COLORS):
-        for part in (names[:3], [names[3], "parameters × 1", names[4]]):
+        for part in (OF_PARAMETERS, OF_LOSS):
             found = {what(run["point"]): run["result"]["eval_loss"] for run in runs}
             shown = [(part.index(n), found[n]) for n in part if found.get(n) is not None]
-            style = {"color": color, "marker": "o" if part == names[:3] else "s"}
-            label = arm if part == names[:3] else None
+            style = {"color": color, "marker": "o" if part is OF_PARAMETERS else "s"}
+            label = arm if part is OF_PARAMETERS else None
             losses.plot(*zip(*shown), linestyle="-" if label else "--", label=label, **style)
         for run in runs:
             curves = run["result"]["curves"]
@@ -60,7 +59,7 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
 
 def table(lines: Sequence[dict]) -> str:
     """Final loss of each arm at each scale, and the spread."""
-    names = ["parameters × 0.01", "parameters × 1", "parameters × 100", "loss × 0.01", "loss × 100"]
+    names = (*OF_PARAMETERS, OF_LOSS[0], OF_LOSS[2])
     rows = []
     for arm, runs in claims.by_arm(lines).items():
         found: dict[str, list] = {name: [] for name in names}

@@ -28,7 +28,7 @@ def points(scale: str) -> list[dict]:
     """The grid for each optimizer and model."""
     return [
         arms.arm_point(arm, rate, arms.small(scale), optim__weight_decay=decay)
-        | {"optim.options": "", "arm": f"{model}, {name}"}
+        | {"optim.options": "", "optim.max_grad_norm": 0.0, "arm": f"{model}, {name}"}
         | keys
         for model, arm in MODELS.items()
         for name, (keys, rates) in OPTIMIZERS.items()

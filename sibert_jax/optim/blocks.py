@@ -196,7 +196,9 @@ def assign_blocks(blocks: BlocksOrFn, tree: optax.Params) -> tuple[Block, ...]:
             raise ValueError(f"leaf {leaf_name} is a scalar; ROWS needs a leaf with rows.")
         name = str(label) if not rows else leaf_name if label.name is None else label.name
         other = first.setdefault(name, label)
-        if isinstance(other, Rows) != rows:
+        if isinstance(other, Rows) != rows or (
+            rows and (other.name is None) != (label.name is None)
+        ):
             raise ValueError(f"the block label {name!r} is also that of a block of rows.")
         if isinstance(other, str) != isinstance(label, str):
             raise ValueError(

@@ -1,4 +1,6 @@
-"""SGD with weight decay and clip, every block of parameters at its own equilibrium: ours.
+"""SGD with weight decay and clip, every block of parameters at its own equilibrium.
+
+This form of the step, with measured rates, is ours.
 
 Letters: x_b the parameters of block b, g_b their gradient, P = ηλ, σ_b the root mean square of
 ‖g_b‖·‖x_b‖, which does not depend on the scale of x_b.
@@ -26,7 +28,7 @@ from sibert_jax.optim.scale_invariant_sgd import scale_invariant_sgd
 
 
 class ScaleToEquilibriumState(NamedTuple):
-    """A few numbers a block: of each field a scalar, under `ROWS` (rows,), in a dict by block.
+    """A few numbers per block: of each field a scalar, under `ROWS` (rows,), in a dict by block.
 
     Attributes:
       count: int32, steps taken.
@@ -67,11 +69,12 @@ def scale_to_equilibrium(
     gradient balance. The mean is over about the last `memory` gradients (in the first 10·memory
     steps, in which gradients change fast, over the last tenth), so that the angle stays at √(2P)
     while they grow or shrink. With `memory=None` it is over the first `measure_steps`, and η_b
-    stays: what follows is plain SGD, with a learning rate a block.
+    stays: what follows is plain SGD, with a learning rate per block.
 
     A loss or a block multiplied by any number gives the same directions from the first step on:
     where the loss is invariant to the scale of a block, η_b ∝ ‖x_b‖² is the change of the learning
-    rate that undoes the change of scale.
+    rate that undoes the change of scale. Exactly so for powers of two, while norms and their
+    products lie within 1e-19 … 1e19, where squares neither vanish nor overflow.
 
     Stated results: a block without gradient or of norm 0 gets updates of 0, and its measuring
     starts with its first gradient. NaN or inf in a block's gradient makes its mean NaN for good:
@@ -86,7 +89,7 @@ def scale_to_equilibrium(
       axis_name: as in `clip_by_relative_global_norm`.
 
     Returns:
-      A transformation with state `ScaleToEquilibriumState`: three numbers a block.
+      A transformation with state `ScaleToEquilibriumState`: three numbers per block.
 
     Raises:
       ValueError: a number out of its range, a leaf that is not floating point, bad labels, or no
@@ -197,7 +200,7 @@ def equilibrium_sgd(
         u_b = \eta_b\,g_b \text{ of } \texttt{scale\_to\_equilibrium}(P)
 
     That is `scale_invariant_sgd(s, P)` on the gradients of `scale_to_equilibrium(P)`: the paper's
-    step with a block a tensor and, of all its learning rates, those at which each block turns by
+    step with one norm per block and, of all its learning rates, those at which each block turns by
     √(2P) a step from the start. One number is left to choose, P, whatever the scale of the loss and
     of the parameters.
 
@@ -231,6 +234,7 @@ def equilibrium_sgd(
     References:
       Li et al., https://arxiv.org/abs/2202.00980, Algorithm 1 and appendix G.
     """
+    check_scalar("weight_decay", weight_decay, strict=True, below=1.0)
     return optax.chain(
         scale_to_equilibrium(
             weight_decay,

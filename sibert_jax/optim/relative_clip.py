@@ -30,7 +30,8 @@ class RelativeClipState(NamedTuple):
     """Norms and clipping of the last step. Zeros before the first step.
 
     Every field but `count` and `max_ratio` is a scalar, or with `blocks` a dict from the block's
-    name to a scalar. A leaf under ROWS goes by its path; its norms are those of the whole block.
+    name to a scalar. A leaf under ROWS goes by its path, leaves under `Rows(name)` by that name;
+    the norms are those of all rows together.
 
     Attributes:
       count: int32, steps taken.

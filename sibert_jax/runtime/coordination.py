@@ -11,6 +11,7 @@ import json
 import secrets
 import socket
 import threading
+import time
 
 import jax
 import numpy as np
@@ -89,7 +90,11 @@ def serve(notes: Notes, key: str) -> int:
 
     def accept():
         while True:
-            connection, _ = listener.accept()
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # too many open files: whoever asked asks again
+                time.sleep(1.0)
+                continue
             threading.Thread(target=answer, args=(connection,), daemon=True).start()
 
     def answer(connection: socket.socket):

@@ -17,7 +17,7 @@ SHARDING = (  # for `TaskType.sharding`
 )
 
 
-def parts(task) -> tuple[str, ...]:
+def invariant_parts(task) -> tuple[str, ...]:
     """What is scale invariant in a fine-tuning task, for `TaskType.invariant_parts`."""
     return ("encoder", "head") if task.head == "invariant" else ("encoder",)
 

@@ -197,7 +197,7 @@ def distributed_config(config: ml_collections.ConfigDict) -> DistributedConfig:
 def default_config(task_name: str = "pretraining") -> ml_collections.ConfigDict:
     """Every key of a run with its default; a config file starts from here and changes some.
 
-    Pretraining: a mini SIBERT trained by the recipe on text found on this machine. Fine-tuning: as
+    Pretraining: a mini SIBERT trained by SGD on text found on this machine. Fine-tuning: as
     the paper does it, LAMB on everything, for three epochs. A key that is None is filled in from
     `checkpoint.init_from`, or with the default of a fresh encoder: see `resolve`.
 

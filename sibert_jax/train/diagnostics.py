@@ -14,7 +14,8 @@ from sibert_jax.train.optimizer import Optimizer
 def metric_names(optimizer: Optimizer) -> tuple[str, ...]:
     """Names of what `measure` returns."""
     names = ("grad_norm", "param_norm", "relative_grad_norm", "rotation", "euler_residual")
-    names += ("learning_rate", "effective_learning_rate")
+    names += ("learning_rate",)
+    names += () if optimizer.measures_rate else ("effective_learning_rate",)
     if optimizer.follows_theory:
         names += ("predicted_rotation",)
         names += () if optimizer.holds_angle else ("sphere_grad_square",)
@@ -44,8 +45,9 @@ def measure(optimizer: Optimizer, step, params, grads, updates, opt_state) -> di
         "relative_grad_norm": jnp.where(x_norm > 0, g_norm / jnp.where(x_norm > 0, x_norm, 1), 0),
         "euler_residual": jnp.abs(cosine),
         "learning_rate": learning_rate,
-        "effective_learning_rate": optim.effective_learning_rate(learning_rate, x),
     }
+    if not optimizer.measures_rate:
+        metrics["effective_learning_rate"] = optim.effective_learning_rate(learning_rate, x)
     if optimizer.follows_theory:
         metrics |= _of_the_recipe(optimizer, learning_rate, opt_state)
     if optimizer.is_one_block:
@@ -59,7 +61,10 @@ def measure(optimizer: Optimizer, step, params, grads, updates, opt_state) -> di
 
 
 def _of_the_recipe(optimizer: Optimizer, learning_rate, opt_state) -> dict[str, jax.Array]:
-    """Clip and σ, from the norms that the clip has measured: of all blocks together."""
+    """Clip and σ, from the norms that the clip has measured: of all blocks together.
+
+    ‖g‖/‖x‖ is what the clip sees: under `equilibrium_sgd`, of gradients times their rates.
+    """
     (clip,) = [
         node for node in jax.tree.leaves(opt_state, is_leaf=_is_clip_state) if _is_clip_state(node)
     ][:1]
@@ -121,7 +126,8 @@ def metrics_row(sums: dict, count: int, num_bad_steps: int, weight_decay: float)
                 optim.equilibrium.equilibrium_norm(learning_rate, weight_decay, math.sqrt(sphere))
             )
             row["optim/equilibrium_norm"] = norm
-            row["optim/equilibrium_gap"] = math.log(means["param_norm"] / norm)
+            if norm > 0 and means["param_norm"] > 0:
+                row["optim/equilibrium_gap"] = math.log(means["param_norm"] / norm)
     return row
 
 

@@ -43,9 +43,21 @@ class GroupConfig:
     def check_optimizer(self, section: str) -> None:
         """Makes the optimizer, and where it has options takes an abstract step with it."""
         options = parse_options(section, self.name, self.options)
+        measures_rate = TABLE[self.name].measures_rate
+        is_open = getattr(self, "eta_lambda", 0.0) > 0  # λ is found when the run starts
+        if measures_rate and not is_open and self.learning_rate != 1:
+            raise ConfigError(
+                f"{section}.learning_rate={self.learning_rate} with {section}.name={self.name!r}, "
+                "which measures its rates: it multiplies them, so set it to 1, and "
+                f"{section}.weight_decay to ηλ."
+            )
         try:
             tx = make_optimizer(
-                self.name, options, optax.constant_schedule(1.0), self.weight_decay, mask=_decays
+                self.name,
+                options,
+                optax.constant_schedule(1.0),
+                0.5 if measures_rate and is_open else self.weight_decay,
+                mask=_decays,
             )
             if options:
                 params = {"layer": {"dense": {"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)}}}
@@ -94,8 +106,9 @@ class OptimConfig(GroupConfig):
         "weight_decay count; the paper has 8e-6, short runs up to about 5e-3", low=0, below=1,
     )  # fmt: skip
     blocks: str = key(
-        "all", "what has a norm of its own, for optimizers with norms: all leaves together, or "
-        "each tensor of each layer, a kernel with its bias", choices=("all", "tensor"),
+        "all", "what has a norm of its own, for optimizers with norms: all leaves together (in "
+        "hyperball each leaf), or each tensor of each layer, a kernel with its bias",
+        choices=("all", "tensor"),
     )  # fmt: skip
     learning_rate: float = key(0.0, "peak η", low=0, below=math.inf)
     weight_decay: float = key(0.0, "λ, multiplied by η_t in the update", low=0, below=math.inf)
@@ -176,6 +189,7 @@ class Optimizer(NamedTuple):
       weight_decay: λ of these.
       clip_factor: C; None: no clip, or not the recipe.
       follows_theory: whether the theory of SGD with weight decay applies.
+      measures_rate: whether it finds η itself, so that η_t here is a factor of that.
       holds_angle: whether it turns them by η_t·√(2λ), whatever their norm.
       is_one_block: whether their update is −η·(m·g + λ·x) with one factor m.
     """
@@ -186,6 +200,7 @@ class Optimizer(NamedTuple):
     weight_decay: float
     clip_factor: float | None
     follows_theory: bool
+    measures_rate: bool
     holds_angle: bool
     is_one_block: bool
 
@@ -231,6 +246,7 @@ def build_optimizer(c: OptimConfig, num_steps: int, mask: Any) -> Optimizer:
         weight_decay=c.weight_decay,
         clip_factor=c.clip_factor if has_clip else None,
         follows_theory=follows_theory,
+        measures_rate=measures_rate,
         holds_angle=measures_rate and not rate_stays,
         is_one_block=follows_theory
         and not measures_rate

@@ -2,7 +2,7 @@
 
 A factory takes `learning_rate`, and what it knows of `weight_decay`, `mask`, `clip_factor` and
 `blocks`, from the keys of the config; its other parameters are the options of `optim.options`. One
-without `weight_decay` gets optax's `add_decayed_weights` before it.
+without `weight_decay` gets optax's `add_decayed_weights` before it, a direction after it.
 """
 
 import ast

@@ -79,7 +79,7 @@ class Step:
         updates, opt_state = self.optimizer.tx.update(grads, state.opt_state, state.params)
         applied = state.step - state.health.skipped  # the optimizer's own count
         metrics |= measure(self.optimizer, applied, state.params, grads, updates, opt_state)
-        # With one clip, the update of the measured leaves is finite if `rotation` is.
+        # With one block, the update of the measured leaves is finite if `rotation` is.
         unknown = updates
         if self.optimizer.is_one_block:
             unknown = leaves_where(self.optimizer.measured, updates, inside=False)

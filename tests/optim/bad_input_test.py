@@ -21,6 +21,7 @@ from sibert_jax.optim import (
     scale_by_unit_rms,
     scale_by_whitening,
     scale_invariant_sgd,
+    scale_to_equilibrium,
     sgd_sai,
     track_rotation,
 )
@@ -62,7 +63,9 @@ ARGUMENTS = [
     (lambda: equilibrium.recovery_steps(0.1, 0.1, 0.5, clip_factor=1.0), "clip_factor"),
     (lambda: equilibrium.rotation_per_step(0.1, 0.1, 0.9, "torch"), "convention"),
     (lambda: track_rotation(SGD, blocks=ROWS).init(random_tree(0)), "ROWS is no label"),
-    (lambda: equilibrium_sgd(1.0, 1.0), "eta_lambda"),
+    (lambda: equilibrium_sgd(1.0, 1.0), "weight_decay"),
+    (lambda: equilibrium_sgd(1.0, 0.0), "weight_decay"),
+    (lambda: scale_to_equilibrium(1.0), "eta_lambda"),
     (lambda: equilibrium_sgd(1.0, 0.1, measure_steps=0), "measure_steps"),
     (lambda: equilibrium_sgd(1.0, 0.1, memory=0), "memory"),
     (schedule("cosin"), "'cosin'.*constant, piecewise, linear, cosine, warmup"),

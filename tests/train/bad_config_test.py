@@ -27,6 +27,7 @@ PRETRAINING = [
     ({"init_scale": 0.0}, "init_scale=0.0 must be positive and finite"),
     ({"task.name": "classify"}, "task.name='classify' is unknown; choose one of"),
     ({"task.head": "tied"}, "not scale invariant in the encoder of model.arch=sibert"),
+    ({"optim.name": "equilibrium_sgd"}, "measures its rates: it multiplies them, so set it to 1"),
     ({"task.head": "invariant", "task.unigram_prior": False}, "task.unigram_prior=False"),
     ({"task.mask_rate": 1.5}, "task.mask_rate=1.5 must be positive and below 1"),
     ({"task.loss_scale": float("inf")}, "task.loss_scale=inf must be"),

@@ -14,7 +14,7 @@ import numpy as np
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.classification.glue import MAX_SCORE, METRICS, TASKS, GlueTask
-from sibert_jax.tasks.invariant_head import CosineOutputs, UnitFeatures
+from sibert_jax.tasks.invariant_head import CosineOutputs, UnitFeatures, invariant_parts
 from sibert_jax.tasks.losses import cross_entropy
 from sibert_jax.tasks.task import Task
 
@@ -117,7 +117,7 @@ class Classification(Task):
             head,
             seq_lens=seq_lens,
             loss_scale=task.loss_scale,
-            head_is_invariant=task.head == "invariant",
+            head_is_invariant="head" in invariant_parts(task),
         )
 
     def own_shapes(self, num_rows: int, seq_len: int) -> dict:

@@ -93,7 +93,7 @@ def build_batches(
         return train_batches, batches(examples(corpora.valid, 0), 0, False)
 
 
-# The recommended recipe: SGD on all parameters, a norm a tensor, each tensor scale invariant
+# The recommended recipe: SGD on all parameters, one norm per tensor, each of them scale invariant
 # (experiments/headline).
 DEFAULTS = {
     "model.arch": "sibert_sandwich",

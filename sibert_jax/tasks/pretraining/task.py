@@ -26,8 +26,8 @@ class PretrainingConfig:
         choices=("invariant", "tied", "untied"),
     )  # fmt: skip
     logit_scale: float = key(
-        8.0, "of the invariant head: the largest logit, before the log frequencies", above=0,
-        below=math.inf,
+        8.0, "of the invariant head: what multiplies the cosines, before the log frequencies",
+        above=0, below=math.inf,
     )  # fmt: skip
     table_norm: str = key(
         "rows", "of the invariant head: rows of the table over their norms, or the table over the "

@@ -278,6 +278,6 @@ TASK = TaskType(
         *invariant_head.SHARDING,
     ),
     defaults=DEFAULTS,
-    invariant_parts=invariant_head.parts,
+    invariant_parts=invariant_head.invariant_parts,
     check=check_keys,
 )

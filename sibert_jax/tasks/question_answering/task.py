@@ -11,7 +11,7 @@ import numpy as np
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
-from sibert_jax.tasks.invariant_head import CosineOutputs, UnitFeatures
+from sibert_jax.tasks.invariant_head import CosineOutputs, UnitFeatures, invariant_parts
 from sibert_jax.tasks.losses import cross_entropy
 from sibert_jax.tasks.question_answering.predictions import Answerer, best_spans
 from sibert_jax.tasks.task import Task
@@ -110,7 +110,7 @@ class QuestionAnswering(Task):
         answerer: Answerer | None = None,
         is_labeled_W: np.ndarray | None = None,
     ):
-        is_invariant = task.head == "invariant"
+        is_invariant = "head" in invariant_parts(task)
         super().__init__(
             model,
             InvariantSpanHead(model, task.logit_scale) if is_invariant else SpanHead(model),
@@ -188,7 +188,9 @@ class QuestionAnswering(Task):
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward and backward, model only: recomputation does not count."""
-        return encoder_flops_per_token(self.cfg, seq_len) + 6.0 * self.cfg.width * 2
+        transform = self.cfg.width**2 if self.task.head == "invariant" else 0
+        head = 6.0 * (transform + 2 * self.cfg.width)
+        return encoder_flops_per_token(self.cfg, seq_len) + head
 
 
 def check_keys(model: ModelConfig, task: QuestionAnsweringConfig, data) -> None:
