@@ -36,6 +36,10 @@ ARMS: dict[str, tuple[Overrides, str]] = {
     ),
     "SIBERT, the paper's recipe": ({"config": "mini:paper"}, "optim.eta_lambda"),
     "SIBERT, stateless SGD": ({"config": "mini:sibert"}, "optim.eta_lambda"),
+    "SIBERT, orthogonalized SGD": (
+        {"config": "mini:sibert", "optim.options": "inner=orthogonalized"},
+        "optim.eta_lambda",
+    ),
     "SIBERT, SGD on spheres": (SPHERES, "optim.learning_rate"),
     "SIBERT, Muon on spheres": (
         SPHERES | {"optim.options": "inner=muon"},
