@@ -61,9 +61,6 @@ PRETRAINING = {
     "data.cache_dir": "cache",
     "data.seq_len": 32,
     "data.valid_fraction": 0.25,
-    "optim.eta_lambda": 0.0,  # given rates compile a program less
-    "optim.learning_rate": 0.1,
-    "optim.weight_decay": 0.01,
     "optim.head.warmup_steps": 1,
     "train.num_steps": 2,
     "train.log_every_steps": 1,

@@ -90,7 +90,7 @@ def test_pretraining_goes_on_with_the_encoder_in_place_of_the_defaults(tmp_path)
     assert (resolved.data.vocab, resolved.data.seq_len) == (str(source / "vocab.txt"), 64)
     with pytest.raises(ConfigError, match="num_segments is 2 there, 1 here"):
         resolve(start(mini.get_config(), source))
-    with pytest.raises(ConfigError, match="model.arch is 'sibert' there, 'bert' here"):
+    with pytest.raises(ConfigError, match="model.arch is 'sibert_sandwich' there, 'bert' here"):
         resolve(start(mini.get_config("bert"), source))
 
 
@@ -101,7 +101,11 @@ def test_all_differences_are_told_at_once(source, tmp_path):
     config = start(glue.get_config("arch=bert"), source, **changes)
     with pytest.raises(ConfigError) as error:
         resolve(config)
-    for words in ("model.arch is 'sibert' there, 'bert' here", "model.max_len", "model.width"):
+    for words in (
+        "model.arch is 'sibert_sandwich' there, 'bert' here",
+        "model.max_len",
+        "model.width",
+    ):
         assert words in str(error.value)
     assert f"data.vocab={other} (6 tokens) is not the vocabulary there" in str(error.value)
     other.write_text((source / "vocab.txt").read_text())  # the same one elsewhere
