@@ -12,7 +12,6 @@ from sibert_jax.report.figure import COLORS
 Overrides = Mapping[str, Any]
 
 BERT = {"config": "mini:bert", "model.identity_init": True}
-STATELESS = ("SIBERT, stateless SGD",)
 SPHERES = {
     "config": "mini:sibert",
     "optim.name": "hyperball",
@@ -35,9 +34,9 @@ ARMS: dict[str, tuple[Overrides, str]] = {
         "optim.learning_rate",
     ),
     "SIBERT, the paper's recipe": ({"config": "mini:paper"}, "optim.eta_lambda"),
-    "SIBERT, stateless SGD": ({"config": "mini:sibert"}, "optim.eta_lambda"),
-    "SIBERT, orthogonalized SGD": (
-        {"config": "mini:sibert", "optim.options": "inner=orthogonalized"},
+    "SIBERT, orthogonalized SGD": ({"config": "mini:sibert"}, "optim.eta_lambda"),
+    "SIBERT, plain SGD": (
+        {"config": "mini:sibert", "optim.name": "equilibrium_sgd"},
         "optim.eta_lambda",
     ),
     "SIBERT, SGD on spheres": (SPHERES, "optim.learning_rate"),

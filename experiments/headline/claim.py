@@ -1,4 +1,4 @@
-"""Plain SGD without state reaches AdamW's loss: equal tokens, three rates an arm, three seeds."""
+"""SGD without state reaches AdamW's loss: equal tokens, three rates an arm, three seeds."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ RATES = {
     "SIBERT, orthogonalized SGD": (1.5e-4, 3e-4, 6e-4),
     "BERT, AdamW": (1e-3, 2e-3, 4e-3),
     "SIBERT, AdamW": (1e-3, 2e-3, 4e-3),
-    "SIBERT, stateless SGD": (1.5e-4, 3e-4, 6e-4),
+    "SIBERT, plain SGD": (1.5e-4, 3e-4, 6e-4),
     "PreNorm BERT, AdamW": (1e-3, 2e-3, 4e-3),
     "SIBERT, the paper's recipe": (1e-3, 3e-3, 9e-3),
     "SIBERT, SGD on spheres": (0.012, 0.024, 0.048),

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from experiments import arms, claims
 
-RATES = {"SIBERT, AdamW": 2e-3, "SIBERT, stateless SGD": 3e-4}
+RATES = {"SIBERT, AdamW": 2e-3, "SIBERT, orthogonalized SGD": 3e-4}
 CHANGES = {
     "as it is": {},
     "branches normalized before only, as the paper's": {"model__arch": "sibert"},
@@ -41,7 +41,7 @@ def points(scale: str) -> list[dict]:
 
 def draw(figure: Figure, lines: Sequence[dict]) -> None:
     """Final losses, an optimizer a panel."""
-    for axis, name in zip(figure.subplots(1, 2), ("AdamW", "stateless SGD")):
+    for axis, name in zip(figure.subplots(1, 2), ("AdamW", "orthogonalized SGD")):
         found = {
             arm.partition("; ")[0]: runs
             for arm, runs in claims.by_arm(lines).items()

@@ -32,8 +32,8 @@ def points(scale: str) -> list[dict]:
         for angle in ANGLES[scale]
     ]
     schedules = [
-        arms.arm_point("SIBERT, stateless SGD", 3e-4, arms.small(scale), optim__schedule=schedule)
-        | {"arm": f"SGD, {schedule.replace('_', '-')}"}
+        arms.arm_point("SIBERT, orthogonalized SGD", 3e-4, arms.small(scale), optim__schedule=schedule)
+        | {"arm": f"orthogonalized SGD, {schedule.replace('_', '-')}"}
         for schedule in SCHEDULES
     ]
     return directions + schedules

@@ -101,9 +101,9 @@ class OptimConfig(GroupConfig):
         choices=tuple(TABLE),
     )  # fmt: skip
     eta_lambda: float = key(
-        3.3e-3, "η·λ: gradients set η so that scale_invariant_sgd (one gradient) or "
-        "equilibrium_sgd (those of the first steps) start at equilibrium; 0: learning_rate and "
-        "weight_decay count; the paper has 8e-6, short runs up to about 5e-3", low=0, below=1,
+        3.3e-3, "η·λ: gradients set η so that scale_invariant_sgd (one gradient), "
+        "equilibrium_sgd and orthogonalized_sgd (those of the first steps) start at equilibrium; "
+        "0: learning_rate and weight_decay count; the paper has 8e-6, short runs up to about 5e-3", low=0, below=1,
     )  # fmt: skip
     blocks: str = key(
         "all", "what has a norm of its own, for optimizers with norms: all leaves together (in "
@@ -138,8 +138,9 @@ class OptimConfig(GroupConfig):
             raise ConfigError("optim: give learning_rate > 0, or eta_lambda > 0 to have it found.")
         if not TABLE[self.name].follows_theory and self.eta_lambda > 0:
             raise ConfigError(
-                "optim.eta_lambda is for scale_invariant_sgd and equilibrium_sgd; with optim.name="
-                f"{self.name} set it to 0 and give learning_rate and weight_decay."
+                "optim.eta_lambda is for scale_invariant_sgd, equilibrium_sgd and "
+                f"orthogonalized_sgd; with optim.name={self.name} set it to 0 and give "
+                "learning_rate and weight_decay."
             )
         try:
             re.compile(self.other.pattern)

@@ -148,6 +148,11 @@ DIRECTIONS = {
 TABLE = {
     "scale_invariant_sgd": Entry(optim.scale_invariant_sgd, follows_theory=True),
     "equilibrium_sgd": Entry(_equilibrium_sgd, follows_theory=True, measures_rate=True),
+    "orthogonalized_sgd": Entry(
+        functools.partial(_equilibrium_sgd, inner="orthogonalized"),
+        follows_theory=True,
+        measures_rate=True,
+    ),
     "sgd_sai": Entry(optim.sgd_sai),
     "hyperball": Entry(_hyperball),
     "psgd_kron": Entry("scale_by_psgd_kron", is_direction=True),

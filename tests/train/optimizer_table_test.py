@@ -63,6 +63,9 @@ muon_dimensions = functools.partial(matrix_axes, tables=False)
 SAME = {
     "scale_invariant_sgd": ("", lambda: optim.scale_invariant_sgd(ETA, DECAY, 4.0)),
     "equilibrium_sgd": ("memory=3", lambda: optim.equilibrium_sgd(ETA, DECAY, memory=3)),
+    "orthogonalized_sgd": ("memory=3", lambda: optax.chain(
+        optim.scale_by_orthogonalization(axes=muon_dimensions),
+        optim.equilibrium_sgd(ETA, DECAY, memory=3))),
     "sgd_sai": ("scaling=sqrt_size", lambda: optim.sgd_sai(
         ETA, weight_decay=DECAY, scaling="sqrt_size")),
     "hyperball": ("inner=adam", lambda: optim.hyperball(optax.adam(1.0), ETA)),

@@ -93,12 +93,12 @@ def build_batches(
         return train_batches, batches(examples(corpora.valid, 0), 0, False)
 
 
-# The recommended recipe: SGD on all parameters, one norm per tensor, each of them scale invariant
-# (experiments/headline).
+# The recommended recipe: SGD on all parameters with gradients of matrices orthogonalized, one norm
+# per tensor, each of them scale invariant (experiments/headline).
 DEFAULTS = {
     "model.arch": "sibert_sandwich",
     "model.identity_init": True,
-    "optim.name": "equilibrium_sgd",
+    "optim.name": "orthogonalized_sgd",
     "optim.blocks": "tensor",
     "optim.eta_lambda": 3e-4,
     "optim.warmup_fraction": 0.02,
