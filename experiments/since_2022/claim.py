@@ -32,7 +32,9 @@ def points(scale: str) -> list[dict]:
         for angle in ANGLES[scale]
     ]
     schedules = [
-        arms.arm_point("SIBERT, orthogonalized SGD", 3e-4, arms.small(scale), optim__schedule=schedule)
+        arms.arm_point(
+            "SIBERT, orthogonalized SGD", 3e-4, arms.small(scale), optim__schedule=schedule
+        )
         | {"arm": f"orthogonalized SGD, {schedule.replace('_', '-')}"}
         for schedule in SCHEDULES
     ]

@@ -103,7 +103,8 @@ class OptimConfig(GroupConfig):
     eta_lambda: float = key(
         3.3e-3, "η·λ: gradients set η so that scale_invariant_sgd (one gradient), "
         "equilibrium_sgd and orthogonalized_sgd (those of the first steps) start at equilibrium; "
-        "0: learning_rate and weight_decay count; the paper has 8e-6, short runs up to about 5e-3", low=0, below=1,
+        "0: learning_rate and weight_decay count; the paper has 8e-6, short runs up to about 5e-3",
+        low=0, below=1,
     )  # fmt: skip
     blocks: str = key(
         "all", "what has a norm of its own, for optimizers with norms: all leaves together (in "
