@@ -90,6 +90,9 @@ SIZES: dict[str, Overrides] = {
 }
 
 
+LOSS = "evaluation loss at the end (nats a token)"
+
+
 def small(scale: str) -> str:
     """The size of claims with many runs: at `hours` 2 × 64 and 1 M tokens."""
     return "small" if scale == "hours" else scale
@@ -129,7 +132,20 @@ def final_losses(axis, arms: Mapping[str, Sequence[dict]]) -> None:
             axis.plot([np.mean(known)] * 2, [row - 0.3, row + 0.3], color=color, linewidth=2)
     axis.set_yticks(range(len(arms)), list(arms))
     axis.invert_yaxis()
-    axis.set_xlabel("evaluation loss at the end (nats a token)")
+    axis.set_xlabel(LOSS)
+
+
+def loss_against_state(axis, arms: Mapping[str, Sequence[dict]]) -> None:
+    """A dot a run: final evaluation loss over the bytes of optimizer state a parameter."""
+    for (arm, lines), color in zip(arms.items(), COLORS * 3):
+        results = [line["result"] for line in lines if line["result"]["eval_loss"] is not None]
+        state = [result["state_bytes"] / result["num_parameters"] for result in results]
+        losses = [result["eval_loss"] for result in results]
+        axis.plot(state, losses, "o", color=color, markersize=9, alpha=0.8, label=arm)
+    axis.set_xscale("symlog", linthresh=0.01)
+    axis.set_xticks([0, 0.01, 0.1, 1, 4, 8], ["0", "0.01", "0.1", "1", "4", "8"])
+    axis.set_xlim(-0.001, 12)
+    axis.set(xlabel="optimizer state (bytes a parameter)", ylabel=LOSS)
 
 
 def fifths(result: Mapping) -> list[float | None]:
@@ -174,13 +190,11 @@ def loss_table(arms: Mapping[str, Sequence[dict]], settings: Sequence[str] = ())
     return claims.markdown(header, rows)
 
 
-def draw_losses_and_curves(figure: Figure, arms: Mapping[str, Sequence[dict]]) -> None:
-    """Final losses on the left, evaluation loss over the steps on the right."""
-    losses, curves = figure.subplots(1, 2)
-    final_losses(losses, arms)
+def draw_curves(axis, arms: Mapping[str, Sequence[dict]]) -> None:
+    """Evaluation loss over the steps, of the first run of each arm."""
     for (arm, lines), color in zip(arms.items(), COLORS * 3):
         found = lines[0]["result"]["curves"]
         if "eval/mlm_loss" in found:
-            curves.plot(*found["eval/mlm_loss"], color=color, linewidth=2, label=arm)
-    curves.set(xlabel="step", ylabel="evaluation loss (nats a token)")
-    claims.legend(curves)
+            axis.plot(*found["eval/mlm_loss"], color=color, linewidth=2, label=arm)
+    axis.set(xlabel="step", ylabel="evaluation loss (nats a token)")
+    claims.legend(axis)

@@ -54,8 +54,10 @@ def loss(line: dict) -> float | None:
 
 
 def draw(figure: Figure, lines: Sequence[dict]) -> None:
-    """Losses and curves at each arm's best rate."""
-    arms.draw_losses_and_curves(figure, best(lines))
+    """Final loss against optimizer state, and curves, at each arm's best rate."""
+    losses, curves = figure.subplots(1, 2)
+    arms.loss_against_state(losses, best(lines))
+    arms.draw_curves(curves, best(lines))
 
 
 def table(lines: Sequence[dict]) -> str:

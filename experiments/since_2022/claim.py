@@ -52,7 +52,9 @@ def best(lines: Sequence[dict]) -> dict[str, list[dict]]:
 
 def draw(figure: Figure, lines: Sequence[dict]) -> None:
     """Final losses and curves at the best angle."""
-    arms.draw_losses_and_curves(figure, best(lines))
+    losses, curves = figure.subplots(1, 2)
+    arms.final_losses(losses, best(lines))
+    arms.draw_curves(curves, best(lines))
 
 
 def table(lines: Sequence[dict]) -> str:
