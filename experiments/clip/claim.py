@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import claims
+from experiments import arms, claims
 from sibert_jax.report.figure import COLORS
 from sibert_jax.report.run_folder import Run
 
@@ -28,7 +28,12 @@ SETTINGS = {
         "train.eval_every_steps": 100,
         "train.eval_batches": 8,
     },
-    "hours": {"config": "mini:paper", "train.log_every_steps": 1, "checkpoint.keep": 1},
+    "hours": {
+        "config": "mini:paper",
+        **arms.SIZES["small"],
+        "optim.head.warmup_steps": 25,
+        "train.log_every_steps": 1,
+    },
     "gpu": {
         "config": "sibert_base:paper",
         "optim.eta_lambda": 4e-4,  # Σηλ as in the paper's 1M steps
@@ -81,9 +86,9 @@ def _above_running_median(values: np.ndarray, window: int = 25) -> np.ndarray:
 def draw(figure: Figure, lines: Sequence[dict]) -> None:
     """Loss and clip rate against C; weight norm; the largest rotations."""
     losses, norms, rotations = figure.subplots(1, 3)
-    arms = claims.by_arm(lines)
-    for place, (arm, color) in enumerate(zip(arms, COLORS)):
-        results = [line["result"] for line in arms[arm]]
+    found = claims.by_arm(lines)
+    for place, (arm, color) in enumerate(zip(found, COLORS)):
+        results = [line["result"] for line in found[arm]]
         values = [r["eval_loss"] for r in results if r["eval_loss"] is not None]
         losses.plot([place] * len(values), values, "o", color=color, markersize=9, alpha=0.8)
         if values:
@@ -98,9 +103,9 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
         factor = arm.removeprefix("C=")
         if factor != "inf":
             rotations.axhline(float(factor) ** 0.5, color=color, linewidth=1, linestyle=":")
-    rates = [np.mean([line["result"]["clip_rate"] or 0 for line in arms[arm]]) for arm in arms]
-    ticks = [f"{_named(arm)}\n{rate:.1%} clipped" for arm, rate in zip(arms, rates)]
-    losses.set_xticks(range(len(arms)), ticks)
+    rates = [np.mean([line["result"]["clip_rate"] or 0 for line in found[arm]]) for arm in found]
+    ticks = [f"{_named(arm)}\n{rate:.1%} clipped" for arm, rate in zip(found, rates)]
+    losses.set_xticks(range(len(found)), ticks)
     low, high = losses.get_ylim()
     losses.set_ylim(min(low, high - 0.02), high)
     losses.ticklabel_format(axis="y", useOffset=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import arms, claims
@@ -14,6 +15,7 @@ RATES = {
     "BERT, AdamW": 2e-3,
     "BERT, SGD": 0.5,
 }
+SEEDS = {"minutes": 1, "hours": 3, "gpu": 1}
 FACTORS = (0.01, 1.0, 100.0)
 OF_PARAMETERS = tuple(f"parameters × {factor:g}" for factor in FACTORS)
 OF_LOSS = ("loss × 0.01", OF_PARAMETERS[1], "loss × 100")
@@ -22,11 +24,12 @@ OF_LOSS = ("loss × 0.01", OF_PARAMETERS[1], "loss × 100")
 def points(scale: str) -> list[dict]:
     """Each arm at each scale of the parameters, and of the loss."""
     size, found = arms.small(scale), []
-    for arm, rate in RATES.items():
-        for factor in FACTORS:
-            found.append(arms.arm_point(arm, rate, size, init_scale=factor))
-            if factor != 1:
-                found.append(arms.arm_point(arm, rate, size, task__loss_scale=factor))
+    for seed in range(SEEDS[scale]):  # outermost: a part of the runs compares all arms
+        for arm, rate in RATES.items():
+            for factor in FACTORS:
+                found.append(arms.arm_point(arm, rate, size, seed, init_scale=factor))
+                if factor != 1:
+                    found.append(arms.arm_point(arm, rate, size, seed, task__loss_scale=factor))
     return found
 
 
@@ -37,17 +40,27 @@ def what(point: dict) -> str:
     return f"parameters × {point['init_scale']:g}"
 
 
+def by_scale(runs: Sequence[dict]) -> dict[str, list[float]]:
+    """Final losses at each scale, those that diverged left out."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        losses = found.setdefault(what(run["point"]), [])
+        if run["result"]["eval_loss"] is not None:
+            losses.append(run["result"]["eval_loss"])
+    return found
+
+
 def draw(figure: Figure, lines: Sequence[dict]) -> None:
     """Final loss at each scale; the norms on the way."""
     losses, norms = figure.subplots(1, 2)
     for (arm, runs), color in zip(claims.by_arm(lines).items(), arms.COLORS):
         for part in (OF_PARAMETERS, OF_LOSS):
-            found = {what(run["point"]): run["result"]["eval_loss"] for run in runs}
-            shown = [(part.index(n), found[n]) for n in part if found.get(n) is not None]
+            found = by_scale(runs)
+            shown = [(i, np.mean(found[name])) for i, name in enumerate(part) if found.get(name)]
             style = {"color": color, "marker": "o" if part is OF_PARAMETERS else "s"}
             label = arm if part is OF_PARAMETERS else None
             losses.plot(*zip(*shown), linestyle="-" if label else "--", label=label, **style)
-        for run in runs:
+        for run in runs[:5]:  # of seed 0
             curves = run["result"]["curves"]
             if "optim/param_norm" in curves and "init_scale" in run["point"]:
                 norms.plot(*curves["optim/param_norm"], color=color, linewidth=1.5)
@@ -63,10 +76,8 @@ def table(lines: Sequence[dict]) -> str:
     names = (*OF_PARAMETERS, OF_LOSS[0], OF_LOSS[2])
     rows = []
     for arm, runs in claims.by_arm(lines).items():
-        found: dict[str, list] = {name: [] for name in names}
-        for run in runs:
-            found[what(run["point"])].append(run["result"]["eval_loss"])
-        known = [loss for losses in found.values() for loss in losses if loss is not None]
-        width = f"{max(known) - min(known):.3f}" if known else "–"
-        rows.append([arm, *(claims.spread(found[name]) for name in names), width])
+        found = by_scale(runs)
+        means = [np.mean(losses) for losses in found.values() if losses]
+        width = f"{max(means) - min(means):.3f}" if means else "–"
+        rows.append([arm, *(claims.spread(found.get(name, [])) for name in names), width])
     return claims.markdown(("arm", *names, "largest − least"), rows)
