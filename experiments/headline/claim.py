@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+import scipy.stats
 from matplotlib.figure import Figure
 
 from experiments import arms, claims
@@ -18,6 +20,7 @@ RATES = {
     "SIBERT, Muon on spheres": (0.006, 0.012, 0.024),
     "BERT, AdamW, random init": (1e-3, 2e-3, 4e-3),
 }
+BASELINE = "BERT, AdamW"
 NUM_MAIN = 2  # arms that the verdict is about
 SEEDS = {"minutes": 1, "hours": 3, "gpu": 3}
 
@@ -60,8 +63,23 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
     arms.draw_curves(curves, best(lines))
 
 
+def compared(runs: dict[str, list[dict]]) -> list[list[str]]:
+    """Each arm's loss less that of `BASELINE`, and Welch's t-test where both have several seeds."""
+    losses = {arm: [loss(run) for run in found] for arm, found in runs.items()}
+    rows = []
+    for arm, own in losses.items():
+        base = losses.get(BASELINE, [])
+        if arm == BASELINE or not base or None in own + base:
+            continue
+        p = "–"
+        if min(len(own), len(base)) > 1:
+            p = f"{scipy.stats.ttest_ind(own, base, equal_var=False).pvalue:.3f}"
+        rows.append([arm, f"{np.mean(own) - np.mean(base):+.3f}", p])
+    return rows
+
+
 def table(lines: Sequence[dict]) -> str:
-    """Best rate and losses, then all rates of the tuning."""
+    """Best rate and losses, then their differences, then all rates of the tuning."""
     rows = []
     for arm, runs in claims.by_arm(lines).items():
         key = arms.ARMS[arm][1]
@@ -72,4 +90,6 @@ def table(lines: Sequence[dict]) -> str:
         ]
         rows.append([arm, key.removeprefix("optim."), ", ".join(cells)])
     tuning = claims.markdown(("arm", "rate", "loss at each rate, seed 0"), rows)
-    return f"{arms.loss_table(best(lines))}\n{tuning}"
+    header = ("arm", f"loss less that of {BASELINE}", "p (Welch)")
+    differences = claims.markdown(header, compared(best(lines)))
+    return f"{arms.loss_table(best(lines))}\n{differences}\n{tuning}"
