@@ -16,7 +16,8 @@ FILES = {
     "cola": ("CoLA/train", "CoLA/dev"),
     "mnli": ("MNLI/train*", "MNLI/dev_matched"),  # or a part of it
 }
-FINETUNING_STEPS = 2000
+FINETUNING_STEPS = 1000
+SEEDS = 3
 # Pretraining arm and rate; the keys of fine-tuning.
 ARMS = {
     "SIBERT, orthogonalized SGD": (1.5e-4, {"config": "glue:optim=stateless"}),
@@ -26,20 +27,21 @@ ARMS = {
 
 def points(scale: str) -> list[dict]:
     """The long runs, then fine-tuning from them and from scratch."""
-    found = []
-    for arm, (rate, finetuning) in ARMS.items():
+    runs, finetuned = {}, []
+    for arm, (rate, _) in ARMS.items():
         long = arms.arm_point(arm, rate, scale, train__num_steps=STEPS[scale])
         if scale != "minutes":
             long |= {
                 "train.eval_every_steps": STEPS[scale] // 50,
                 "checkpoint.every_steps": STEPS[scale] // 50,
             }
-        found.append(long)
+        runs[arm] = long
+    for seed in range(SEEDS):  # outermost: a part of the runs compares all
         for name in SETS[scale]:
-            for start in ("pretrained", "from scratch"):
-                for seed in range(3):
-                    found.append(finetune(arm, long, name, start, seed) | finetuning)
-    return found
+            for arm, (_, finetuning) in ARMS.items():
+                for start in ("pretrained", "from scratch"):
+                    finetuned.append(finetune(arm, runs[arm], name, start, seed) | finetuning)
+    return [*runs.values(), *finetuned]
 
 
 def finetune(arm: str, long: dict, name: str, start: str, seed: int) -> dict:
