@@ -1,5 +1,8 @@
 """Shared by the tasks that fine-tune an encoder on labeled examples."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from sibert_jax.data import Tokenizer
 from sibert_jax.errors import ConfigError
 from sibert_jax.model import ModelConfig
@@ -40,3 +43,20 @@ def load_tokenizer(vocab: str, model: ModelConfig) -> Tokenizer:
             f"model.vocab_size={model.vocab_size}; leave the latter out, or set them alike."
         )
     return tokenizer
+
+
+def tab_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Records as lines of tab-separated fields, the names first: for `NewText.format`.
+
+    White space within a field becomes one space. A number has six digits.
+
+    Example:
+      >>> tab_lines([{"prediction": "ham", "probability": 0.98, "text": "See\\nyou"}])
+      ['prediction\\tprobability\\ttext', 'ham\\t0.98\\tSee you']
+    """
+    header = "\t".join(_field(name) for name in records[0])
+    return [header, *("\t".join(map(_field, record.values())) for record in records)]
+
+
+def _field(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else " ".join(str(value).split())

@@ -44,9 +44,15 @@ class NewText(NamedTuple):
     """Text without answers, as a user would try a model on it."""
 
     batches: Batches
-    # From the results of `Task.eval_batch` on all the batches, in order: a header and a line an
-    # example.
-    lines: Callable[[list[Any]], list[str]]
+    # From the results of `Task.eval_batch` on all the batches, in order: a record an example, in
+    # the order of the text, with at least "prediction".
+    records: Callable[[list[Any]], list[dict[str, Any]]]
+    # From the records: lines of text to print.
+    format: Callable[[list[dict[str, Any]]], list[str]]
+
+    def lines(self, results: list[Any]) -> list[str]:
+        """The records as lines of text."""
+        return self.format(self.records(results))
 
 
 class TaskData(NamedTuple):
@@ -190,8 +196,9 @@ class TaskType:
       check: raises ConfigError for keys that do not fit, from (model, task, data).
       invariant_parts: "encoder", "head", both or neither: the parameters in whose joint scale the
         loss is invariant if the encoder's output is; from the keys under `task`.
-      load_new_text: the task and text without answers, from (model, task, data, path, tokenizer)
-        and the keywords global_batch_size and progress; None: this kind answers nothing.
+      load_new_text: the task and text without answers, from (model, task, data, text, tokenizer)
+        and the keywords global_batch_size and progress, where `text` is the path of a file, or a
+        list of texts, or of pairs of them; None: this kind answers nothing.
     """
 
     config: type

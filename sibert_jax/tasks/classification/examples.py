@@ -7,7 +7,7 @@ import dataclasses
 import math
 import pathlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -96,6 +96,18 @@ def read_new_text(path: str, task: GlueTask) -> Examples:
             raise DataError(_wrong_number(where, fields, columns))
         examples.add(where, None, fields, None)
     return examples.finish(_set_name(file))
+
+
+def unlabeled(texts: Sequence[str] | Sequence[tuple[str, str]], task: GlueTask) -> Examples:
+    """Examples of texts, or of pairs of them; raises DataError for the other kind."""
+    pairs = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+    for number, pair in enumerate(pairs):
+        if len(pair) != len(task.texts):
+            raise DataError(
+                f"text {number} has {len(pair)} parts, and {task.name} {len(task.texts)}"
+            )
+    columns = tuple([pair[i] for pair in pairs] for i in range(len(task.texts)))
+    return Examples("new", [str(i) for i in range(len(pairs))], columns, None)
 
 
 class _Table:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jax.sharding import PartitionSpec as P
@@ -23,12 +23,19 @@ from sibert_jax.errors import named_by
 from sibert_jax.files import atomically
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks import invariant_head
-from sibert_jax.tasks.classification.examples import Examples, read_examples, read_new_text
+from sibert_jax.tasks.classification.examples import (
+    Examples,
+    read_examples,
+    read_new_text,
+    unlabeled,
+)
 from sibert_jax.tasks.classification.glue import METRICS, GlueTask
 from sibert_jax.tasks.classification.task import (
     Classification,
     ClassificationConfig,
+    answer_lines,
     predicted_labels,
+    predicted_records,
     predictions,
     real_rows,
 )
@@ -100,7 +107,7 @@ def load_new_sentences(
     model: ModelConfig,
     task: ClassificationConfig,
     data: LabeledConfig,
-    path: str,
+    text: str | Sequence[str] | Sequence[tuple[str, str]],
     tokenizer: Tokenizer,
     *,
     global_batch_size: int,
@@ -109,29 +116,29 @@ def load_new_sentences(
     """Text without labels, to be predicted.
 
     Args:
-      path: a text file with one sentence per line (of a pair task two, separated by a tab), or a
-        TSV file of the task.
+      text: a text file with one sentence per line (of a pair task two, separated by a tab), or a
+        TSV file of the task; or the sentences or pairs themselves.
       tokenizer: of the run.
       model, task, data, global_batch_size, progress: as for training.
     """
-    examples = read_new_text(path, task.glue)
+    is_path = isinstance(text, str)
+    examples = read_new_text(text, task.glue) if is_path else unlabeled(text, task.glue)
     for line in examples.report:
-        progress(f"{path}: {line}")
+        progress(f"{text}: {line}")
     sequences = _tokenize(examples, task.glue, tokenizer, data.seq_len)
     seq_lens = seq_lens_for_one_pass(sequences.lengths, global_batch_size)
     batches = BucketedBatches(
         sequences, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
     )
 
-    def lines(results: list) -> list[str]:
-        outputs_NC = real_rows(results)["outputs"]
+    def records(results: list) -> list[dict]:
+        answers = predicted_records(real_rows(results)["outputs"], task.glue)
         names = [names[0] for names in task.glue.texts]
-        return ["\t".join(["prediction", *names])] + [
-            "\t".join([label, *texts])
-            for label, *texts in zip(predicted_labels(outputs_NC, task.glue), *examples.texts)
+        return [
+            answer | dict(zip(names, texts)) for answer, *texts in zip(answers, *examples.texts)
         ]
 
-    return Classification(model, task, seq_lens), NewText(batches, lines)
+    return Classification(model, task, seq_lens), NewText(batches, records, answer_lines)
 
 
 def held_out_set(

@@ -14,6 +14,7 @@ import numpy as np
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.classification.glue import MAX_SCORE, METRICS, TASKS, GlueTask
+from sibert_jax.tasks.finetuning import tab_lines
 from sibert_jax.tasks.invariant_head import CosineOutputs, UnitFeatures, invariant_parts
 from sibert_jax.tasks.losses import cross_entropy
 from sibert_jax.tasks.task import Task
@@ -179,3 +180,34 @@ def predicted_labels(outputs_NC: np.ndarray, glue: GlueTask) -> list[str]:
     if glue.labels:
         return [glue.labels[value] for value in values_N]
     return [f"{value:.3f}" for value in np.clip(values_N, 0, MAX_SCORE)]
+
+
+MOST_COLUMNS = 20  # classes whose probabilities have a column each
+
+
+def predicted_records(outputs_NC: np.ndarray, glue: GlueTask) -> list[dict]:
+    """An answer each: {"prediction", "probability", "probabilities": {label: p}}, or a score."""
+    names = predicted_labels(outputs_NC, glue)
+    if not glue.labels:
+        return [{"prediction": float(name)} for name in names]
+    exp_NC = np.exp(outputs_NC - outputs_NC.max(axis=-1, keepdims=True))
+    probability_NC = (exp_NC / exp_NC.sum(axis=-1, keepdims=True)).astype(np.float64)
+    return [
+        {
+            "prediction": name,
+            "probability": float(row.max()),
+            "probabilities": dict(zip(glue.labels, row.tolist())),
+        }
+        for name, row in zip(names, probability_NC)
+    ]
+
+
+def answer_lines(records: list[dict]) -> list[str]:
+    """Tab-separated records; of up to `MOST_COLUMNS` classes each has a column, "p(LABEL)"."""
+    flat = []
+    for record in records:
+        each = record.get("probabilities", {})
+        columns = {f"p({label})": p for label, p in each.items()}
+        shown = columns if len(columns) <= MOST_COLUMNS else {}
+        flat.append({k: v for k, v in record.items() if k != "probabilities"} | shown)
+    return tab_lines(flat)
