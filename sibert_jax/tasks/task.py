@@ -36,8 +36,9 @@ class HeldOut(NamedTuple):
     name: str  # such as "dev"
     batches: Batches
     # From the results of `Task.eval_batch` on all the batches, in order: writes the predictions
-    # into a directory and returns the metrics, {} where no answers are known.
-    finish: Callable[[list[Any], pathlib.Path], dict[str, float]]
+    # into a directory and returns the metrics, {} where no answers are known, and details of them
+    # that are no floats.
+    finish: Callable[[list[Any], pathlib.Path], dict[str, Any]]
 
 
 class NewText(NamedTuple):
@@ -199,6 +200,9 @@ class TaskType:
       load_new_text: the task and text without answers, from (model, task, data, text, tokenizer)
         and the keywords global_batch_size and progress, where `text` is the path of a file, or a
         list of texts, or of pairs of them; None: this kind answers nothing.
+      found_in_data: keys under `task` that are open where they are (), and then found in the
+        training examples.
+      find: values of those that are open, from (task, data) and a function that takes a line.
     """
 
     config: type
@@ -211,3 +215,5 @@ class TaskType:
     check: Callable[[ModelConfig, Any, Any], None] = lambda model, task, data: None
     invariant_parts: Callable[[Any], tuple[str, ...]] = lambda task: ("encoder",)
     load_new_text: Callable[..., tuple[Task, NewText]] | None = None
+    found_in_data: tuple[str, ...] = ()
+    find: Callable[[Any, Any, Callable[[str], None]], Mapping[str, object]] | None = None

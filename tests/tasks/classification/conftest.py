@@ -44,7 +44,7 @@ def make_config(small_run, vocab):
 
     def make():
         config = small_run("classification", vocab, vocab_size=48, seq_len=32)
-        config.task.dataset = "rte"
+        config.task.dataset, config.data.path = "rte", "train.tsv"
         config.optim.learning_rate = 5e-2
         config.train.global_batch_size = 8
         return config

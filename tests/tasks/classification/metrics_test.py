@@ -6,7 +6,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sibert_jax.tasks.classification.glue import accuracy, f1, matthews, pearson, spearman
+from sibert_jax.tasks.classification.metrics import accuracy, f1, matthews, pearson, spearman
 
 VALUES = st.lists(
     st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=3, max_size=30
