@@ -35,3 +35,10 @@ class Dataset:
     format: str = "auto"
     header: bool = True
     is_official: bool = False
+
+    @property
+    def text_names(self) -> list[str]:
+        """What the texts are called in answers: as their columns, if these have names."""
+        names = [names[0] for names in self.texts]
+        own = ["text"] if len(names) == 1 else ["text 1", "text 2"]
+        return own if all(name.isdecimal() for name in names) else names

@@ -139,8 +139,8 @@ def load_new_sentences(
 
     def records(results: list) -> list[dict]:
         found = answers(real_rows(results)["outputs"], task)
-        names = [names[0] for names in dataset.texts]
-        return [answer | dict(zip(names, texts)) for answer, *texts in zip(found, *examples.texts)]
+        rows = zip(found, *examples.texts)
+        return [answer | dict(zip(dataset.text_names, texts)) for answer, *texts in rows]
 
     as_json = is_path and format_of(one_file(text)) == "jsonl"
     new = NewText(batches, records, json_lines if as_json else answer_lines)

@@ -10,7 +10,7 @@ import numpy as np
 
 from sibert_jax.errors import ConfigError
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
-from sibert_jax.tasks.classification.config import ClassificationConfig
+from sibert_jax.tasks.classification.config import OWN, ClassificationConfig
 from sibert_jax.tasks.classification.metrics import METRICS
 from sibert_jax.tasks.invariant_head import CosineOutputs, UnitFeatures, invariant_parts
 from sibert_jax.tasks.losses import cross_entropy
@@ -28,6 +28,7 @@ class ClassificationHead(nn.Module):
 
     cfg: ModelConfig
     num_outputs: int
+    first_output: float = 0.0  # before training
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
@@ -38,7 +39,11 @@ class ClassificationHead(nn.Module):
         dense = nn.Dense(c.width, dtype=c.compute_dtype, kernel_init=init, name="pooler")
         pooled_BD = jnp.tanh(dense(x_BLD[:, 0]).astype(jnp.float32))
         pooled_BD = nn.Dropout(c.dropout)(pooled_BD, deterministic=deterministic)
-        return nn.Dense(self.num_outputs, kernel_init=init, name="classifier")(pooled_BD)
+        bias_init = nn.initializers.constant(self.first_output)
+        outputs = nn.Dense(
+            self.num_outputs, True, kernel_init=init, bias_init=bias_init, name="classifier"
+        )
+        return outputs(pooled_BD)
 
 
 class InvariantClassificationHead(nn.Module):
@@ -94,7 +99,8 @@ class Classification(Task):
         if task.head == "invariant":
             head = InvariantClassificationHead(model, len(self.labels), task.logit_scale)
         else:
-            head = ClassificationHead(model, len(self.labels))
+            in_middle = UNIT / 2 if task.dataset == OWN and task.is_regression else 0.0
+            head = ClassificationHead(model, len(self.labels), in_middle)
         super().__init__(
             model,
             head,
