@@ -1,4 +1,4 @@
-"""The classes or the range of a user's own labels, their weights, and a held-out part of each.
+"""The classes or the range of a user's own labels, and weights of classes.
 
 Letters: N examples, C classes.
 """
@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from sibert_jax.data import DataError, LabeledConfig
-from sibert_jax.data.documents import text_hash
 from sibert_jax.errors import ConfigError, named_by
 from sibert_jax.tasks.classification.config import OWN, ClassificationConfig, dataset_of
 from sibert_jax.tasks.classification.examples import MOST_SHOWN, RawExamples, number, read_raw
@@ -107,30 +106,3 @@ def class_weights(text: str, classes: Sequence[str], labels_N: np.ndarray) -> np
     if not weights_C[labels_N].any():
         raise ConfigError(f"task.class_weights={text!r}: no example is left that counts.")
     return weights_C
-
-
-def held_out_mask(
-    texts: tuple[list[str], ...], groups_N: np.ndarray, fraction: float
-) -> np.ndarray:
-    """Which examples to hold out: of each group the fraction with the lowest hashes of its texts.
-
-    Equal texts of a group stay together, and an example is left of each group.
-
-    Args:
-      texts: one list for each text column.
-      groups_N: int, such as the class.
-      fraction: in (0, 1).
-
-    Returns:
-      (N,) bool.
-    """
-    hash_N = np.array([text_hash(list(parts)) for parts in zip(*texts)], np.uint64)
-    mask_N = np.zeros(len(hash_N), bool)
-    for group in np.unique(groups_N):
-        members = np.flatnonzero(groups_N == group)
-        count = min(round(fraction * len(members)), len(members) - 1)
-        if count:
-            ranked = np.sort(hash_N[members])
-            last, after = ranked[count - 1], ranked[count]
-            mask_N[members] = hash_N[members] <= last if last < after else hash_N[members] < last
-    return mask_N

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from sibert_jax.tasks.classification.labels import held_out_mask
+from sibert_jax.tasks.finetuning import held_out_mask
 from sibert_jax.tools.predict import predict
 from sibert_jax.train.config import run_config
 from sibert_jax.train.resolve import resolve
