@@ -38,12 +38,17 @@ def answers(outputs_NC: np.ndarray, task: ClassificationConfig) -> list[dict]:
 
 def answer_lines(records: list[dict]) -> list[str]:
     """Tab-separated records; of up to `MOST_COLUMNS` classes each has a column, "p(LABEL)"."""
-    flat = []
-    for record in records:
-        columns = {f"p({label})": p for label, p in record.get("probabilities", {}).items()}
-        shown = columns if len(columns) <= MOST_COLUMNS else {}
-        flat.append({k: v for k, v in record.items() if k != "probabilities"} | shown)
-    return tab_lines(flat)
+    return tab_lines([_flat(record) for record in records])
+
+
+def _flat(record: dict) -> dict:
+    fields = {}
+    for name, value in record.items():
+        if name != "probabilities":
+            fields[name] = value
+        elif len(value) <= MOST_COLUMNS:
+            fields |= {f"p({label})": probability for label, probability in value.items()}
+    return fields
 
 
 def json_lines(records: list[dict]) -> list[str]:

@@ -17,13 +17,11 @@ from sibert_jax.data.tables import (
     SEPARATORS,
     Table,
     find_column,
-    format_of,
     no_column,
     one_file,
     plain_text,
     read_table,
 )
-from sibert_jax.data.text_files import read_lines
 from sibert_jax.data.tfds_source import tfds_examples
 from sibert_jax.tasks.classification.dataset import Dataset
 
@@ -109,12 +107,12 @@ def read_raw(
     """
     if source == "tfds":
         return _read_tfds(path, dataset)
-    table = _open(one_file(path), dataset, dataset.format)
-    texts, label = _text_columns(table, dataset), find_column(table, dataset.label_columns)
+    table = open_table(one_file(path), dataset, dataset.format)
+    texts, label = text_columns(table, dataset), find_column(table, dataset.label_columns)
     if label is None and labeled:
         raise DataError(f"{table.file} has no labels: {no_column(table, dataset.label_columns[0])}")
     index = find_column(table, dataset.id_columns)
-    ids, skipped, count = _Ids(), [], 0
+    ids, skipped, count = Ids(), [], 0
     columns, labels, places = tuple([] for _ in texts), [], []
     for where, row in table.rows:
         if not row and len(table.columns) > 1:
@@ -125,7 +123,7 @@ def read_raw(
         value = "" if label is None or label >= len(row) else plain_text(row[label])
         reason = ""
         if len(row) != len(table.columns):
-            reason = _wrong_number(where, row, table.columns, table.format)
+            reason = wrong_number(where, row, table.columns, table.format)
         elif None in (*fields, value):
             reason = f"{where} holds a list or an object where text or a number is wanted"
         elif label is not None and value.strip() == dataset.no_label:
@@ -153,7 +151,7 @@ def read_raw(
         )
     report = f"{len(skipped):,} of {count:,} rows skipped, the first: {(*skipped, '')[0]}"
     return RawExamples(
-        _set_name(table.file),
+        set_name(table.file),
         list(ids.places),
         places,
         columns,
@@ -162,65 +160,17 @@ def read_raw(
     )
 
 
-def read_new_text(path: str, dataset: Dataset) -> Examples:
-    """Reads text to label: a file as above, whose labels are ignored, or lines of text.
-
-    A file whose name does not end in ".csv" or the like and whose first line does not name the
-    columns has an example a line: a text, or two separated by a tab. A blank line is an empty text
-    everywhere, so that answers and lines have the same numbers.
-    """
-    file = one_file(path)
-    if format_of(file) == "tsv":
-        lines = list(read_lines(file))
-        if not lines:
-            raise DataError(f"{file} is empty; expected one example per line")
-        first = Table(file, "tsv", tuple(lines[0].split("\t")), iter(()))
-        has_columns = dataset.header and not _missing(first, dataset)
-        if not has_columns and not _lacks_header(first.columns, dataset):
-            return _lines(file, lines, dataset)
-    table = _open(file, dataset, "auto")
-    texts = _text_columns(table, dataset)
-    index = find_column(table, dataset.id_columns)
-    ids, columns, skipped = _Ids(), tuple([] for _ in texts), []
-    for where, row in table.rows:
-        row = row or [""] * len(table.columns)
-        if len(row) != len(table.columns):
-            skipped.append(_wrong_number(where, row, table.columns, table.format))
-            continue
-        fields = [plain_text(row[i]) for i in texts]
-        if None in fields:
-            raise DataError(f"{where} holds a list or an object where text is wanted")
-        ids.add(where, None if index is None else plain_text(row[index]))
-        for column, text in zip(columns, fields):
-            column.append(text)
-    if not ids.places:
-        raise DataError(f"{file} has no examples after the names of the columns")
-    report = tuple(f"{len(skipped):,} rows skipped, the first: {first}" for first in skipped[:1])
-    return Examples(_set_name(file), list(ids.places), columns, None, report)
-
-
-def unlabeled(texts: Sequence[str] | Sequence[tuple[str, str]], dataset: Dataset) -> Examples:
-    """Examples of texts, or of pairs of them; raises DataError for the other kind."""
-    pairs = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
-    for number, pair in enumerate(pairs):
-        if len(pair) != len(dataset.texts):
-            raise DataError(
-                f"text {number} has {len(pair)} parts and an example of {dataset.name} has "
-                f"{len(dataset.texts)}"
-            )
-    columns = tuple([pair[i] for pair in pairs] for i in range(len(dataset.texts)))
-    return Examples("new", [str(i) for i in range(len(pairs))], columns, None)
-
-
-def _open(file: pathlib.Path, dataset: Dataset, format: str) -> Table:
+def open_table(file: pathlib.Path, dataset: Dataset, format: str) -> Table:
+    """The rows of a file, with names of columns even where official files have none."""
     table = read_table(file, format, header=dataset.header)
-    if dataset.header and _lacks_header(table.columns, dataset):
+    if dataset.header and lacks_header(table.columns, dataset):
         table = read_table(file, format, header=False)._replace(columns=dataset.unnamed_columns)
     return table
 
 
-def _text_columns(table: Table, dataset: Dataset) -> list[int]:
-    if missing := _missing(table, dataset):
+def text_columns(table: Table, dataset: Dataset) -> list[int]:
+    """The indices of the text columns; raises DataError if one is not there."""
+    if missing := missing_text(table, dataset):
         hint = (
             "its first line must name the columns, and data.path and task.dataset be of the same "
             "task"
@@ -232,43 +182,35 @@ def _text_columns(table: Table, dataset: Dataset) -> list[int]:
     return [find_column(table, names) for names in dataset.texts]
 
 
-def _missing(table: Table, dataset: Dataset) -> str:
+def missing_text(table: Table, dataset: Dataset) -> str:
     """The first text column that is not there; "" if all are."""
     absent = (names[0] for names in dataset.texts if find_column(table, names) is None)
     return next(absent, "")
 
 
-def _lacks_header(first: Sequence[str], dataset: Dataset) -> bool:
+def lacks_header(first: Sequence[str], dataset: Dataset) -> bool:
     """Whether the first line of a file is a row, as in CoLA's own files."""
     columns = dataset.unnamed_columns
     if not columns or len(first) != len(columns):
         return False
     table = Table(pathlib.Path(), "tsv", tuple(first), iter(()))
-    return bool(_missing(table, dataset)) and first[columns.index("label")] in dataset.labels
+    return bool(missing_text(table, dataset)) and first[columns.index("label")] in dataset.labels
 
 
-def _wrong_number(where: str, fields: list[str], columns: Sequence[str], format: str) -> str:
+def wrong_number(where: str, fields: list[str], columns: Sequence[str], format: str) -> str:
+    """A sentence on a row with too few or too many fields."""
     return (
         f"{where} has {len(fields)} {SEPARATORS[format]}-separated fields, expected "
         f"{len(columns)}: {', '.join(columns)}"
     )
 
 
-def _lines(file: pathlib.Path, lines: list[str], dataset: Dataset) -> Examples:
-    names = [f"text {i + 1}" for i in range(len(dataset.texts))]
-    rows = [line.split("\t") if line.strip() else [""] * len(names) for line in lines]
-    for number, fields in enumerate(rows, start=1):
-        if len(fields) != len(names):
-            raise DataError(_wrong_number(f"{file}, line {number}", fields, names, "tsv"))
-    examples = unlabeled(rows, dataset)
-    return dataclasses.replace(examples, name=_set_name(file))
-
-
-def _set_name(file: pathlib.Path) -> str:
+def set_name(file: pathlib.Path) -> str:
+    """The name of a set: that of its folder and of its file."""
     return f"{file.resolve().parent.name}_{file.name.split('.')[0]}"
 
 
-class _Ids:
+class Ids:
     """Distinct keys of examples; `places` has the file and line of each."""
 
     def __init__(self):
@@ -331,7 +273,7 @@ def _read_tfds(path: str, dataset: Dataset) -> RawExamples:
         names = [name for names in dataset.texts for name in names]
         raise DataError(f"{path} has the features {sorted(first)} but none of {names}")
     is_labeled = not isinstance(first[label], (int, np.integer)) or first[label] >= 0  # -1: a test
-    ids, places, labels, columns = _Ids(), [], [], tuple([] for _ in features)
+    ids, places, labels, columns = Ids(), [], [], tuple([] for _ in features)
     for count, example in enumerate((first, *rest)):
         key = str(example["idx"]) if index else str(count)
         where, value = f"{path}, example {key}", _text(example[label])

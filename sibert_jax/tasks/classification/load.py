@@ -33,10 +33,9 @@ from sibert_jax.tasks.classification.examples import (
     MOST_SHOWN,
     Examples,
     read_examples,
-    read_new_text,
-    unlabeled,
 )
 from sibert_jax.tasks.classification.labels import class_weights, find_labels
+from sibert_jax.tasks.classification.new_text import read_new_text, unlabeled
 from sibert_jax.tasks.classification.task import Classification, real_rows
 from sibert_jax.tasks.finetuning import DEFAULTS, held_out_mask, load_tokenizer
 from sibert_jax.tasks.task import NewText, TaskData, TaskType

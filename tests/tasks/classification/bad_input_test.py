@@ -5,8 +5,9 @@ import pytest
 from sibert_jax.configs import glue
 from sibert_jax.data import DataError
 from sibert_jax.errors import ConfigError
-from sibert_jax.tasks.classification.examples import read_examples, read_new_text
+from sibert_jax.tasks.classification.examples import read_examples
 from sibert_jax.tasks.classification.glue import TASKS
+from sibert_jax.tasks.classification.new_text import read_new_text
 from sibert_jax.tools.predict import predict
 from sibert_jax.train.config import default_config, run_config
 from sibert_jax.train.resolve import resolve
