@@ -5,6 +5,7 @@ import difflib
 import io
 import json
 import pathlib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ _SUFFIXES = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _LONGEST_SHOWN = 40  # characters of a column's name in a message
 Row = tuple[str, list[Any]]  # file and line, for messages; the fields, [] for a blank line
 
@@ -123,17 +125,21 @@ def no_column(table: Table, name: str, advice: str = "") -> str:
 def plain_text(value: Any) -> str | None:
     """A field as it is written in a file of text; None for a list or an object.
 
+    A lone surrogate, which JSON can hold and UTF-8 cannot, becomes U+FFFD.
+
     Example:
       >>> [plain_text(value) for value in ("a", 3, 3.0, 0.5, True, None)]
       ['a', '3', '3', '0.5', 'true', '']
     """
+    if isinstance(value, str):
+        return _LONE_SURROGATE.sub("\ufffd", value)
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
         return "" if value != value else repr(value) if value % 1 else str(int(value))
-    return str(value) if isinstance(value, (str, int)) else None
+    return str(value) if isinstance(value, int) else None
 
 
 def _numbered(file: pathlib.Path) -> Iterator[tuple[str, str]]:

@@ -3,9 +3,11 @@
 import gzip
 import json
 import lzma
+import sys
 
 import pytest
 
+from sibert_jax.data import DataError
 from sibert_jax.data.tables import plain_text, read_table
 
 TYPED = [[1, 'a, "b"', 0.5], [2, "c", 3.0], [3, "ü", None]]
@@ -48,3 +50,15 @@ def test_every_format_reads_as_the_same_rows(tmp_path, name, write, ending):
     assert table.columns == ("n", "text", "x")
     rows = [[plain_text(field) for field in row] for _, row in table.rows]
     assert rows == [["1", 'a, "b"', "0.5"], ["2", "c", "3"], ["3", "ü", ""]]
+
+
+def test_a_lone_surrogate_of_json_becomes_a_character(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a\\ud83d"}\n')
+    ((_, (value,)),) = read_table(tmp_path / "a.jsonl").rows
+    assert plain_text(value) == "a\ufffd"
+
+
+def test_parquet_without_pyarrow_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match=r"a.parquet needs pyarrow to be read: pip install pyarrow"):
+        read_table(tmp_path / "a.parquet")

@@ -33,11 +33,14 @@ def read_new_text(path: str, dataset: Dataset) -> Examples:
         if not lines:
             raise DataError(f"{file} is empty; expected one example per line")
         first = Table(file, "tsv", tuple(lines[0].split("\t")), iter(()))
-        has_columns = dataset.header and not missing_text(first, dataset)
+        has_columns = len(first.columns) > len(dataset.texts)
+        if dataset.header:
+            has_columns = not missing_text(first, dataset)
         if not has_columns and not lacks_header(first.columns, dataset):
             return _lines(file, lines, dataset)
     table = open_table(file, dataset, "auto")
-    texts = text_columns(table, dataset)
+    in_order = not dataset.header and len(table.columns) == len(dataset.texts)
+    texts = range(len(dataset.texts)) if in_order else text_columns(table, dataset)
     index = find_column(table, dataset.id_columns)
     ids, columns, skipped = Ids(), tuple([] for _ in texts), []
     for where, row in table.rows:
@@ -66,6 +69,8 @@ def unlabeled(texts: Sequence[str] | Sequence[tuple[str, str]], dataset: Dataset
                 f"text {number} has {len(pair)} parts and an example of {dataset.name} has "
                 f"{len(dataset.texts)}"
             )
+    if not pairs:
+        raise DataError("there is no text to predict; give one at least")
     columns = tuple([pair[i] for pair in pairs] for i in range(len(dataset.texts)))
     return Examples("new", [str(i) for i in range(len(pairs))], columns, None)
 

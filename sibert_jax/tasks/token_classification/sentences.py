@@ -94,6 +94,8 @@ def read_new_sentences(path: str, *, token: str = "") -> TaggedSentences:
 def untagged(texts: Sequence[str] | Sequence[Sequence[str]]) -> TaggedSentences:
     """Sentences of texts, whose words white space separates, or of lists of words."""
     words = [text.split() if isinstance(text, str) else list(text) for text in texts]
+    if not words:
+        raise DataError("there is no sentence to tag; give one at least")
     return TaggedSentences("new", [f"text {i}" for i in range(len(words))], words, None)
 
 

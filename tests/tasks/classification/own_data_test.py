@@ -9,6 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from sibert_jax.tasks.classification.config import dataset_of
+from sibert_jax.tasks.classification.new_text import read_new_text
 from sibert_jax.tasks.finetuning import held_out_mask
 from sibert_jax.tools.predict import predict
 from sibert_jax.train.config import run_config
@@ -190,3 +192,24 @@ def test_a_run_keeps_its_labels_when_its_files_are_gone(configure, tmp_path, voc
     (run / "config.json").write_text(recorded.to_json())
     path.unlink()
     assert resolve(config, run).task.labels == recorded.task.labels == ("9", "10")
+
+
+@pytest.mark.parametrize(
+    ("keys", "name", "content"),
+    [
+        ({"data.text": "b"}, "new.csv", 'a,b\nx,"w1, w2"\n\ny,w3\n'),
+        ({"data.text": "b"}, "new.txt", "w1, w2\n\nw3\n"),
+        ({"data.header": False, "data.text": 1}, "new.csv", 'x,"w1, w2"\n\ny,w3\n'),
+        ({"data.header": False, "data.text": 1}, "new.csv", '"w1, w2"\n\nw3\n'),
+        ({"data.header": False, "data.text": 1}, "new.tsv", "x\tw1, w2\n\ny\tw3\n"),
+        ({"data.header": False, "data.text": 1}, "new.tsv", "w1, w2\n\nw3\n"),
+        ({"data.text": "b"}, "new.jsonl", '{"b": "w1, w2"}\n\n{"b": "w3"}\n'),
+        ({"data.format": "label_first"}, "new.txt", "w1, w2\n\nw3\n"),
+    ],
+)
+def test_new_text_has_the_columns_or_a_text_a_line(configure, tmp_path, keys, name, content):
+    (tmp_path / name).write_text(content)
+    path, labels = {"data.path": "train.csv"}, {"task.labels": "('x', 'y')"}
+    run = run_config(resolve(configure(path | labels | keys)))
+    found = read_new_text(str(tmp_path / name), dataset_of(run.task, run.data))
+    assert found.texts == (["w1, w2", "", "w3"],)
