@@ -110,7 +110,9 @@ def read_raw(
     table = open_table(one_file(path), dataset, dataset.format)
     texts, label = text_columns(table, dataset), find_column(table, dataset.label_columns)
     if label is None and labeled:
-        raise DataError(f"{table.file} has no labels: {no_column(table, dataset.label_columns[0])}")
+        raise DataError(
+            f"{table.file.name} has no labels: {no_column(table, dataset.label_columns[0])}"
+        )
     index = find_column(table, dataset.id_columns)
     ids, skipped, count = Ids(), [], 0
     columns, labels, places = tuple([] for _ in texts), [], []
