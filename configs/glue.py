@@ -32,24 +32,36 @@ FILES = {
 
 
 def get_config(variant: str = "task=sst2"):
-    given = dict(part.partition("=")[::2] for part in variant.split(","))
-    choice = {"task": "sst2", "arch": "sibert", "optim": "paper"} | given
-    allowed = {"task": tuple(FILES), "arch": ("sibert", "bert"), "optim": tuple(OPTIMIZERS)}
-    for name, value in choice.items():
-        if name not in allowed:
-            raise ConfigError(f"configs/glue.py: {name!r} is unknown; there are {list(allowed)}.")
-        if value not in allowed[name]:
+    parts = [part for part in variant.split(",") if part]
+    tasks = [part.removeprefix("task=") for part in parts if part.startswith("task=")] or ["sst2"]
+    rest = ",".join(part for part in parts if not part.startswith("task="))
+    if tasks[0] not in FILES:
+        raise ConfigError(
+            f"configs/glue.py: task={tasks[0]} is unknown; choose one of {list(FILES)}."
+        )
+    config = default_config("classification")
+    config.task.dataset = tasks[0]
+    paths = [f"glue/{name}.tsv*" if name else "" for name in FILES[tasks[0]]]
+    config.data.path, config.data.valid_path, config.data.test_path = paths
+    return with_variant(config, "glue", rest)
+
+
+def with_variant(config, name: str, variant: str):
+    """A fine-tuning config with the architecture and the optimizer of "arch=A,optim=O"."""
+    given = dict(part.partition("=")[::2] for part in variant.split(",") if part)
+    choice = {"arch": "sibert", "optim": "paper"} | given
+    allowed = {"arch": ("sibert", "bert"), "optim": tuple(OPTIMIZERS)}
+    for key, value in choice.items():
+        if key not in allowed:
+            raise ConfigError(f"configs/{name}.py: {key!r} is unknown; there are {list(allowed)}.")
+        if value not in allowed[key]:
             raise ConfigError(
-                f"configs/glue.py:{name}={value} is unknown; choose one of {list(allowed[name])}."
+                f"configs/{name}.py: {key}={value} is unknown; choose one of {list(allowed[key])}."
             )
     if choice["arch"] == "bert" and choice["optim"] != "paper":
         raise ConfigError(
-            f"configs/glue.py: optim={choice['optim']} is for arch=sibert, not for bert."
+            f"configs/{name}.py: optim={choice['optim']} is for arch=sibert, not for bert."
         )
-    config = default_config("classification")
-    config.task.dataset = choice["task"]
-    paths = [f"glue/{name}.tsv*" if name else "" for name in FILES[choice["task"]]]
-    config.data.path, config.data.valid_path, config.data.test_path = paths
     if choice["arch"] == "bert":
         use_bert(config)
     OPTIMIZERS[choice["optim"]](config)

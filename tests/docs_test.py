@@ -161,6 +161,9 @@ def write_stand_ins(folder: pathlib.Path) -> None:
         "text/topics.txt": "\n\n".join(documents[:30]),
         "reviews.txt": "a fine object\nanother type\n",
         "questions.tsv": "Which type?\tThe object has the type name7.\n",
+        "train.csv": "question,type\n" + "".join(f'"of type, {i}",{i % 3}\n' for i in range(30)),
+        "new.txt": "a fine object\n\nanother type\n",
+        "entities.conll": "".join(f"Ada B-PER\nwrote{i} O\n\n" for i in range(16)),
     }.items():
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "text/more.txt.xz").write_bytes(lzma.compress("\n\n".join(documents[30:]).encode()))
@@ -190,7 +193,8 @@ def unchanged():
 def overrides(words: list[str]) -> list[str]:
     """What makes the run of a command small."""
     (config,) = [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
-    values = FINETUNING if re.match("glue|mnli|squad", config) else PRETRAINING
+    fine_tunes = re.match("glue|mnli|squad|classification|token_classification", config)
+    values = FINETUNING if fine_tunes else PRETRAINING
     values = values | (SQUAD if config.startswith("squad") else {})
     values = values | (TEXT if "demo" in config else {})
     return [f"--config.{key}={value}" for key, value in values.items()]

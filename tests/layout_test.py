@@ -70,7 +70,7 @@ def test_an_import_that_points_up_is_seen(tmp_path):
     assert imported_packages(path) == {"train"}
 
 
-FINETUNING = ("glue", "mnli", "squad2")  # their encoder is that of squad1
+FINETUNING = ("glue", "mnli", "squad2", "token_classification")  # their encoder is that of squad1
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,8 @@ FINETUNING = ("glue", "mnli", "squad2")  # their encoder is that of squad1
 )
 def test_every_config_builds_and_shards_over_eight_devices(name):
     config = importlib.import_module(f"sibert_jax.configs.{name}").get_config()
+    if config.data.path == "" and "labels" in config.task:
+        config.data.path, config.task.labels = "train.csv", ("no", "yes")
     run = run_config(resolve(config))
     task = bare_task(run)
     batch = task.abstract_batch(1, run.data.seq_len)

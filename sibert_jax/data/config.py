@@ -3,6 +3,7 @@
 import dataclasses
 
 from sibert_jax.data.python_docs import builtin_source
+from sibert_jax.data.tables import FORMATS
 from sibert_jax.data.text_files import LAYOUTS, text_source
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key
@@ -100,11 +101,19 @@ class LabeledConfig:
     """Labeled examples to fine-tune on, and the vocabulary they are read with."""
 
     source: str = key("files", "of all paths", choices=("files", "tfds"))
-    path: str = key("glue/SST-2/train.tsv*", "a file or glob; tfds: a prepared DIR:SPLIT")
-    valid_path: str = key(
-        "glue/SST-2/dev.tsv*", "to evaluate on; empty: hold out valid_fraction of path"
-    )
-    valid_fraction: float = key(0.1, "in (0, 1), chosen by a hash of the text")
+    path: str = key("", "a file or glob; tfds: a prepared DIR:SPLIT")
+    valid_path: str = key("", "to evaluate on; empty: hold out valid_fraction of path")
+    valid_fraction: float = key(0.1, "in (0, 1), of each class, chosen by a hash of the text")
+    format: str = key(
+        "auto", "auto: by the name; csv, tsv (no quotes), jsonl, parquet; label_first: lines of a "
+        "label, white space and a text", choices=FORMATS,
+    )  # fmt: skip
+    header: bool = key(True, "whether the first row of csv and tsv files names the columns")
+    text: str = key(
+        "", "column of the text, or two with a comma between them: names, or numbers from 0; "
+        "empty: text, or those of task.dataset",
+    )  # fmt: skip
+    label: str = key("", "column of the label; empty: label, or that of task.dataset")
     test_path: str = key(
         "", "further sets to predict after the last step, comma-separated", may_change=True
     )

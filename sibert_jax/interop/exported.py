@@ -60,7 +60,11 @@ features = Sibert.from_directory(".")(torch.tensor([[2, 5, 7, 3]]))  # (1, 4, {w
 
 
 def write(
-    directory: str | pathlib.Path, cfg: ModelConfig, params: dict, source: str
+    directory: str | pathlib.Path,
+    cfg: ModelConfig,
+    params: dict,
+    source: str,
+    labels: tuple[str, ...] = (),
 ) -> pathlib.Path:
     """Writes a directory that is new or empty, and returns it.
 
@@ -69,6 +73,8 @@ def write(
       cfg: of the model.
       params: {"encoder": ...} and perhaps "head", float32.
       source: where they come from, for the README.
+      labels: what the outputs of the head mean, in order, for "id2label" of config.json; () where
+        they mean nothing.
 
     Raises:
       InteropError: the directory is not empty or cannot be made.
@@ -76,6 +82,8 @@ def write(
     flat = flatten(params, scan_layers=cfg.scan_layers)
     directory = new_directory(directory)
     config = {"format": FORMAT, "version": sibert_jax.__version__} | dataclasses.asdict(cfg)
+    if labels:
+        config["id2label"] = {str(i): label for i, label in enumerate(labels)}
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     tensors = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     safetensors.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})

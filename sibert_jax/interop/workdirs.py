@@ -125,17 +125,17 @@ def export_weights(source: pathlib.Path, target: pathlib.Path) -> str:
     }
     params, step = restore_params(source, nest(shapes))
     original = source / ORIGINAL
+    labels = tuple(manifest.run["labels"]) if "labels" in manifest.run else ()
     if cfg.arch == "bert":
         head, config = head_of(params), None
         if (original / "config.json").is_file():
             config = read_json(original / "config.json")
-        labels = tuple(manifest.run["labels"]) if "labels" in manifest.run else ()
         kind = hugging_face.write(
             target, cfg, params, head, labels, pad_id=tokenizer.pad_id, config=config
         )
     else:
         kind = cfg.arch
-        exported.write(target, cfg, params, f"step {step:,} of {source.name}")
+        exported.write(target, cfg, params, f"step {step:,} of {source.name}", labels)
     kept = [name for name in ORIGINAL_FILES if (original / name).is_file()]
     for name in kept:
         shutil.copyfile(original / name, target / name)

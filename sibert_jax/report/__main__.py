@@ -1,6 +1,7 @@
 """Loss, norms against the predicted equilibrium, clip rate and rotation of one or several runs.
 
-python -m sibert_jax.report DIR [DIR ...] --out=DIR    writes report.png and report.md
+python -m sibert_jax.report DIR [DIR ...] --out=DIR    writes report.png and report.md,
+and confusion.png where a run is of a classifier that is finished
 """
 
 from collections.abc import Sequence

@@ -1,28 +1,38 @@
-"""Writes report.png and report.md."""
+"""Writes report.png, report.md and, of classifiers, confusion.png."""
 
+import contextlib
 import pathlib
 from collections.abc import Sequence
 
 from sibert_jax.files import atomically
 from sibert_jax.report.figure import draw
+from sibert_jax.report.held_out import draw_confusion, read_held_out, tables
 from sibert_jax.report.run_folder import UnreadableRun, read_run
 from sibert_jax.report.tables import table
 
 
-def write(directories: Sequence[str], out: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """Write `report.png` and `report.md` of some run folders to `out`; the paths of the two."""
+def write(directories: Sequence[str], out: pathlib.Path) -> list[pathlib.Path]:
+    """Write `report.png` and `report.md` of some run folders to `out`; the paths of all files.
+
+    Where a run has classes, `confusion.png` is written, too.
+    """
     resolved = [pathlib.Path(directory).resolve() for directory in directories]
     for i, path in enumerate(resolved):
         if path in resolved[:i]:
             raise UnreadableRun(f"{directories[i]} was given twice; name each run once")
     runs = [read_run(directory) for directory in directories]
     text = f"# Report\n\n![Loss, norms, rotation and clip rate](report.png)\n\n{table(runs)}"
-    figure = draw(runs)
+    held_out = read_held_out(runs)
+    if scores := tables(held_out):
+        text += f"\n{scores}"
+    pictures = {"report.png": draw(runs), "confusion.png": draw_confusion(held_out)}
+    pictures = {name: figure for name, figure in pictures.items() if figure is not None}
     if out.exists() and not out.is_dir():
         raise UnreadableRun(f"--out={out} is a file; name a folder")
     out.mkdir(parents=True, exist_ok=True)
-    picture, page = out / "report.png", out / "report.md"
-    with atomically(picture) as new_picture, atomically(page) as new_page:
-        figure.savefig(new_picture, format="png")
-        new_page.write_text(text, encoding="utf-8")
-    return picture, page
+    with contextlib.ExitStack() as stack:
+        for name, figure in pictures.items():
+            figure.savefig(stack.enter_context(atomically(out / name)), format="png")
+        page = stack.enter_context(atomically(out / "report.md"))
+        page.write_text(text, encoding="utf-8")
+    return [out / name for name in ("report.png", "report.md", *list(pictures)[1:])]

@@ -1,6 +1,12 @@
 """Shared by the tasks that fine-tune an encoder on labeled examples."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
 from sibert_jax.data import Tokenizer
+from sibert_jax.data.documents import text_hash
 from sibert_jax.errors import ConfigError
 from sibert_jax.model import ModelConfig
 
@@ -40,3 +46,47 @@ def load_tokenizer(vocab: str, model: ModelConfig) -> Tokenizer:
             f"model.vocab_size={model.vocab_size}; leave the latter out, or set them alike."
         )
     return tokenizer
+
+
+def held_out_mask(
+    texts: tuple[list[str], ...], groups_N: np.ndarray, fraction: float
+) -> np.ndarray:
+    """Which examples to hold out: of each group the fraction with the lowest hashes of its texts.
+
+    Equal texts of a group stay together, and an example is left of each group.
+
+    Args:
+      texts: one list for each text column.
+      groups_N: int, such as the class.
+      fraction: in (0, 1).
+
+    Returns:
+      (N,) bool.
+    """
+    hash_N = np.array([text_hash(list(parts)) for parts in zip(*texts)], np.uint64)
+    mask_N = np.zeros(len(hash_N), bool)
+    for group in np.unique(groups_N):
+        members = np.flatnonzero(groups_N == group)
+        count = min(round(fraction * len(members)), len(members) - 1)
+        if count:
+            ranked = np.sort(hash_N[members])
+            last, after = ranked[count - 1], ranked[count]
+            mask_N[members] = hash_N[members] <= last if last < after else hash_N[members] < last
+    return mask_N
+
+
+def tab_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Records as lines of tab-separated fields, the names first: for `NewText.format`.
+
+    White space within a field becomes one space. A number has six digits.
+
+    Example:
+      >>> tab_lines([{"prediction": "ham", "probability": 0.98, "text": "See\\nyou"}])
+      ['prediction\\tprobability\\ttext', 'ham\\t0.98\\tSee you']
+    """
+    header = "\t".join(_field(name) for name in records[0])
+    return [header, *("\t".join(map(_field, record.values())) for record in records)]
+
+
+def _field(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else " ".join(str(value).split())

@@ -10,6 +10,7 @@ MODULES = {
     "pretraining": "sibert_jax.tasks.pretraining.load",
     "classification": "sibert_jax.tasks.classification.load",
     "question_answering": "sibert_jax.tasks.question_answering.load",
+    "token_classification": "sibert_jax.tasks.token_classification.load",
 }
 
 

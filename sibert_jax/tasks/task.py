@@ -36,17 +36,24 @@ class HeldOut(NamedTuple):
     name: str  # such as "dev"
     batches: Batches
     # From the results of `Task.eval_batch` on all the batches, in order: writes the predictions
-    # into a directory and returns the metrics, {} where no answers are known.
-    finish: Callable[[list[Any], pathlib.Path], dict[str, float]]
+    # into a directory and returns the metrics, {} where no answers are known, and details of them
+    # that are no floats.
+    finish: Callable[[list[Any], pathlib.Path], dict[str, Any]]
 
 
 class NewText(NamedTuple):
     """Text without answers, as a user would try a model on it."""
 
     batches: Batches
-    # From the results of `Task.eval_batch` on all the batches, in order: a header and a line an
-    # example.
-    lines: Callable[[list[Any]], list[str]]
+    # From the results of `Task.eval_batch` on all the batches, in order: a record an example, in
+    # the order of the text, with at least "prediction".
+    records: Callable[[list[Any]], list[dict[str, Any]]]
+    # From the records: lines of text to print.
+    format: Callable[[list[dict[str, Any]]], list[str]]
+
+    def lines(self, results: list[Any]) -> list[str]:
+        """The records as lines of text."""
+        return self.format(self.records(results))
 
 
 class TaskData(NamedTuple):
@@ -190,8 +197,12 @@ class TaskType:
       check: raises ConfigError for keys that do not fit, from (model, task, data).
       invariant_parts: "encoder", "head", both or neither: the parameters in whose joint scale the
         loss is invariant if the encoder's output is; from the keys under `task`.
-      load_new_text: the task and text without answers, from (model, task, data, path, tokenizer)
-        and the keywords global_batch_size and progress; None: this kind answers nothing.
+      load_new_text: the task and text without answers, from (model, task, data, text, tokenizer)
+        and the keywords global_batch_size and progress, where `text` is the path of a file, or a
+        list of texts, or of pairs of them; None: this kind answers nothing.
+      found_in_data: keys under `task` that are open where they are (), and then found in the
+        training examples.
+      find: values of those that are open, from (task, data) and a function that takes a line.
     """
 
     config: type
@@ -204,3 +215,5 @@ class TaskType:
     check: Callable[[ModelConfig, Any, Any], None] = lambda model, task, data: None
     invariant_parts: Callable[[Any], tuple[str, ...]] = lambda task: ("encoder",)
     load_new_text: Callable[..., tuple[Task, NewText]] | None = None
+    found_in_data: tuple[str, ...] = ()
+    find: Callable[[Any, Any, Callable[[str], None]], Mapping[str, object]] | None = None

@@ -32,7 +32,7 @@ def predict(
       devices: of the mesh; None: all of them.
 
     Returns:
-      A header and a line an example, in the order of the file.
+      Lines of text: the examples in the order of the file.
 
     Raises:
       ConfigError, DataError, CheckpointError: one sentence each.

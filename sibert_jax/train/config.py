@@ -202,7 +202,7 @@ def default_config(task_name: str = "pretraining") -> ml_collections.ConfigDict:
     `checkpoint.init_from`, or with the default of a fresh encoder: see `resolve`.
 
     Args:
-      task_name: "pretraining", "classification" or "question_answering".
+      task_name: "pretraining", "classification", "question_answering" or "token_classification".
 
     Example:
       >>> config = default_config()

@@ -82,7 +82,9 @@ def write_results(
         scores = held.finish(predicted, directory / "predictions")
         rows = len(held.batches) * evaluator.batch_size
         results["held_out"][held.name] = scores | {"examples_per_second": round(rows / seconds, 1)}
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        shown = "  ".join(
+            f"{name} {value:.4f}" for name, value in scores.items() if isinstance(value, float)
+        )
         say(f"{held.name}: {shown or 'predicted'}  ({rows / seconds:,.0f} examples/s)")
     if jax.process_index() == 0:
         rows = evaluations(directory / "metrics.jsonl")

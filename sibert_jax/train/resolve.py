@@ -11,6 +11,7 @@ import ml_collections
 from sibert_jax.checkpoint import checkpoints_in, steps_in
 from sibert_jax.data import Tokenizer
 from sibert_jax.errors import ConfigError
+from sibert_jax.keys import from_dict
 from sibert_jax.model.config import (
     ARCHS,
     INHERITED_KEYS,
@@ -38,35 +39,38 @@ def resolve(
     """A copy of a config in which every key has a value.
 
     Open are the keys of `model` that are None, and `data.seq_len` and `data.vocab` where they are
-    None or "". They are filled from
+    None or "", and what a task finds in its data, such as the labels. They are filled from
 
     - the run in `directory`, if that has a checkpoint: a run continues as it began;
     - else the run in `checkpoint.init_from`;
-    - else `fresh_encoder`, and `model.vocab_size` from the vocabulary file.
+    - else `fresh_encoder`, and `model.vocab_size` from the vocabulary file;
+    - labels of a run that has no checkpoint: from its training examples.
 
     An open `model.arch` stands for any SIBERT, as the optimizer was chosen for one.
 
     Args:
       config: every key of `default_config()`.
       directory: the workdir of the run; None: it is new.
-      say: takes a line about what is taken from `checkpoint.init_from` and is not the default.
+      say: takes a line about what is taken from `checkpoint.init_from` and is not the default, and
+        about labels that are found.
 
     Raises:
       ConfigError: a key is missing; `checkpoint.init_from` is no run, or its encoder or vocabulary
         differs from what is given, in which case all differences are named.
-      DataError: a vocabulary cannot be read.
+      DataError: a vocabulary or the examples cannot be read.
     """
     for section, names in _READ.items():
         for name in names:
             if section not in config or name not in config[section]:
                 raise ConfigError(f"{section}.{name} is missing; start from default_config().")
     config = copy.deepcopy(config)
-    longest = task_type(config.task.name).seq_len
+    kind = task_type(config.task.name)
+    longest, found = kind.seq_len, {}
     open_keys = [key for key in INHERITED_KEYS if config.model[key] is None]
     if directory is not None and steps_in(directory / "checkpoints"):
         origin = Origin.read(directory)
         _fill(config, origin, open_keys)
-        longest = origin.seq_len
+        longest, found = origin.seq_len, origin.task
     elif config.checkpoint.init_from:
         origin = _source(config.checkpoint.init_from)
         _check_same(config, origin, open_keys)
@@ -80,6 +84,13 @@ def resolve(
         _fill_fresh(config)
     if config.data.seq_len is None:
         config.data.seq_len = min(longest, config.model.max_len)
+    if kind.find is not None and not found:
+        settings = config.to_dict()
+        task = from_dict(kind.config, settings["task"], "task")
+        found = kind.find(task, from_dict(kind.data, settings["data"], "data"), say)
+    for key in kind.found_in_data:
+        if config.task[key] == ():
+            config.task[key] = tuple(found.get(key, ()))
     return config
 
 
@@ -89,6 +100,7 @@ class Origin:
 
     directory: pathlib.Path
     model: dict
+    task: dict
     seq_len: int
 
     @classmethod
@@ -98,14 +110,14 @@ class Origin:
         settings = read_settings(path)
         try:
             model = {key: settings["model"][key] for key in (*INHERITED_KEYS, "dropout")}
-            seq_len = settings["data"]["seq_len"]
+            task, seq_len = settings["task"], settings["data"]["seq_len"]
         except (KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path} lacks {error}, so {directory} is no run of this program."
             ) from None
         if model["arch"] not in ARCHS:
             raise ConfigError(f"{path}: model.arch={model['arch']!r} is unknown to this version.")
-        return cls(directory, model, seq_len)
+        return cls(directory, model, task, seq_len)
 
     @property
     def vocab(self) -> pathlib.Path:

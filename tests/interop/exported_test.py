@@ -1,6 +1,7 @@
 """What is exported comes back bit for bit, and PyTorch computes the same from it."""
 
 import dataclasses
+import json
 import re
 import runpy
 
@@ -26,7 +27,9 @@ def sibert(arch, **changes):
 def test_model_comes_back_bit_for_bit(tmp_path, arch, scan_layers):
     cfg = sibert(arch, scan_layers=scan_layers)
     params = random_params(cfg) | {"head": {"transform": {"kernel": np.eye(12, dtype="float32")}}}
-    exported.write(tmp_path / "out", cfg, params, "a test")
+    exported.write(tmp_path / "out", cfg, params, "a test", ("no", "yes"))
+    named = json.loads((tmp_path / "out/config.json").read_text())["id2label"]
+    assert named == {"0": "no", "1": "yes"}
     found_cfg, found = exported.read(tmp_path / "out")
     assert found_cfg == cfg
     jax.tree.map(np.testing.assert_array_equal, found, params)

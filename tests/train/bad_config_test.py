@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from sibert_jax import main
+from sibert_jax.configs import glue
 from sibert_jax.errors import ConfigError
 from sibert_jax.runtime.launch import exit_status
 from sibert_jax.train.config import default_config, run_config
@@ -98,7 +99,8 @@ def refused(config, changes, message):
     ("task", "changes", "message"), [("pretraining", *row) for row in PRETRAINING] + FINE_TUNING
 )
 def test_keys_that_cannot_work_are_named(config, task, changes, message):
-    refused(config if task == "pretraining" else default_config(task), changes, message)
+    configs = {"pretraining": config, "classification": glue.get_config()}
+    refused(configs.get(task) or default_config(task), changes, message)
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_a_source_that_is_no_run_is_named(source, spoil, message):
 
 
 def test_a_run_goes_on_with_what_is_recorded_when_its_source_is_gone(source, tmp_path):
-    config = start(default_config("classification"), source)
+    config = start(glue.get_config(), source)
     recorded = resolve(config, tmp_path / "run")
     make_run(tmp_path / "run", recorded)
     source.rename(tmp_path / "moved")

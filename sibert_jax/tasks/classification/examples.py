@@ -1,28 +1,31 @@
-"""Labeled sentences from GLUE's tab-separated files and from prepared TensorFlow Datasets.
+"""Labeled texts from files and from prepared TensorFlow Datasets.
 
-The files have no quoting, a header line of column names, and a few malformed rows.
+GLUE's files have tabs and no quoting, a header line of column names, and a few malformed rows.
 """
 
 import dataclasses
+import difflib
 import math
 import pathlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from sibert_jax.data import DataError
-from sibert_jax.data.text_files import matching_files, read_lines
-from sibert_jax.data.tfds_source import tfds_examples
-from sibert_jax.tasks.classification.glue import (
-    ID_COLUMNS,
-    LABEL_COLUMNS,
-    MAX_SCORE,
-    NO_LABEL,
-    GlueTask,
+from sibert_jax.data.tables import (
+    SEPARATORS,
+    Table,
+    find_column,
+    no_column,
+    one_file,
+    plain_text,
+    read_table,
 )
+from sibert_jax.data.tfds_source import tfds_examples
+from sibert_jax.tasks.classification.dataset import Dataset
 
-LONGEST_SHOWN = 40  # characters of a column's name in a message
+MOST_SHOWN = 8  # labels in a message
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,238 +58,238 @@ class Examples:
         )
 
 
-def read_examples(source: str, path: str, task: GlueTask, *, strict: bool = False) -> Examples:
-    """Reads one set.
+@dataclasses.dataclass(frozen=True)
+class RawExamples:
+    """Examples whose labels are as written; `places` has the file and line of each."""
+
+    name: str
+    ids: list[str]
+    places: list[str]
+    texts: tuple[list[str], ...]
+    labels: list[str] | None
+    report: tuple[str, ...] = ()
+
+
+def read_examples(
+    source: str, path: str, dataset: Dataset, *, strict: bool = False, labeled: bool = False
+) -> Examples:
+    """Reads one set: `read_raw` with the labels as numbers.
+
+    Raises:
+      DataError: as `read_raw`, or a label does not fit; the message names file and line.
+    """
+    raw = read_raw(source, path, dataset, strict=strict, labeled=labeled)
+    labels = None
+    if raw.labels is not None:
+        values = [_label(*pair, dataset) for pair in zip(raw.places, raw.labels)]
+        labels = np.array(values, np.int32 if dataset.labels else np.float32)
+    return Examples(raw.name, raw.ids, raw.texts, labels, raw.report)
+
+
+def read_raw(
+    source: str, path: str, dataset: Dataset, *, strict: bool = False, labeled: bool = False
+) -> RawExamples:
+    """Reads one set with its labels as written.
 
     A row with too few or too many fields, as the official files of QQP have, is skipped, and so is
-    a pair whose label is "-"; `report` of the examples says how many and names the first.
+    one without a label and, of own data, with a label and an empty text; `report` of the examples
+    says how many and names the first.
 
     Args:
       source: "files" or "tfds".
       path: a file or glob that matches one, or `DIR:SPLIT`.
-      task: which columns and labels there are.
+      dataset: which columns there are.
       strict: raise at such a row instead.
+      labeled: raise if there is no column of labels, instead of leaving them open.
 
     Raises:
-      DataError: it cannot be read, is empty, lacks a column or has a label or an id that does not
-        fit; the message names file and line.
+      DataError: it cannot be read, is empty, or lacks a column; the message names file and line.
     """
     if source == "tfds":
-        return _read_tfds(path, task)
-    return _from_table(_Table(_one_file(path), task, strict), task, labeled=True)
-
-
-def read_new_text(path: str, task: GlueTask) -> Examples:
-    """Reads text to label: a file as above, whose labels are ignored, or one without a header.
-
-    Without a header each line is one example: a sentence, or two separated by a tab.
-    """
-    file = _one_file(path)
-    lines = list(read_lines(file))
-    if not lines:
-        raise DataError(f"{file} is empty; expected one example per line")
-    first = lines[0].split("\t")
-    if _lacks_header(first, task) or None not in [_column(first, names) for names in task.texts]:
-        return _from_table(_Table(file, task, strict=False), task, labeled=False)
-    columns = [f"text {i + 1}" for i in range(len(task.texts))]
-    examples = _Builder(task, labeled=False)
-    for number, line in enumerate(lines, start=1):
-        where, fields = f"{file}, line {number}", line.split("\t")
-        if len(fields) != len(columns):
-            raise DataError(_wrong_number(where, fields, columns))
-        examples.add(where, None, fields, None)
-    return examples.finish(_set_name(file))
-
-
-class _Table:
-    """The rows of one file, read lazily.
-
-    Args:
-      file: a TSV file, plain or compressed.
-      task: gives the columns to look for.
-      strict: raise at a malformed row instead of skipping it.
-
-    Raises:
-      DataError: the file cannot be read, is empty, or lacks a column of text.
-    """
-
-    def __init__(self, file: pathlib.Path, task: GlueTask, strict: bool):
-        self.file, self.strict = file, strict
-        self.skipped: list[str] = []  # a sentence for each row
-        self.num_rows = 0
-        lines = enumerate(read_lines(file), start=1)
-        _, first = next(lines, (0, ""))
-        if not first:
-            raise DataError(f"{file} is empty; its first line must name the columns")
-        self.columns = first.split("\t")
-        if _lacks_header(self.columns, task):
-            self.columns = list(task.unnamed_columns)
-            lines = enumerate(read_lines(file), start=1)
-        elif missing := [names[0] for names in task.texts if self.column(names) is None]:
-            shown = [name[:LONGEST_SHOWN] for name in self.columns]
-            raise DataError(
-                f"{file} has the columns {shown} but no {missing[0]!r}, which {task.name} needs; "
-                "its first line must name the columns, and data.path and task.dataset be of the "
-                "same task"
-            )
-        self._lines = lines
-
-    def column(self, names: Iterable[str]) -> int | None:
-        """The index of the column with one of the names, tried in order; None if there is none."""
-        return _column(self.columns, names)
-
-    def rows(self) -> Iterator[tuple[str, list[str]]]:
-        """File and line of each row, and its fields; skips empty lines and malformed rows."""
-        for number, line in self._lines:
-            if not line and len(self.columns) > 1:
-                continue
-            self.num_rows += 1
-            fields, where = line.split("\t"), f"{self.file}, line {number}"
-            if len(fields) == len(self.columns):
-                yield where, fields
-            else:
-                self.skip(_wrong_number(where, fields, self.columns))
-
-    def skip(self, reason: str) -> None:
-        """Counts a malformed row; raises if the table is strict."""
-        if self.strict:
-            raise DataError(reason)
-        self.skipped.append(reason)
-
-    def report(self) -> tuple[str, ...]:
-        """A line on the rows that were skipped, if any were."""
-        if not self.skipped:
-            return ()
-        return (
-            f"{len(self.skipped):,} of {self.num_rows:,} rows skipped, the first: "
-            f"{self.skipped[0]}",
+        return _read_tfds(path, dataset)
+    table = open_table(one_file(path), dataset, dataset.format)
+    texts, label = text_columns(table, dataset), find_column(table, dataset.label_columns)
+    if label is None and labeled:
+        raise DataError(
+            f"{table.file.name} has no labels: {no_column(table, dataset.label_columns[0])}"
         )
-
-
-def _lacks_header(first: list[str], task: GlueTask) -> bool:
-    """Whether the first line of a file is a row, as in CoLA's own files."""
-    columns = task.unnamed_columns
-    if len(first) != len(columns) or all(_column(first, names) is not None for names in task.texts):
-        return False
-    return first[_column(columns, LABEL_COLUMNS)] in task.labels
-
-
-def _column(columns: Iterable[str], names: Iterable[str]) -> int | None:
-    """The index of the first of the names that a column has, ignoring case."""
-    found = [column.strip().lower() for column in columns]
-    return next((found.index(name.lower()) for name in names if name.lower() in found), None)
-
-
-def _wrong_number(where: str, fields: list[str], columns: list[str]) -> str:
-    return (
-        f"{where} has {len(fields)} tab-separated fields, expected {len(columns)}: "
-        f"{', '.join(columns)}"
+    index = find_column(table, dataset.id_columns)
+    ids, skipped, count = Ids(), [], 0
+    columns, labels, places = tuple([] for _ in texts), [], []
+    for where, row in table.rows:
+        if not row and len(table.columns) > 1:
+            continue
+        count += 1
+        row = row or [""]
+        fields = [plain_text(row[i]) if i < len(row) else "" for i in texts]
+        value = "" if label is None or label >= len(row) else plain_text(row[label])
+        reason = ""
+        if len(row) != len(table.columns):
+            reason = wrong_number(where, row, table.columns, table.format)
+        elif None in (*fields, value):
+            reason = f"{where} holds a list or an object where text or a number is wanted"
+        elif label is not None and value.strip() == dataset.no_label:
+            reason = f"{where}: no label"
+            if dataset.no_label:
+                reason = _unknown(where, value, dataset)
+        elif label is not None and not dataset.is_official:
+            empty = [names[0] for names, text in zip(dataset.texts, fields) if not text.strip()]
+            reason = f"{where}: the text {empty[0]!r} is empty" if empty else ""
+        if reason and strict:
+            raise DataError(f"{reason}; task.strict=False leaves such rows out")
+        if reason:
+            skipped.append(reason)
+            continue
+        ids.add(where, None if index is None else plain_text(row[index]))
+        places.append(where)
+        labels.append(value.strip())
+        for column, text in zip(columns, fields):
+            column.append(text)
+    if not places:
+        raise DataError(
+            skipped[0]
+            if skipped
+            else f"{table.file} has no examples after the names of the columns"
+        )
+    report = f"{len(skipped):,} of {count:,} rows skipped, the first: {(*skipped, '')[0]}"
+    return RawExamples(
+        set_name(table.file),
+        list(ids.places),
+        places,
+        columns,
+        None if label is None else labels,
+        (report,) if skipped else (),
     )
 
 
-def _one_file(path: str) -> pathlib.Path:
-    files = matching_files(path)
-    if len(files) > 1:
-        raise DataError(f"{path!r} matches {len(files)} files, {files[0]} among them; name one")
-    return files[0]
+def open_table(file: pathlib.Path, dataset: Dataset, format: str) -> Table:
+    """The rows of a file, with names of columns even where official files have none."""
+    table = read_table(file, format, header=dataset.header)
+    if dataset.header and lacks_header(table.columns, dataset):
+        table = read_table(file, format, header=False)._replace(columns=dataset.unnamed_columns)
+    return table
 
 
-def _from_table(table: _Table, task: GlueTask, *, labeled: bool) -> Examples:
-    texts = [table.column(names) for names in task.texts]
-    label = table.column(LABEL_COLUMNS) if labeled else None
-    index = table.column(ID_COLUMNS)
-    examples = _Builder(task, labeled=label is not None)
-    for where, row in table.rows():
-        try:
-            value = None if label is None else _label(where, row[label], task)
-        except DataError as error:
-            if row[label] != NO_LABEL:
-                raise
-            table.skip(str(error))
-            continue
-        examples.add(where, None if index is None else row[index], [row[i] for i in texts], value)
-    if not examples.ids:
-        raise DataError(
-            table.skipped[0]
-            if table.skipped
-            else f"{table.file} has no examples after the names of the columns"
+def text_columns(table: Table, dataset: Dataset) -> list[int]:
+    """The indices of the text columns; raises DataError if one is not there."""
+    if missing := missing_text(table, dataset):
+        hint = (
+            "its first line must name the columns, and data.path and task.dataset be of the same "
+            "task"
+            if dataset.is_official
+            else "name its columns in data.text and data.label; if its first line is an example, "
+            "give numbers and data.header=False, or data.format=label_first"
         )
-    return examples.finish(_set_name(table.file), table.report())
+        raise DataError(no_column(table, missing, f", which {dataset.name} needs; {hint}"))
+    return [find_column(table, names) for names in dataset.texts]
 
 
-def _set_name(file: pathlib.Path) -> str:
+def missing_text(table: Table, dataset: Dataset) -> str:
+    """The first text column that is not there; "" if all are."""
+    absent = (names[0] for names in dataset.texts if find_column(table, names) is None)
+    return next(absent, "")
+
+
+def lacks_header(first: Sequence[str], dataset: Dataset) -> bool:
+    """Whether the first line of a file is a row, as in CoLA's own files."""
+    columns = dataset.unnamed_columns
+    if not columns or len(first) != len(columns):
+        return False
+    table = Table(pathlib.Path(), "tsv", tuple(first), iter(()))
+    return bool(missing_text(table, dataset)) and first[columns.index("label")] in dataset.labels
+
+
+def wrong_number(where: str, fields: list[str], columns: Sequence[str], format: str) -> str:
+    """A sentence on a row with too few or too many fields."""
+    return (
+        f"{where} has {len(fields)} {SEPARATORS[format]}-separated fields, expected "
+        f"{len(columns)}: {', '.join(columns)}"
+    )
+
+
+def set_name(file: pathlib.Path) -> str:
+    """The name of a set: that of its folder and of its file."""
     return f"{file.resolve().parent.name}_{file.name.split('.')[0]}"
 
 
-class _Builder:
-    """Collects examples one by one."""
+class Ids:
+    """Distinct keys of examples; `places` has the file and line of each."""
 
-    def __init__(self, task: GlueTask, *, labeled: bool):
-        self.ids: dict[str, str] = {}  # to file and line
-        self._texts = tuple([] for _ in task.texts)
-        self._labels = [] if labeled else None
-        self._dtype = np.int32 if task.labels else np.float32
+    def __init__(self):
+        self.places: dict[str, str] = {}
 
-    def add(self, where: str, key: str | None, texts: list[str], label: float | None) -> None:
-        """Adds one; without a `key` its index is its id. Raises DataError for a duplicate id."""
-        key = str(len(self.ids)) if key is None else key
-        if key in self.ids:
-            raise DataError(f"{where}: duplicate id {key!r}, first seen in {self.ids[key]}")
-        self.ids[key] = where
-        for column, text in zip(self._texts, texts):
-            column.append(text)
-        if self._labels is not None:
-            self._labels.append(label)
-
-    def finish(self, name: str, report: tuple[str, ...] = ()) -> Examples:
-        labels = None if self._labels is None else np.array(self._labels, self._dtype)
-        return Examples(name, list(self.ids), self._texts, labels, report)
+    def add(self, where: str, key: str | None) -> None:
+        """Adds one; None: the number of those before. Raises DataError for a duplicate."""
+        key = str(len(self.places)) if key is None else key
+        if key in self.places:
+            raise DataError(f"{where}: duplicate id {key!r}, first seen in {self.places[key]}")
+        self.places[key] = where
 
 
-def _label(where: str, text: str, task: GlueTask) -> int | float:
-    if task.labels:
-        if text not in task.labels:
+def _label(where: str, text: str, dataset: Dataset) -> int | float:
+    if dataset.labels:
+        if text not in dataset.labels:
+            raise DataError(_unknown(where, text, dataset))
+        return dataset.labels.index(text)
+    score = number(text)
+    if dataset.is_official:
+        low, high = dataset.score_range
+        if not low <= score <= high:
             raise DataError(
-                f"{where}: unknown label {text!r}; the labels of {task.name} are "
-                f"{', '.join(task.labels)}"
+                f"{where}: the score {text!r} is not a number from {low:g} to {high:g}, as "
+                f"{dataset.name} has"
             )
-        return task.labels.index(text)
-    try:
-        score = float(text)
-    except ValueError:
-        score = math.nan
-    if not 0 <= score <= MAX_SCORE:
-        raise DataError(
-            f"{where}: the score {text!r} is not a number from 0 to {MAX_SCORE:g}, as {task.name} "
-            "has"
-        )
+    elif not math.isfinite(score):
+        raise DataError(f"{where}: the score {text!r} is not a number")
     return score
 
 
-def _read_tfds(path: str, task: GlueTask) -> Examples:
-    """Reads the features that TFDS's "glue" has: texts, "label" as a number, "idx"."""
-    names = [name for names in task.texts for name in names]
-    rest = iter(tfds_examples(path, ("label", "idx")))
+def number(text: str) -> float:
+    """The number that a text writes; nan if it writes none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _unknown(where: str, label: str, dataset: Dataset) -> str:
+    nearest = difflib.get_close_matches(label, dataset.labels, n=1)
+    shown = [*dataset.labels[:MOST_SHOWN], *["..."] * (len(dataset.labels) > MOST_SHOWN)]
+    hint = f"; did you mean {nearest[0]!r}?" if nearest and not dataset.is_official else ""
+    return (
+        f"{where}: unknown label {label!r}; the labels of {dataset.name} are {', '.join(shown)}"
+        f"{hint}"
+    )
+
+
+def _read_tfds(path: str, dataset: Dataset) -> RawExamples:
+    """Reads the features that a set of TFDS has: texts, a label as a number, GLUE's "idx"."""
+    label = "label" if dataset.is_official else dataset.label_columns[0]
+    index = ("idx",) if dataset.is_official else ()
+    rest: Iterator[dict] = iter(tfds_examples(path, (label, *index)))
     first = next(rest, None)
     if first is None:
         raise DataError(f"{path} has no examples")
-    features = [next((n for n in alias if n in first), None) for alias in task.texts]
+    features = [next((n for n in alias if n in first), None) for alias in dataset.texts]
     if None in features:
+        names = [name for names in dataset.texts for name in names]
         raise DataError(f"{path} has the features {sorted(first)} but none of {names}")
-    is_labeled = first["label"] >= 0  # -1 in test sets
-    examples = _Builder(task, labeled=is_labeled)
-    for example in (first, *rest):
-        where, value = f"{path}, example {example['idx']}", int(example["label"])
-        label = None
-        if is_labeled:
-            is_class = task.labels and 0 <= value < len(task.labels)
-            label = _label(where, task.labels[value] if is_class else str(example["label"]), task)
-        texts = [_text(example[name]) for name in features]
-        examples.add(where, str(example["idx"]), texts, label)
+    is_labeled = not isinstance(first[label], (int, np.integer)) or first[label] >= 0  # -1: a test
+    ids, places, labels, columns = Ids(), [], [], tuple([] for _ in features)
+    for count, example in enumerate((first, *rest)):
+        key = str(example["idx"]) if index else str(count)
+        where, value = f"{path}, example {key}", _text(example[label])
+        is_class = dataset.is_official and dataset.labels and 0 <= int(value) < len(dataset.labels)
+        ids.add(where, key)
+        places.append(where)
+        labels.append(dataset.labels[int(value)] if is_class else str(value))
+        for column, name in zip(columns, features):
+            column.append(_text(example[name]))
     directory, _, split = path.rpartition(":")
     folder = [part for part in pathlib.Path(directory).parts if not part[0].isdigit()][-1]
-    return examples.finish(re.sub(r"\W+", "_", f"{folder}_{split}"))
+    name = re.sub(r"\W+", "_", f"{folder}_{split}")
+    return RawExamples(name, list(ids.places), places, columns, labels if is_labeled else None)
 
 
-def _text(value: str | bytes) -> str:
+def _text(value):
     return value.decode() if isinstance(value, bytes) else value

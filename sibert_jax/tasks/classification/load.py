@@ -1,8 +1,7 @@
 """Labeled sentences to a task with its batches."""
 
 import dataclasses
-import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jax.sharding import PartitionSpec as P
@@ -10,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 from sibert_jax.data import (
     BucketedBatches,
     DataError,
+    LabeledConfig,
     Sequences,
     Tokenizer,
     join_pair,
@@ -17,23 +17,28 @@ from sibert_jax.data import (
     seq_lens_for_training,
 )
 from sibert_jax.data.cache import digest
-from sibert_jax.data.config import LabeledConfig
-from sibert_jax.data.documents import is_held_out
+from sibert_jax.data.tables import format_of, one_file
 from sibert_jax.errors import named_by
-from sibert_jax.files import atomically
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks import invariant_head
-from sibert_jax.tasks.classification.examples import Examples, read_examples, read_new_text
-from sibert_jax.tasks.classification.glue import METRICS, GlueTask
-from sibert_jax.tasks.classification.task import (
-    Classification,
-    ClassificationConfig,
-    predicted_labels,
-    predictions,
-    real_rows,
+from sibert_jax.tasks.classification.answers import (
+    answer_lines,
+    answers,
+    held_out_set,
+    json_lines,
 )
-from sibert_jax.tasks.finetuning import DEFAULTS, load_tokenizer
-from sibert_jax.tasks.task import HeldOut, NewText, TaskData, TaskType
+from sibert_jax.tasks.classification.config import ClassificationConfig, dataset_of
+from sibert_jax.tasks.classification.dataset import Dataset
+from sibert_jax.tasks.classification.examples import (
+    MOST_SHOWN,
+    Examples,
+    read_examples,
+)
+from sibert_jax.tasks.classification.labels import class_weights, find_labels
+from sibert_jax.tasks.classification.new_text import read_new_text, unlabeled
+from sibert_jax.tasks.classification.task import Classification, real_rows
+from sibert_jax.tasks.finetuning import DEFAULTS, held_out_mask, load_tokenizer
+from sibert_jax.tasks.task import NewText, TaskData, TaskType
 
 
 def load_classification(
@@ -59,11 +64,12 @@ def load_classification(
       DataError: a set cannot be read or has no labels to train on or evaluate by.
     """
     tokenizer, seq_len = load_tokenizer(data.vocab, model), data.seq_len
-    sets = _read_sets(data, task)
+    dataset = dataset_of(task, data)
+    sets = _read_sets(data, dataset, task.strict, progress)
     for examples in sets.values():
         for line in examples.report:
             progress(f"{examples.name}: {line}")
-    sequences = {name: _tokenize(s, task.glue, tokenizer, seq_len) for name, s in sets.items()}
+    sequences = {name: _tokenize(s, dataset, tokenizer, seq_len) for name, s in sets.items()}
     longest = max(int(s.lengths.max()) for s in sequences.values())
     train = sequences["train"]
     seq_lens = seq_lens_for_training(train.lengths, global_batch_size, data.num_seq_lens, longest)
@@ -75,7 +81,7 @@ def load_classification(
 
     train_batches, valid_batches = batches(train, seed, True), batches(sequences["valid"], 0, False)
     progress(
-        f"{task.glue.name}: {len(train):,} examples to train on, {len(sequences['valid']):,} to "
+        f"{dataset.name}: {len(train):,} examples to train on, {len(sequences['valid']):,} to "
         f"evaluate on; {train_batches.description}"
     )
     held_out = tuple(
@@ -90,17 +96,18 @@ def load_classification(
         steps_per_epoch=train_batches.steps_per_epoch,
         tokenizer=tokenizer,
         held_out=held_out,
-        main_metric=task.glue.metrics[0],
+        main_metric=dataset.metrics[0],
         lower_is_better=False,
     )
-    return Classification(model, task, seq_lens), task_data
+    weights = class_weights(task.class_weights, task.classes, sets["train"].labels)
+    return Classification(model, task, seq_lens, weights), task_data
 
 
 def load_new_sentences(
     model: ModelConfig,
     task: ClassificationConfig,
     data: LabeledConfig,
-    path: str,
+    text: str | Sequence[str] | Sequence[tuple[str, str]],
     tokenizer: Tokenizer,
     *,
     global_batch_size: int,
@@ -109,78 +116,50 @@ def load_new_sentences(
     """Text without labels, to be predicted.
 
     Args:
-      path: a text file with one sentence per line (of a pair task two, separated by a tab), or a
-        TSV file of the task.
+      text: a file of the columns of the training file, or a text file with one sentence per line
+        (of a pair task two, separated by a tab); or the sentences or pairs themselves.
       tokenizer: of the run.
       model, task, data, global_batch_size, progress: as for training.
     """
-    examples = read_new_text(path, task.glue)
+    dataset = dataset_of(task, data)
+    is_path = isinstance(text, str)
+    examples = read_new_text(text, dataset) if is_path else unlabeled(text, dataset)
     for line in examples.report:
-        progress(f"{path}: {line}")
-    sequences = _tokenize(examples, task.glue, tokenizer, data.seq_len)
+        progress(f"{text}: {line}")
+    sequences = _tokenize(examples, dataset, tokenizer, data.seq_len)
     seq_lens = seq_lens_for_one_pass(sequences.lengths, global_batch_size)
     batches = BucketedBatches(
         sequences, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
     )
 
-    def lines(results: list) -> list[str]:
-        outputs_NC = real_rows(results)["outputs"]
-        names = [names[0] for names in task.glue.texts]
-        return ["\t".join(["prediction", *names])] + [
-            "\t".join([label, *texts])
-            for label, *texts in zip(predicted_labels(outputs_NC, task.glue), *examples.texts)
-        ]
+    def records(results: list) -> list[dict]:
+        found = answers(real_rows(results)["outputs"], task)
+        rows = zip(found, *examples.texts)
+        return [answer | dict(zip(dataset.text_names, texts)) for answer, *texts in rows]
 
-    return Classification(model, task, seq_lens), NewText(batches, lines)
-
-
-def held_out_set(
-    examples: Examples, batches: BucketedBatches, task: ClassificationConfig
-) -> HeldOut:
-    """Examples with what is done with their predictions."""
-
-    def finish(results: list, directory: pathlib.Path) -> dict[str, float]:
-        outputs_NC = real_rows(results)["outputs"]
-        labels = predicted_labels(outputs_NC, task.glue)
-        write_predictions(directory / f"{examples.name}.tsv", examples.ids, labels)
-        predicted_N = predictions(outputs_NC, task.glue)
-        if examples.labels is None:
-            return {}
-        return {name: METRICS[name](predicted_N, examples.labels) for name in task.glue.metrics}
-
-    return HeldOut(examples.name, batches, finish)
+    as_json = is_path and format_of(one_file(text)) == "jsonl"
+    new = NewText(batches, records, json_lines if as_json else answer_lines)
+    return Classification(model, task, seq_lens), new
 
 
-def write_predictions(path: pathlib.Path, ids: list[str], labels: list[str]) -> None:
-    """Writes GLUE's submission format, `index<TAB>prediction`, atomically."""
-    pairs = zip(ids, labels, strict=True)
-    lines = ["index\tprediction", *("\t".join(pair) for pair in pairs)]
-    with atomically(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-
-
-def _read_sets(data: LabeledConfig, task: ClassificationConfig) -> dict[str, Examples]:
+def _read_sets(
+    data: LabeledConfig, dataset: Dataset, strict: bool, progress: Callable[[str], None]
+) -> dict[str, Examples]:
     """ "train", "valid" and the test sets by their path."""
 
-    def read(key: str, path: str) -> Examples:
+    def read(key: str, path: str, labeled: bool) -> Examples:
         with named_by(f"data.{key}"):
-            return read_examples(data.source, path, task.glue, strict=task.strict)
+            return read_examples(data.source, path, dataset, strict=strict, labeled=labeled)
 
-    train = read("path", data.path)
+    train = read("path", data.path, labeled=True)
     if data.valid_path:
-        valid = read("valid_path", data.valid_path)
-    else:
-        out_N = np.array([is_held_out(list(t), data.valid_fraction) for t in zip(*train.texts)])
-        train, valid = train.subset(~out_N), dataclasses.replace(train.subset(out_N), report=())
-        if not train.ids or not valid.ids:
-            raise DataError(
-                f"data.valid_fraction={data.valid_fraction} holds out {len(valid.ids)} of "
-                f"{len(train.ids) + len(valid.ids)} examples; name others in data.valid_path"
-            )
-    for key, examples in (("path", train), ("valid_path", valid)):
-        if examples.labels is None:
+        valid = read("valid_path", data.valid_path, labeled=True)
+    for key, examples in (("path", train), ("valid_path", valid if data.valid_path else train)):
+        if examples.labels is None:  # as a test set of TFDS
             raise DataError(f"data.{key} ({examples.name}) has no labels; name a labeled set")
-    tests = {f"test {path}": read("test_path", path) for path in data.test_paths}
+    if not data.valid_path:
+        train, valid = _split(train, dataset, data.valid_fraction, progress)
+    tests = {f"test {path}": read("test_path", path, labeled=False) for path in data.test_paths}
     names = [valid.name, *(examples.name for examples in tests.values())]
     if twice := [name for name in names if names.count(name) > 1]:
         raise DataError(
@@ -190,14 +169,39 @@ def _read_sets(data: LabeledConfig, task: ClassificationConfig) -> dict[str, Exa
     return {"train": train, "valid": valid} | tests
 
 
-def _tokenize(examples: Examples, glue: GlueTask, tokenizer: Tokenizer, seq_len: int) -> Sequences:
+def _split(
+    examples: Examples, dataset: Dataset, fraction: float, progress: Callable[[str], None]
+) -> tuple[Examples, Examples]:
+    """Examples to train on and to hold out, which is said."""
+    labels_N = examples.labels if dataset.labels else np.zeros(len(examples.ids), np.int32)
+    out_N = held_out_mask(examples.texts, labels_N, fraction)
+    if not out_N.any():
+        raise DataError(
+            f"data.valid_fraction={fraction} holds out 0 of {len(out_N)} examples; name others in "
+            "data.valid_path"
+        )
+    parts = [
+        f"{label} {(out_N & (labels_N == i)).sum():,} of {(labels_N == i).sum():,}"
+        for i, label in enumerate(dataset.labels)
+    ]
+    shown = f": {', '.join([*parts[:MOST_SHOWN], *['...'] * (len(parts) > MOST_SHOWN)])}"
+    progress(
+        f"data.valid_path is empty, so {out_N.sum():,} of {len(out_N):,} examples are held out, by "
+        f"a hash of their text{shown if parts else ''}"
+    )
+    return examples.subset(~out_N), dataclasses.replace(examples.subset(out_N), report=())
+
+
+def _tokenize(
+    examples: Examples, dataset: Dataset, tokenizer: Tokenizer, seq_len: int
+) -> Sequences:
     columns = [tokenizer.encode_batch(column) for column in examples.texts]
     seconds = columns[1] if len(columns) == 2 else [None] * len(examples.ids)
     joined = [join_pair(a, b, tokenizer, seq_len) for a, b in zip(columns[0], seconds)]
     tokens, second_starts = zip(*joined)
     labels = examples.labels
     if labels is None:
-        labels = np.zeros(len(examples.ids), np.int32 if glue.labels else np.float32)
+        labels = np.zeros(len(examples.ids), np.int32 if dataset.labels else np.float32)
     return Sequences.of(tokens, second_starts, {"labels": labels}, tokenizer.pad_id)
 
 
@@ -216,4 +220,6 @@ TASK = TaskType(
     ),
     defaults=DEFAULTS,
     invariant_parts=invariant_head.invariant_parts,
+    found_in_data=("labels", "score_range"),
+    find=find_labels,
 )

@@ -3,49 +3,20 @@
 C is the number of classes, 1 for a score.
 """
 
-import dataclasses
-import math
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sibert_jax.keys import check, key
+from sibert_jax.errors import ConfigError
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
-from sibert_jax.tasks.classification.glue import MAX_SCORE, METRICS, TASKS, GlueTask
+from sibert_jax.tasks.classification.config import OWN, ClassificationConfig
+from sibert_jax.tasks.classification.metrics import METRICS
 from sibert_jax.tasks.invariant_head import CosineOutputs, UnitFeatures, invariant_parts
 from sibert_jax.tasks.losses import cross_entropy
 from sibert_jax.tasks.task import Task
 
-
-@dataclasses.dataclass(frozen=True)
-class ClassificationConfig:
-    """Keys under `task` of a classification config."""
-
-    name: str = key("classification", "classification")
-    dataset: str = key("sst2", "columns, labels and metrics", choices=tuple(TASKS))
-    head: str = key(
-        "standard", "standard: BERT's; invariant: scale invariant, as the encoder of SIBERT is",
-        choices=("standard", "invariant"),
-    )  # fmt: skip
-    logit_scale: float = key(
-        8.0, "of the invariant head: the largest logit", above=0, below=math.inf
-    )
-    strict: bool = key(
-        False, "stop at a broken row of a file, instead of leaving it out", may_change=True
-    )
-    loss_scale: float = key(
-        1.0, "multiplies the loss that is differentiated", above=0, below=math.inf
-    )
-
-    def __post_init__(self):
-        check("task", self)
-
-    @property
-    def glue(self) -> GlueTask:
-        """Columns, labels and metrics."""
-        return TASKS[self.dataset]
+UNIT = 5.0  # scores are learned on a scale from 0 to this, which is STS-B's
 
 
 class ClassificationHead(nn.Module):
@@ -57,6 +28,7 @@ class ClassificationHead(nn.Module):
 
     cfg: ModelConfig
     num_outputs: int
+    first_output: float = 0.0  # before training
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
@@ -67,13 +39,17 @@ class ClassificationHead(nn.Module):
         dense = nn.Dense(c.width, dtype=c.compute_dtype, kernel_init=init, name="pooler")
         pooled_BD = jnp.tanh(dense(x_BLD[:, 0]).astype(jnp.float32))
         pooled_BD = nn.Dropout(c.dropout)(pooled_BD, deterministic=deterministic)
-        return nn.Dense(self.num_outputs, kernel_init=init, name="classifier")(pooled_BD)
+        bias_init = nn.initializers.constant(self.first_output)
+        outputs = nn.Dense(
+            self.num_outputs, True, kernel_init=init, bias_init=bias_init, name="classifier"
+        )
+        return outputs(pooled_BD)
 
 
 class InvariantClassificationHead(nn.Module):
     """A head of degree 0, so that plain SGD can fine-tune the whole model: ours, not the paper's.
 
-    Classes: s·cos(h, e_c) with h the features of the first token. A score: between 0 and MAX_SCORE,
+    Classes: s·cos(h, e_c) with h the features of the first token. A score: between 0 and UNIT,
     in proportion to 1 + cos(h, e).
     """
 
@@ -89,9 +65,9 @@ class InvariantClassificationHead(nn.Module):
         pooled_BD = UnitFeatures(c, name="pooler")(x_BLD[:, 0])
         pooled_BD = nn.Dropout(c.dropout)(pooled_BD, deterministic=deterministic)
         is_score = self.num_outputs == 1
-        scale = MAX_SCORE / 2 if is_score else self.logit_scale
+        scale = UNIT / 2 if is_score else self.logit_scale
         outputs = CosineOutputs(self.num_outputs, scale, c.init_std, name="classifier")
-        return outputs(pooled_BD) + (MAX_SCORE / 2 if is_score else 0.0)
+        return outputs(pooled_BD) + (UNIT / 2 if is_score else 0.0)
 
 
 class Classification(Task):
@@ -99,19 +75,32 @@ class Classification(Task):
 
     Args:
       model: sizes of the encoder.
-      task: the dataset, which says the labels.
+      task: the labels.
       seq_lens: the lengths that batches have, ascending.
+      class_weights: (C,) of the training loss; None: all 1.
+
+    Raises:
+      ConfigError: the classes or the range of the scores are open.
     """
 
     loss_names = ("label_loss",)
 
-    def __init__(self, model: ModelConfig, task: ClassificationConfig, seq_lens: tuple[int, ...]):
-        self.glue = task.glue
-        self.labels = self.glue.labels or ("score",)
+    def __init__(
+        self,
+        model: ModelConfig,
+        task: ClassificationConfig,
+        seq_lens: tuple[int, ...],
+        class_weights: np.ndarray | None = None,
+    ):
+        if not (task.classes or task.scores):
+            raise ConfigError("task.labels and task.score_range are empty; resolve() finds them.")
+        self.labels = task.classes or ("score",)
+        self._task, self._class_weights = task, class_weights
         if task.head == "invariant":
             head = InvariantClassificationHead(model, len(self.labels), task.logit_scale)
         else:
-            head = ClassificationHead(model, len(self.labels))
+            in_middle = UNIT / 2 if task.dataset == OWN and task.is_regression else 0.0
+            head = ClassificationHead(model, len(self.labels), in_middle)
         super().__init__(
             model,
             head,
@@ -121,43 +110,56 @@ class Classification(Task):
         )
 
     def own_shapes(self, num_rows: int, seq_len: int) -> dict:
-        label_dtype = jnp.int32 if self.glue.labels else jnp.float32
+        label_dtype = jnp.float32 if self._task.is_regression else jnp.int32
         return {"labels": ((num_rows,), label_dtype), "example_index": ((num_rows,), jnp.int32)}
 
     def sums(self, params, batch, dropout_key: jax.Array | None = None) -> dict[str, jax.Array]:
         """Summed cross entropy or squared error, and dead rows: float32 scalars."""
         outputs_BC, dead_N = self.apply(params, batch, dropout_key)
+        losses_B = self._losses(outputs_BC, batch, self._task.label_smoothing)
         return {
-            "label_loss": jnp.sum(batch["example_weights"] * self._losses(outputs_BC, batch)),
+            "label_loss": jnp.sum(self._weights(batch) * losses_B),
             "dead_attention_rows": jnp.sum(dead_N).astype(jnp.float32),
         }
 
     def denominators(self, batch) -> dict[str, jax.Array]:
-        examples = jnp.sum(batch["example_weights"])
+        examples = jnp.sum(self._weights(batch))
         return {"label_loss": examples, "dead_attention_rows": self.attention_rows(batch)}
 
     def eval_batch(self, params, batch) -> dict[str, jax.Array]:
-        """Outputs and losses of each row, and which example it is."""
+        """Logits or scores and losses of each row, and which example it is."""
         outputs_BC, _ = self.apply(params, batch)
         losses_B = self._losses(outputs_BC, batch)
+        if self._task.is_regression:
+            low, high = self._task.scores
+            outputs_BC = low + outputs_BC * ((high - low) / UNIT)
         kept = ("labels", "example_weights", "example_index")
         return {"outputs": outputs_BC, "losses": losses_B} | {name: batch[name] for name in kept}
 
     def eval_metrics(self, results: list) -> dict[str, float]:
-        """The loss and the official metrics of all examples of all batches."""
+        """The loss, without weights or smoothing, and the metrics of all examples."""
         rows = real_rows(results)
-        predicted_N = predictions(rows["outputs"], self.glue)
-        scores = {name: METRICS[name](predicted_N, rows["labels"]) for name in self.glue.metrics}
-        return {"loss": float(np.mean(rows["losses"], dtype=np.float64))} | scores
+        loss = {"loss": float(np.mean(rows["losses"], dtype=np.float64))}
+        return loss | metrics(rows["outputs"], rows["labels"], self._task)
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward and backward, model only: recomputation does not count."""
         return encoder_flops_per_token(self.cfg, seq_len) + 6.0 * self.cfg.width**2 / seq_len
 
-    def _losses(self, outputs_BC: jax.Array, batch) -> jax.Array:
-        if self.glue.labels:
-            return cross_entropy(outputs_BC, batch["labels"])
-        return jnp.square(outputs_BC[:, 0] - batch["labels"])
+    def _weights(self, batch) -> jax.Array:
+        if self._class_weights is None:
+            return batch["example_weights"]
+        return batch["example_weights"] * jnp.asarray(self._class_weights)[batch["labels"]]
+
+    def _losses(self, outputs_BC: jax.Array, batch, smoothing: float = 0.0) -> jax.Array:
+        if self._task.is_regression:
+            low, high = self._task.scores
+            return jnp.square(outputs_BC[:, 0] - (batch["labels"] - low) * (UNIT / (high - low)))
+        losses_B = cross_entropy(outputs_BC, batch["labels"])
+        if not smoothing:
+            return losses_B
+        of_all_B = jax.nn.logsumexp(outputs_BC, axis=-1) - outputs_BC.mean(axis=-1)
+        return (1 - smoothing) * losses_B + smoothing * of_all_B
 
 
 def real_rows(results: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -168,14 +170,16 @@ def real_rows(results: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: column[is_real][order] for name, column in rows.items()}
 
 
-def predictions(outputs_NC: np.ndarray, glue: GlueTask) -> np.ndarray:
-    """The class of the highest output, (N,) int; or the output itself, a score."""
-    return outputs_NC.argmax(axis=-1) if glue.labels else outputs_NC[:, 0]
+def predictions(outputs_NC: np.ndarray, task: ClassificationConfig) -> np.ndarray:
+    """The class of the highest output, (N,) int; or the score, within its range."""
+    if task.is_regression:
+        return np.clip(outputs_NC[:, 0], *task.scores)
+    return outputs_NC.argmax(axis=-1)
 
 
-def predicted_labels(outputs_NC: np.ndarray, glue: GlueTask) -> list[str]:
-    """Predictions as GLUE's files write them; scores within their range, to three places."""
-    values_N = predictions(outputs_NC, glue)
-    if glue.labels:
-        return [glue.labels[value] for value in values_N]
-    return [f"{value:.3f}" for value in np.clip(values_N, 0, MAX_SCORE)]
+def metrics(
+    outputs_NC: np.ndarray, labels_N: np.ndarray, task: ClassificationConfig
+) -> dict[str, float]:
+    """The metrics of the task."""
+    predicted_N = predictions(outputs_NC, task)
+    return {name: METRICS[name](predicted_N, labels_N) for name in task.metrics}

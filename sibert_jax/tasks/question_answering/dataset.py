@@ -95,29 +95,34 @@ def read_dataset(path: str | pathlib.Path, *, unique_ids: bool = True) -> Datase
 def read_new_questions(path: str | pathlib.Path) -> Dataset:
     """Reads questions to answer: a SQuAD file, or lines of question, tab, context.
 
-    The id of a question from lines is its line number. Blank lines are skipped.
+    The id of a question from lines is its line number. A blank line is an empty question about an
+    empty context, so that answers and lines have the same numbers.
 
     Raises:
-      DataError: as `read_dataset`, or a line has not exactly one tab.
+      DataError: as `read_dataset`, a line has not exactly one tab, or all are blank.
     """
     path = user_path(path)
     if ".json" in path.suffixes:
         return read_dataset(path)
-    contexts, questions = [], []
+    pairs = []
     for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        parts = [part.strip() for part in line.split("\t")]
-        if len(parts) != 2 or not all(parts):
+        parts = [part.strip() for part in line.split("\t")] if line.strip() else ["", ""]
+        if len(parts) != 2 or bool(parts[0]) != bool(parts[1]):
             raise DataError(
                 f"{path}, line {number}: expected a question, one tab and its context, found "
                 f"{shown(line)}"
             )
-        questions.append(Question(str(number), parts[0], len(contexts), ()))
-        contexts.append(parts[1])
-    if not questions:
+        pairs.append(parts)
+    if not any(question for question, _ in pairs):
         raise DataError(f"{path} contains no questions")
-    return Dataset(path.name, tuple(contexts), tuple(questions), unanswerable=True)
+    return unlabeled(path.name, pairs)
+
+
+def unlabeled(name: str, pairs: Sequence[Sequence[str]]) -> Dataset:
+    """Questions to answer, from pairs of question and context; their ids count from 1."""
+    questions = [Question(str(i + 1), pair[0], i, ()) for i, pair in enumerate(pairs)]
+    contexts = tuple(context for _, context in pairs)
+    return Dataset(name, contexts, tuple(questions), unanswerable=True)
 
 
 def read_json(path: pathlib.Path):

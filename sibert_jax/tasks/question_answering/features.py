@@ -228,7 +228,7 @@ def build_features(
 
 def _check_not_empty(dataset: Dataset, context_lengths: np.ndarray) -> None:
     for question in dataset.questions:
-        if not context_lengths[question.context]:
+        if question.text and not context_lengths[question.context]:  # else a blank line
             raise DataError(f"{dataset.name}: the context of question {question.id!r} has no word")
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jax.sharding import PartitionSpec as P
 
@@ -20,11 +20,12 @@ from sibert_jax.files import user_path
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks import invariant_head
-from sibert_jax.tasks.finetuning import DEFAULTS, load_tokenizer
+from sibert_jax.tasks.finetuning import DEFAULTS, load_tokenizer, tab_lines
 from sibert_jax.tasks.question_answering.dataset import (
     Dataset,
     read_dataset,
     read_new_questions,
+    unlabeled,
 )
 from sibert_jax.tasks.question_answering.features import (
     Features,
@@ -162,7 +163,7 @@ def load_new_questions(
     model: ModelConfig,
     task: QuestionAnsweringConfig,
     data: SquadFilesConfig,
-    path: str,
+    text: str | Sequence[tuple[str, str]],
     tokenizer: Tokenizer,
     *,
     global_batch_size: int,
@@ -171,13 +172,14 @@ def load_new_questions(
     """Questions with contexts and without answers, to be answered.
 
     Args:
-      path: a SQuAD file, or one with a question, a tab and its context a line.
+      text: a SQuAD file, or one with a question, a tab and its context a line; or pairs of
+        question and context.
       tokenizer: of the run.
       model, task, data, global_batch_size, progress: as for training.
     """
-    dataset = read_new_questions(path)
+    dataset = read_new_questions(text) if isinstance(text, str) else unlabeled("new", text)
     for line in dataset.report:
-        progress(f"{path}: {line}")
+        progress(f"{text}: {line}")
     features, _ = build_features(
         dataset,
         tokenizer,
@@ -186,23 +188,22 @@ def load_new_questions(
         strict=task.strict,
         progress=progress,
     )
-    windows = WindowRows(features, tokenizer, digest(path))
+    windows = WindowRows(features, tokenizer, digest(dataset.name))
     seq_lens = seq_lens_for_one_pass(windows.lengths, global_batch_size)
     batches = BucketedBatches(
         windows, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
     )
     answerer = _answerer(dataset, features, task)
 
-    def lines(results: list) -> list[str]:
+    def records(results: list) -> list[dict]:
         predictions = answerer.answers(results)
-        rows = [(answerer.text(predictions[q.id]), q.text) for q in dataset.questions]
-        return ["prediction\tquestion", *("\t".join(map(_one_line, row)) for row in rows)]
+        answers = [answerer.text(predictions[question.id]) for question in dataset.questions]
+        return [
+            {"prediction": answer, "question": question.text}
+            for answer, question in zip(answers, dataset.questions)
+        ]
 
-    return QuestionAnswering(model, task, seq_lens, answerer), NewText(batches, lines)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return QuestionAnswering(model, task, seq_lens, answerer), NewText(batches, records, tab_lines)
 
 
 def _sizes(task: QuestionAnsweringConfig, seq_len: int) -> WindowSizes:

@@ -5,10 +5,22 @@ import pathlib
 import numpy as np
 import pytest
 
+from sibert_jax.config_file import load_config
 from tests.builders import prepare_tfds, write_vocabulary
 
 WORDS = tuple(f"w{i}" for i in range(43))
 LABELS = ("entailment", "not_entailment")
+SMALL = {
+    "model.vocab_size": 48,
+    "model.max_len": 16,
+    "model.width": 16,
+    "model.ffn_width": 32,
+    "model.depth": 1,
+    "model.scan_layers": False,
+    "train.global_batch_size": 16,
+    "train.compilation_cache_dir": "",
+    "train.eval_every_steps": 0,
+}
 SHARED = pathlib.Path(__file__).parents[4] / "shared/data"
 
 
@@ -44,7 +56,7 @@ def make_config(small_run, vocab):
 
     def make():
         config = small_run("classification", vocab, vocab_size=48, seq_len=32)
-        config.task.dataset = "rte"
+        config.task.dataset, config.data.path = "rte", "train.tsv"
         config.optim.learning_rate = 5e-2
         config.train.global_batch_size = 8
         return config
@@ -82,3 +94,14 @@ def prepared_mnli(tmp_path_factory):
     features = dict(zip(keys, (str, str, int, int)))
     directory = tmp_path_factory.mktemp("tensorflow_datasets")
     return prepare_tfds(directory, "Mnli", features, examples, "array_record")
+
+
+@pytest.fixture
+def configure(vocab):
+    """The config of a command, with a small model."""
+
+    def make(keys):
+        values = SMALL | {"data.vocab": vocab} | keys
+        return load_config("classification", [f"--config.{k}={v}" for k, v in values.items()])
+
+    return make

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from sibert_jax.data import DataError
-from sibert_jax.tasks.classification.examples import read_examples, read_new_text
+from sibert_jax.tasks.classification.examples import read_examples
 from sibert_jax.tasks.classification.glue import TASKS
+from sibert_jax.tasks.classification.new_text import read_new_text
 
 from .conftest import SHARED
 

@@ -6,7 +6,18 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sibert_jax.tasks.classification.glue import accuracy, f1, matthews, pearson, spearman
+from sibert_jax.tasks.classification.labels import class_weights
+from sibert_jax.tasks.classification.metrics import (
+    accuracy,
+    by_class,
+    confusion,
+    f1,
+    macro_f1,
+    matthews,
+    pearson,
+    rmse,
+    spearman,
+)
 
 VALUES = st.lists(
     st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=3, max_size=30
@@ -46,3 +57,22 @@ def test_f1_and_matthews_are_the_formulas_of_the_counts(pairs):
     recall = tp / (tp + fn) if tp + fn else 0.0
     total = precision + recall
     assert f1(predicted, labels) == pytest.approx(2 * precision * recall / total if total else 0.0)
+
+
+def test_figures_of_each_class_are_those_of_the_counts():
+    predicted, labels = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 2, 2, 0])
+    counts = confusion(predicted, labels, 4)
+    assert counts.tolist() == [[1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 0]]
+    figures = by_class(counts)
+    assert figures["precision"].tolist() == pytest.approx([1 / 2, 1, 2 / 3, 0])
+    assert figures["recall"].tolist() == pytest.approx([1 / 2, 1 / 2, 1, 0])
+    assert figures["f1"].tolist() == pytest.approx([1 / 2, 2 / 3, 4 / 5, 0])
+    assert macro_f1(predicted, labels) == pytest.approx((1 / 2 + 2 / 3 + 4 / 5) / 3)
+    assert rmse(np.array([1.0, 5.0]), np.array([4.0, 1.0])) == pytest.approx((25 / 2) ** 0.5)
+
+
+def test_balanced_weights_make_classes_alike_in_sum():
+    labels = np.array([0] * 6 + [1] * 2)
+    weights = class_weights("balanced", ("a", "b"), labels)
+    assert weights.tolist() == pytest.approx([8 / 12, 8 / 4])
+    assert class_weights("b:3", ("a", "b"), labels).tolist() == [1, 3]

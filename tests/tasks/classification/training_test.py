@@ -105,10 +105,12 @@ def test_new_text_is_labeled_as_in_training(memorized, tmp_path, capsys):
     settings["model"]["attention_impl"] = "pallas"  # of a run on TPUs
     (tmp_path / "run/config.json").write_text(json.dumps(settings))
     header, *rows = predict(tmp_path / "run", config.data.path, print, jax.devices()[:1])
-    assert header == "prediction\tsentence1\tsentence2"
+    classes = "p(entailment)\tp(not_entailment)"
+    assert header == f"prediction\tprobability\t{classes}\tsentence1\tsentence2"
     texts = pathlib.Path(config.data.path).read_text().splitlines()[1:]
     pairs = [text.split("\t") for text in texts]
-    assert [row.split("\t") for row in rows] == [[label, a, b] for a, b, label in pairs]
+    fields = [row.split("\t") for row in rows]
+    assert [(f[0], f[4], f[5]) for f in fields] == [(label, a, b) for a, b, label in pairs]
     assert "at step 240" in capsys.readouterr().out
 
 

@@ -77,6 +77,7 @@ def test_new_questions_are_lines_or_a_squad_file(write):
     lines = read_new_questions(write("new.tsv", "Who?\tAda wrote it.\n\n What? \tIt was oil.\n"))
     assert [(q.id, q.text, lines.contexts[q.context]) for q in lines.questions] == [
         ("1", "Who?", "Ada wrote it."),
+        ("2", "", ""),
         ("3", "What?", "It was oil."),
     ]
     twice = ada(entry("q1", "Who?", ADA), entry("q1", "What?", ADA))  # nothing is keyed by ids

@@ -70,7 +70,7 @@ def test_a_run_writes_answers_that_have_its_scores(config, train_one, write, tmp
     assert set(answers.values()) == {""}  # the threshold is low
     new = write("new.tsv", "Where is Ada?\tBob is in\u00a0Rome.\n\nWho?\tEve is in Lima.\n")
     lines = predict(tmp_path / "run", str(new), print, jax.devices()[:1])
-    assert lines == ["prediction\tquestion", "\tWhere is Ada?", "\tWho?"]
+    assert lines == ["prediction\tquestion", "\tWhere is Ada?", "\t", "\tWho?"]
 
 
 def test_two_files_of_one_name_are_refused(config, train_one, write, tmp_path):

@@ -1,0 +1,16 @@
+"""An encoder fine-tuned on labeled texts of your own: classes or scores, of a text or a pair.
+
+Command:  python -m sibert_jax.main --config=classification --workdir=runs/mine \
+              --config.data.path=train.csv --config.data.text=question --config.data.label=type \
+              --config.checkpoint.init_from=runs/mini
+Variants: classification:arch=A,optim=O, as those of configs/glue.py
+Set here: what configs/glue.py sets; `--config.task.kind=regression` for scores. Without
+          `data.valid_path` a tenth of each class is held out.
+"""
+
+from sibert_jax.configs import glue
+from sibert_jax.train.config import default_config
+
+
+def get_config(variant: str = ""):
+    return glue.with_variant(default_config("classification"), "classification", variant)

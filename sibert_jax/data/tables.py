@@ -1,0 +1,224 @@
+"""Rows of columns from CSV, TSV, JSON lines and Parquet, plain or compressed."""
+
+import csv
+import difflib
+import io
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from sibert_jax.data.text_files import OPENERS, matching_files, read_lines
+from sibert_jax.errors import DataError
+
+FORMATS = ("auto", "csv", "tsv", "jsonl", "parquet", "label_first")
+SEPARATORS = {"csv": "comma", "tsv": "tab"}
+_SUFFIXES = {
+    ".csv": "csv",
+    ".json": "jsonl",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_LONGEST_SHOWN = 40  # characters of a column's name in a message
+Row = tuple[str, list[Any]]  # file and line, for messages; the fields, [] for a blank line
+
+
+class Table(NamedTuple):
+    """A file of rows.
+
+    Attributes:
+      file: its path.
+      format: one of `FORMATS` without "auto".
+      columns: their names; "0", "1", ... where the file has none.
+      rows: read when they are asked for, once. A field is a string; in JSON lines and Parquet any
+        value, None where there is none. Rows of CSV and TSV may have too few or too many fields.
+    """
+
+    file: pathlib.Path
+    format: str
+    columns: tuple[str, ...]
+    rows: Iterator[Row]
+
+
+def one_file(path: str) -> pathlib.Path:
+    """The file that a name, or a glob that matches one file, stands for."""
+    files = matching_files(path)
+    if len(files) > 1:
+        raise DataError(f"{path!r} matches {len(files)} files, {files[0]} among them; name one")
+    return files[0]
+
+
+def format_of(file: pathlib.Path) -> str:
+    """The format that the name of a file says: ".csv", ".jsonl.gz"; without such an end "tsv"."""
+    suffixes = [suffix for suffix in file.suffixes if suffix not in OPENERS]
+    return _SUFFIXES.get(suffixes[-1].lower(), "tsv") if suffixes else "tsv"
+
+
+def read_table(file: pathlib.Path, format: str = "auto", *, header: bool = True) -> Table:
+    """Opens a file of rows.
+
+    Args:
+      file: plain, gzip or xz.
+      format: "auto" goes by the name. In "tsv" quotes have no meaning. A line of "label_first" is a
+        label, white space and a text, its columns are called "label" and "text".
+      header: whether the first row of a CSV or TSV file names the columns.
+
+    Raises:
+      DataError: it is empty or cannot be read; reading the rows raises it too.
+    """
+    format = format_of(file) if format == "auto" else format
+    if format == "jsonl":
+        return _objects(file)
+    if format == "parquet":
+        return _parquet(file)
+    if format == "label_first":
+        pairs = ((where, line.split(None, 1)) for where, line in _numbered(file))
+        rows = ((where, [*pair, ""][:2] if pair else []) for where, pair in pairs)
+        _, rows = _peek(rows, f"{file} is empty; expected a label and a text a line")
+        return Table(file, format, ("label", "text"), rows)
+    rows = _csv_rows(file) if format == "csv" else _tsv_rows(file)
+    if header:
+        _, columns = next(rows, ("", []))
+        if not columns:
+            raise DataError(f"{file} is empty; its first line must name the columns")
+        return Table(file, format, tuple(column.strip() for column in columns), rows)
+    (_, first), rows = _peek(rows, f"{file} is empty; expected an example a line")
+    return Table(file, format, tuple(map(str, range(len(first)))), rows)
+
+
+def find_column(table: Table, names: Iterable[str]) -> int | None:
+    """The index of the first of the names that a column has, in any case if need be.
+
+    A name of digits stands for the column of that number, from 0, where none is called so.
+
+    Raises:
+      DataError: two columns have the name.
+    """
+    lower = [column.lower() for column in table.columns]
+    for name in names:
+        for columns, wanted in ((table.columns, name), (lower, name.lower())):
+            if columns.count(wanted) > 1:
+                places = [str(i) for i, column in enumerate(columns) if column == wanted]
+                raise DataError(
+                    f"{table.file}, line 1: the columns {' and '.join(places)} are both called "
+                    f"{name!r}; rename one, or give the number"
+                )
+            if wanted in columns:
+                return columns.index(wanted)
+        if name.isdecimal() and int(name) < len(table.columns):
+            return int(name)
+    return None
+
+
+def no_column(table: Table, name: str, advice: str = "") -> str:
+    """A sentence on a column that is not there, with those that are, and the nearest."""
+    nearest = difflib.get_close_matches(name.lower(), [c.lower() for c in table.columns], n=1)
+    shown = [column[:_LONGEST_SHOWN] for column in table.columns]
+    hint = next((c for c in table.columns if c.lower() in nearest), None)
+    meant = f"; did you mean {hint!r}?" if hint else ""
+    return f"{table.file} has the columns {shown} but no {name!r}{advice}{meant}"
+
+
+def plain_text(value: Any) -> str | None:
+    """A field as it is written in a file of text; None for a list or an object.
+
+    A lone surrogate, which JSON can hold and UTF-8 cannot, becomes U+FFFD.
+
+    Example:
+      >>> [plain_text(value) for value in ("a", 3, 3.0, 0.5, True, None)]
+      ['a', '3', '3', '0.5', 'true', '']
+    """
+    if isinstance(value, str):
+        return _LONE_SURROGATE.sub("\ufffd", value)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return "" if value != value else repr(value) if value % 1 else str(int(value))
+    return str(value) if isinstance(value, int) else None
+
+
+def _numbered(file: pathlib.Path) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(read_lines(file), start=1):
+        yield f"{file}, line {number}", line
+
+
+def _peek(rows: Iterator[Row], if_empty: str) -> tuple[Row, Iterator[Row]]:
+    """The first row that is not blank, and all rows."""
+    before = []
+    for row in rows:
+        before.append(row)
+        if row[1]:
+            return row, _chain(before, rows)
+    raise DataError(if_empty)
+
+
+def _chain(before: list[Row], rows: Iterator[Row]) -> Iterator[Row]:
+    yield from before
+    yield from rows
+
+
+def _tsv_rows(file: pathlib.Path) -> Iterator[Row]:
+    for where, line in _numbered(file):
+        yield where, line.split("\t") if line else []
+
+
+def _csv_rows(file: pathlib.Path) -> Iterator[Row]:
+    reader, number = csv.reader((line + "\n" for line in read_lines(file)), strict=True), 1
+    try:
+        for fields in reader:
+            yield f"{file}, line {number}", fields
+            number = reader.line_num + 1  # a quoted field may have several lines
+    except csv.Error as error:
+        raise DataError(
+            f"{file}, line {number}: the quotes do not match ({error}); a quoted field ends with a "
+            "quote, and a quote inside it is written twice"
+        ) from None
+
+
+def _objects(file: pathlib.Path) -> Table:
+    def objects() -> Iterator[tuple[str, dict]]:
+        for where, line in _numbered(file):
+            try:
+                value = json.loads(line) if line.strip() else {}
+            except ValueError as error:
+                raise DataError(f"{where}: not JSON ({error}); expected an object a line") from None
+            if not isinstance(value, dict):
+                raise DataError(
+                    f'{where}: expected an object, as in {{"text": ...}}, found {line[:40]!r}'
+                )
+            yield where, value
+
+    (_, first), rows = _peek(objects(), f"{file} is empty; expected an object a line")
+    columns = tuple(first)
+    fields = ((where, [value.get(c) for c in columns] if value else []) for where, value in rows)
+    return Table(file, "jsonl", columns, fields)
+
+
+def _parquet(file: pathlib.Path) -> Table:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise DataError(
+            f"{file} needs pyarrow to be read: pip install pyarrow, or convert it to CSV"
+        ) from None
+    try:
+        with OPENERS.get(file.suffix, open)(file, "rb") as opened:
+            table = parquet.read_table(io.BytesIO(opened.read()))
+    except (OSError, EOFError, ArrowException) as error:
+        raise DataError(f"{file} cannot be read as Parquet: {error}") from None
+    if not table.num_rows:
+        raise DataError(f"{file} is empty; it has columns but no rows")
+
+    def rows() -> Iterator[Row]:
+        number = 0
+        for batch in table.to_batches():
+            for fields in zip(*(column.to_pylist() for column in batch.columns)):
+                number += 1
+                yield f"{file}, row {number}", list(fields)
+
+    return Table(file, "parquet", tuple(table.column_names), rows())

@@ -1,0 +1,108 @@
+"""The classes or the range of a user's own labels, and weights of classes.
+
+Letters: N examples, C classes.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from sibert_jax.data import DataError, LabeledConfig
+from sibert_jax.errors import ConfigError, named_by
+from sibert_jax.tasks.classification.config import OWN, ClassificationConfig, dataset_of
+from sibert_jax.tasks.classification.examples import MOST_SHOWN, RawExamples, number, read_raw
+
+# More labels than this, with as many as half the examples, are no classes but a wrong column.
+MANY = 100
+
+
+def find_labels(
+    task: ClassificationConfig, data: LabeledConfig, say: Callable[[str], None]
+) -> Mapping[str, object]:
+    """Open keys of `task` that the training examples say: `labels` or `score_range` of own data.
+
+    Raises:
+      DataError: the examples cannot be read, or their labels cannot be learned from.
+    """
+    if task.dataset != OWN or task.classes or task.scores:
+        return {}
+    with named_by("data.path"):
+        dataset = dataset_of(task, data)
+        raw = read_raw(data.source, data.path, dataset, strict=task.strict, labeled=True)
+        if raw.labels is None:
+            raise DataError(f"{data.path} has no labels; name a labeled set")
+        if task.is_regression:
+            return {"score_range": _range(raw)}
+        classes = _classes(raw)
+    shown = [*classes[:MOST_SHOWN], *["..."] * (len(classes) > MOST_SHOWN)]
+    say(f"{len(classes)} classes: {', '.join(shown)}")
+    return {"labels": classes}
+
+
+def _range(raw: RawExamples) -> tuple[float, float]:
+    for where, label in zip(raw.places, raw.labels):
+        if not math.isfinite(number(label)):
+            raise DataError(f"{where}: the score {label!r} is not a number")
+    scores = [number(label) for label in raw.labels]
+    if min(scores) == max(scores):
+        raise DataError(f"{raw.places[0]}: all {len(scores):,} scores are {raw.labels[0]}")
+    return min(scores), max(scores)
+
+
+def _classes(raw: RawExamples) -> tuple[str, ...]:
+    """Whole numbers by size, other labels by name."""
+    found = sorted(set(raw.labels))
+    if len(found) == 1:
+        raise DataError(
+            f"{raw.places[0]}: all {len(raw.labels):,} labels are {found[0]!r}; there must be two "
+            "classes to tell apart"
+        )
+    if all(math.isfinite(number(label)) for label in found):
+        is_whole = [bool(re.fullmatch(r"[+-]?\d+", label)) for label in found]
+        if all(is_whole):
+            return tuple(sorted(found, key=int))
+        place = raw.places[raw.labels.index(found[is_whole.index(False)])]
+        raise DataError(
+            f"{place}: the label {found[is_whole.index(False)]!r} is a fraction; for scores set "
+            "task.kind=regression"
+        )
+    if len(found) > max(MANY, len(raw.labels) / 2):
+        raise DataError(
+            f"{raw.places[0]}: {len(found):,} different labels in {len(raw.labels):,} examples, "
+            f"such as {raw.labels[0][:40]!r}; name the column of the label in data.label"
+        )
+    return tuple(found)
+
+
+def class_weights(text: str, classes: Sequence[str], labels_N: np.ndarray) -> np.ndarray | None:
+    """The weight of each class in the training loss, (C,) float32; None: all alike.
+
+    Args:
+      text: `task.class_weights`. "balanced" is N/(C·n) for a class of n examples.
+      classes: their names.
+      labels_N: of the training examples.
+
+    Raises:
+      ConfigError: a class is unknown, or a weight is no number from 0.
+    """
+    if not text:
+        return None
+    if text == "balanced":
+        counts_C = np.bincount(labels_N, minlength=len(classes))
+        return (len(labels_N) / (len(classes) * np.maximum(counts_C, 1))).astype(np.float32)
+    weights_C = np.ones(len(classes), np.float32)
+    for part in text.split(","):
+        label, _, weight = (word.strip() for word in part.rpartition(":"))
+        if label not in classes:
+            raise ConfigError(
+                f"task.class_weights={text!r}: there is no class {label!r} but "
+                f"{', '.join(classes[:MOST_SHOWN])}; write 'balanced' or 'LABEL:WEIGHT,...'."
+            )
+        if not 0 <= number(weight) < math.inf:
+            raise ConfigError(f"task.class_weights={text!r}: {weight!r} is no number from 0.")
+        weights_C[classes.index(label)] = number(weight)
+    if not weights_C[labels_N].any():
+        raise ConfigError(f"task.class_weights={text!r}: no example is left that counts.")
+    return weights_C

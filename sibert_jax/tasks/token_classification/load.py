@@ -1,0 +1,267 @@
+"""Tagged sentences to a task with its batches."""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from sibert_jax.data import (
+    BucketedBatches,
+    DataError,
+    Tokenizer,
+    seq_lens_for_one_pass,
+    seq_lens_for_training,
+)
+from sibert_jax.data.cache import digest
+from sibert_jax.data.config import split_paths
+from sibert_jax.data.tables import format_of, one_file
+from sibert_jax.errors import named_by
+from sibert_jax.files import atomically
+from sibert_jax.model import ModelConfig
+from sibert_jax.tasks import invariant_head
+from sibert_jax.tasks.finetuning import DEFAULTS, held_out_mask, load_tokenizer
+from sibert_jax.tasks.task import HeldOut, NewText, TaskData, TaskType
+from sibert_jax.tasks.token_classification.config import TaggedConfig
+from sibert_jax.tasks.token_classification.rows import TaggedRows
+from sibert_jax.tasks.token_classification.sentences import (
+    TaggedSentences,
+    found_tags,
+    read_new_sentences,
+    read_sentences,
+    tag_numbers,
+    untagged,
+)
+from sibert_jax.tasks.token_classification.task import (
+    TokenClassification,
+    TokenClassificationConfig,
+    scores,
+    words_of,
+)
+
+
+def find_tags(
+    task: TokenClassificationConfig, data: TaggedConfig, say: Callable[[str], None]
+) -> Mapping[str, object]:
+    """The tags of the training sentences, where they are open."""
+    if task.labels:
+        return {}
+    with named_by("data.path"):
+        tags = found_tags(_read(data.path, task, data))
+    say(f"{len(tags)} tags: {', '.join(tags)}")
+    return {"labels": tags}
+
+
+def load_token_classification(
+    model: ModelConfig,
+    task: TokenClassificationConfig,
+    data: TaggedConfig,
+    *,
+    global_batch_size: int,
+    seed: int,
+    progress: Callable[[str], None],
+) -> tuple[TokenClassification, TaskData]:
+    """Reads and tokenizes the sentences and makes the task of them.
+
+    Args:
+      model: sizes of the encoder.
+      task: the tags.
+      data: where the sentences are, and the longest row in tokens.
+      global_batch_size: rows of a batch.
+      seed: of the order of the training rows.
+      progress: called with a line of text now and then.
+
+    Raises:
+      DataError: a set cannot be read.
+    """
+    tokenizer = load_tokenizer(data.vocab, model)
+    sets = _read_sets(task, data, progress)
+    rows = {}
+    for name, own in sets.items():
+        numbers = tag_numbers(own, task.labels, pathlib.Path(data.path).name)
+        rows[name] = TaggedRows(own.words, numbers, tokenizer, data.seq_len)
+        lines = [*own.report]
+        if rows[name].num_cut:
+            lines.append(
+                f"{rows[name].num_cut:,} of {len(own.words):,} sentences are longer than "
+                f"{data.seq_len} tokens and cut between words into rows"
+            )
+        for line in lines:
+            progress(f"{own.name}: {line}")
+    train, valid = rows["train"], rows["valid"]
+    longest = max(int(found.lengths.max()) for found in rows.values())
+    seq_lens = seq_lens_for_training(train.lengths, global_batch_size, data.num_seq_lens, longest)
+
+    def batches(found: TaggedRows, seed: int, shuffle: bool) -> BucketedBatches:
+        return BucketedBatches(
+            found, seq_lens, global_batch_size=global_batch_size, seed=seed, shuffle=shuffle
+        )
+
+    train_batches = batches(train, seed, True)
+    held = {name: batches(found, 0, False) for name, found in rows.items() if name != "train"}
+    progress(
+        f"{len(sets['train'].words):,} sentences to train on, {len(sets['valid'].words):,} to "
+        f"evaluate on; {train_batches.description}"
+    )
+    task_data = TaskData(
+        train=train_batches,
+        valid=held["valid"],
+        fingerprint=digest(train_batches.fingerprint, held["valid"].fingerprint, tokenizer.hash),
+        steps_per_epoch=train_batches.steps_per_epoch,
+        tokenizer=tokenizer,
+        held_out=tuple(
+            _held_out(sets[name], found, rows[name].sentences, task) for name, found in held.items()
+        ),
+        main_metric=task.metrics[0],
+        lower_is_better=False,
+    )
+    return TokenClassification(model, task, seq_lens, valid.sentences), task_data
+
+
+def load_new_sentences(
+    model: ModelConfig,
+    task: TokenClassificationConfig,
+    data: TaggedConfig,
+    text: str | Sequence[str] | Sequence[Sequence[str]],
+    tokenizer: Tokenizer,
+    *,
+    global_batch_size: int,
+    progress: Callable[[str], None],
+) -> tuple[TokenClassification, NewText]:
+    """Sentences without tags, to be tagged.
+
+    Args:
+      text: a file as for training, whose tags are ignored; a `.txt` file with a sentence a line; or
+        the sentences themselves, texts or lists of words.
+      tokenizer: of the run.
+      model, task, data, global_batch_size, progress: as for training.
+    """
+    is_path = isinstance(text, str)
+    own = read_new_sentences(text, token=data.token) if is_path else untagged(text)
+    for line in own.report:
+        progress(f"{own.name}: {line}")
+    rows = TaggedRows(own.words, None, tokenizer, data.seq_len)
+    seq_lens = seq_lens_for_one_pass(rows.lengths, global_batch_size)
+    batches = BucketedBatches(
+        rows, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
+    )
+
+    def records(results: list) -> list[dict]:
+        found = words_of(results, rows.sentences)
+        return [
+            {
+                "tokens": words,
+                "prediction": [task.labels[i] for i in predicted],
+                "probability": probability.astype(float).tolist(),
+            }
+            for words, predicted, probability in zip(
+                own.words, found["predicted"], found["probability"], strict=True
+            )
+        ]
+
+    as_json = is_path and format_of(one_file(text)) == "jsonl"
+    form = _json_lines if as_json else _conll_lines
+    return TokenClassification(model, task, seq_lens), NewText(batches, records, form)
+
+
+def _json_lines(records: list[dict]) -> list[str]:
+    return [json.dumps(record, ensure_ascii=False) for record in records]
+
+
+def _conll_lines(records: list[dict]) -> list[str]:
+    lines = []
+    for record in records:
+        lines += [f"{w}\t{tag}" for w, tag in zip(record["tokens"], record["prediction"])] + [""]
+    return lines
+
+
+def _held_out(
+    own: TaggedSentences,
+    batches: BucketedBatches,
+    sentences: np.ndarray,
+    task: TokenClassificationConfig,
+) -> HeldOut:
+    def finish(results: list, directory: pathlib.Path) -> dict:
+        words = words_of(results, sentences)
+        lines = []
+        for tokens, gold, predicted in zip(own.words, own.tags, words["predicted"], strict=True):
+            answers = [task.labels[i] for i in predicted]
+            lines += ["\t".join(row) for row in zip(tokens, gold, answers, strict=True)] + [""]
+        with atomically(directory / f"{own.name}.conll") as temporary:
+            temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        found, by_type = scores(words["predicted"], words["tags"], task)
+        return found | ({"classes": by_type} if by_type else {})
+
+    return HeldOut(own.name, batches, finish)
+
+
+def _read(path: str, task: TokenClassificationConfig, data: TaggedConfig) -> TaggedSentences:
+    return read_sentences(path, token=data.token, tag=data.tag, strict=task.strict)
+
+
+def _read_sets(
+    task: TokenClassificationConfig, data: TaggedConfig, progress: Callable[[str], None]
+) -> dict[str, TaggedSentences]:
+    """ "train", "valid" and the test sets by their path."""
+    with named_by("data.path"):
+        train = _read(data.path, task, data)
+    if data.valid_path:
+        with named_by("data.valid_path"):
+            valid = _read(data.valid_path, task, data)
+    else:
+        train, valid = _split(train, data.valid_fraction, progress)
+    sets = {"train": train, "valid": valid}
+    for path in split_paths(data.test_path):
+        with named_by("data.test_path"):
+            sets[f"test {path}"] = _read(path, task, data)
+    names = [own.name for name, own in sets.items() if name != "train"]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(
+            f"data.valid_path and data.test_path name two sets {twice[0]!r}, whose predictions "
+            "would go to one file; rename one of them"
+        )
+    return sets
+
+
+def _split(
+    own: TaggedSentences, fraction: float, progress: Callable[[str], None]
+) -> tuple[TaggedSentences, TaggedSentences]:
+    count = len(own.words)
+    texts = ([" ".join(words) for words in own.words],)
+    out_N = held_out_mask(texts, np.zeros(count, np.int32), fraction)
+    if not out_N.any():
+        raise DataError(
+            f"data.valid_fraction={fraction} holds out 0 of {count} sentences; name others in "
+            "data.valid_path"
+        )
+    progress(
+        f"data.valid_path is empty, so {out_N.sum():,} of {count:,} sentences are held out, by a "
+        "hash of their text"
+    )
+
+    def part(keep_N: np.ndarray, report: tuple[str, ...]) -> TaggedSentences:
+        kept = np.flatnonzero(keep_N)
+        columns = [[column[i] for i in kept] for column in (own.places, own.words, own.tags)]
+        return TaggedSentences(own.name, *columns, report)
+
+    return part(~out_N, own.report), part(out_N, ())
+
+
+TASK = TaskType(
+    config=TokenClassificationConfig,
+    data=TaggedConfig,
+    seq_len=128,
+    make=TokenClassification,
+    load=load_token_classification,
+    load_new_text=load_new_sentences,
+    sharding=(
+        (r"head/tagger/kernel", P("fsdp", None)),  # D, tags
+        (r"head/tagger/bias", P(None)),  # tags
+        *invariant_head.SHARDING,
+    ),
+    defaults=DEFAULTS,
+    invariant_parts=invariant_head.invariant_parts,
+    found_in_data=("labels",),
+    find=find_tags,
+)
