@@ -144,10 +144,10 @@ def placeholders(data: str, workdir: pathlib.Path) -> dict[str, str]:
     return {"valid": "", **known}
 
 
-def sweep_point(point: dict, known: dict[str, str]) -> Point:
-    """The run of a trained point, for `Sweep`."""
+def filled(point: dict, known: dict[str, str]) -> dict:
+    """A point with the placeholders in its values filled in."""
 
-    def filled(key: str, value):
+    def fill(key: str, value):
         if not isinstance(value, str):
             return value
         try:
@@ -158,7 +158,18 @@ def sweep_point(point: dict, known: dict[str, str]) -> Point:
                 "--data=FOLDER, or --data='*.txt' for text."
             ) from None
 
-    overrides = {k: filled(k, v) for k, v in point.items() if k not in ("arm", "config")}
+    return {key: fill(key, value) for key, value in point.items()}
+
+
+def is_trained(point: dict) -> bool:
+    """Whether a point is a run of training; if not, its claim computes it."""
+    return {"arm", "config"} <= point.keys()
+
+
+def sweep_point(point: dict, known: dict[str, str]) -> Point:
+    """The run of a trained point, for `Sweep`."""
+    settings = filled(point, known).items()
+    overrides = {k: v for k, v in settings if k not in ("arm", "config")}
     words = [f"--config.{key}={value}" for key, value in overrides.items()]
     return Point(run_name(point), point, (f"--config={point['config']}", *words))
 

@@ -76,7 +76,7 @@ class Job(NamedTuple):
         left, tokens, seconds = self.left(), 0, 0.0
         for point in left:
             cost = 0, getattr(self.module, "SECONDS", {}).get(self.scale, 0.0)
-            if not hasattr(self.module, "compute"):
+            if claims.is_trained(point):
                 cost = claims.cost(claims.sweep_point(point, self.known), self.scale)
                 print(f"  {claims.run_name(point)}: {cost[0]:,} tokens, {cost[1] / 60:.1f} min")
             tokens, seconds = tokens + cost[0], seconds + cost[1]
@@ -90,15 +90,14 @@ class Job(NamedTuple):
         """Runs the points that are left."""
         self.place.mkdir(parents=True, exist_ok=True)
         left = self.left()
-        if not hasattr(self.module, "compute"):
-            later = [point for point in left if claims.follows(point)]
-            self._train([point for point in left if point not in later], workers)
-            self._train(later, workers)
-            return
-        for point in left:
+        runs = [point for point in left if claims.is_trained(point)]
+        for point in (point for point in left if point not in runs):
             started = time.monotonic()
-            result = self.module.compute(point)
+            result = self.module.compute(claims.filled(point, self.known))
             self._append(point, result, claims.computed_provenance(time.monotonic() - started))
+        later = [point for point in runs if claims.follows(point)]
+        self._train([point for point in runs if point not in later], workers)
+        self._train(later, workers)
 
     def _train(self, points: list[dict], workers: int) -> None:
         runs = [claims.sweep_point(point, self.known) for point in points]
