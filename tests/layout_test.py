@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "runtime": set(),
     "train": {"optim", "homogeneity", "checkpoint", "tasks", "model", "data", "runtime"},
     "interop": {"model", "data", "checkpoint", "train"},
+    "inference": {"checkpoint", "data", "interop", "model", "tasks", "train"},
     "tools": {"checkpoint", "data", "report", "train", "runtime", "tasks"},
 }
 # The ground floor.

@@ -117,6 +117,7 @@ def train(
             write_json(directory / "run.json", described)
             processes.say("\n".join(described["parameters"]))
             data.tokenizer.save(directory / "vocab.txt")
+            task.save(directory)
         stop_step = stack.enter_context(StopStep(stop, processes))
         traced, step = profile if processes.is_first else None, int(state.step)
         profiler = stack.enter_context(Profiler(traced, directory / "profile", step, processes.say))
