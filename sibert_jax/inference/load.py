@@ -1,11 +1,14 @@
 """A trained model from the directory of a run, of an export or of Hugging Face's BERT."""
 
 import dataclasses
+import functools
 import pathlib
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sibert_jax.checkpoint import checkpoints_in, chosen, restore_all_params, steps_in
 from sibert_jax.data import Tokenizer
@@ -17,11 +20,16 @@ from sibert_jax.interop.find_head import head_of
 from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.keys import from_dict
 from sibert_jax.model import ModelConfig, reparametrize
-from sibert_jax.tasks.classification.task import ClassificationHead
+from sibert_jax.tasks.classification.glue import GlueTask
+from sibert_jax.tasks.classification.task import (
+    Classification,
+    ClassificationHead,
+    predicted_records,
+)
 from sibert_jax.tasks.pretraining.heads import StandardHead
 from sibert_jax.tasks.question_answering.task import QuestionAnsweringConfig, SpanHead
 from sibert_jax.tasks.registry import task_type
-from sibert_jax.tasks.task import EncoderWithHead
+from sibert_jax.tasks.task import EncoderWithHead, Task
 from sibert_jax.train.config import run_config
 from sibert_jax.train.resolve import read_settings
 
@@ -91,8 +99,8 @@ def _of_workdir(directory: pathlib.Path, step: int | str | None) -> LoadedModel:
         config=cfg,
         kind=run.task.name,
         task=run.task,
-        labels=task.labels,
         max_tokens=run.data.seq_len,
+        records=_records_of(task),
         problem=task.problem,
     )
 
@@ -114,8 +122,8 @@ def _of_export(directory: pathlib.Path) -> LoadedModel:
         config=cfg,
         kind=settings.name,
         task=settings,
-        labels=task.labels,
         max_tokens=saved.seq_len,
+        records=_records_of(task),
         problem=task.problem,
     )
 
@@ -134,7 +142,7 @@ def _of_bert(
     tokenizer: Tokenizer,
 ) -> LoadedModel:
     """A model whose head follows from its parameters, as BERT's does."""
-    kind = head_of(params) if cfg.arch == "bert" else ""
+    kind, records = head_of(params) if cfg.arch == "bert" else "", None
     if kind == "pretraining":
         tied, nsp = "output" not in params["head"], "nsp" in params["head"]
         head = StandardHead(cfg, tied, nsp, log_frequency=())
@@ -142,6 +150,8 @@ def _of_bert(
         outputs = params["head"]["classifier"]["bias"].shape[0]
         labels = labels or tuple(f"LABEL_{i}" for i in range(outputs))
         head = ClassificationHead(cfg, outputs)
+        glue = GlueTask("", ((), ()), labels if outputs > 1 else (), ())
+        records = functools.partial(predicted_records, glue=glue)
     else:
         head = SpanHead(cfg) if kind else NoHead()
     return LoadedModel(
@@ -152,9 +162,16 @@ def _of_bert(
         config=cfg,
         kind=kind,
         task=QuestionAnsweringConfig() if kind == "question_answering" else None,
-        labels=labels,
         max_tokens=cfg.max_len,
+        records=records,
     )
+
+
+def _records_of(task: Task) -> Callable[[np.ndarray], list[dict]] | None:
+    """What is said of the outputs of a classifier; None: it is none."""
+    if isinstance(task, Classification):
+        return functools.partial(predicted_records, glue=task.glue)
+    return None
 
 
 def _on_any_device(cfg: ModelConfig) -> ModelConfig:

@@ -47,8 +47,8 @@ class LoadedModel:
       config: sizes of the encoder.
       kind: "pretraining", "classification", "question_answering", ...; "": there is no head.
       task: keys under `task` of the run; None: not known.
-      labels: of a classifier, in the order of its outputs.
       max_tokens: of a text, special tokens included.
+      records: of a classifier: what `predict` returns, from its outputs (N, C).
       problem: why the outputs of the head cannot be used, a sentence; "": they can.
     """
 
@@ -59,8 +59,8 @@ class LoadedModel:
     config: ModelConfig
     kind: str
     task: Any
-    labels: tuple[str, ...]
     max_tokens: int
+    records: Callable[[np.ndarray], list[dict[str, Any]]] | None = None
     problem: str = ""
 
     def encode(
@@ -93,18 +93,17 @@ class LoadedModel:
           batch_size: texts at a time.
 
         Returns:
-          {"label": the likeliest, "probabilities": {label: in [0, 1]}}, or {"score": ...} of a
-          regression.
+          {"prediction": the likeliest label, "probability": its, "probabilities": {label: in
+          [0, 1]}}, or {"prediction": a number} of a regression.
 
         Raises:
           ConfigError: this is no classifier.
         """
         self._check_kind("predict", "classification")
-        found: list[dict[str, Any]] = [{}] * len(texts)
+        found: dict[int, dict[str, Any]] = {}
         for rows_B, output_BC in self._outputs(self._classify, texts, batch_size):
-            for row, output_C in zip(rows_B, output_BC.astype(np.float64)):
-                found[row] = _record(output_C, self.labels)
-        return found
+            found |= zip(rows_B.tolist(), self.records(output_BC))
+        return [found[row] for row in range(len(texts))]
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[Guess] | list[list[Guess]]:
         """The likeliest tokens in the place of each "[MASK]" of a text, best first.
@@ -240,14 +239,6 @@ class LoadedModel:
             return projection.logits()
 
         return jax.jit(run)
-
-
-def _record(output_C: np.ndarray, labels: tuple[str, ...]) -> dict[str, Any]:
-    if len(labels) == 1:
-        return {"score": float(output_C[0])}
-    probability_C = _softmax(output_C)
-    probabilities = dict(zip(labels, probability_C.tolist()))
-    return {"label": labels[int(probability_C.argmax())], "probabilities": probabilities}
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:

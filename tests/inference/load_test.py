@@ -10,6 +10,7 @@ import pytest
 
 import sibert_jax
 from sibert_jax.errors import EXPECTED
+from sibert_jax.inference.embed import embed
 from sibert_jax.interop.workdirs import export_weights, import_weights
 from sibert_jax.model import Encoder
 from sibert_jax.tasks.question_answering.task import QuestionAnsweringConfig
@@ -54,7 +55,8 @@ def test_a_classifier_says_labels_and_probabilities(model):
         probabilities = record["probabilities"]
         assert tuple(probabilities) == LABELS
         assert sum(probabilities.values()) == pytest.approx(1)
-        assert record["label"] == max(probabilities, key=probabilities.get)
+        assert record["prediction"] == max(probabilities, key=probabilities.get)
+        assert record["probability"] == max(probabilities.values())
         (alone,) = model("classification").predict([text])
         assert alone["probabilities"] == pytest.approx(probabilities, abs=1e-5)
     assert len({record["probabilities"]["yes"] for record in found}) == len(TEXTS)
@@ -143,3 +145,26 @@ def test_a_directory_without_a_model_is_one_sentence(tmp_path, files, step, mess
         (tmp_path / name).write_text(content)
     with pytest.raises(EXPECTED, match=message):
         sibert_jax.load(tmp_path, step=step)
+
+
+def test_vectors_of_a_file_are_in_the_order_of_its_lines(model, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("w1 w2\n\nw3\tw4 w5\n")
+    embed(model("").directory, texts, tmp_path / "out.npy", None, print)
+    wanted = model("").encode(["w1 w2", "", ("w3", "w4 w5")])
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), wanted, atol=1e-6)
+    assert (tmp_path / "out.txt").read_bytes() == texts.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "out", "message"),
+    [
+        ("", "out.npy", "texts.txt has no line"),
+        ("w1\n", "out.txt", "out.txt must end in .npy"),
+        ("w1\n", "no/out.npy", "no/out.npy cannot be written"),
+    ],
+)
+def test_vectors_that_cannot_be_written_are_one_sentence(model, tmp_path, content, out, message):
+    (tmp_path / "texts.txt").write_text(content)
+    with pytest.raises(EXPECTED, match=message):
+        embed(model("").directory, tmp_path / "texts.txt", tmp_path / out, None, print)
