@@ -46,10 +46,10 @@ def load(directory: str | pathlib.Path, step: int | str | None = None) -> Loaded
     Raises:
       ConfigError, CheckpointError, InteropError, DataError: one sentence each.
 
-    Example:
-      >>> model = sibert_jax.load("runs/mini")
-      >>> model.encode(["a text", "another text"]).shape
-      (2, 128)
+    Example::
+
+        model = sibert_jax.load("runs/mini")
+        vectors_ND = model.encode(["a text", "another text"])
     """
     directory = user_path(directory)
     if steps_in(checkpoints_in(directory)):
