@@ -106,13 +106,12 @@ def demo() -> list[str]:
         if blocks(page, "python")
     ],
 )
-def test_the_blocks_of_code_run_and_print_what_follows_them(
-    name, tmp_path, monkeypatch, unchanged
-):
+def test_the_blocks_of_code_run_and_print_what_follows_them(name, tmp_path, monkeypatch, unchanged):
     monkeypatch.chdir(tmp_path)
     if name in PYTHON_OF_RUNS:
         write_stand_ins(tmp_path)
-        monkeypatch.setattr(jax, "devices", lambda here=jax.devices()[:1]: here)
+        here = jax.devices()[:1]
+        monkeypatch.setattr(jax, "devices", lambda: here)
         for line in commands(PAGES[name]):
             run(line)
     monkeypatch.setattr(rules, "RULES", dict(rules.RULES))  # a page declares rules
