@@ -83,10 +83,9 @@ def chosen(
     directory = manifests.checkpoints_in(directory)
     steps = manifests.steps_in(directory)
     if step == "best":
-        best = newest_verified(directory, say).manifest.run.get("best")
-        if not best or best["step"] is None:
+        step = manifests.best_step(newest_verified(directory, say).manifest)
+        if step is None:
             raise CheckpointError(f"{directory}: there has been no evaluation, so none is best.")
-        step = best["step"]
         if step not in steps:
             raise CheckpointError(
                 f"the best evaluation in {directory} was at step {step:,}, whose checkpoint is not "

@@ -36,6 +36,10 @@ class TrainConfig:
     eval_batches: int = key(
         16, "most held-out batches of an evaluation; 0: all", low=0, may_change=True
     )
+    stop_after: int = key(
+        0, "evaluations in a row without a better main metric that end the run; 0: none do", low=0,
+        may_change=True,
+    )  # fmt: skip
     compilation_cache_dir: str = key(
         "~/.cache/sibert_jax/xla", "of compiled programs; empty: none",
         may_change=True, per_process=True,
@@ -84,6 +88,10 @@ class CheckpointConfig:
         1000, "steps between checkpoints; the last step has one too", low=1, may_change=True
     )
     keep: int = key(3, "newest checkpoints kept", low=1, may_change=True)
+    keep_best: bool = key(
+        False, "save and keep that of the best evaluation too, by the main metric of the task",
+        may_change=True,
+    )  # fmt: skip
     init_from: str = key(
         "", "workdir to start the parameters from, with its encoder and vocabulary; empty: fresh",
         may_change=True,

@@ -102,7 +102,12 @@ def train(
         processes.agree("data", {"fingerprint": data.fingerprint})
         shapes = Shapes.of(run, mesh, task)
         checkpoints = stack.enter_context(
-            Checkpoints(directory / "checkpoints", run.checkpoint.keep, say)
+            Checkpoints(
+                directory / "checkpoints",
+                run.checkpoint.keep,
+                say,
+                keep_best=run.checkpoint.keep_best,
+            )
         )
         trainer, state = start(run, shapes, data, checkpoints, goodput, processes.say)
         num_steps = trainer.run.train.num_steps
@@ -125,10 +130,11 @@ def train(
         facts = data_facts(trainer.run, data) | provenance(trainer.run, shapes, data)
         with Loop(trainer, data, state, facts, services) as loop:
             state = loop.run()
-        if (step := int(state.step)) == num_steps:
+        if (step := int(state.step)) == num_steps or loop.has_stopped_early:
             with goodput.phase("evaluation"):
                 params = averaged_params(state.opt_state, state.params)
-                write_results(loop.evaluator, params, data, step, directory, processes.say)
+                facts = {"step": step, "stopped_early": step < num_steps}
+                write_results(loop.evaluator, params, data, facts, directory, processes.say)
         processes.say(goodput.line(step))
         return state
 
