@@ -36,7 +36,8 @@ def config_lines(
     before, values = flatten(given.to_dict()), resolve(given, directory).to_dict()
     named = {word.partition("config.")[2].partition("=")[0] for word in overrides}
     in_file, usual = flatten(file.to_dict()), flatten(default_config(given.task.name).to_dict())
-    filled_from = "checkpoint.init_from" if given.checkpoint.init_from else "default"
+    keys = ("continue_from", "init_from")
+    filled_from = next((f"checkpoint.{key}" for key in keys if given.checkpoint[key]), "default")
     if directory is not None and steps_in(directory / "checkpoints"):
         filled_from = "workdir"
 

@@ -96,9 +96,19 @@ class CheckpointConfig:
         "", "workdir to start the parameters from, with its encoder and vocabulary; empty: fresh",
         may_change=True,
     )  # fmt: skip
+    continue_from: str = key(
+        "", "workdir to continue in this one: parameters, optimizer state and step; empty: none",
+        may_change=True,
+    )  # fmt: skip
 
     def __post_init__(self):
         check("checkpoint", self)
+        if self.init_from and self.continue_from:
+            raise ConfigError(
+                f"checkpoint.init_from={self.init_from} and checkpoint.continue_from="
+                f"{self.continue_from} are both set; init_from takes parameters only, "
+                "continue_from the optimizer state and the step too: give one of them."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

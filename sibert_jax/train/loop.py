@@ -94,9 +94,10 @@ class Loop:
             self.progress.say(f"resuming at step {self.first:,} of {self.train.num_steps:,}")
         else:
             self.evaluate(0, state)
-            if self.train.on_bad_step == "rollback":
-                with self.goodput.phase("checkpoint"):
-                    self.trainer.save(self.services.checkpoints, state, 0, self.facts)
+        is_new = self.first == 0 or not self.services.checkpoints.steps()
+        if is_new and self.train.on_bad_step == "rollback":
+            with self.goodput.phase("checkpoint"):
+                self.trainer.save(self.services.checkpoints, state, self.first, self.facts)
         with self.goodput.phase("step"):
             while True:
                 try:
@@ -290,9 +291,22 @@ def is_due(step: int, every_steps: int) -> bool:
 
 
 def restore(trainer: Trainer, checkpoints: Checkpoints, step: int) -> TrainState:
-    """The state of a checkpoint; its window of logged means is emptied if its row is written."""
-    state = trainer.restore(checkpoints, step)
+    """The state of a checkpoint of this run, as it continues."""
     before = run_config(checkpoints.description(step)["config"])
+    return with_its_window(trainer, trainer.restore(checkpoints, step), before, step)
+
+
+def with_its_window(
+    trainer: Trainer, state: TrainState, before: RunConfig, step: int
+) -> TrainState:
+    """A restored state; its window of logged means is emptied if its row is written.
+
+    Args:
+      trainer: that continues.
+      state: after `step` updates.
+      before: the run that wrote it.
+      step: updates done.
+    """
     if before.train.log_every_steps == trainer.run.train.log_every_steps:
         return state
     if not is_logged(before, step):

@@ -24,9 +24,9 @@ from sibert_jax.runtime.watchdog import WAITING, Watchdog
 from sibert_jax.tasks.task import Task, TaskData
 from sibert_jax.train import sharding, workdir
 from sibert_jax.train.config import RunConfig, run_config
+from sibert_jax.train.continuing import continue_from, describe_new_length
 from sibert_jax.train.evaluate import write_results
 from sibert_jax.train.loop import Loop, Services, load_batch, restore
-from sibert_jax.train.optimizer import make_schedule
 from sibert_jax.train.optimizer_table import averaged_params
 from sibert_jax.train.resolve import resolve
 from sibert_jax.train.step import TrainState
@@ -163,7 +163,7 @@ def start(
     goodput: Goodput,
     say: Callable[[str], None],
 ) -> tuple[Trainer, TrainState]:
-    """Restores the newest checkpoint or initializes, and compiles the next step.
+    """Restores the newest checkpoint, continues another run or initializes; compiles the next step.
 
     Args:
       run: its length may be in epochs, and its rates open.
@@ -171,7 +171,7 @@ def start(
       data: of its task.
       checkpoints: of this run.
       goodput: counts the time.
-      say: takes a line about a length that has changed.
+      say: takes a line about what has changed.
 
     Returns:
       A trainer, whose run has its length in steps and its rates, and the state to continue from.
@@ -179,7 +179,11 @@ def start(
     in_epochs = run.train.num_epochs > 0
     run = run.with_num_steps(data.steps_per_epoch)
     newest = checkpoints.latest_step()
-    if newest is None:
+    if newest is None and run.checkpoint.continue_from:
+        with goodput.phase("restore"):
+            trainer, state = continue_from(run, shapes, data, say)
+        run = trainer.run
+    elif newest is None:
         with goodput.phase("compile"):
             params = fresh_params(run, shapes)
             if source := run.checkpoint.init_from:
@@ -250,29 +254,6 @@ def check_length(run: RunConfig, newest: int, *, in_epochs: bool) -> None:
     if newest > run.train.num_steps:
         key = "train.num_epochs" if in_epochs else "train.num_steps"
         raise workdir.too_short(key, run.train.num_steps, newest)
-
-
-def describe_new_length(run: RunConfig, before: RunConfig, step: int, updates: int) -> str:
-    """The learning rates at a change of length, in a line; "" if it is the same.
-
-    Args:
-      run: with its length and warm-up in steps.
-      before: the run that the checkpoint was written by.
-      step: of the checkpoint.
-      updates: those of them that were not skipped, which schedules count.
-    """
-    old, new = before.train.num_steps, run.train.num_steps
-    if old == new:
-        return ""
-    changes = []
-    for section, group in run.optim.groups.items():
-        earlier = before.optim.groups[section]
-        was = float(make_schedule(earlier, earlier.learning_rate, old)(updates))
-        now = float(make_schedule(group, group.learning_rate, new)(updates))
-        change = f"stays {now:.3g}" if was == now else f"goes from {was:.3g} to {now:.3g}"
-        whose = {"optim": f"η at step {step:,}", "optim.head": "that of the head"}
-        changes.append(f"{whose.get(section, f'that of {section}')} {change} ({group.schedule})")
-    return f"the run of {old:,} steps becomes one of {new:,}: {', '.join(changes)}"
 
 
 def check_processes(processes: ProcessGroup) -> None:
