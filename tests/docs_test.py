@@ -40,6 +40,7 @@ ELSEWHERE = {
     "python -m benchmarks": "tests/benchmarks/docs_test.py",
     "--config.distributed.": "tests/tools/pods_test.py",
     "--compile_only": "tests/tools/compile_only_test.py",
+    "train.writers=": "tests/train/trackers_test.py",
 }
 MODEL = {
     "model.vocab_size": 512,

@@ -17,6 +17,8 @@ from sibert_jax.tasks.task import TaskType
 from sibert_jax.train.bad_steps import ACTIONS
 from sibert_jax.train.optimizer import OptimConfig, make_schedule
 
+WRITERS = ("tensorboard", "wandb", "mlflow")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -39,6 +41,10 @@ class TrainConfig:
     stop_after: int = key(
         0, "evaluations in a row without a better main metric that end the run; 0: none do", low=0,
         may_change=True,
+    )  # fmt: skip
+    writers: str = key(
+        "tensorboard", "of the rows of metrics.jsonl, comma-separated: tensorboard, wandb, mlflow; "
+        "empty: none", may_change=True,
     )  # fmt: skip
     compilation_cache_dir: str = key(
         "~/.cache/sibert_jax/xla", "of compiled programs; empty: none",
@@ -69,6 +75,17 @@ class TrainConfig:
                 f"train.num_steps={self.num_steps} and train.num_epochs={self.num_epochs}: one of "
                 "them says the length of the run, so set the other to 0."
             )
+        for name in self.writer_names:
+            if name not in WRITERS:
+                raise ConfigError(
+                    f"train.writers={self.writers!r}: {name!r} is unknown; choose of "
+                    f"{', '.join(WRITERS)}, separated by commas."
+                )
+
+    @property
+    def writer_names(self) -> tuple[str, ...]:
+        """The names in `writers`."""
+        return tuple(name.strip() for name in self.writers.split(",") if name.strip())
 
 
 @dataclasses.dataclass(frozen=True)

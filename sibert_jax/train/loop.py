@@ -11,6 +11,7 @@ from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.checkpoint.manifest import BEST
 from sibert_jax.data import prefetch
 from sibert_jax.errors import TrainingError
+from sibert_jax.files import flatten
 from sibert_jax.runtime.goodput import Goodput
 from sibert_jax.runtime.peak_flops import peak_flops
 from sibert_jax.runtime.processes import ProcessGroup
@@ -77,8 +78,19 @@ class Loop:
             self.writers.append(
                 writers.MetricsFile(directory / "metrics.jsonl", kept, processes.say)
             )
-            self.writers.append(writers.TensorBoard(directory / "tensorboard", kept, processes.say))
+            for name in self.train.writer_names:
+                self.writers.append(self.open_writer(name, directory, kept))
         self.pending: tuple[Interval, StepReport] | None = None
+
+    def open_writer(self, name: str, directory: pathlib.Path, kept: int):
+        """TensorBoard or a tracker, for the rows after a step."""
+        say = self.services.processes.say
+        if name == "tensorboard":
+            return writers.TensorBoard(directory / name, kept, say)
+        from sibert_jax.train.trackers import Forgiving, open_tracker
+
+        settings = flatten(dataclasses.asdict(self.run_config))
+        return Forgiving(name, open_tracker(name, directory, settings), say)
 
     def __enter__(self):
         return self

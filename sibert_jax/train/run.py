@@ -30,6 +30,7 @@ from sibert_jax.train.loop import Loop, Services, load_batch, restore
 from sibert_jax.train.optimizer_table import averaged_params
 from sibert_jax.train.resolve import resolve
 from sibert_jax.train.step import TrainState
+from sibert_jax.train.trackers import check_installed
 from sibert_jax.train.trainer import (
     Shapes,
     Trainer,
@@ -79,6 +80,7 @@ def train(
         check_processes(processes)
         check_divisible(run, mesh)
         check_kernels(run, mesh)
+        check_installed(run.train.writer_names if processes.is_first else ())
         if profile is not None and run.train.num_steps:  # of epochs, the data has to say first
             profile.check(run.train.num_steps)
         watchdog = stack.enter_context(Watchdog(run.train.watchdog_secs))
