@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,17 +21,12 @@ from sibert_jax.interop.find_head import head_of
 from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.keys import from_dict
 from sibert_jax.model import ModelConfig, reparametrize
-from sibert_jax.tasks.classification.glue import GlueTask
-from sibert_jax.tasks.classification.task import (
-    Classification,
-    ClassificationHead,
-    predicted_records,
-)
+from sibert_jax.tasks.classification.answers import answers
+from sibert_jax.tasks.classification.config import ClassificationConfig
+from sibert_jax.tasks.classification.task import ClassificationHead
 from sibert_jax.tasks.pretraining.heads import StandardHead
 from sibert_jax.tasks.question_answering.task import QuestionAnsweringConfig, SpanHead
-from sibert_jax.tasks.registry import task_type
-from sibert_jax.tasks.task import EncoderWithHead, Task
-from sibert_jax.train.config import run_config
+from sibert_jax.tasks.task import EncoderWithHead
 from sibert_jax.train.resolve import read_settings
 
 
@@ -88,21 +84,11 @@ def _of_workdir(directory: pathlib.Path, step: int | str | None) -> LoadedModel:
     if "data_fingerprint" not in described:  # imported weights
         cfg = ModelConfig(**described["config"]["model"])
         return _of_bert(home, cfg, params, tuple(described["labels"]), tokenizer)
-    run = run_config(read_settings(home / "config.json"))
-    cfg = _on_any_device(run.model)
-    task = run.task_type.of_workdir(cfg, run.task, (run.data.seq_len,), home)
-    return LoadedModel(
-        directory=home,
-        module=task.model,
-        params=_as_applied(params, cfg),
-        tokenizer=tokenizer,
-        config=cfg,
-        kind=run.task.name,
-        task=run.task,
-        max_tokens=run.data.seq_len,
-        records=_records_of(task),
-        problem=task.problem,
-    )
+    # What the model is a function of; the other keys may be those of another version.
+    settings = read_settings(home / "config.json")
+    task = exported.Task.of(settings)
+    cfg = from_dict(ModelConfig, settings["model"], "model")
+    return _of_task(home, cfg, params, tokenizer, task)
 
 
 def _of_export(directory: pathlib.Path) -> LoadedModel:
@@ -111,19 +97,29 @@ def _of_export(directory: pathlib.Path) -> LoadedModel:
     saved = exported.read_task(directory)
     if saved is None:
         return _of_bert(directory, cfg, params, (), tokenizer)
-    kind = task_type(saved.settings["name"])
-    settings = from_dict(kind.config, saved.settings, "task")
-    task = kind.of_workdir(cfg, settings, (saved.seq_len,), directory)
+    return _of_task(directory, cfg, params, tokenizer, saved)
+
+
+def _of_task(
+    directory: pathlib.Path,
+    cfg: ModelConfig,
+    params: dict,
+    tokenizer: Tokenizer,
+    saved: exported.Task,
+) -> LoadedModel:
+    """A model of ours with the head that it was trained with."""
+    cfg = _on_any_device(cfg)
+    task = saved.restored(cfg, directory)
     return LoadedModel(
         directory=directory,
         module=task.model,
         params=_as_applied(params, cfg),
         tokenizer=tokenizer,
         config=cfg,
-        kind=settings.name,
-        task=settings,
+        kind=saved.config.name,
+        task=saved.config,
         max_tokens=saved.seq_len,
-        records=_records_of(task),
+        records=_records_of(saved.config),
         problem=task.problem,
     )
 
@@ -142,7 +138,7 @@ def _of_bert(
     tokenizer: Tokenizer,
 ) -> LoadedModel:
     """A model whose head follows from its parameters, as BERT's does."""
-    kind, records = head_of(params) if cfg.arch == "bert" else "", None
+    kind, task, records = head_of(params) if cfg.arch == "bert" else "", None, None
     if kind == "pretraining":
         tied, nsp = "output" not in params["head"], "nsp" in params["head"]
         head = StandardHead(cfg, tied, nsp, log_frequency=())
@@ -150,10 +146,12 @@ def _of_bert(
         outputs = params["head"]["classifier"]["bias"].shape[0]
         labels = labels or tuple(f"LABEL_{i}" for i in range(outputs))
         head = ClassificationHead(cfg, outputs)
-        glue = GlueTask("", ((), ()), labels if outputs > 1 else (), ())
-        records = functools.partial(predicted_records, glue=glue)
+        task = ClassificationConfig(labels=labels)
+        records = _scores if outputs == 1 else functools.partial(answers, task=task)
+    elif kind == "question_answering":
+        head, task = SpanHead(cfg), QuestionAnsweringConfig()
     else:
-        head = SpanHead(cfg) if kind else NoHead()
+        head = NoHead()
     return LoadedModel(
         directory=directory,
         module=EncoderWithHead(cfg, head),
@@ -161,17 +159,21 @@ def _of_bert(
         tokenizer=tokenizer,
         config=cfg,
         kind=kind,
-        task=QuestionAnsweringConfig() if kind == "question_answering" else None,
+        task=task,
         max_tokens=cfg.max_len,
         records=records,
     )
 
 
-def _records_of(task: Task) -> Callable[[np.ndarray], list[dict]] | None:
+def _records_of(task: Any) -> Callable[[np.ndarray], list[dict]] | None:
     """What is said of the outputs of a classifier; None: it is none."""
-    if isinstance(task, Classification):
-        return functools.partial(predicted_records, glue=task.glue)
+    if isinstance(task, ClassificationConfig):
+        return functools.partial(answers, task=task)
     return None
+
+
+def _scores(outputs_N1: np.ndarray) -> list[dict]:
+    return [{"prediction": float(score)} for score in outputs_N1[:, 0]]
 
 
 def _on_any_device(cfg: ModelConfig) -> ModelConfig:

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+from typing import Any
 
 import numpy as np
 from safetensors import numpy as safetensors
@@ -19,8 +20,10 @@ from sibert_jax.interop.hugging_face import new_directory
 from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.interop.per_layer import flatten, unflatten
 from sibert_jax.interop.tensor_files import as_float32, read_safetensors
+from sibert_jax.keys import from_dict
 from sibert_jax.model import ModelConfig
-from sibert_jax.train.config import RunConfig
+from sibert_jax.tasks import task as tasks
+from sibert_jax.tasks.registry import task_type
 
 # No module of this package, which needs no torch: it goes out with the weights.
 MODELING = pathlib.Path(__file__).with_name("modeling_sibert.py.txt")
@@ -73,9 +76,19 @@ class Task:
     seq_len: int
 
     @classmethod
-    def of(cls, run: RunConfig) -> "Task":
-        """Of a run."""
-        return cls(dataclasses.asdict(run.task), run.data.seq_len)
+    def of(cls, settings: dict) -> "Task":
+        """Of the `config.json` of a run; its other keys may be those of another version."""
+        return cls(settings["task"], settings["data"]["seq_len"])
+
+    def restored(self, cfg: ModelConfig, directory: pathlib.Path) -> tasks.Task:
+        """The task itself, without data; `directory` is that of the run, or of `write`."""
+        kind = task_type(self.settings["name"])
+        return kind.of_workdir(cfg, self.config, (self.seq_len,), directory)
+
+    @property
+    def config(self) -> Any:
+        """The keys as the task has them."""
+        return from_dict(task_type(self.settings["name"]).config, self.settings, "task")
 
 
 def write(

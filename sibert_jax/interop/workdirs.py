@@ -17,7 +17,7 @@ from sibert_jax.interop import exported, hugging_face
 from sibert_jax.interop.find_head import head_of
 from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.model import ModelConfig
-from sibert_jax.train.config import default_config, run_config
+from sibert_jax.train.config import default_config
 from sibert_jax.train.resolve import read_settings
 
 # Of an imported workdir: the directory's own files, which an export writes again.
@@ -140,11 +140,10 @@ def export_weights(
         kind = cfg.arch
         title = f"step {manifest.step:,} of {source.name}"
         is_run = "data_fingerprint" in manifest.run  # not imported weights
-        run = run_config(read_settings(source / "config.json")) if is_run else None
-        exported.write(target, cfg, params, title, labels, run and exported.Task.of(run))
-        if run is not None:
-            seq_lens = (run.data.seq_len,)
-            run.task_type.of_workdir(cfg, run.task, seq_lens, source).save(target)
+        task = exported.Task.of(read_settings(source / "config.json")) if is_run else None
+        exported.write(target, cfg, params, title, labels, task)
+        if task is not None:
+            task.restored(cfg, source).save(target)
     kept = [name for name in ORIGINAL_FILES if (original / name).is_file()]
     for name in kept:
         shutil.copyfile(original / name, target / name)

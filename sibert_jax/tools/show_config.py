@@ -20,8 +20,8 @@ def config_lines(
     """A line a key, as "train.num_steps = 600  [config file]  # updates; ... (at least 0)".
 
     Where a value was set is one of "command line", "config file", "default of TASK", "default", the
-    workdir, or `checkpoint.init_from` or `checkpoint.continue_from`. A config file that gives a
-    default again does not count.
+    workdir, `checkpoint.init_from`, `checkpoint.continue_from`, or data.path for what is found in
+    the examples. A config file that gives a default again does not count.
 
     Args:
       name: as `load_config` takes it.
@@ -35,6 +35,7 @@ def config_lines(
     kind = task_type(given.task.name)
     before, values = flatten(given.to_dict()), resolve(given, directory).to_dict()
     named = {word.partition("config.")[2].partition("=")[0] for word in overrides}
+    found = {f"task.{key}" for key in kind.found_in_data}  # such as the labels
     in_file, usual = flatten(file.to_dict()), flatten(default_config(given.task.name).to_dict())
     keys = ("continue_from", "init_from")
     filled_from = next((f"checkpoint.{key}" for key in keys if given.checkpoint[key]), "default")
@@ -43,7 +44,7 @@ def config_lines(
 
     def origin(key: str, value: Any) -> str:
         if value != before[key]:
-            return filled_from
+            return "data.path" if key in found and filled_from != "workdir" else filled_from
         if key in named or before[key] != in_file[key]:
             return "command line"
         if in_file[key] != usual[key]:
