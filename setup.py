@@ -29,6 +29,8 @@ DEV = [
     "build>=1.3",
     "equinox>=0.13",
     "hypothesis>=6.150",
+    "ipykernel>=7",
+    "nbclient>=0.11",
     "pytest>=9",
     "pytest-xdist>=3.8",
     "ruff==0.17.6",

@@ -1,7 +1,6 @@
-"""Trains from a config, or labels new text with the model that a run has trained.
+"""Trains from a config, or uses the model of a run on new text.
 
-python -m sibert_jax.main --config=demo --workdir=DIR [--config.KEY=VALUE ...]
-python -m sibert_jax.main --workdir=DIR --predict=FILE
+Keys are set with --config.KEY=VALUE; --show_config lists them.
 """
 
 import argparse
@@ -13,55 +12,49 @@ from sibert_jax import command
 from sibert_jax.files import user_path
 
 STARTED = time.monotonic()
+USAGE = """python -m sibert_jax.main --config=NAME --workdir=DIR
+       python -m sibert_jax.main --workdir=DIR --predict=FILE
+       python -m sibert_jax.main --workdir=DIR --embed=FILE --out=NAME.npy"""
+OPTIONS = (  # name, metavar, type, help of one line, so that all of it fits on a screen
+    ("config", "NAME[:VAR]", str, "a Python file, or a name in the package's configs"),
+    ("workdir", "DIR", user_path, "of the run; the same command again resumes it"),
+    ("predict", "FILE", user_path, "new text; its answers go to stdout"),
+    ("embed", "FILE", user_path, "texts, one a line; their vectors go to --out"),
+    ("out", "NAME.npy", user_path, "the vectors; the texts go to NAME.txt"),
+    ("step", "best|N", str, "the checkpoint for these two; else the newest one"),
+    ("compile_only", "N", str, "what the step needs on N fake devices, or v5e:4x4"),
+    ("profile", "A:B", str, "steps to trace into DIR/profile, such as 10:20"),
+)
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the overrides of the config; wrong ones end with one sentence."""
-    parser = command.parser(
-        "sibert_jax.main", __doc__, epilog="Every key of a config: --config=NAME --keys"
-    )
+    parser = command.parser("sibert_jax.main", __doc__, usage=USAGE)
+    for name, metavar, kind, text in OPTIONS:
+        parser.add_argument(f"--{name}", metavar=metavar, type=kind, help=text)
     parser.add_argument(
-        "--config",
-        metavar="NAME[:VARIANT]",
-        help="a configuration: a Python file, or the name of one that comes with the package",
-    )
-    parser.add_argument(
-        "--workdir",
-        type=user_path,
-        metavar="DIR",
-        help="directory of the run; the same command again resumes it",
-    )
-    parser.add_argument(
-        "--predict",
-        type=user_path,
-        metavar="FILE",
-        help="file of new text for the model in --workdir; its answers go to stdout",
-    )
-    parser.add_argument(
-        "--compile_only",
-        metavar="DEVICES",
-        help="compile the step for so many fake devices, or for a TPU topology such as v5e:4x4; "
-        "print what it needs, and end",
-    )
-    parser.add_argument(
-        "--profile",
-        metavar="START:STOP",
-        help="steps to trace into the `profile` folder of the workdir, such as 10:20",
-    )
-    parser.add_argument(
-        "--keys", action="store_true", help="print every key of the config, and end"
+        "--show_config",
+        action="store_true",
+        help="print each key: value, where it was set, meaning",
     )
     given, overrides = parser.parse_known_args(arguments)
-    if (given.config is None) == (given.predict is None):
-        command.fail("give --config to train, or --predict to label new text.")
-    if given.predict is not None and overrides:
-        command.fail(f"stray argument {overrides[0]!r}; --predict has its settings from --workdir.")
-    if given.workdir is None and given.compile_only is None and not given.keys:
+    used = [name for name in ("config", "predict", "embed") if getattr(given, name) is not None]
+    if len(used) != 1:
+        command.fail("give one of --config to train, --predict or --embed for new text.")
+    if given.config is None and overrides:
+        command.fail(
+            f"stray argument {overrides[0]!r}; --{used[0]} has its settings from --workdir."
+        )
+    if given.workdir is None and given.compile_only is None and not given.show_config:
         command.fail("--workdir is missing: name a directory for the run.")
-    if given.keys and given.config is None:
-        command.fail("--keys shows the keys of a config: give --config with it.")
+    if given.show_config and given.config is None:
+        command.fail("--show_config shows the keys of a config: give --config with it.")
     if given.profile is not None and (given.config is None or given.compile_only is not None):
         command.fail("--profile traces training: give --config with it, and no --compile_only.")
+    if (given.embed is None) != (given.out is None):
+        command.fail("--embed=FILE and --out=NAME.npy go together: texts and their vectors.")
+    if given.step is not None and given.config is not None:
+        command.fail("--step is for --predict and --embed; training goes on from the newest step.")
     return given, overrides
 
 
@@ -97,14 +90,19 @@ def _train(given: argparse.Namespace, overrides: list[str], stop) -> None:
         if given.predict is not None:
             from sibert_jax.tools.predict import predict
 
-            print("\n".join(predict(given.workdir, given.predict, say)))
+            print("\n".join(predict(given.workdir, given.predict, say, step=given.step)))
+            return
+        if given.embed is not None:
+            from sibert_jax.inference.embed import embed
+
+            embed(given.workdir, given.embed, given.out, given.step, say)
+            return
+        if given.show_config:
+            from sibert_jax.tools.show_config import config_lines
+
+            print("\n".join(config_lines(given.config, overrides, given.workdir)))
             return
         config = load_config(given.config, overrides)
-        if given.keys:
-            from sibert_jax.tools.print_keys import key_lines
-
-            print("\n".join(key_lines(config)))
-            return
         if given.compile_only is not None:
             from sibert_jax.tools.compile_only import compile_only, described_devices, markdown
 

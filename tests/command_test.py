@@ -50,11 +50,16 @@ def test_a_module_of_ours_that_is_missing_is_a_fault_of_the_program():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "give --config to train, or --predict to label new text."),
-        (["--config=demo", "--predict=x"], "give --config to train, or --predict"),
+        ([], "give one of --config to train, --predict or --embed for new text."),
+        (["--config=demo", "--predict=x"], "give one of --config"),
+        (["--predict=x", "--embed=x"], "give one of --config"),
         (["--config=demo"], "--workdir is missing"),
         (["--predict=x", "--workdir=w", "--config.seed=3"], "stray argument '--config.seed=3'"),
+        (["--embed=x", "--out=y", "--workdir=w", "-x"], "stray argument '-x'; --embed has"),
         (["--workdir=w", "--predict=x", "--profile=1:2"], "--profile traces training"),
+        (["--workdir=w", "--predict=x", "--show_config"], "--show_config shows the keys"),
+        (["--workdir=w", "--embed=x"], "--embed=FILE and --out=NAME.npy go together"),
+        (["--workdir=w", "--config=demo", "--step=best"], "--step is for --predict and --embed"),
     ],
 )
 def test_options_of_main_that_do_not_go_together(words, sentence, capsys):
@@ -62,6 +67,15 @@ def test_options_of_main_that_do_not_go_together(words, sentence, capsys):
         parse(words)
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: {sentence}")
+
+
+def test_the_help_of_main_fits_on_a_screen(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
 
 
 def test_the_home_directory_is_expanded_by_every_command(tmp_path, monkeypatch, capsys):

@@ -40,6 +40,7 @@ ELSEWHERE = {
     "python -m benchmarks": "tests/benchmarks/docs_test.py",
     "--config.distributed.": "tests/tools/pods_test.py",
     "--compile_only": "tests/tools/compile_only_test.py",
+    "train.writers=": "tests/train/trackers_test.py",
 }
 MODEL = {
     "model.vocab_size": 512,
@@ -71,6 +72,7 @@ FINETUNING = TRAIN | {"data.num_seq_lens": 1, "data.seq_len": 48, "train.num_epo
 SQUAD = {"data.cache_dir": "cache", "task.max_query_len": 12, "task.doc_stride": 16}
 TEXT = {"data.source": "text", "data.path": "text/*.txt"}  # gathered in no time
 PAGES_OF_ONE_RUN = ("README.md", "checkpoints.md")
+PYTHON_OF_RUNS = ("python.md",)  # whose commands make what its blocks of Python load
 LONG = ("--config=sibert_large", "runs/demo")
 ON_TEXT = "--config.data.path='text/*.txt'"
 SMALLER = {"1000": "1", "2000": "2", "--profile=1:3": "--profile=0:1"}  # steps that a page names
@@ -105,8 +107,14 @@ def demo() -> list[str]:
         if blocks(page, "python")
     ],
 )
-def test_the_blocks_of_code_run_and_print_what_follows_them(name, tmp_path, monkeypatch):
+def test_the_blocks_of_code_run_and_print_what_follows_them(name, tmp_path, monkeypatch, unchanged):
     monkeypatch.chdir(tmp_path)
+    if name in PYTHON_OF_RUNS:
+        write_stand_ins(tmp_path)
+        here = jax.devices()[:1]
+        monkeypatch.setattr(jax, "devices", lambda: here)
+        for line in commands(PAGES[name]):
+            run(line)
     monkeypatch.setattr(rules, "RULES", dict(rules.RULES))  # a page declares rules
     found = re.findall(
         r"^```(\w*)\n(.*?)^```", PAGES[name].read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
@@ -197,6 +205,8 @@ def overrides(words: list[str]) -> list[str]:
     values = FINETUNING if fine_tunes else PRETRAINING
     values = values | (SQUAD if config.startswith("squad") else {})
     values = values | (TEXT if "demo" in config else {})
+    if "continue_from" in " ".join(words):
+        values = values | {"train.num_steps": 4}
     return [f"--config.{key}={value}" for key, value in values.items()]
 
 
@@ -235,6 +245,8 @@ def cases() -> Iterator:
     short = [line for line in lines if not any(part in line for part in LONG)]
     yield pytest.param(short, id=" ".join(PAGES_OF_ONE_RUN))
     for name, lines in rest.items():
+        if name in PYTHON_OF_RUNS:
+            continue
         if lines := [line for line in lines if line not in short]:
             yield pytest.param(lines, id=name, marks=pytest.mark.slow)
 

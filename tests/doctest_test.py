@@ -8,7 +8,10 @@ import pytest
 
 import sibert_jax
 
-PACKAGES = ("checkpoint", "data", "interop", "report", "runtime", "tasks", "tools", "train")
+PACKAGES = (
+    *("checkpoint", "data", "inference", "interop", "report", "runtime", "tasks", "tools", "train"),
+    "trees",
+)
 MODULES = pkgutil.walk_packages(sibert_jax.__path__, "sibert_jax.")
 NAMES = [module.name for module in MODULES if module.name.split(".")[1] in PACKAGES]
 

@@ -133,8 +133,8 @@ def test_the_main_job_trains_in_an_empty_folder(full, tmp_path, command):
 
 
 def test_the_command_finds_configurations_by_name_in_an_empty_folder(full, tmp_path):
-    done = run(full / "sibert_jax", "--config=mini:bert", "--keys", cwd=tmp_path)
-    assert "model.arch = 'bert'" in done.stdout
+    done = run(full / "sibert_jax", "--config=mini:bert", "--show_config", cwd=tmp_path)
+    assert "model.arch = 'bert'  [config file]" in done.stdout
 
 
 ARGUMENTS = {

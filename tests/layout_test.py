@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "tasks": {"model", "data", "optim"},
     "runtime": set(),
     "train": {"optim", "homogeneity", "checkpoint", "tasks", "model", "data", "runtime"},
-    "interop": {"model", "data", "checkpoint", "train"},
+    "interop": {"model", "data", "checkpoint", "tasks", "train"},
+    "inference": {"checkpoint", "data", "interop", "model", "tasks", "train"},
     "tools": {"checkpoint", "data", "report", "train", "runtime", "tasks"},
 }
 # The ground floor.

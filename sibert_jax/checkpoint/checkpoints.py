@@ -49,7 +49,7 @@ class _Save:
 
 
 class Checkpoints:
-    """The checkpoints in one directory, the newest `keep` of those that verify.
+    """The checkpoints in one directory, the newest `keep` of those that verify, perhaps the best.
 
     Each holds two trees, `params` and `rest` (optimizer state, step, ...), and a description of the
     run. Every method but `steps` and `description` is called by all processes of the run.
@@ -58,14 +58,20 @@ class Checkpoints:
       directory: made if need be; shared by all processes.
       keep: complete checkpoints to keep, at least 1; a corrupt one does not count and stays.
       say: called with a line about each checkpoint that is skipped.
+      keep_best: keep that of the best evaluation too, which descriptions name by BEST.
     """
 
     def __init__(
-        self, directory: str | pathlib.Path, keep: int, say: Callable[[str], None] = read.tell
+        self,
+        directory: str | pathlib.Path,
+        keep: int,
+        say: Callable[[str], None] = read.tell,
+        *,
+        keep_best: bool = False,
     ):
         self.directory = user_path(directory).absolute()
         self.seconds_blocked = 0.0  # how long `save` and `wait` held up their caller, in all
-        self._keep, self._say = keep, say
+        self._keep, self._keep_best, self._say = keep, keep_best, say
         self._problems: dict[int, str] = {}  # of the checkpoints examined; "": it verifies
         self._saving: _Save | None = None
         self._finishing: concurrent.futures.Future | None = None
@@ -206,7 +212,9 @@ class Checkpoints:
             if jax.process_count() == 1:  # one of several does not read what all have written
                 for old in steps:
                     read.first_verified(self.directory, [old], self._problems, self._say)
-            self._retire([old for old in steps if not self._is_damaged(old)][: -self._keep])
+            best = manifests.best_step(self.manifest(step)) if self._keep_best else None
+            old = [found for found in steps if not self._is_damaged(found)][: -self._keep]
+            self._retire([found for found in old if found != best])
 
     def _retire(self, steps: list[int]) -> None:
         """Removes checkpoints, and what killed processes left; errors are only reported."""

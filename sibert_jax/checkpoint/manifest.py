@@ -20,6 +20,8 @@ ITEMS = ("params", "rest")  # the trees of a checkpoint
 # In `rest` of a run that is evaluated at an average of its parameters over the steps: the average,
 # which other runs, predictions and exports get in place of `params`.
 AVERAGES = "averages"
+# In the description of a run: {"step": of its best evaluation so far, None without one, ...}.
+BEST = "best"
 NAME = "manifest.json"
 FORMAT = 1
 # Larger files hold arrays, which the leaves' digests watch over.
@@ -115,6 +117,11 @@ def stored_params(manifest: Manifest) -> dict[str, dict]:
         for name, leaf in manifest.leaves.items()
         if name.startswith("params/")
     }
+
+
+def best_step(manifest: Manifest) -> int | None:
+    """The step of the best evaluation that a run had had; None if there was none."""
+    return manifest.run[BEST]["step"] if BEST in manifest.run else None
 
 
 def check_files(path: pathlib.Path, manifest: Manifest) -> None:

@@ -64,6 +64,43 @@ def newest_verified(directory: pathlib.Path, say: Callable[[str], None] = tell) 
     return Source(directory / str(newest), manifest_of(directory / str(newest)))
 
 
+def chosen(
+    directory: pathlib.Path, step: int | str | None, say: Callable[[str], None] = tell
+) -> Source:
+    """A verified checkpoint of a run.
+
+    Args:
+      directory: a run's workdir or its `checkpoints`.
+      step: None: the newest that verifies; "best": that of the best evaluation so far, by the
+        main metric of the task; else updates, a number or its digits.
+      say: takes a line about each newer one that does not verify.
+
+    Raises:
+      CheckpointError: there is no such checkpoint, or it does not verify.
+    """
+    if step is None:
+        return newest_verified(directory, say)
+    directory = manifests.checkpoints_in(directory)
+    steps = manifests.steps_in(directory)
+    if step == "best":
+        step = manifests.best_step(newest_verified(directory, say).manifest)
+        if step is None:
+            raise CheckpointError(f"{directory}: there has been no evaluation, so none is best.")
+        if step not in steps:
+            raise CheckpointError(
+                f"the best evaluation in {directory} was at step {step:,}, whose checkpoint is not "
+                "kept; runs keep it with --config.checkpoint.keep_best=True."
+            )
+    if not str(step).isdecimal() or int(step) not in steps:
+        raise CheckpointError(
+            f'{directory} has no checkpoint of step {step}; give "best", or one of {steps}.'
+        )
+    path = directory / str(int(step))
+    if problem := problem_of(path):
+        raise CheckpointError(f"checkpoint {path} cannot be used: {problem}")
+    return Source(path, manifest_of(path))
+
+
 def first_verified(
     directory: pathlib.Path,
     steps: Iterable[int],

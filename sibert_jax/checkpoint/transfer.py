@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from sibert_jax.checkpoint.manifest import AVERAGES, check_same_leaves, stored_params
 from sibert_jax.checkpoint.read import (
     Source,
+    chosen,
     is_first,
     named,
     newest_verified,
@@ -19,20 +20,31 @@ from sibert_jax.checkpoint.read import (
 )
 from sibert_jax.errors import CheckpointError
 from sibert_jax.files import flatten, user_path
+from sibert_jax.trees import nest
 
 CLASSIFIER = "head/classifier"  # the last axis of its leaves is that of the labels
 
 
-def restore_params(directory: str | pathlib.Path, params: Any) -> tuple[Any, int]:
-    """Parameters of the newest verified checkpoint of a run, averaged if it has AVERAGES; its step.
+def restore_params(
+    directory: str | pathlib.Path, params: Any, step: int | str | None = None
+) -> tuple[Any, int]:
+    """Parameters of a verified checkpoint of a run, averaged if it has AVERAGES; its step.
 
     Args:
       directory: a run's workdir or its `checkpoints`.
       params: tree of ShapeDtypeStructs with shardings, with all the leaves that are stored.
+      step: None: the newest one; "best"; or its number of updates.
     """
-    source = newest_verified(user_path(directory))
+    source = chosen(user_path(directory), step)
     check_same_leaves(str(source.path), stored_params(source.manifest), named(params))
     return _restore(source, params), source.manifest.step
+
+
+def restore_all_params(source: Source) -> dict[str, Any]:
+    """The parameters of a checkpoint as a nested dict, on the first device; averaged likewise."""
+    leaves = stored_params(source.manifest).items()
+    shapes = {name: jax.ShapeDtypeStruct(x["shape"], x["dtype"]) for name, x in leaves}
+    return _restore(source, nest(shapes))
 
 
 def _restore(source: Source, params: Any) -> Any:

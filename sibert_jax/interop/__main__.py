@@ -19,15 +19,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("action", choices=("import", "export"))
     parser.add_argument("source", type=user_path, metavar="SOURCE")
     parser.add_argument("target", type=user_path, metavar="TARGET")
+    parser.add_argument(
+        "--step", metavar="best|N", help="the checkpoint to export instead of the newest one"
+    )
     given = parser.parse_args(arguments)
+    if given.step is not None and given.action == "import":
+        command.fail("--step is for export: foreign weights have no steps.")
     from sibert_jax.checkpoint import CheckpointError
     from sibert_jax.data import DataError
     from sibert_jax.errors import InteropError
     from sibert_jax.interop.workdirs import export_weights, import_weights
 
-    action = import_weights if given.action == "import" else export_weights
     try:
-        print(action(given.source, given.target))
+        if given.action == "import":
+            print(import_weights(given.source, given.target))
+        else:
+            print(export_weights(given.source, given.target, given.step))
     except (InteropError, CheckpointError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return command.WRONG_INPUT

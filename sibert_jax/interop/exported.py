@@ -8,6 +8,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+from typing import Any
 
 import numpy as np
 from safetensors import numpy as safetensors
@@ -18,8 +19,11 @@ from sibert_jax.files import user_path
 from sibert_jax.interop.hugging_face import new_directory
 from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.interop.per_layer import flatten, unflatten
-from sibert_jax.interop.tensor_files import read_safetensors
+from sibert_jax.interop.tensor_files import as_float32, read_safetensors
+from sibert_jax.keys import from_dict
 from sibert_jax.model import ModelConfig
+from sibert_jax.tasks import task as tasks
+from sibert_jax.tasks.registry import task_type
 
 # No module of this package, which needs no torch: it goes out with the weights.
 MODELING = pathlib.Path(__file__).with_name("modeling_sibert.py.txt")
@@ -59,12 +63,41 @@ features = Sibert.from_directory(".")(torch.tensor([[2, 5, 7, 3]]))  # (1, 4, {w
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """The task of a run, with which its head can be used.
+
+    Attributes:
+      settings: the keys under `task` of its config.
+      seq_len: most tokens of an example.
+    """
+
+    settings: dict
+    seq_len: int
+
+    @classmethod
+    def of(cls, settings: dict) -> "Task":
+        """Of the `config.json` of a run; its other keys may be those of another version."""
+        return cls(settings["task"], settings["data"]["seq_len"])
+
+    def restored(self, cfg: ModelConfig, directory: pathlib.Path) -> tasks.Task:
+        """The task itself, without data; `directory` is that of the run, or of `write`."""
+        kind = task_type(self.settings["name"])
+        return kind.of_workdir(cfg, self.config, (self.seq_len,), directory)
+
+    @property
+    def config(self) -> Any:
+        """The keys as the task has them."""
+        return from_dict(task_type(self.settings["name"]).config, self.settings, "task")
+
+
 def write(
     directory: str | pathlib.Path,
     cfg: ModelConfig,
     params: dict,
     source: str,
     labels: tuple[str, ...] = (),
+    task: Task | None = None,
 ) -> pathlib.Path:
     """Writes a directory that is new or empty, and returns it.
 
@@ -75,6 +108,7 @@ def write(
       source: where they come from, for the README.
       labels: what the outputs of the head mean, in order, for "id2label" of config.json; () where
         they mean nothing.
+      task: what the head was trained for; None: not known.
 
     Raises:
       InteropError: the directory is not empty or cannot be made.
@@ -84,6 +118,8 @@ def write(
     config = {"format": FORMAT, "version": sibert_jax.__version__} | dataclasses.asdict(cfg)
     if labels:
         config["id2label"] = {str(i): label for i, label in enumerate(labels)}
+    if task is not None:
+        config |= {"task": task.settings, "seq_len": task.seq_len}
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     tensors = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     safetensors.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
@@ -111,8 +147,17 @@ def read(directory: str | pathlib.Path) -> tuple[ModelConfig, dict]:
     """
     directory = user_path(directory)
     cfg = read_config(directory / "config.json")
-    flat = read_safetensors(directory / "model.safetensors")
+    path = directory / "model.safetensors"
+    flat = {k: as_float32(x, k, path) for k, x in read_safetensors(path).items()}
     return cfg, unflatten(flat, scan_layers=cfg.scan_layers)
+
+
+def read_task(directory: pathlib.Path) -> Task | None:
+    """The task of a directory that `write` made; None if it does not say."""
+    values = read_json(directory / "config.json")
+    if "task" not in values:
+        return None
+    return Task(values["task"], values["seq_len"])
 
 
 def read_config(path: pathlib.Path) -> ModelConfig:

@@ -3,10 +3,10 @@
 Exchange formats name layers one by one; a model that scans keeps them stacked on a leading axis.
 """
 
-from typing import Any
-
 import jax
 import numpy as np
+
+from sibert_jax.trees import nest
 
 
 def flatten(params: dict, *, scan_layers: bool) -> dict[str, np.ndarray]:
@@ -44,20 +44,3 @@ def unflatten(flat: dict[str, np.ndarray], *, scan_layers: bool) -> dict:
         name: np.stack([layers[i] for i in range(len(layers))]) for name, layers in stacks.items()
     }
     return nest(named)
-
-
-def nest(flat: dict[str, Any]) -> dict:
-    """{"a": {"b": leaf}} of {"a/b": leaf}.
-
-    Example:
-      >>> nest({"a/b": 1, "a/c": 2})
-      {'a': {'b': 1, 'c': 2}}
-    """
-    tree: dict = {}
-    for name, leaf in flat.items():
-        *parents, last = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return tree

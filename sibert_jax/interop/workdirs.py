@@ -9,17 +9,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.checkpoint import Checkpoints, newest_verified, restore_params
-from sibert_jax.checkpoint.manifest import stored_params
+from sibert_jax.checkpoint import Checkpoints, chosen, restore_all_params
 from sibert_jax.data import Tokenizer
 from sibert_jax.errors import InteropError
 from sibert_jax.files import write_json
 from sibert_jax.interop import exported, hugging_face
 from sibert_jax.interop.find_head import head_of
 from sibert_jax.interop.hugging_face_config import read_json
-from sibert_jax.interop.per_layer import nest
 from sibert_jax.model import ModelConfig
 from sibert_jax.train.config import default_config
+from sibert_jax.train.resolve import read_settings
 
 # Of an imported workdir: the directory's own files, which an export writes again.
 ORIGINAL = "original"
@@ -114,16 +113,20 @@ def _keep_original(source: pathlib.Path, config: dict | None, target: pathlib.Pa
             shutil.copyfile(source / name, target / name)
 
 
-def export_weights(source: pathlib.Path, target: pathlib.Path) -> str:
-    """Writes the newest checkpoint of a workdir as a directory; returns what it is, in words."""
+def export_weights(
+    source: pathlib.Path, target: pathlib.Path, step: int | str | None = None
+) -> str:
+    """Writes a checkpoint of a workdir as a directory; returns what it is, in words.
+
+    Args:
+      source: the workdir.
+      target: the directory, new or empty.
+      step: as `checkpoint.chosen` has it.
+    """
     cfg = _model_of(source)
     tokenizer = Tokenizer.load(source / "vocab.txt")
-    manifest = newest_verified(source).manifest
-    shapes = {
-        name: jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"])
-        for name, leaf in stored_params(manifest).items()
-    }
-    params, step = restore_params(source, nest(shapes))
+    found = chosen(source, step)
+    params, manifest = restore_all_params(found), found.manifest
     original = source / ORIGINAL
     labels = tuple(manifest.run["labels"]) if "labels" in manifest.run else ()
     if cfg.arch == "bert":
@@ -135,13 +138,18 @@ def export_weights(source: pathlib.Path, target: pathlib.Path) -> str:
         )
     else:
         kind = cfg.arch
-        exported.write(target, cfg, params, f"step {step:,} of {source.name}", labels)
+        title = f"step {manifest.step:,} of {source.name}"
+        is_run = "data_fingerprint" in manifest.run  # not imported weights
+        task = exported.Task.of(read_settings(source / "config.json")) if is_run else None
+        exported.write(target, cfg, params, title, labels, task)
+        if task is not None:
+            task.restored(cfg, source).save(target)
     kept = [name for name in ORIGINAL_FILES if (original / name).is_file()]
     for name in kept:
         shutil.copyfile(original / name, target / name)
     if not kept:
         tokenizer.save(target / "vocab.txt")
-    return f"{target}: {kind}, {_size(params)}, step {step:,}"
+    return f"{target}: {kind}, {_size(params)}, step {manifest.step:,}"
 
 
 def _model_of(workdir: pathlib.Path) -> ModelConfig:

@@ -106,6 +106,7 @@ class Task(abc.ABC):
 
     loss_names: tuple[str, ...] = ()  # metrics whose sum is the loss
     labels: tuple[str, ...] = ()  # meaning of the outputs of head/classifier; () without one
+    problem: str = ""  # why the outputs of the head cannot be used, a sentence; "": they can
 
     def __init__(
         self,
@@ -131,6 +132,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def own_shapes(self, num_rows: int, seq_len: int) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Shape and dtype of the arrays of a batch that only this task has."""
+
+    def save(self, directory: pathlib.Path) -> None:
+        """Writes into a workdir what the model needs besides its parameters and its config."""
+        del directory
 
     def init(self, key: jax.Array, batch: Batch) -> Any:
         """Fresh float32 parameters {"encoder": ..., "head": ...}; `batch` gives the shapes."""
@@ -203,6 +208,8 @@ class TaskType:
       found_in_data: keys under `task` that are open where they are (), and then found in the
         training examples.
       find: values of those that are open, from (task, data) and a function that takes a line.
+      restore: the task without data as `Task.save` left it, from (model, task, seq_lens, workdir);
+        None: `make` is enough.
     """
 
     config: type
@@ -217,3 +224,12 @@ class TaskType:
     load_new_text: Callable[..., tuple[Task, NewText]] | None = None
     found_in_data: tuple[str, ...] = ()
     find: Callable[[Any, Any, Callable[[str], None]], Mapping[str, object]] | None = None
+    restore: Callable[[ModelConfig, Any, tuple[int, ...], pathlib.Path], Task] | None = None
+
+    def of_workdir(
+        self, model: ModelConfig, task: Any, seq_lens: tuple[int, ...], directory: pathlib.Path
+    ) -> Task:
+        """The task of a finished run, without data."""
+        if self.restore is None:
+            return self.make(model, task, seq_lens)
+        return self.restore(model, task, seq_lens, directory)

@@ -22,14 +22,16 @@ def predict(
     path: str,
     say: Callable[[str], None],
     devices: Sequence[jax.Device] | None = None,
+    step: int | str | None = None,
 ) -> list[str]:
-    """The answers of the newest checkpoint of a fine-tuned run to a file of new text.
+    """The answers of a checkpoint of a fine-tuned run to a file of new text.
 
     Args:
       directory: the run's workdir; its `config.json` and `vocab.txt` are used, nothing is written.
       path: the text, in a form that the run's task reads.
       say: called with a line about the checkpoint, and on what of the text cannot be read.
       devices: of the mesh; None: all of them.
+      step: as `checkpoint.chosen` has it; None: the newest checkpoint.
 
     Returns:
       Lines of text: the examples in the order of the file.
@@ -61,6 +63,6 @@ def predict(
     )
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
     shapes = Shapes.of(run, mesh, task)
-    params, step = restore_params(directory / "checkpoints", shapes.params)
+    params, step = restore_params(directory / "checkpoints", shapes.params, step)
     say(f"the model of {directory} at step {step:,}")
     return new.lines(Evaluator(shapes).results(params, new.batches, len(new.batches)))

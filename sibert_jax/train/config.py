@@ -17,6 +17,8 @@ from sibert_jax.tasks.task import TaskType
 from sibert_jax.train.bad_steps import ACTIONS
 from sibert_jax.train.optimizer import OptimConfig, make_schedule
 
+WRITERS = ("tensorboard", "wandb", "mlflow")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -36,6 +38,14 @@ class TrainConfig:
     eval_batches: int = key(
         16, "most held-out batches of an evaluation; 0: all", low=0, may_change=True
     )
+    stop_after: int = key(
+        0, "evaluations in a row without a better main metric that end the run; 0: none do", low=0,
+        may_change=True,
+    )  # fmt: skip
+    writers: str = key(
+        "tensorboard", "of the rows of metrics.jsonl, comma-separated: tensorboard, wandb, mlflow; "
+        "empty: none", may_change=True,
+    )  # fmt: skip
     compilation_cache_dir: str = key(
         "~/.cache/sibert_jax/xla", "of compiled programs; empty: none",
         may_change=True, per_process=True,
@@ -65,6 +75,17 @@ class TrainConfig:
                 f"train.num_steps={self.num_steps} and train.num_epochs={self.num_epochs}: one of "
                 "them says the length of the run, so set the other to 0."
             )
+        for name in self.writer_names:
+            if name not in WRITERS:
+                raise ConfigError(
+                    f"train.writers={self.writers!r}: {name!r} is unknown; choose of "
+                    f"{', '.join(WRITERS)}, separated by commas."
+                )
+
+    @property
+    def writer_names(self) -> tuple[str, ...]:
+        """The names in `writers`."""
+        return tuple(name.strip() for name in self.writers.split(",") if name.strip())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,13 +105,27 @@ class CheckpointConfig:
         1000, "steps between checkpoints; the last step has one too", low=1, may_change=True
     )
     keep: int = key(3, "newest checkpoints kept", low=1, may_change=True)
+    keep_best: bool = key(
+        False, "save and keep that of the best evaluation too, by the main metric of the task",
+        may_change=True,
+    )  # fmt: skip
     init_from: str = key(
         "", "workdir to start the parameters from, with its encoder and vocabulary; empty: fresh",
+        may_change=True,
+    )  # fmt: skip
+    continue_from: str = key(
+        "", "workdir to continue in this one: parameters, optimizer state and step; empty: none",
         may_change=True,
     )  # fmt: skip
 
     def __post_init__(self):
         check("checkpoint", self)
+        if self.init_from and self.continue_from:
+            raise ConfigError(
+                f"checkpoint.init_from={self.init_from} and checkpoint.continue_from="
+                f"{self.continue_from} are both set; init_from takes parameters only, "
+                "continue_from the optimizer state and the step too: give one of them."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,24 +54,24 @@ def write_results(
     evaluator: Evaluator,
     params: Any,
     data: TaskData,
-    step: int,
+    facts: dict,
     directory: pathlib.Path,
     say: Callable[[str], None],
 ) -> None:
     """Predicts every held-out set of the task; writes `predictions/` and `results.json`.
 
-    `results.json` holds the step, the last evaluation during training and the best one by the
+    `results.json` holds the facts, the last evaluation during training and the best one by the
     task's main metric, and for each held-out set its metrics and examples predicted a second.
 
     Args:
       evaluator: of the task.
       params: to evaluate.
       data: of the task.
-      step: updates done.
+      facts: about the run, that come first.
       directory: the workdir.
       say: takes a line of text.
     """
-    results = {"step": step, "main_metric": data.main_metric, "held_out": {}}
+    results = {**facts, "main_metric": data.main_metric, "held_out": {}}
     for held in data.held_out:
         start = time.perf_counter()
         predicted = evaluator.results(params, held.batches, len(held.batches))
@@ -90,7 +90,8 @@ def write_results(
         rows = evaluations(directory / "metrics.jsonl")
         results["last"] = rows[-1] if rows else {}  # a full disk may have lost them
         name = f"eval/{data.main_metric}"
-        results["best"] = best_row(rows, name, lower_is_better=data.lower_is_better)
+        trained = [row for row in rows if row["step"] > 0]
+        results["best"] = best_row(trained, name, lower_is_better=data.lower_is_better)
         write_json(directory / "results.json", results)
 
 

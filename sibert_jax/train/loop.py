@@ -8,8 +8,10 @@ import time
 import jax
 
 from sibert_jax.checkpoint import Checkpoints
+from sibert_jax.checkpoint.manifest import BEST
 from sibert_jax.data import prefetch
 from sibert_jax.errors import TrainingError
+from sibert_jax.files import flatten
 from sibert_jax.runtime.goodput import Goodput
 from sibert_jax.runtime.peak_flops import peak_flops
 from sibert_jax.runtime.processes import ProcessGroup
@@ -21,6 +23,7 @@ from sibert_jax.runtime.terminal import Progress
 from sibert_jax.tasks.task import Batch, TaskData
 from sibert_jax.train import sharding, writers
 from sibert_jax.train.bad_steps import BadStepError, Health, with_counts
+from sibert_jax.train.best import Best
 from sibert_jax.train.config import RunConfig, run_config
 from sibert_jax.train.diagnostics import metrics_row
 from sibert_jax.train.evaluate import Evaluator
@@ -64,6 +67,7 @@ class Loop:
         self.evaluator = Evaluator(trainer.shapes)
         self.facts = facts
         self.first = int(state.step)
+        self.best = Best.at(services.checkpoints, self.first)
         processes = services.processes
         self.progress = Progress(self.first, self.train.num_steps, silent=not processes.is_first)
         self.speed = Speed()
@@ -74,8 +78,19 @@ class Loop:
             self.writers.append(
                 writers.MetricsFile(directory / "metrics.jsonl", kept, processes.say)
             )
-            self.writers.append(writers.TensorBoard(directory / "tensorboard", kept, processes.say))
+            for name in self.train.writer_names:
+                self.writers.append(self.open_writer(name, directory, kept))
         self.pending: tuple[Interval, StepReport] | None = None
+
+    def open_writer(self, name: str, directory: pathlib.Path, kept: int):
+        """TensorBoard or a tracker, for the rows after a step."""
+        say = self.services.processes.say
+        if name == "tensorboard":
+            return writers.TensorBoard(directory / name, kept, say)
+        from sibert_jax.train.trackers import Forgiving, open_tracker
+
+        settings = flatten(dataclasses.asdict(self.run_config))
+        return Forgiving(name, open_tracker(name, directory, settings), say)
 
     def __enter__(self):
         return self
@@ -91,9 +106,10 @@ class Loop:
             self.progress.say(f"resuming at step {self.first:,} of {self.train.num_steps:,}")
         else:
             self.evaluate(0, state)
-            if self.train.on_bad_step == "rollback":
-                with self.goodput.phase("checkpoint"):
-                    self.trainer.save(self.services.checkpoints, state, 0, self.facts)
+        is_new = self.first == 0 or not self.services.checkpoints.steps()
+        if is_new and self.train.on_bad_step == "rollback":
+            with self.goodput.phase("checkpoint"):
+                self.trainer.save(self.services.checkpoints, state, self.first, self.facts)
         with self.goodput.phase("step"):
             while True:
                 try:
@@ -104,11 +120,22 @@ class Loop:
         with self.goodput.phase("checkpoint"):
             self.services.checkpoints.wait()
         step = int(state.step)
-        if step < self.train.num_steps:
+        if self.has_stopped_early:
+            self.progress.say(
+                f"no better {self.data.main_metric} in {self.best.evaluations_since} evaluations "
+                f"(train.stop_after; best: step {self.best.step}): ended at step {step:,} of "
+                f"{self.train.num_steps:,}"
+            )
+        elif step < self.train.num_steps:
             self.progress.say(
                 f"{self.services.stop.requested}: saved step {step:,}; run again to resume"
             )
         return state
+
+    @property
+    def has_stopped_early(self) -> bool:
+        """Whether `train.stop_after` evaluations in a row have brought no gain."""
+        return 0 < self.train.stop_after <= self.best.evaluations_since
 
     def run_from(self, state: TrainState) -> TrainState:
         """The steps from a state on; raises BadStepError at one that must not be passed."""
@@ -117,7 +144,8 @@ class Loop:
         self.profile(first, state)
         jax.block_until_ready(state)
         self.speed.restart(first)
-        with contextlib.closing(prefetch(self.batch, first + offset, num_steps - first)) as batches:
+        count = 0 if self.has_stopped_early else num_steps - first
+        with contextlib.closing(prefetch(self.batch, first + offset, count)) as batches:
             for index, batch in self.goodput.each("input", batches):
                 step = index - offset + 1
                 with marked(step):
@@ -133,7 +161,9 @@ class Loop:
                     self.check(report)
                     self.evaluate(step, state)
                 done = self.services.stop_step.reached(step) or step == num_steps
-                if done or is_due(step, self.run_config.checkpoint.every_steps):
+                done = done or self.has_stopped_early
+                is_best = self.run_config.checkpoint.keep_best and self.best.step == step
+                if done or is_best or is_due(step, self.run_config.checkpoint.every_steps):
                     self.save(step, state, report)
                 if done:
                     break
@@ -189,6 +219,7 @@ class Loop:
         with self.goodput.phase("restore"):
             self.services.checkpoints.delete_after(step)
             state = restore(self.trainer, self.services.checkpoints, step)
+        self.best = Best.at(self.services.checkpoints, step)
         passed = int(bad.bad_step) - step
         self.pending = None
         for writer in self.writers:
@@ -236,6 +267,9 @@ class Loop:
         with self.paused("evaluation"):
             params = averaged_params(state.opt_state, state.params)
             row = self.evaluator.metrics(params, self.data.valid, self.train.eval_batches)
+        if step > 0 and (name := f"eval/{self.data.main_metric}") in row:
+            lower = self.data.lower_is_better
+            self.best = self.best.after(step, row[name], lower_is_better=lower)
         self.write(step, row | self.goodput.row(step))
         self.progress.say(
             f"step {step:>7,}  " + "  ".join(f"{name} {value:.4f}" for name, value in row.items())
@@ -246,7 +280,8 @@ class Loop:
         self.flush()
         self.check(report)
         with self.paused("checkpoint"):
-            self.trainer.save(self.services.checkpoints, state, step, self.facts)
+            facts = self.facts | {BEST: dataclasses.asdict(self.best)}
+            self.trainer.save(self.services.checkpoints, state, step, facts)
 
     def check(self, report: StepReport):
         """Stops before anything that comes of a bad step is saved."""
@@ -268,9 +303,22 @@ def is_due(step: int, every_steps: int) -> bool:
 
 
 def restore(trainer: Trainer, checkpoints: Checkpoints, step: int) -> TrainState:
-    """The state of a checkpoint; its window of logged means is emptied if its row is written."""
-    state = trainer.restore(checkpoints, step)
+    """The state of a checkpoint of this run, as it continues."""
     before = run_config(checkpoints.description(step)["config"])
+    return with_its_window(trainer, trainer.restore(checkpoints, step), before, step)
+
+
+def with_its_window(
+    trainer: Trainer, state: TrainState, before: RunConfig, step: int
+) -> TrainState:
+    """A restored state; its window of logged means is emptied if its row is written.
+
+    Args:
+      trainer: that continues.
+      state: after `step` updates.
+      before: the run that wrote it.
+      step: updates done.
+    """
     if before.train.log_every_steps == trainer.run.train.log_every_steps:
         return state
     if not is_logged(before, step):

@@ -27,7 +27,7 @@ _READ = {
     "task": ("name",),
     "model": INHERITED_KEYS,
     "data": ("seq_len", "vocab"),
-    "checkpoint": ("init_from",),
+    "checkpoint": ("init_from", "continue_from"),
 }
 
 
@@ -42,20 +42,21 @@ def resolve(
     None or "", and what a task finds in its data, such as the labels. They are filled from
 
     - the run in `directory`, if that has a checkpoint: a run continues as it began;
-    - else the run in `checkpoint.init_from`;
+    - else the run in `checkpoint.init_from` or `checkpoint.continue_from`; an open `model.max_len`
+      of the latter is at least `data.seq_len`;
     - else `fresh_encoder`, and `model.vocab_size` from the vocabulary file;
-    - labels of a run that has no checkpoint: from its training examples.
+    - labels of a run that has no checkpoint and continues none: from its training examples.
 
     An open `model.arch` stands for any SIBERT, as the optimizer was chosen for one.
 
     Args:
       config: every key of `default_config()`.
       directory: the workdir of the run; None: it is new.
-      say: takes a line about what is taken from `checkpoint.init_from` and is not the default, and
-        about labels that are found.
+      say: takes a line about what is taken from that run and is not the default, and about labels
+        that are found.
 
     Raises:
-      ConfigError: a key is missing; `checkpoint.init_from` is no run, or its encoder or vocabulary
+      ConfigError: a key is missing; the run to start from is none, or its encoder or vocabulary
         differs from what is given, in which case all differences are named.
       DataError: a vocabulary or the examples cannot be read.
     """
@@ -71,10 +72,14 @@ def resolve(
         origin = Origin.read(directory)
         _fill(config, origin, open_keys)
         longest, found = origin.seq_len, origin.task
-    elif config.checkpoint.init_from:
-        origin = _source(config.checkpoint.init_from)
-        _check_same(config, origin, open_keys)
+    elif key := _key_of_origin(config):
+        origin = _source(key, config.checkpoint[key])
+        _check_same(config, origin, open_keys, key)
+        if key == "continue_from":
+            found = origin.task
         _fill(config, origin, open_keys)
+        if key == "continue_from" and "max_len" in open_keys and config.data.seq_len is not None:
+            config.model.max_len = max(config.model.max_len, config.data.seq_len)
         unusual = _unusual(config, open_keys)
         if config.data.seq_len is None and config.model.max_len < longest:
             unusual.append(f"data.seq_len={config.model.max_len}")
@@ -140,29 +145,33 @@ def read_settings(path: pathlib.Path) -> dict:
     return settings
 
 
-def _source(init_from: str) -> Origin:
-    checkpoints = checkpoints_in(init_from)
+def _key_of_origin(config: ConfigDict) -> str:
+    """The key of `checkpoint` that names a run to start from; "" if none does."""
+    keys = ("continue_from", "init_from")
+    return next((key for key in keys if config.checkpoint[key]), "")
+
+
+def _source(key: str, directory: str) -> Origin:
+    checkpoints, named = checkpoints_in(directory), f"checkpoint.{key}={directory}"
     if not checkpoints.is_dir():
-        raise ConfigError(f"checkpoint.init_from={init_from}: there is no such directory.")
+        raise ConfigError(f"{named}: there is no such directory.")
     if not steps_in(checkpoints):
-        raise ConfigError(
-            f"checkpoint.init_from={init_from} holds no checkpoint to start from; name the workdir "
-            "of a run."
-        )
+        raise ConfigError(f"{named} holds no checkpoint to start from; name the workdir of a run.")
     try:
         origin = Origin.read(checkpoints.parent)
     except ConfigError as error:
-        raise ConfigError(f"checkpoint.init_from={init_from}: {error}") from None
+        raise ConfigError(f"{named}: {error}") from None
     if not origin.vocab.is_file():
-        raise ConfigError(
-            f"checkpoint.init_from={init_from} has no vocab.txt, without which its token table "
-            "means nothing."
-        )
+        raise ConfigError(f"{named} has no vocab.txt, without which its token table means nothing.")
     return origin
 
 
-def _check_same(config: ConfigDict, origin: Origin, open_keys: list[str]) -> None:
-    """Refuses an encoder or a vocabulary other than the config asks for, with all differences."""
+def _check_same(config: ConfigDict, origin: Origin, open_keys: list[str], key_of: str) -> None:
+    """Refuses an encoder or a vocabulary other than the config asks for, with all differences.
+
+    A run that continues another one may have more positions.
+    """
+    grows = key_of == "continue_from" and (config.model.max_len or 0) >= origin.model["max_len"]
     arch = origin.model["arch"]
     differences = [
         f"model.{key} is {origin.model[key]!r} there, {config.model[key]!r} here"
@@ -170,6 +179,7 @@ def _check_same(config: ConfigDict, origin: Origin, open_keys: list[str]) -> Non
         if key not in open_keys
         and key not in ARCHS[arch].unused
         and config.model[key] != origin.model[key]
+        and not (key == "max_len" and grows)
     ]
     if "arch" in open_keys and not ARCHS[arch].is_scale_invariant:
         differences.insert(
@@ -186,7 +196,7 @@ def _check_same(config: ConfigDict, origin: Origin, open_keys: list[str]) -> Non
             )
     if differences:
         raise ConfigError(
-            f"checkpoint.init_from={config.checkpoint.init_from} is not what this config asks for: "
+            f"checkpoint.{key_of}={config.checkpoint[key_of]} is not what this config asks for: "
             f"{'; '.join(differences)}. Leave these keys out, or give them the values there."
         )
 
@@ -194,7 +204,7 @@ def _check_same(config: ConfigDict, origin: Origin, open_keys: list[str]) -> Non
 def _fill(config: ConfigDict, origin: Origin, open_keys: list[str]) -> None:
     for key in open_keys:
         config.model[key] = origin.model[key]
-    trains_one = "vocab_train_bytes" in config.data and not config.checkpoint.init_from
+    trains_one = "vocab_train_bytes" in config.data and not _key_of_origin(config)
     if config.data.vocab == "" and not trains_one:
         config.data.vocab = str(origin.vocab)
 

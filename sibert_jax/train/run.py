@@ -24,12 +24,13 @@ from sibert_jax.runtime.watchdog import WAITING, Watchdog
 from sibert_jax.tasks.task import Task, TaskData
 from sibert_jax.train import sharding, workdir
 from sibert_jax.train.config import RunConfig, run_config
+from sibert_jax.train.continuing import continue_from, describe_new_length
 from sibert_jax.train.evaluate import write_results
 from sibert_jax.train.loop import Loop, Services, load_batch, restore
-from sibert_jax.train.optimizer import make_schedule
 from sibert_jax.train.optimizer_table import averaged_params
 from sibert_jax.train.resolve import resolve
 from sibert_jax.train.step import TrainState
+from sibert_jax.train.trackers import check_installed
 from sibert_jax.train.trainer import (
     Shapes,
     Trainer,
@@ -79,6 +80,7 @@ def train(
         check_processes(processes)
         check_divisible(run, mesh)
         check_kernels(run, mesh)
+        check_installed(run.train.writer_names if processes.is_first else ())
         if profile is not None and run.train.num_steps:  # of epochs, the data has to say first
             profile.check(run.train.num_steps)
         watchdog = stack.enter_context(Watchdog(run.train.watchdog_secs))
@@ -102,7 +104,12 @@ def train(
         processes.agree("data", {"fingerprint": data.fingerprint})
         shapes = Shapes.of(run, mesh, task)
         checkpoints = stack.enter_context(
-            Checkpoints(directory / "checkpoints", run.checkpoint.keep, say)
+            Checkpoints(
+                directory / "checkpoints",
+                run.checkpoint.keep,
+                say,
+                keep_best=run.checkpoint.keep_best,
+            )
         )
         trainer, state = start(run, shapes, data, checkpoints, goodput, processes.say)
         num_steps = trainer.run.train.num_steps
@@ -117,6 +124,7 @@ def train(
             write_json(directory / "run.json", described)
             processes.say("\n".join(described["parameters"]))
             data.tokenizer.save(directory / "vocab.txt")
+            task.save(directory)
         stop_step = stack.enter_context(StopStep(stop, processes))
         traced, step = profile if processes.is_first else None, int(state.step)
         profiler = stack.enter_context(Profiler(traced, directory / "profile", step, processes.say))
@@ -124,10 +132,11 @@ def train(
         facts = data_facts(trainer.run, data) | provenance(trainer.run, shapes, data)
         with Loop(trainer, data, state, facts, services) as loop:
             state = loop.run()
-        if (step := int(state.step)) == num_steps:
+        if (step := int(state.step)) == num_steps or loop.has_stopped_early:
             with goodput.phase("evaluation"):
                 params = averaged_params(state.opt_state, state.params)
-                write_results(loop.evaluator, params, data, step, directory, processes.say)
+                facts = {"step": step, "stopped_early": step < num_steps}
+                write_results(loop.evaluator, params, data, facts, directory, processes.say)
         processes.say(goodput.line(step))
         return state
 
@@ -156,7 +165,7 @@ def start(
     goodput: Goodput,
     say: Callable[[str], None],
 ) -> tuple[Trainer, TrainState]:
-    """Restores the newest checkpoint or initializes, and compiles the next step.
+    """Restores the newest checkpoint, continues another run or initializes; compiles the next step.
 
     Args:
       run: its length may be in epochs, and its rates open.
@@ -164,7 +173,7 @@ def start(
       data: of its task.
       checkpoints: of this run.
       goodput: counts the time.
-      say: takes a line about a length that has changed.
+      say: takes a line about what has changed.
 
     Returns:
       A trainer, whose run has its length in steps and its rates, and the state to continue from.
@@ -172,7 +181,11 @@ def start(
     in_epochs = run.train.num_epochs > 0
     run = run.with_num_steps(data.steps_per_epoch)
     newest = checkpoints.latest_step()
-    if newest is None:
+    if newest is None and run.checkpoint.continue_from:
+        with goodput.phase("restore"):
+            trainer, state = continue_from(run, shapes, data, say)
+        run = trainer.run
+    elif newest is None:
         with goodput.phase("compile"):
             params = fresh_params(run, shapes)
             if source := run.checkpoint.init_from:
@@ -243,29 +256,6 @@ def check_length(run: RunConfig, newest: int, *, in_epochs: bool) -> None:
     if newest > run.train.num_steps:
         key = "train.num_epochs" if in_epochs else "train.num_steps"
         raise workdir.too_short(key, run.train.num_steps, newest)
-
-
-def describe_new_length(run: RunConfig, before: RunConfig, step: int, updates: int) -> str:
-    """The learning rates at a change of length, in a line; "" if it is the same.
-
-    Args:
-      run: with its length and warm-up in steps.
-      before: the run that the checkpoint was written by.
-      step: of the checkpoint.
-      updates: those of them that were not skipped, which schedules count.
-    """
-    old, new = before.train.num_steps, run.train.num_steps
-    if old == new:
-        return ""
-    changes = []
-    for section, group in run.optim.groups.items():
-        earlier = before.optim.groups[section]
-        was = float(make_schedule(earlier, earlier.learning_rate, old)(updates))
-        now = float(make_schedule(group, group.learning_rate, new)(updates))
-        change = f"stays {now:.3g}" if was == now else f"goes from {was:.3g} to {now:.3g}"
-        whose = {"optim": f"η at step {step:,}", "optim.head": "that of the head"}
-        changes.append(f"{whose.get(section, f'that of {section}')} {change} ({group.schedule})")
-    return f"the run of {old:,} steps becomes one of {new:,}: {', '.join(changes)}"
 
 
 def check_processes(processes: ProcessGroup) -> None:

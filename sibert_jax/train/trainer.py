@@ -162,13 +162,15 @@ class Trainer:
 
     def restore(self, checkpoints: Checkpoints, step: int) -> TrainState:
         """The state of a checkpoint, on this mesh."""
+        return state_of(*checkpoints.restore(step, *self.abstract_items()))
+
+    def abstract_items(self) -> tuple[Any, dict]:
+        """The two trees of a checkpoint, parameters and the rest, as ShapeDtypeStructs."""
         like = self.abstract_state
-        wanted = _without_params(like)
+        rest = _without_params(like)
         if has_average(like.opt_state):
-            wanted[AVERAGES] = like.params
-        params, rest = checkpoints.restore(step, like.params, wanted)
-        rest.pop(AVERAGES, None)
-        return TrainState(params=params, **rest)
+            rest[AVERAGES] = like.params
+        return like.params, rest
 
     def save(self, checkpoints: Checkpoints, state: TrainState, step: int, facts: dict) -> None:
         """Starts writing a checkpoint of everything that the next step depends on.
@@ -183,6 +185,12 @@ class Trainer:
         if has_average(state.opt_state):
             rest[AVERAGES] = averaged_params(state.opt_state, state.params)
         checkpoints.save(step, state.params, rest, facts)
+
+
+def state_of(params: Any, rest: dict) -> TrainState:
+    """The state in the two trees of a checkpoint."""
+    fields = {name: tree for name, tree in rest.items() if name != AVERAGES}
+    return TrainState(params=params, **fields)
 
 
 def _without_params(state: TrainState) -> dict:

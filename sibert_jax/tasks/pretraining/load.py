@@ -21,6 +21,7 @@ from sibert_jax.tasks.pretraining.task import (
     PretrainingConfig,
     check_keys,
     invariant_parts,
+    restore,
 )
 from sibert_jax.tasks.task import TaskData, TaskType
 
@@ -111,6 +112,7 @@ TASK = TaskType(
     seq_len=128,
     make=Pretraining,
     load=load_pretraining,
+    restore=restore,
     sharding=(
         (r"head/output", P("tensor", "fsdp")),  # V, D
         (r"head/(transform|pooler)/kernel", P("fsdp", "tensor")),  # D, D

@@ -2,17 +2,21 @@
 
 import dataclasses
 import math
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sibert_jax.errors import ConfigError
+from sibert_jax.files import atomically
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.losses import cross_entropy, table_cross_entropy
 from sibert_jax.tasks.pretraining.heads import InvariantHead, StandardHead
 from sibert_jax.tasks.task import Task
+
+TOKEN_COUNTS = "token_counts.npy"  # in a workdir: (V,) int64, of the training text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Pretraining(Task):
             loss_scale=task.loss_scale,
             head_is_invariant="head" in invariant_parts(task),
         )
-        self.task = task
+        self.task, self._unigram_counts = task, unigram_counts
         self._fifth_V = fifths(frequency)
         self.loss_names = ("mlm_loss", "nsp_loss") if task.nsp else ("mlm_loss",)
 
@@ -95,6 +99,12 @@ class Pretraining(Task):
         for name, dtype in (("positions", "int32"), ("targets", "int32"), ("weights", "float32")):
             shapes[f"masked_{name}"] = ((num_rows, num_masked), dtype)
         return shapes
+
+    def save(self, directory: pathlib.Path) -> None:
+        """Writes the counts that the outputs of the invariant head depend on."""
+        if self.task.head == "invariant" and not self.problem:
+            with atomically(directory / TOKEN_COUNTS) as temporary, temporary.open("wb") as file:
+                np.save(file, self._unigram_counts)
 
     def logits(self, params, batch):
         """Returns logits_BPV and nsp_logits_B2 or None, without dropout."""
@@ -169,6 +179,22 @@ class Pretraining(Task):
         if self.task.nsp:
             head += 6.0 * self.cfg.width * (self.cfg.width + 2) / seq_len
         return encoder_flops_per_token(self.cfg, seq_len) + head
+
+
+def restore(
+    model: ModelConfig, task: PretrainingConfig, seq_lens: tuple[int, ...], workdir: pathlib.Path
+) -> Pretraining:
+    """The task of a run, with the counts of its training text."""
+    path = workdir / TOKEN_COUNTS
+    if task.head != "invariant" or path.is_file():
+        counts = np.load(path) if task.head == "invariant" else None
+        return Pretraining(model, task, seq_lens, counts)
+    restored = Pretraining(model, task, seq_lens)
+    restored.problem = (
+        f"{path} is missing, whose token frequencies the head adds to its outputs; give the "
+        "command of the run again, which writes it and takes no further step."
+    )
+    return restored
 
 
 def fifths(frequency_V: np.ndarray) -> np.ndarray:

@@ -63,6 +63,7 @@ class Candidate:
     """A possible answer: a substring of the context, or "" for no answer."""
 
     text: str
+    start: int  # its first character in the context
     start_logit: float
     end_logit: float
 
@@ -153,7 +154,7 @@ class Answerer:
             )
             text = context[start:end]
             logits = (float(windows[name][row, column]) for name in ("start_logit", "end_logit"))
-            candidates.setdefault(text, Candidate(text, *logits))
+            candidates.setdefault(text, Candidate(text, start, *logits))
         return Prediction(tuple(candidates.values()), float(windows["null_score"].min()))
 
     def text(self, prediction: Prediction) -> str:
@@ -196,14 +197,14 @@ class Answerer:
         directory.mkdir(parents=True, exist_ok=True)
         texts = {key: self.text(prediction) for key, prediction in predictions.items()}
         _write_json(directory / PREDICTIONS, texts)
-        n_best = {key: self._n_best(prediction) for key, prediction in predictions.items()}
+        n_best = {key: self.n_best_of(prediction) for key, prediction in predictions.items()}
         _write_json(directory / N_BEST, n_best)
         if self.unanswerable:
             odds = {key: prediction.null_odds for key, prediction in predictions.items()}
             _write_json(directory / NULL_ODDS, odds)
         return self.metrics(predictions)
 
-    def _n_best(self, prediction: Prediction) -> list[dict]:
+    def n_best_of(self, prediction: Prediction) -> list[dict]:
         """The candidates, in SQuAD 2.0 with "", and the softmax of their scores."""
         entries = [
             {

@@ -1,0 +1,1 @@
+"""A trained model in Python: text to vectors, labels, words and answers."""

@@ -1,0 +1,246 @@
+"""A trained model and what it is used for. Letters: model/config.py, C outputs of a classifier."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sibert_jax.data import BucketedBatches, Sequences, Tokenizer, join_pair
+from sibert_jax.errors import ConfigError
+from sibert_jax.inference.answer import Answer, answer
+from sibert_jax.inference.sizes import power_of_two, seq_lens
+from sibert_jax.model import Encoder, ModelConfig
+from sibert_jax.tasks.question_answering.task import QuestionAnswering
+
+MASK = "[MASK]"
+POOLINGS = ("mean", "first")
+
+Text = str | tuple[str, str]
+
+
+class Guess(NamedTuple):
+    """A token in the place of a mask."""
+
+    token: str  # a WordPiece; "##..." continues a word
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A trained model, from `sibert_jax.load`.
+
+    Texts are cut off at `max_tokens`, padded to one of a few lengths, and compiled for once each.
+    A text may be a pair, (first, second).
+
+    Attributes:
+      directory: where it comes from.
+      module: encoder and head, a Flax module: `module.apply({"params": params}, batch)`.
+      params: {"encoder": ...} and perhaps "head", float32. The encoder alone:
+        `sibert_jax.model.Encoder(config).apply({"params": params["encoder"]}, ...)`.
+      tokenizer: text to token ids.
+      config: sizes of the encoder.
+      kind: "pretraining", "classification", "question_answering", ...; "": there is no head.
+      task: keys under `task` of the run; None: not known.
+      max_tokens: of a text, special tokens included.
+      records: of a classifier: what `predict` returns, from its outputs (N, C).
+      problem: why the outputs of the head cannot be used, a sentence; "": they can.
+    """
+
+    directory: pathlib.Path
+    module: nn.Module
+    params: dict
+    tokenizer: Tokenizer
+    config: ModelConfig
+    kind: str
+    task: Any
+    max_tokens: int
+    records: Callable[[np.ndarray], list[dict[str, Any]]] | None = None
+    problem: str = ""
+
+    def encode(
+        self, texts: Sequence[Text], pooling: str = "mean", batch_size: int = 32
+    ) -> np.ndarray:
+        """Vectors of texts, (N, D) float32, in the order of the texts.
+
+        Args:
+          texts: any number.
+          pooling: "mean" of the features of all tokens of a text, [CLS] and [SEP] included, or
+            those of the "first" one, [CLS].
+          batch_size: texts at a time.
+
+        Raises:
+          ConfigError: `pooling` is none of these, or `texts` is a single string.
+        """
+        if pooling not in POOLINGS:
+            raise ConfigError(f"pooling={pooling!r} is unknown; choose one of {list(POOLINGS)}.")
+        run = self._encode_mean if pooling == "mean" else self._encode_first
+        vectors_ND = np.zeros((len(texts), self.config.width), np.float32)
+        for rows_B, output_BD in self._outputs(run, texts, batch_size):
+            vectors_ND[rows_B] = output_BD
+        return vectors_ND
+
+    def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[dict[str, Any]]:
+        """Labels of texts by a classifier, one dict a text.
+
+        Args:
+          texts: any number; pairs where the run was trained on pairs.
+          batch_size: texts at a time.
+
+        Returns:
+          {"prediction": the likeliest label, "probability": its, "probabilities": {label: in
+          [0, 1]}}, or {"prediction": a number} of a regression.
+
+        Raises:
+          ConfigError: this is no classifier.
+        """
+        self._check_kind("predict", "classification")
+        found: dict[int, dict[str, Any]] = {}
+        for rows_B, output_BC in self._outputs(self._classify, texts, batch_size):
+            found |= zip(rows_B.tolist(), self.records(output_BC))
+        return [found[row] for row in range(len(texts))]
+
+    def fill_mask(self, text: str, top_k: int = 5) -> list[Guess] | list[list[Guess]]:
+        """The likeliest tokens in the place of each "[MASK]" of a text, best first.
+
+        Args:
+          text: with "[MASK]" at least once.
+          top_k: tokens of each.
+
+        Returns:
+          A list of `top_k` guesses; of a text with several masks, a list of such lists.
+
+        Raises:
+          ConfigError: this is no pretraining run, or there is no mask within `max_tokens`.
+        """
+        self._check_kind("fill_mask", "pretraining")
+        if self.problem:
+            raise ConfigError(self.problem)
+        parts = self.tokenizer.encode_batch(text.split(MASK))
+        tokens_L = parts[0]
+        for part in parts[1:]:
+            tokens_L = np.concatenate([tokens_L, [self.tokenizer.mask_id], part]).astype(np.int32)
+        joined, _ = join_pair(tokens_L, None, self.tokenizer, self.max_tokens)
+        (positions_P,) = np.nonzero(joined == self.tokenizer.mask_id)
+        if len(positions_P) != len(parts) - 1 or not len(positions_P):
+            raise ConfigError(
+                f"fill_mask: {MASK} occurs {len(parts) - 1} times in the text, and "
+                f"{len(positions_P)} times in its first {self.max_tokens} tokens; write it in "
+                "place of each word to guess."
+            )
+        ((_, batch),) = self._batches([joined], [len(joined)], batch_size=1)
+        batch["masked_positions"] = positions_P.astype(np.int32)[None]
+        logits_PV = np.asarray(self._mask_logits(self.params, batch), np.float64)[0]
+        guesses = [self._guesses(logits_V, top_k) for logits_V in logits_PV]
+        return guesses[0] if len(guesses) == 1 else guesses
+
+    def answer(self, question: str, context: str) -> Answer:
+        """The answer to a question, a part of a context; of any length, as windows of it are read.
+
+        Raises:
+          ConfigError: this is no run of question answering.
+          DataError: question or context is empty.
+        """
+        self._check_kind("answer", "question_answering")
+        return answer(
+            question,
+            context,
+            tokenizer=self.tokenizer,
+            task=self.task,
+            max_tokens=self.max_tokens,
+            read=lambda batch: self._read_windows(self.params, batch),
+        )
+
+    def __repr__(self) -> str:
+        millions = sum(leaf.size for leaf in jax.tree.leaves(self.params)) / 1e6
+        kind = self.kind or "no head"
+        return f"<{self.config.arch}, {millions:.1f} M parameters, {kind}, from {self.directory}>"
+
+    def _check_kind(self, method: str, wanted: str) -> None:
+        if self.kind != wanted:
+            found = f"a model of {self.kind}" if self.kind else "a model without a head"
+            raise ConfigError(
+                f"{method}() needs a model of {wanted}, and {self.directory} holds {found}."
+            )
+
+    def _guesses(self, logits_V: np.ndarray, top_k: int) -> list[Guess]:
+        probability_V = _softmax(logits_V)
+        best = np.argsort(-probability_V, kind="stable")[:top_k]
+        return [Guess(self.tokenizer.pieces[i], float(probability_V[i])) for i in best]
+
+    def _outputs(
+        self, run: Callable, texts: Sequence[Text], batch_size: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Places of some texts and what a compiled function makes of them, a batch at a time."""
+        if isinstance(texts, str):
+            raise ConfigError(f"texts={texts[:30]!r} is a single text; give a list of texts.")
+        if not texts:
+            return
+        joined = [self._joined(text) for text in texts]
+        for rows_B, batch in self._batches(*zip(*joined), batch_size=batch_size):
+            yield rows_B, np.asarray(run(self.params, batch))[: len(rows_B)]
+
+    def _joined(self, text: Text) -> tuple[np.ndarray, int]:
+        first, *second = self.tokenizer.encode_batch([text] if isinstance(text, str) else text)
+        return join_pair(first, second[0] if second else None, self.tokenizer, self.max_tokens)
+
+    def _batches(
+        self, tokens: Sequence[np.ndarray], second_starts: Sequence[int], *, batch_size: int
+    ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Batches of texts of like length and their places; a last one is filled up."""
+        sequences = Sequences.of(tokens, second_starts, {}, self.tokenizer.pad_id)
+        size = min(batch_size, power_of_two(len(tokens)))
+        batches = BucketedBatches(
+            sequences, seq_lens(self.max_tokens), global_batch_size=size, seed=0, shuffle=False
+        )
+        for step in range(len(batches)):
+            batch = batches.batch(step)
+            is_real_B = batch.pop("example_weights") > 0
+            yield batch.pop("example_index")[is_real_B], batch
+
+    # Compiled once for each length and number of rows.
+
+    @functools.cached_property
+    def _encode_mean(self) -> Callable:
+        def run(params, batch):
+            x_BLD, mask_BL1 = self._features(params, batch), batch["attention_mask"][..., None]
+            sum_BD = jnp.sum(jnp.where(mask_BL1, x_BLD, 0.0), axis=1)
+            return sum_BD / jnp.sum(mask_BL1, axis=1, dtype=jnp.float32)
+
+        return jax.jit(run)
+
+    @functools.cached_property
+    def _encode_first(self) -> Callable:
+        return jax.jit(lambda params, batch: self._features(params, batch)[:, 0])
+
+    def _features(self, params: dict, batch: dict) -> jax.Array:
+        arrays = (batch[name] for name in ("tokens", "segments", "attention_mask"))
+        x_BLD, _ = Encoder(self.config).apply({"params": params["encoder"]}, *arrays)
+        return x_BLD.astype(jnp.float32)
+
+    @functools.cached_property
+    def _classify(self) -> Callable:
+        return jax.jit(lambda params, batch: self.module.apply({"params": params}, batch)[0])
+
+    @functools.cached_property
+    def _read_windows(self) -> Callable:
+        task = QuestionAnswering(self.config, self.task, (self.max_tokens,))
+        return jax.jit(task.eval_batch)
+
+    @functools.cached_property
+    def _mask_logits(self) -> Callable:
+        def run(params, batch):
+            (projection, _), _ = self.module.apply({"params": params}, batch)
+            return projection.logits()
+
+        return jax.jit(run)
+
+
+def _softmax(x: np.ndarray) -> np.ndarray:
+    weight = np.exp(x - x.max())
+    return weight / weight.sum()

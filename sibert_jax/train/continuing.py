@@ -1,0 +1,203 @@
+"""Runs that go on: with another length, or in another workdir as a second phase."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sibert_jax.checkpoint import newest_verified
+from sibert_jax.checkpoint.read import named, restore_items
+from sibert_jax.errors import ConfigError
+from sibert_jax.files import flatten, user_path
+from sibert_jax.tasks.task import TaskData
+from sibert_jax.train.config import RunConfig, keys_where, run_config
+from sibert_jax.train.loop import with_its_window
+from sibert_jax.train.optimizer import make_schedule
+from sibert_jax.train.optimizer_table import has_average
+from sibert_jax.train.step import TrainState
+from sibert_jax.train.trainer import Shapes, Trainer, fresh_params, state_of
+from sibert_jax.trees import path_name
+
+POSITIONS = "encoder/embed/position"  # (max_len, D), and optimizer state of its shape
+# With another of these the state of the optimizer is of no use.
+OPTIMIZER_KEYS = ("name", "blocks", "head.name", "other.name", "other.pattern")
+
+
+def continue_from(
+    run: RunConfig, shapes: Shapes, data: TaskData, say: Callable[[str], None]
+) -> tuple[Trainer, TrainState]:
+    """A second phase: the newest state of the run in `checkpoint.continue_from`, to go on from.
+
+    Steps, schedules and the order of the data go on, so that a second phase in which only the
+    length changes is the longer run, to the bit, where schedules are constant.
+
+    A longer position table gets fresh rows at the root mean square of the others, and zeros in the
+    state of the optimizer.
+
+    Args:
+      run: of the second phase, with its length, both phases together, in steps. Where
+        `optim.eta_lambda` is set, η is that of the first phase.
+      shapes: of its task.
+      data: of its task; may be other data.
+      say: takes lines about what is continued and what has changed.
+
+    Raises:
+      ConfigError, CheckpointError: there is no such run, or it is of another optimizer,
+        vocabulary or model, or as long already.
+    """
+    key = f"checkpoint.continue_from={run.checkpoint.continue_from}"
+    source = newest_verified(user_path(run.checkpoint.continue_from), say)
+    facts, step = source.manifest.run, source.manifest.step
+    if "data_fingerprint" not in facts:
+        raise ConfigError(
+            f"{key} holds imported weights, without state of an optimizer; give "
+            "checkpoint.init_from instead."
+        )
+    before = run_config(facts["config"])
+    _check(run, before, key, step)
+    if facts["vocab_hash"] != data.tokenizer.hash:
+        raise ConfigError(
+            f"{key} was trained with another vocabulary; leave data.vocab out, to have that one."
+        )
+    run = dataclasses.replace(run, optim=_with_rates(run, facts["learning_rate"]))
+    trainer = Trainer(run, shapes)
+    stored = source.manifest.leaves
+    items = dict(zip(("params", "rest"), trainer.abstract_items()))
+    longer = [
+        name
+        for name, leaf in named(items).items()
+        if name in stored and _is_longer(name, leaf.shape, stored[name]["shape"])
+    ]
+    if longer and has_average(trainer.abstract_state.opt_state):
+        raise ConfigError(
+            f"{key}: optim.name={run.optim.name!r} averages the parameters, and has no average of "
+            "positions that are new; give checkpoint.init_from instead."
+        )
+    _check_shapes(items, stored, set(longer), key)
+
+    def as_stored(path, leaf):
+        name = path_name(path)
+        shape = tuple(stored[name]["shape"]) if name in longer else leaf.shape
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=leaf.sharding)
+
+    wanted = jax.tree_util.tree_map_with_path(as_stored, items)
+    found = restore_items(source.path, wanted)
+    if longer:
+        found = _with_more_positions(found, items, set(longer), fresh_params(run, shapes))
+    say(f"{source.path} is continued at step {step:,}, with the state of its optimizer")
+    changes = _changes(before, run)
+    if facts["data_fingerprint"] != data.fingerprint:
+        changes.append("the data")
+    say(f"changed: {', '.join(changes) or 'nothing'}")
+    if longer:
+        say(
+            f"positions {before.model.max_len} to {run.model.max_len - 1} are drawn anew, at the "
+            "scale of the others; the state of the optimizer is zero there"
+        )
+    state = with_its_window(trainer, state_of(found["params"], found["rest"]), before, step)
+    if line := describe_new_length(run, before, step, step - int(state.health.skipped)):
+        say(line)
+    return trainer, state
+
+
+def _check(run: RunConfig, before: RunConfig, key: str, step: int) -> None:
+    """Refuses another task or optimizer, and a length that is over already."""
+    theirs, ours = flatten(dataclasses.asdict(before)), flatten(dataclasses.asdict(run))
+    for name in ("task.name", *(f"optim.{name}" for name in OPTIMIZER_KEYS)):
+        if theirs[name] != ours[name]:
+            raise ConfigError(
+                f"{key}: {name} is {theirs[name]!r} there and {ours[name]!r} here, so the state of "
+                "its optimizer cannot be used; give the same, or checkpoint.init_from instead."
+            )
+    if run.train.num_steps <= step:
+        raise ConfigError(
+            f"{key} is at step {step:,}, and the run ends at step {run.train.num_steps:,}: "
+            "train.num_steps and train.num_epochs count both phases; give more."
+        )
+
+
+def _with_rates(run: RunConfig, learning_rate: float):
+    if run.optim.eta_lambda == 0:
+        return run.optim
+    return run.optim.with_rates(learning_rate, run.optim.eta_lambda / learning_rate)
+
+
+def _is_longer(name: str, ours: tuple[int, ...], theirs: list[int]) -> bool:
+    """Whether a leaf is the position table, or state of its shape, and has more rows here."""
+    same_width = len(ours) == len(theirs) == 2 and ours[1] == theirs[1]
+    return name.endswith(POSITIONS) and same_width and ours[0] > theirs[0]
+
+
+def _check_shapes(items: dict, stored: dict[str, dict], longer: set[str], key: str) -> None:
+    leaves = named(items)
+    for name in sorted(leaves.keys() | stored.keys()):
+        theirs = tuple(stored[name]["shape"]) if name in stored else "absent"
+        ours = leaves[name].shape if name in leaves else "absent"
+        if theirs != ours and name not in longer:
+            raise ConfigError(
+                f"{key}: {name} is {theirs} there and {ours} here, and only the position table may "
+                "grow; give the same settings, or checkpoint.init_from instead."
+            )
+
+
+def _with_more_positions(found: dict, items: dict, longer: set[str], fresh: dict) -> dict:
+    """The trees of a checkpoint with all the rows that are wanted."""
+    new_MD = fresh["encoder"]["embed"]["position"]
+
+    def extended(path, leaf_LD, like_MD):
+        name = path_name(path)
+        if name not in longer:
+            return leaf_LD
+
+        def extend(leaf_LD, new_MD):
+            rows = new_MD[len(leaf_LD) :]
+            if name == f"params/{POSITIONS}":
+                rows = rows * (_rms(leaf_LD) / _rms(rows))
+            else:
+                rows = jnp.zeros_like(rows, leaf_LD.dtype)
+            return jnp.concatenate([leaf_LD, rows])
+
+        return jax.jit(extend, out_shardings=like_MD.sharding)(leaf_LD, new_MD)
+
+    return jax.tree_util.tree_map_with_path(extended, found, items)
+
+
+def _rms(x: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.mean(jnp.square(x)))
+
+
+def _changes(before: RunConfig, run: RunConfig) -> list[str]:
+    """ "KEY: there -> here" of the keys that say what is computed."""
+    theirs, ours = dataclasses.asdict(before), dataclasses.asdict(run)
+    free: set[Any] = keys_where("may_change", ours)
+    theirs, ours = flatten(theirs), flatten(ours)
+    return [
+        f"{key}: {theirs[key]} -> {ours[key]}"
+        for key in ours
+        if key not in free and theirs[key] != ours[key]
+    ]
+
+
+def describe_new_length(run: RunConfig, before: RunConfig, step: int, updates: int) -> str:
+    """The learning rates at a change of length, in a line; "" if it is the same.
+
+    Args:
+      run: with its length and warm-up in steps.
+      before: the run that the checkpoint was written by.
+      step: of the checkpoint.
+      updates: those of them that were not skipped, which schedules count.
+    """
+    old, new = before.train.num_steps, run.train.num_steps
+    if old == new:
+        return ""
+    changes = []
+    for section, group in run.optim.groups.items():
+        earlier = before.optim.groups[section]
+        was = float(make_schedule(earlier, earlier.learning_rate, old)(updates))
+        now = float(make_schedule(group, group.learning_rate, new)(updates))
+        change = f"stays {now:.3g}" if was == now else f"goes from {was:.3g} to {now:.3g}"
+        whose = {"optim": f"η at step {step:,}", "optim.head": "that of the head"}
+        changes.append(f"{whose.get(section, f'that of {section}')} {change} ({group.schedule})")
+    return f"the run of {old:,} steps becomes one of {new:,}: {', '.join(changes)}"
