@@ -113,7 +113,8 @@ class TensorBoard:
     def write(self, step: int, row: dict[str, float]):
         """Adds each scalar."""
         for name, value in row.items():
-            self._writer.add_scalar(name, value, step)
+            if math.isfinite(value):  # a threshold is infinite where the rate is 0
+                self._writer.add_scalar(name, value, step)
 
     def close(self):
         """Closes the event file."""
