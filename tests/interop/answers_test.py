@@ -21,7 +21,9 @@ from .transformers_test import on_their_side
 pytestmark = pytest.mark.slow
 WORDS = [f"w{i}" for i in range(43)]
 SMALL = {
-    "model.max_len": 16,
+    "model.max_len": 32,
+    "model.scan_layers": False,
+    "data.num_seq_lens": 1,
     "model.width": 16,
     "model.ffn_width": 32,
     "model.depth": 1,
