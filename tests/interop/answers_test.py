@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+import sibert_jax
 from sibert_jax.config_file import load_config
 from sibert_jax.interop.__main__ import main
 from sibert_jax.tools.predict import predict
@@ -104,6 +105,12 @@ def test_theirs_gives_the_answers_of_ours(answered, tmp_path, name):
     (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = predict(here / "run", str(tmp_path / "new.jsonl"), print, jax.devices()[:1])
     ours = [json.loads(line)["prediction"] for line in lines]
+    if name != "tags":
+        texts = [tuple(text) for text in new] if name == "pairs" else new
+        found = sibert_jax.load(here / "run").predict(texts)
+        assert [record["prediction"] for record in found] == (
+            pytest.approx(ours) if name == "scores" else ours
+        )
     if name == "scores":
         ours, theirs = np.array(ours), np.clip(theirs, 250, 1237.5)
         np.testing.assert_allclose(ours, theirs, rtol=1e-4)
