@@ -22,7 +22,8 @@ from sibert_jax.errors import CheckpointError
 from sibert_jax.files import flatten, user_path
 from sibert_jax.trees import nest
 
-CLASSIFIER = "head/classifier"  # the last axis of its leaves is that of the labels
+# Modules whose outputs mean something: labels, or a score.
+OUTPUTS = ("head/classifier", "head/tagger")
 
 
 def restore_params(
@@ -66,15 +67,16 @@ def start_from(
 
     The encoder must be there whole. Of the head, each module (`head/NAME`) is taken that has the
     same leaves in both runs; the others stay fresh. One line says which, and where they come from.
-    The outputs of a classifier are put into the order of this run's labels; a classifier of other
-    labels is not taken.
+    The outputs of a classifier are put into the order of this run's labels, or onto the scale of
+    its scores; a classifier of other labels is not taken.
 
     Args:
       directory: the other run's workdir or its `checkpoints`.
       fresh: {"encoder": ..., "head": ...}, this run's initial parameters.
       description: this run's, as given to `Checkpoints.save`: its "vocab_hash" must be that of the
         source, and differences of "config.model" are reported; "labels" are those of a
-        classifier, [] if there is none.
+        classifier, [] if there is none; "score_map", where it is known, is (a, b): a + b·output is
+        a score in the unit of the data.
       say: takes the line.
       keys: of "config.model" whose differences matter; None: all of them.
 
@@ -92,10 +94,11 @@ def start_from(
     modules = sorted({_module(name) for name in wanted.keys() - encoder.keys()})
     taken = [module for module in modules if _same(module, stored, wanted)]
     labels, notes = Labels.of(source.manifest.run, description), []
-    if CLASSIFIER in taken and (note := labels.note()):
-        notes = [note]
+    for module in set(taken) & set(OUTPUTS):
+        if note := labels.note():
+            notes.append(f"{module} {note}")
         if labels.order is None:
-            taken.remove(CLASSIFIER)
+            taken.remove(module)
 
     def is_taken(name: str) -> bool:
         return name in encoder or _module(name) in taken
@@ -107,10 +110,12 @@ def start_from(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
     )
     restored = named(_restore(source, abstract))
-    if CLASSIFIER in taken and labels.order:
-        for name in restored:
-            if _module(name) == CLASSIFIER:
-                restored[name] = jnp.take(restored[name], jnp.array(labels.order), axis=-1)
+    for name in [name for name in restored if _module(name) in OUTPUTS]:
+        if labels.order:
+            axis = 0 if name.endswith("/rows") else -1  # that of the labels
+            restored[name] = jnp.take(restored[name], jnp.array(labels.order), axis=axis)
+        else:
+            restored[name] = _on_scale(name, restored[name], source.manifest.run, description)
     if is_first():
         fresh_modules = sorted(set(modules) - set(taken))
         changes = [line for key, line in changed.items() if keys is None or key in keys]
@@ -118,6 +123,15 @@ def start_from(
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: restored[_name(path)] if is_taken(_name(path)) else leaf, fresh
     )
+
+
+def _on_scale(name: str, leaf: jax.Array, theirs: dict, ours: dict) -> jax.Array:
+    """A kernel or bias whose outputs give scores there, so that they give the same ones here."""
+    maps = [run["score_map"] for run in (theirs, ours) if run.get("score_map")]
+    if len(maps) < 2 or maps[0] == maps[1] or name.endswith("/rows"):
+        return leaf
+    (a, b), (own_a, own_b) = maps
+    return (leaf * b + (a - own_a if name.endswith("/bias") else 0.0)) / own_b
 
 
 def _check_vocabulary(source: Source, description: dict) -> None:
@@ -201,9 +215,9 @@ class Labels:
         """The consequence of a difference, "" if there is none."""
         names = f"{', '.join(self.theirs)} there, {', '.join(self.ours)} here"
         if self.order is None:
-            return f"{CLASSIFIER} is not taken, as its labels are {names}"
+            return f"is not taken, as its labels are {names}"
         if self.order not in ([], list(range(len(self.ours)))):
-            return f"{CLASSIFIER} is put in order: {names}"
+            return f"is put in order: {names}"
         return ""
 
 

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from sibert_jax.data.text_files import OPENERS, matching_files, read_lines
 from sibert_jax.errors import DataError
+from sibert_jax.files import flatten
 
 FORMATS = ("auto", "csv", "tsv", "jsonl", "parquet", "label_first")
-SEPARATORS = {"csv": "comma", "tsv": "tab"}
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _SUFFIXES = {
     ".csv": "csv",
     ".json": "jsonl",
@@ -21,6 +22,8 @@ _SUFFIXES = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
+SPREADSHEETS = (".xlsx", ".xls", ".ods")
+_DECLARED = re.compile("sep=([,;\t])")  # the first line of some files that Excel is to open
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _LONGEST_SHOWN = 40  # characters of a column's name in a message
 Row = tuple[str, list[Any]]  # file and line, for messages; the fields, [] for a blank line
@@ -35,12 +38,14 @@ class Table(NamedTuple):
       columns: their names; "0", "1", ... where the file has none.
       rows: read when they are asked for, once. A field is a string; in JSON lines and Parquet any
         value, None where there is none. Rows of CSV and TSV may have too few or too many fields.
+      separator: of the fields of a line, in words; "" where there is none.
     """
 
     file: pathlib.Path
     format: str
     columns: tuple[str, ...]
     rows: Iterator[Row]
+    separator: str = ""
 
 
 def one_file(path: str) -> pathlib.Path:
@@ -62,13 +67,19 @@ def read_table(file: pathlib.Path, format: str = "auto", *, header: bool = True)
 
     Args:
       file: plain, gzip or xz.
-      format: "auto" goes by the name. In "tsv" quotes have no meaning. A line of "label_first" is a
-        label, white space and a text, its columns are called "label" and "text".
+      format: "auto" goes by the name. The separator of "csv" is a comma or, where the first line
+        has none, a semicolon or a tab. In "tsv" quotes mean nothing. A line of "label_first" is a
+        label, white space and a text, its columns are called "label" and "text". The columns of
+        "jsonl" are the keys of all objects, those of an object in an object joined by a dot.
       header: whether the first row of a CSV or TSV file names the columns.
 
     Raises:
       DataError: it is empty or cannot be read; reading the rows raises it too.
     """
+    if file.suffix.lower() in SPREADSHEETS:
+        raise DataError(
+            f"{file} is a spreadsheet; save its sheet as CSV (UTF-8) and name that file"
+        )
     format = format_of(file) if format == "auto" else format
     if format == "jsonl":
         return _objects(file)
@@ -79,14 +90,16 @@ def read_table(file: pathlib.Path, format: str = "auto", *, header: bool = True)
         rows = ((where, [*pair, ""][:2] if pair else []) for where, pair in pairs)
         _, rows = _peek(rows, f"{file} is empty; expected a label and a text a line")
         return Table(file, format, ("label", "text"), rows)
-    rows = _csv_rows(file) if format == "csv" else _tsv_rows(file)
+    separator = _separator(file) if format == "csv" else "\t"
+    rows = _csv_rows(file, separator) if format == "csv" else _tsv_rows(file)
+    kind = _SEPARATORS[separator]
     if header:
         _, columns = next(rows, ("", []))
         if not columns:
             raise DataError(f"{file} is empty; its first line must name the columns")
-        return Table(file, format, tuple(column.strip() for column in columns), rows)
+        return Table(file, format, tuple(column.strip() for column in columns), rows, kind)
     (_, first), rows = _peek(rows, f"{file} is empty; expected an example a line")
-    return Table(file, format, tuple(map(str, range(len(first)))), rows)
+    return Table(file, format, tuple(map(str, range(len(first)))), rows, kind)
 
 
 def find_column(table: Table, names: Iterable[str]) -> int | None:
@@ -139,6 +152,8 @@ def plain_text(value: Any) -> str | None:
         return str(value).lower()
     if isinstance(value, float):
         return "" if value != value else repr(value) if value % 1 else str(int(value))
+    if isinstance(value, bytes):  # as some programs write text to Parquet
+        return value.decode(errors="replace")
     return str(value) if isinstance(value, int) else None
 
 
@@ -167,13 +182,30 @@ def _tsv_rows(file: pathlib.Path) -> Iterator[Row]:
         yield where, line.split("\t") if line else []
 
 
-def _csv_rows(file: pathlib.Path) -> Iterator[Row]:
-    reader, number = csv.reader((line + "\n" for line in read_lines(file)), strict=True), 1
+def _separator(file: pathlib.Path) -> str:
+    """That of a CSV file, by its first line without what is in quotes: a comma if there is one."""
+    line = next(read_lines(file), "")
+    if declared := _DECLARED.fullmatch(line):
+        return declared[1]
+    return next((s for s in _SEPARATORS if s in re.sub('"[^"]*"', "", line)), ",")
+
+
+def _csv_rows(file: pathlib.Path, separator: str) -> Iterator[Row]:
+    lines, number = (line + "\n" for line in read_lines(file)), 1
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     try:
         for fields in reader:
+            if number == 1 and _DECLARED.fullmatch(separator.join(fields)):
+                number = 2
+                continue
             yield f"{file}, line {number}", fields
             number = reader.line_num + 1  # a quoted field may have several lines
     except csv.Error as error:
+        if "new-line" in str(error):
+            raise DataError(
+                f"{file}, line {number} holds a carriage return between texts; end lines with a "
+                "line feed, as `tr '\\r' '\\n'` does"
+            ) from None
         raise DataError(
             f"{file}, line {number}: the quotes do not match ({error}); a quoted field ends with a "
             "quote, and a quote inside it is written twice"
@@ -183,6 +215,11 @@ def _csv_rows(file: pathlib.Path) -> Iterator[Row]:
 def _objects(file: pathlib.Path) -> Table:
     def objects() -> Iterator[tuple[str, dict]]:
         for where, line in _numbered(file):
+            if line.startswith("["):
+                raise DataError(
+                    f"{where}: starts a list, and an object a line is wanted, as `jq -c '.[]'` "
+                    "writes them"
+                )
             try:
                 value = json.loads(line) if line.strip() else {}
             except ValueError as error:
@@ -191,10 +228,12 @@ def _objects(file: pathlib.Path) -> Table:
                 raise DataError(
                     f'{where}: expected an object, as in {{"text": ...}}, found {line[:40]!r}'
                 )
-            yield where, value
+            yield where, flatten(value)
 
-    (_, first), rows = _peek(objects(), f"{file} is empty; expected an object a line")
-    columns = tuple(first)
+    rows = list(objects())
+    columns = tuple(dict.fromkeys(key for _, value in rows for key in value))
+    if not columns:
+        raise DataError(f"{file} is empty; expected an object a line")
     fields = ((where, [value.get(c) for c in columns] if value else []) for where, value in rows)
     return Table(file, "jsonl", columns, fields)
 

@@ -106,7 +106,8 @@ def read_lines(path: pathlib.Path) -> Iterator[str]:
                 if b"\0" in line:
                     raise DataError(
                         f"{path} is not text: line {number} holds a zero byte "
-                        "(a binary file, or UTF-16; UTF-8 is wanted)"
+                        "(a binary file, or UTF-16; UTF-8 is wanted, "
+                        "to which iconv -f UTF-16 -t UTF-8 converts)"
                     )
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 offset += len(line)
@@ -114,7 +115,8 @@ def read_lines(path: pathlib.Path) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not UTF-8: line {number}, byte {offset + error.start} is "
-            f"0x{error.object[error.start]:02x} ({error.reason}); convert it with iconv"
+            f"0x{error.object[error.start]:02x} ({error.reason}); convert it with "
+            "iconv, as in iconv -f WINDOWS-1252 -t UTF-8"
         ) from error
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(

@@ -27,6 +27,7 @@ from sibert_jax.tasks.classification.task import ClassificationHead
 from sibert_jax.tasks.pretraining.heads import StandardHead
 from sibert_jax.tasks.question_answering.task import QuestionAnsweringConfig, SpanHead
 from sibert_jax.tasks.task import EncoderWithHead
+from sibert_jax.tasks.token_classification.task import TokenHead
 from sibert_jax.train.resolve import read_settings
 
 
@@ -119,7 +120,7 @@ def _of_task(
         kind=saved.config.name,
         task=saved.config,
         max_tokens=saved.seq_len,
-        records=_records_of(saved.config),
+        records=_records_of(saved.config, task.score_map or (0.0, 1.0)),
         problem=task.problem,
     )
 
@@ -150,6 +151,8 @@ def _of_bert(
         records = _scores if outputs == 1 else functools.partial(answers, task=task)
     elif kind == "question_answering":
         head, task = SpanHead(cfg), QuestionAnsweringConfig()
+    elif kind == "token_classification":
+        head = TokenHead(cfg, params["head"]["tagger"]["bias"].shape[0], None)
     else:
         head = NoHead()
     return LoadedModel(
@@ -165,11 +168,16 @@ def _of_bert(
     )
 
 
-def _records_of(task: Any) -> Callable[[np.ndarray], list[dict]] | None:
+def _records_of(
+    task: Any, score_map: tuple[float, float]
+) -> Callable[[np.ndarray], list[dict]] | None:
     """What is said of the outputs of a classifier; None: it is none."""
-    if isinstance(task, ClassificationConfig):
+    if not isinstance(task, ClassificationConfig):
+        return None
+    if not task.is_regression:
         return functools.partial(answers, task=task)
-    return None
+    shift, scale = score_map
+    return lambda outputs_N1: answers(shift + scale * outputs_N1, task=task)
 
 
 def _scores(outputs_N1: np.ndarray) -> list[dict]:

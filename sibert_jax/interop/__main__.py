@@ -22,9 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--step", metavar="best|N", help="the checkpoint to export instead of the newest one"
     )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="of exported weights, float32 if it is not given",
+    )
     given = parser.parse_args(arguments)
     if given.step is not None and given.action == "import":
         command.fail("--step is for export: foreign weights have no steps.")
+    if given.dtype is not None and given.action == "import":
+        command.fail("--dtype is for export: imported weights are float32.")
     from sibert_jax.checkpoint import CheckpointError
     from sibert_jax.data import DataError
     from sibert_jax.errors import InteropError
@@ -34,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.action == "import":
             print(import_weights(given.source, given.target))
         else:
-            print(export_weights(given.source, given.target, given.step))
+            dtype = given.dtype or "float32"
+            print(export_weights(given.source, given.target, given.step, dtype))
     except (InteropError, CheckpointError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return command.WRONG_INPUT

@@ -1,7 +1,7 @@
 """Any of our models as a directory that explains itself: sizes, weights, code to run it, a README.
 
 The weights have our names, a layer at a time, so that they can be read without this package; read
-again here they are the same bit for bit.
+again here they are the same bit for bit, or float32 of what was rounded to a shorter type.
 """
 
 import dataclasses
@@ -10,16 +10,19 @@ import pathlib
 import shutil
 from typing import Any
 
-import numpy as np
-from safetensors import numpy as safetensors
-
 import sibert_jax
 from sibert_jax.errors import InteropError
 from sibert_jax.files import user_path
 from sibert_jax.interop.hugging_face import new_directory
 from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.interop.per_layer import flatten, unflatten
-from sibert_jax.interop.tensor_files import as_float32, read_safetensors
+from sibert_jax.interop.tensor_files import (
+    SINGLE,
+    as_float32,
+    in_dtype,
+    read_safetensors,
+    write_safetensors,
+)
 from sibert_jax.keys import from_dict
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks import task as tasks
@@ -35,10 +38,10 @@ README = """# {arch}, {millions:.1f} million parameters
 Written by sibert_jax {version} from {source}.
 
 - `config.json`: sizes, as `ModelConfig` of sibert_jax has them
-- `model.safetensors`: float32 weights, one tensor a line below
+- `model.safetensors`: {dtype} weights, one tensor a line below
 - `vocab.txt`, `tokenizer_config.json`: WordPiece vocabulary, and how text is cleaned{modeling}
 
-Read it back into JAX, bit for bit:
+Read it back into JAX, {exactness}:
 
 ```python
 from sibert_jax.interop import exported
@@ -98,6 +101,7 @@ def write(
     source: str,
     labels: tuple[str, ...] = (),
     task: Task | None = None,
+    dtype: str = "float32",
 ) -> pathlib.Path:
     """Writes a directory that is new or empty, and returns it.
 
@@ -109,11 +113,13 @@ def write(
       labels: what the outputs of the head mean, in order, for "id2label" of config.json; () where
         they mean nothing.
       task: what the head was trained for; None: not known.
+      dtype: of the weights in the file, "float32", "bfloat16" or "float16".
 
     Raises:
-      InteropError: the directory is not empty or cannot be made.
+      InteropError: the directory is not empty or cannot be made, or a weight is too large for the
+        dtype.
     """
-    flat = flatten(params, scan_layers=cfg.scan_layers)
+    flat = in_dtype(flatten(params, scan_layers=cfg.scan_layers), dtype)
     directory = new_directory(directory)
     config = {"format": FORMAT, "version": sibert_jax.__version__} | dataclasses.asdict(cfg)
     if labels:
@@ -121,8 +127,7 @@ def write(
     if task is not None:
         config |= {"task": task.settings, "seq_len": task.seq_len}
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    tensors = {name: np.ascontiguousarray(array) for name, array in flat.items()}
-    safetensors.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    write_safetensors(directory / SINGLE, flat)
     has_modeling = cfg.arch in WITH_MODELING
     if has_modeling:
         shutil.copyfile(MODELING, directory / MODELING.stem)
@@ -131,6 +136,8 @@ def write(
         millions=sum(array.size for array in flat.values()) / 1e6,
         version=sibert_jax.__version__,
         source=source,
+        dtype=dtype,
+        exactness="bit for bit" if dtype == "float32" else "as float32 of the rounded values",
         modeling=f"\n- `{MODELING.stem}`: the encoder in PyTorch" if has_modeling else "",
         torch=TORCH.format(width=cfg.width) if has_modeling else "",
         table="\n".join(f"| `{name}` | {array.shape} |" for name, array in flat.items()),
@@ -147,7 +154,7 @@ def read(directory: str | pathlib.Path) -> tuple[ModelConfig, dict]:
     """
     directory = user_path(directory)
     cfg = read_config(directory / "config.json")
-    path = directory / "model.safetensors"
+    path = directory / SINGLE
     flat = {k: as_float32(x, k, path) for k, x in read_safetensors(path).items()}
     return cfg, unflatten(flat, scan_layers=cfg.scan_layers)
 

@@ -13,6 +13,7 @@ NEEDED = {
     "pretraining": ("transform", "transform_norm", "output_bias"),
     "classification": ("classifier", "pooler"),
     "question_answering": ("span",),
+    "token_classification": ("tagger",),
 }
 
 
@@ -28,6 +29,7 @@ def choose_head(tensors: Collection[str], theirs: TheirConfig) -> tuple[str, str
         "pretraining": "cls.predictions.transform.dense.weight",
         "classification": "classifier.weight",
         "question_answering": "qa_outputs.weight",
+        "token_classification": "classifier.weight",
     }
     name = theirs.architecture
     if name is None:
@@ -36,7 +38,7 @@ def choose_head(tensors: Collection[str], theirs: TheirConfig) -> tuple[str, str
             return "", (
                 "config.json names no architecture, so the classifier may be of sentences or of "
                 'tokens and is not read; add "architectures": ["BertForSequenceClassification"] '
-                "if it is of sentences"
+                'or ["BertForTokenClassification"]'
             )
         return (found[0] if found else ""), ""
     if name not in HEADS:

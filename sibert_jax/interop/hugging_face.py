@@ -11,12 +11,13 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from safetensors import numpy as safetensors
 
 from sibert_jax.errors import InteropError
 from sibert_jax.files import user_path
 from sibert_jax.interop.find_head import check_head, choose_head, needed_modules
 from sibert_jax.interop.hugging_face_config import (
+    DTYPE_KEYS,
+    LABELED,
     TheirConfig,
     architecture_of,
     kept_config,
@@ -25,7 +26,13 @@ from sibert_jax.interop.hugging_face_config import (
 )
 from sibert_jax.interop.names import SEGMENTS, Tensor, encoder_table, head_table
 from sibert_jax.interop.per_layer import flatten, unflatten
-from sibert_jax.interop.tensor_files import as_float32, read_tensors
+from sibert_jax.interop.tensor_files import (
+    SINGLE,
+    as_float32,
+    in_dtype,
+    read_tensors,
+    write_safetensors,
+)
 from sibert_jax.model import ModelConfig
 
 WORDS = "bert.embeddings.word_embeddings.weight"
@@ -40,7 +47,8 @@ class HuggingFaceBert:
     Attributes:
       cfg: sizes; `dropout` is theirs, `scan_layers` true.
       params: {"encoder": ...} and, of a model with a pooler or a head, "head"; float32.
-      head: "pretraining", "classification", "question_answering" or "": no head.
+      head: "pretraining", "classification", "question_answering", "token_classification" or "": no
+        head.
       labels: what the outputs of a classifier mean, in order; () of other heads.
       unused: tensors of theirs that our model has no place for.
       notes: what the user should know, a sentence each.
@@ -92,7 +100,7 @@ def read(directory: str | pathlib.Path) -> HuggingFaceBert:
         cfg=theirs.cfg,
         params=unflatten(flat, scan_layers=theirs.cfg.scan_layers),
         head=head,
-        labels=theirs.labels if head == "classification" else (),
+        labels=theirs.labels if head in LABELED else (),
         unused=tuple(sorted([*tensors, *unused])),
         notes=tuple(notes),
         config=kept_config(theirs, head, has_nsp="head/nsp/bias" in flat),
@@ -108,6 +116,7 @@ def write(
     *,
     pad_id: int = 0,
     config: dict[str, Any] | None = None,
+    dtype: str = "float32",
 ) -> str:
     """Writes `config.json` and `model.safetensors` into a directory that is new or empty.
 
@@ -123,12 +132,14 @@ def write(
       pad_id: of the vocabulary.
       config: `config.json` of the directory that the parameters came from, to be written again;
         None: made from the sizes.
+      dtype: of the weights in the file, "float32", "bfloat16" or "float16".
 
     Returns:
       The class of transformers that loads it.
 
     Raises:
-      InteropError: the directory is not empty, or a parameter has no place in Hugging Face's BERT.
+      InteropError: the directory is not empty, a parameter has no place in Hugging Face's BERT, or
+        is too large for the dtype.
     """
     if cfg.arch != "bert":
         raise InteropError(
@@ -139,8 +150,8 @@ def write(
     tied = "head/output" not in flat
     if config is None:
         architecture = architecture_of(head, has_nsp="head/nsp/bias" in flat)
-        if head == "classification" and not labels:
-            labels = tuple(f"LABEL_{i}" for i in range(len(flat["head/classifier/bias"])))
+        if head in LABELED and not labels:
+            labels = tuple(f"LABEL_{i}" for i in range(len(flat[f"{LABELED[head]}/bias"])))
         config = make_config(cfg, architecture, labels, tied, pad_id)
     architecture = config["architectures"][0]
     if cfg.num_segments == 1:
@@ -156,17 +167,18 @@ def write(
             f"the head has no {lacking[0]}, which {architecture} needs; Hugging Face's BERT has no "
             "place for it."
         )
-    tensors = {
-        table[name].theirs: np.ascontiguousarray(table[name].export(array))
-        for name, array in flat.items()
-    }
+    exported = {table[name].theirs: table[name].export(array) for name, array in flat.items()}
+    tensors = in_dtype(exported, dtype)
+    if dtype != "float32":
+        keys = [key for key in DTYPE_KEYS if key in config] or DTYPE_KEYS[1:]
+        config = config | dict.fromkeys(keys, dtype)
     if not tied:
         tensors[OUTPUT_BIAS_COPY] = tensors[OUTPUT_BIAS].copy()
     if not head:
         tensors = {name.removeprefix("bert."): array for name, array in tensors.items()}
     directory = new_directory(directory)
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    safetensors.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    write_safetensors(directory / SINGLE, tensors)
     return architecture
 
 

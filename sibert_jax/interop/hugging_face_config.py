@@ -17,7 +17,10 @@ HEADS = {
     "BertForMaskedLM": "pretraining",
     "BertForSequenceClassification": "classification",
     "BertForQuestionAnswering": "question_answering",
+    "BertForTokenClassification": "token_classification",
 }
+# Heads whose outputs have names, and our module of these outputs.
+LABELED = {"classification": "head/classifier", "token_classification": "head/tagger"}
 # What must be so for our modules to compute the same function: key, accepted values; the first is
 # the default of transformers.
 REQUIRED = (
@@ -138,9 +141,11 @@ def make_config(
         "pad_token_id": pad_id,
         "torch_dtype": "float32",
     }
-    if HEADS[architecture] == "classification":
+    head = HEADS[architecture]
+    if head in LABELED:
         config["id2label"] = {str(i): label for i, label in enumerate(labels)}
         config["label2id"] = {label: i for i, label in enumerate(labels)}
+    if head == "classification":
         one_label = len(labels) == 1
         config["problem_type"] = "regression" if one_label else "single_label_classification"
     return config

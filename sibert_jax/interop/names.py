@@ -57,7 +57,8 @@ def head_table(head: str, tied: bool) -> list[Tensor]:
     """The pooler and what belongs to the head of each kind.
 
     Args:
-      head: "pretraining", "classification", "question_answering" or "": none.
+      head: "pretraining", "classification", "question_answering", "token_classification" or "":
+        none.
       tied: of pretraining, whether the output table is the token table.
     """
     rows = dense("head/pooler", "bert.pooler.dense")
@@ -72,6 +73,8 @@ def head_table(head: str, tied: bool) -> list[Tensor]:
         rows += dense("head/classifier", "classifier")
     elif head == "question_answering":
         rows += dense("head/span", "qa_outputs")
+    elif head == "token_classification":
+        rows += dense("head/tagger", "classifier")
     return rows
 
 

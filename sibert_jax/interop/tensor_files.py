@@ -69,6 +69,29 @@ def as_float32(array: np.ndarray, name: str, path: pathlib.Path) -> np.ndarray:
     return array.astype(np.float32)
 
 
+def write_safetensors(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
+    """Writes one file, for any framework."""
+    safetensors.save_file(tensors, path, metadata={"format": "pt"})
+
+
+def in_dtype(tensors: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    """Contiguous arrays, rounded to "float32", "bfloat16" or "float16".
+
+    Raises:
+      InteropError: a value is too large for it.
+    """
+    found = {}
+    for name, array in tensors.items():
+        with np.errstate(over="ignore"):
+            found[name] = np.ascontiguousarray(array).astype(dtype, copy=False)
+        if (np.isinf(found[name]) & np.isfinite(array)).any():
+            raise InteropError(
+                f"{name} holds {np.abs(array).max():.5g}, and {dtype} ends at "
+                f"{float(jnp.finfo(dtype).max):.5g}; export with --dtype=bfloat16 or float32."
+            )
+    return found
+
+
 def _read_parts(index: pathlib.Path) -> dict[str, np.ndarray]:
     values = read_json(index)
     places = values.get("weight_map")

@@ -54,6 +54,7 @@ def import_weights(source: pathlib.Path, target: pathlib.Path) -> str:
         "git_commit": None,
         "vocab_hash": tokenizer.hash,
         "labels": list(found.labels),
+        "score_map": (0.0, 1.0) if len(found.labels) == 1 else None,
         "config": config.to_dict(),
     }
     with Checkpoints(target / "checkpoints", keep=1) as checkpoints:
@@ -114,7 +115,10 @@ def _keep_original(source: pathlib.Path, config: dict | None, target: pathlib.Pa
 
 
 def export_weights(
-    source: pathlib.Path, target: pathlib.Path, step: int | str | None = None
+    source: pathlib.Path,
+    target: pathlib.Path,
+    step: int | str | None = None,
+    dtype: str = "float32",
 ) -> str:
     """Writes a checkpoint of a workdir as a directory; returns what it is, in words.
 
@@ -122,6 +126,7 @@ def export_weights(
       source: the workdir.
       target: the directory, new or empty.
       step: as `checkpoint.chosen` has it.
+      dtype: of the weights in the file.
     """
     cfg = _model_of(source)
     tokenizer = Tokenizer.load(source / "vocab.txt")
@@ -134,14 +139,21 @@ def export_weights(
         if (original / "config.json").is_file():
             config = read_json(original / "config.json")
         kind = hugging_face.write(
-            target, cfg, params, head, labels, pad_id=tokenizer.pad_id, config=config
+            target,
+            cfg,
+            _in_unit(params, manifest.run),
+            head,
+            labels,
+            pad_id=tokenizer.pad_id,
+            config=config,
+            dtype=dtype,
         )
     else:
         kind = cfg.arch
         title = f"step {manifest.step:,} of {source.name}"
         is_run = "data_fingerprint" in manifest.run  # not imported weights
         task = exported.Task.of(read_settings(source / "config.json")) if is_run else None
-        exported.write(target, cfg, params, title, labels, task)
+        exported.write(target, cfg, params, title, labels, task, dtype)
         if task is not None:
             task.restored(cfg, source).save(target)
     kept = [name for name in ORIGINAL_FILES if (original / name).is_file()]
@@ -149,7 +161,18 @@ def export_weights(
         shutil.copyfile(original / name, target / name)
     if not kept:
         tokenizer.save(target / "vocab.txt")
-    return f"{target}: {kind}, {_size(params)}, step {manifest.step:,}"
+    rounded = "" if dtype == "float32" else f", weights rounded to {dtype}"
+    return f"{target}: {kind}, {_size(params)}, step {manifest.step:,}{rounded}"
+
+
+def _in_unit(params: dict, run: dict) -> dict:
+    """Parameters whose score is in the unit of the data: the map is in weight and bias."""
+    shift, scale = run.get("score_map") or (0.0, 1.0)
+    if (shift, scale) == (0.0, 1.0) or "rows" in params["head"]["classifier"]:
+        return params
+    kernel, bias = (params["head"]["classifier"][name] for name in ("kernel", "bias"))
+    classifier = {"kernel": kernel * scale, "bias": bias * scale + shift}
+    return params | {"head": params["head"] | {"classifier": classifier}}
 
 
 def _model_of(workdir: pathlib.Path) -> ModelConfig:

@@ -105,7 +105,9 @@ class Task(abc.ABC):
     """
 
     loss_names: tuple[str, ...] = ()  # metrics whose sum is the loss
-    labels: tuple[str, ...] = ()  # meaning of the outputs of head/classifier; () without one
+    labels: tuple[str, ...] = ()  # meaning of the outputs of the head; () where they have no names
+    # (a, b): a + b·output is a score in the unit of the data; None: the output is no score.
+    score_map: tuple[float, float] | None = None
     problem: str = ""  # why the outputs of the head cannot be used, a sentence; "": they can
 
     def __init__(

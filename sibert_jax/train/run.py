@@ -232,6 +232,7 @@ def provenance(run: RunConfig, shapes: Shapes, data: TaskData) -> dict:
         "mesh": dict(shapes.mesh.shape),
         "vocab_hash": data.tokenizer.hash,
         "labels": list(shapes.task.labels),
+        "score_map": shapes.task.score_map,
         "config": dataclasses.asdict(run),
     }
 

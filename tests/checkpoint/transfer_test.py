@@ -99,3 +99,51 @@ def test_a_classifier_is_put_into_the_order_of_the_labels(classifier, theirs, ou
     np.testing.assert_array_equal(found["bias"], jnp.zeros(3) if order is None else order)
     assert (said or "") in lines[0]
     assert ("labels" in lines[0] or "order" in lines[0]) == (said is not None)
+
+
+@pytest.mark.parametrize(
+    ("module", "leaves"),
+    [
+        ("tagger", {"kernel": KERNEL, "bias": jnp.arange(3.0)}),
+        ("classifier", {"rows": KERNEL.T}),  # of the invariant head: a row for each label
+    ],
+)
+def test_the_outputs_of_every_head_are_put_in_order(tmp_path, module, leaves):
+    params, rest = make_state(1)
+    params["head"] = {module: leaves}
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        checkpoints.save(1, params, rest, DESCRIPTION | {"labels": ["a", "b", "c"]})
+    fresh, lines = jax.tree.map(jnp.zeros_like, params), []
+    here = DESCRIPTION | {"labels": ["b", "c", "a"]}
+    found = start_from(tmp_path, fresh, here, lines.append)["head"][module]
+    order = jnp.array([1, 2, 0])
+    wanted = {k: x[order] if k == "rows" else x[..., order] for k, x in leaves.items()}
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    assert f"head/{module} is put in order: a, b, c there, b, c, a here" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [((0.0, 1.0), (250.0, 150.0)), ((1.0, 0.8), (-3.0, 0.1)), (None, (1.0, 2.0))],
+)
+def test_a_score_stays_the_same_in_the_unit_of_the_data(tmp_path, theirs, ours):
+    params, rest = make_state(1)
+    params["head"] = {"classifier": {"kernel": KERNEL[:, :1], "bias": jnp.array([2.0])}}
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        checkpoints.save(
+            1, params, rest, DESCRIPTION | {"labels": ["LABEL_0"]} | {"score_map": theirs}
+        )
+    fresh = jax.tree.map(jnp.zeros_like, params)
+    here = DESCRIPTION | {"labels": ["score"], "score_map": ours}
+    found = start_from(tmp_path, fresh, here, lambda line: None)
+    x = jnp.array([[0.1, -0.2, 0.3, 0.4], [1.0, 2.0, 3.0, 4.0]])
+    scores = [
+        shift
+        + scale
+        * (x @ tree["head"]["classifier"]["kernel"] + tree["head"]["classifier"]["bias"][None])
+        for tree, (shift, scale) in (
+            (params, theirs or (0, 1)),
+            (found, ours if theirs else (0, 1)),
+        )
+    ]
+    np.testing.assert_allclose(*scores, rtol=1e-5)

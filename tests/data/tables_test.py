@@ -52,6 +52,15 @@ def test_every_format_reads_as_the_same_rows(tmp_path, name, write, ending):
     assert rows == [["1", 'a, "b"', "0.5"], ["2", "c", "3"], ["3", "ü", ""]]
 
 
+def test_bytes_of_parquet_are_text(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"text": ["ü".encode()]}), tmp_path / "a.parquet")
+    ((_, (value,)),) = read_table(tmp_path / "a.parquet").rows
+    assert plain_text(value) == "ü"
+
+
 def test_a_lone_surrogate_of_json_becomes_a_character(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a\\ud83d"}\n')
     ((_, (value,)),) = read_table(tmp_path / "a.jsonl").rows

@@ -11,11 +11,16 @@ import pytest
 import sibert_jax
 from sibert_jax.errors import EXPECTED
 from sibert_jax.inference.embed import embed
+from sibert_jax.interop import exported, hugging_face
 from sibert_jax.interop.workdirs import export_weights, import_weights
 from sibert_jax.model import Encoder
+from sibert_jax.tasks.classification.config import ClassificationConfig
+from sibert_jax.tasks.classification.task import ClassificationHead
 from sibert_jax.tasks.question_answering.task import QuestionAnsweringConfig
+from sibert_jax.tasks.task import EncoderWithHead
+from tests.builders import random_params, write_vocabulary
 
-from .conftest import CFG, LABELS
+from .conftest import BATCH, CFG, LABELS
 
 TEXTS = ["w1 w2 w3", "w4", "", " ".join(f"w{i}" for i in range(17)), "w5 w6", ("w1 w2", "w3")]
 
@@ -110,6 +115,25 @@ def test_a_run_and_its_export_guess_as_the_run_was_evaluated(config, train_one, 
     (tmp_path / "run/token_counts.npy").unlink()
     with pytest.raises(EXPECTED, match=r"token_counts.npy is missing, .* give the command"):
         sibert_jax.load(tmp_path / "run").fill_mask("[MASK]")
+
+
+def test_scores_are_in_the_unit_of_the_data(tmp_path):
+    params = random_params(EncoderWithHead(CFG, ClassificationHead(CFG, 1)).init, BATCH, std=0.5)
+    params["params"]["head"]["classifier"]["bias"] += 2.5  # the middle of the range
+    task = ClassificationConfig(kind="regression", score_range=(250.0, 1000.0))
+    own, theirs = tmp_path / "own", tmp_path / "theirs"
+    settings = exported.Task(dataclasses.asdict(task), 24)
+    exported.write(own, CFG, params["params"], "a test", ("score",), settings)
+    hugging_face.write(theirs, CFG, params["params"], "classification", ("score",))
+    for directory in (own, theirs):
+        write_vocabulary(directory / "vocab.txt", [f"w{i}" for i in range(45)])
+    scores, outputs = (
+        [record["prediction"] for record in sibert_jax.load(directory).predict(TEXTS)]
+        for directory in (own, theirs)
+    )
+    wanted = np.clip(250 + 150 * np.array(outputs), 250, 1000)
+    np.testing.assert_allclose(scores, wanted, rtol=1e-5)
+    assert len({250.0, *scores}) > 2
 
 
 BAD = (

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -140,13 +141,28 @@ def test_damaged_export_is_named(tmp_path, spoil, words):
         exported.read(tmp_path / "out")
 
 
+def short(write, *arguments):
+    write(*arguments, dtype="float16")
+
+
 def test_nothing_is_overwritten_and_nothing_left_out(source, tmp_path):
     params, new = random_params(BERT), tmp_path / "new"
+    large = {"encoder": jax.tree.map(lambda x: x * 1e5, params["encoder"])}
     with_output = params | {"head": {"output": np.zeros((50, 12), np.float32)}}
     sibert = dataclasses.replace(BERT, arch="sibert")
     for write, arguments, words in (
         (hugging_face.write, (source, BERT, params, ""), "not empty"),
         (exported.write, (source, BERT, params, "a test"), "not empty"),
+        (
+            short,
+            (hugging_face.write, new, BERT, large, ""),
+            r"weight holds .* float16 ends at 65504",
+        ),
+        (
+            short,
+            (exported.write, new, BERT, large, "a test"),
+            "embed.* holds .*--dtype=bfl",
+        ),
         (hugging_face.write, (new, BERT, with_output, "pretraining"), "no head/transform/kernel, "),
         (hugging_face.write, (new, BERT, with_output, ""), "head/output has no place in BertModel"),
         (hugging_face.write, (new, sibert, params, ""), "'sibert' cannot be written as Hugging"),

@@ -10,8 +10,9 @@ import tokenizers
 
 from sibert_jax.checkpoint import CheckpointError, newest_verified, start_from
 from sibert_jax.data import Tokenizer
-from sibert_jax.interop import exported
+from sibert_jax.interop import exported, hugging_face
 from sibert_jax.interop.__main__ import main
+from tests.builders import write_vocabulary
 
 from .conftest import BERT, config_of, edit_config, edit_tensors, random_params, tensors_of
 
@@ -58,6 +59,30 @@ def test_every_file_comes_out_as_it_went_in_and_spare_rows_too(source, tmp_path,
         assert (again / name).read_bytes() == (source / name).read_bytes(), name
 
 
+@pytest.mark.parametrize("arch", ["bert", "sibert"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_shorter_weights_come_back_as_float32_of_what_was_rounded(
+    source, come_in, tmp_path, capsys, arch, dtype
+):
+    params = random_params(BERT)
+    if arch == "sibert":
+        shutil.rmtree(source)
+        exported.write(source, dataclasses.replace(BERT, arch="sibert"), params, "a test")
+        write_vocabulary(source / "vocab.txt", [f"w{i}" for i in range(45)])
+    workdir, _ = come_in()
+    assert main(["export", str(workdir), str(tmp_path / "short"), f"--dtype={dtype}"]) == 0
+    assert capsys.readouterr().out.endswith(f", step 0, weights rounded to {dtype}\n")
+    assert {str(x.dtype) for x in tensors_of(tmp_path / "short").values()} == {dtype}
+    wanted = jax.tree.map(lambda x: x.astype(dtype).astype(np.float32), params)
+    if arch == "bert":
+        assert config_of(tmp_path / "short")["torch_dtype"] == dtype
+        found = hugging_face.read(tmp_path / "short").params
+    else:
+        assert f": {dtype} weights" in (tmp_path / "short/README.md").read_text()
+        found = exported.read(tmp_path / "short")[1]
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
 def test_run_starts_from_what_was_imported(source, come_in):
     workdir, _ = come_in()
     params = random_params(BERT)
@@ -90,6 +115,7 @@ HEADS = {
     "masked_lm": ("BertForMaskedLM", {}, MLM),
     "named": (CLASSIFICATION, NAMED, POOLER | {"classifier": (3, 12)}),
     "answers": ("BertForQuestionAnswering", {}, {"qa_outputs": (2, 12)}),
+    "tags": ("BertForTokenClassification", NAMED, {"classifier": (3, 12)}),
 }
 MORE_HEADS = {
     "pooler": ("BertModel", {}, POOLER),
@@ -132,10 +158,10 @@ def test_every_class_goes_out_as_it_came_in(source, in_and_out, name):
         assert (again / file).read_bytes() == (source / file).read_bytes()
 
 
-def test_token_classifier_is_an_encoder_and_says_so(source, in_and_out):
-    add_head(source, "BertForTokenClassification", HEADS["named"][2])
+def test_another_class_is_an_encoder_and_says_so(source, in_and_out):
+    add_head(source, "BertForMultipleChoice", HEADS["named"][2])
     again, said = in_and_out()
-    assert "the head of BertForTokenClassification has no place here" in said
+    assert "the head of BertForMultipleChoice has no place here" in said
     assert "not used, as our model has no place for them: classifier.bias" in said
     assert config_of(again)["architectures"] == ["BertModel"]
     assert "id2label" not in config_of(again)

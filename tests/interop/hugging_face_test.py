@@ -142,7 +142,7 @@ CLASSIFICATION = "BertForSequenceClassification"
         (CLASSIFICATION, POOLER | CLASSIFIER, "classification", None),
         (CLASSIFICATION, POOLER, "", "no classifier.weight: read as BertModel"),
         (None, POOLER | CLASSIFIER, "", "names no architecture, so the classifier may be"),
-        ("BertForTokenClassification", CLASSIFIER, "", "the head of BertForTokenClassification"),
+        ("BertForTokenClassification", CLASSIFIER, "token_classification", None),
         ("BertForMultipleChoice", POOLER | CLASSIFIER, "", "the head of BertForMultipleChoice has"),
         ("BertForNextSentencePrediction", POOLER, "", "the head of BertForNextSentencePrediction"),
         ("BertForMaskedLM", TRANSFORM | BIAS, "pretraining", None),

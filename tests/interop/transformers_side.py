@@ -3,6 +3,7 @@
 python transformers_side.py make DIR: models of every kind in DIR/CASE/theirs, their outputs and
     their weights in float32.
 python transformers_side.py load DIR: loads DIR/CASE/exported and writes the same two of it.
+python transformers_side.py answer DIR: labels the texts of DIR/CASE/new.json by DIR/CASE/exported.
 """
 
 import itertools
@@ -46,6 +47,10 @@ KINDS = {
         {"num_labels": 5, "problem_type": "multi_label_classification", "finetuning_task": "x"},
     ),
     "question-answering": ("BertForQuestionAnswering", {}),
+    "tags": (
+        "BertForTokenClassification",
+        {"id2label": dict(enumerate(NAMES)), "label2id": {x: i for i, x in enumerate(NAMES)}},
+    ),
 }
 VARIANTS = {
     "plain": {},
@@ -127,6 +132,31 @@ def load(directory: pathlib.Path) -> None:
         (found / "problems.json").write_text(json.dumps(problems))
 
 
+def answer(directory: pathlib.Path) -> None:
+    """Writes DIR/answers.json of each DIR/exported and DIR/new.json: labels, or scores."""
+    for path in sorted(directory.glob("*/exported")):
+        config = transformers.AutoConfig.from_pretrained(path)
+        kind = getattr(transformers, config.architectures[0])
+        model = kind.from_pretrained(path, dtype=torch.float32).eval()
+        tokenizer = transformers.BertTokenizerFast.from_pretrained(path)
+        answers, is_tagger = [], kind.__name__ == "BertForTokenClassification"
+        for text in json.loads((path.parent / "new.json").read_text()):
+            texts = [text] if isinstance(text, str) or is_tagger else text
+            encoded = tokenizer(*texts, is_split_into_words=is_tagger, return_tensors="pt")
+            with torch.no_grad():
+                outputs = model(**encoded).logits[0]
+            if is_tagger:
+                words = encoded.word_ids()
+                outputs = outputs[[words.index(i) for i in range(len(text))]]
+            if config.problem_type == "regression":
+                answers.append(outputs.item())
+            else:
+                best = outputs.argmax(-1).tolist()
+                named = [config.id2label[i] for i in np.atleast_1d(best)]
+                answers.append(named if is_tagger else named[0])
+        (path.parent / "answers.json").write_text(json.dumps(answers))
+
+
 def describe(model, directory: pathlib.Path) -> None:
     """Weights, labels and outputs of a model."""
     directory.mkdir()
@@ -155,4 +185,4 @@ def describe(model, directory: pathlib.Path) -> None:
 if __name__ == "__main__":
     transformers.logging.set_verbosity_error()
     action, where = sys.argv[1], pathlib.Path(sys.argv[2])
-    {"make": make, "load": load}[action](where)
+    {"make": make, "load": load, "answer": answer}[action](where)

@@ -26,6 +26,7 @@ from sibert_jax.tasks.classification.task import ClassificationHead
 from sibert_jax.tasks.pretraining.heads import OutputProjection, StandardHead
 from sibert_jax.tasks.question_answering.task import SpanHead
 from sibert_jax.tasks.task import EncoderWithHead
+from sibert_jax.tasks.token_classification.task import TokenHead
 from tests.builders import random_params
 
 from .conftest import BERT
@@ -67,6 +68,7 @@ OUTPUTS = {
     "pretraining": ("prediction_logits", "seq_relationship_logits"),
     "classification": ("logits",),
     "question_answering": ("start_logits", "end_logits"),
+    "token_classification": ("logits",),
 }
 
 
@@ -102,6 +104,7 @@ RUNS = (
     ("classification", (), ("entailment", "neutral", "contradiction")),
     ("classification", (), ("score",)),
     ("question_answering", (), ()),
+    ("token_classification", (), ("O", "B-PER", "I-PER")),
 )
 
 
@@ -126,6 +129,7 @@ def our_model(cfg: ModelConfig, head: str, modules: tuple[str, ...], num_labels:
         "pretraining": lambda: StandardHead(cfg, "output" not in modules, "nsp" in modules, ()),
         "classification": lambda: ClassificationHead(cfg, num_labels),
         "question_answering": lambda: SpanHead(cfg),
+        "token_classification": lambda: TokenHead(cfg, num_labels, None),
     }
     return EncoderWithHead(cfg, heads[head]())
 
@@ -151,7 +155,8 @@ def assert_same(cfg, params, head, directory) -> None:
     if "logits" in wanted and head == "pretraining":  # of BertForMaskedLM
         wanted["prediction_logits"] = wanted.pop("logits")
     modules = tuple(sorted(params.get("head", {})))
-    num_labels = len(params["head"]["classifier"]["bias"]) if "classifier" in modules else 0
+    outputs = {"classifier", "tagger"} & set(modules)
+    num_labels = sum(len(params["head"][name]["bias"]) for name in outputs)
     apply = compiled(cfg, head, modules, num_labels)
     variables = {"params": params if head else params["encoder"]}
     outputs, _ = apply(variables, *our_arguments(inputs, head))

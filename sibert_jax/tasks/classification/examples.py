@@ -14,7 +14,6 @@ import numpy as np
 
 from sibert_jax.data import DataError
 from sibert_jax.data.tables import (
-    SEPARATORS,
     Table,
     find_column,
     no_column,
@@ -26,6 +25,7 @@ from sibert_jax.data.tfds_source import tfds_examples
 from sibert_jax.tasks.classification.dataset import Dataset
 
 MOST_SHOWN = 8  # labels in a message
+_WHOLE = re.compile(r"[+-]?\d+\.0+")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ def read_raw(
         value = "" if label is None or label >= len(row) else plain_text(row[label])
         reason = ""
         if len(row) != len(table.columns):
-            reason = wrong_number(where, row, table.columns, table.format)
+            reason = wrong_number(where, row, table.columns, table.separator)
         elif None in (*fields, value):
             reason = f"{where} holds a list or an object where text or a number is wanted"
         elif label is not None and value.strip() == dataset.no_label:
@@ -142,7 +142,7 @@ def read_raw(
             continue
         ids.add(where, None if index is None else plain_text(row[index]))
         places.append(where)
-        labels.append(value.strip())
+        labels.append(value.strip() if dataset.is_official else own_label(value))
         for column, text in zip(columns, fields):
             column.append(text)
     if not places:
@@ -150,6 +150,12 @@ def read_raw(
             skipped[0]
             if skipped
             else f"{table.file} has no examples after the names of the columns"
+        )
+    quoted = [*columns, labels] if table.format == "tsv" and not dataset.is_official else []
+    if len(places) > 1 and any(all(map(_is_quoted, values)) for values in quoted):
+        raise DataError(
+            f"{table.file}: all texts or all labels are in quotes, which are ordinary characters "
+            "in TSV; set data.format=csv, which takes tabs too"
         )
     report = f"{len(skipped):,} of {count:,} rows skipped, the first: {(*skipped, '')[0]}"
     return RawExamples(
@@ -160,6 +166,21 @@ def read_raw(
         None if label is None else labels,
         (report,) if skipped else (),
     )
+
+
+def own_label(text: str) -> str:
+    """A label without blanks around it; whole numbers have no fraction.
+
+    Example:
+      >>> [own_label(text) for text in (" very good ", "4.0", "4.5")]
+      ['very good', '4', '4.5']
+    """
+    text = text.strip()
+    return text.partition(".")[0] if _WHOLE.fullmatch(text) else text
+
+
+def _is_quoted(text: str) -> bool:
+    return len(text) > 1 and text[0] == text[-1] == '"'
 
 
 def open_table(file: pathlib.Path, dataset: Dataset, format: str) -> Table:
@@ -199,10 +220,10 @@ def lacks_header(first: Sequence[str], dataset: Dataset) -> bool:
     return bool(missing_text(table, dataset)) and first[columns.index("label")] in dataset.labels
 
 
-def wrong_number(where: str, fields: list[str], columns: Sequence[str], format: str) -> str:
+def wrong_number(where: str, fields: list[str], columns: Sequence[str], separator: str) -> str:
     """A sentence on a row with too few or too many fields."""
     return (
-        f"{where} has {len(fields)} {SEPARATORS[format]}-separated fields, expected "
+        f"{where} has {len(fields)} {separator}-separated fields, expected "
         f"{len(columns)}: {', '.join(columns)}"
     )
 

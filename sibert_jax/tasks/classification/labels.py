@@ -38,6 +38,9 @@ def find_labels(
         classes = _classes(raw)
     shown = [*classes[:MOST_SHOWN], *["..."] * (len(classes) > MOST_SHOWN)]
     say(f"{len(classes)} classes: {', '.join(shown)}")
+    folded = [label.casefold() for label in classes]
+    if alike := [label for label, plain in zip(classes, folded) if folded.count(plain) > 1]:
+        say(f"classes that differ in capitals alone: {', '.join(map(repr, alike[:MOST_SHOWN]))}")
     return {"labels": classes}
 
 

@@ -177,8 +177,8 @@ def _split(
     out_N = held_out_mask(examples.texts, labels_N, fraction)
     if not out_N.any():
         raise DataError(
-            f"data.valid_fraction={fraction} holds out 0 of {len(out_N)} examples; name others in "
-            "data.valid_path"
+            f"data.valid_fraction={fraction} holds out 0 of {len(out_N)} examples, of which equal "
+            "ones stay together; raise it, or name others in data.valid_path"
         )
     parts = [
         f"{label} {(out_N & (labels_N == i)).sum():,} of {(labels_N == i).sum():,}"

@@ -46,7 +46,7 @@ def read_new_text(path: str, dataset: Dataset) -> Examples:
     for where, row in table.rows:
         row = row or [""] * len(table.columns)
         if len(row) != len(table.columns):
-            skipped.append(wrong_number(where, row, table.columns, table.format))
+            skipped.append(wrong_number(where, row, table.columns, table.separator))
             continue
         fields = [plain_text(row[i]) for i in texts]
         if None in fields:
@@ -80,6 +80,6 @@ def _lines(file: pathlib.Path, lines: list[str], dataset: Dataset) -> Examples:
     rows = [line.split("\t") if line.strip() else [""] * len(names) for line in lines]
     for number, fields in enumerate(rows, start=1):
         if len(fields) != len(names):
-            raise DataError(wrong_number(f"{file}, line {number}", fields, names, "tsv"))
+            raise DataError(wrong_number(f"{file}, line {number}", fields, names, "tab"))
     examples = unlabeled(rows, dataset)
     return dataclasses.replace(examples, name=set_name(file))

@@ -96,6 +96,9 @@ class Classification(Task):
             raise ConfigError("task.labels and task.score_range are empty; resolve() finds them.")
         self.labels = task.classes or ("score",)
         self._task, self._class_weights = task, class_weights
+        if task.is_regression:
+            low, high = task.scores
+            self.score_map = (low, (high - low) / UNIT)
         if task.head == "invariant":
             head = InvariantClassificationHead(model, len(self.labels), task.logit_scale)
         else:
@@ -131,8 +134,8 @@ class Classification(Task):
         outputs_BC, _ = self.apply(params, batch)
         losses_B = self._losses(outputs_BC, batch)
         if self._task.is_regression:
-            low, high = self._task.scores
-            outputs_BC = low + outputs_BC * ((high - low) / UNIT)
+            low, per_unit = self.score_map
+            outputs_BC = low + outputs_BC * per_unit
         kept = ("labels", "example_weights", "example_index")
         return {"outputs": outputs_BC, "losses": losses_B} | {name: batch[name] for name in kept}
 
@@ -153,8 +156,8 @@ class Classification(Task):
 
     def _losses(self, outputs_BC: jax.Array, batch, smoothing: float = 0.0) -> jax.Array:
         if self._task.is_regression:
-            low, high = self._task.scores
-            return jnp.square(outputs_BC[:, 0] - (batch["labels"] - low) * (UNIT / (high - low)))
+            low, per_unit = self.score_map
+            return jnp.square(outputs_BC[:, 0] - (batch["labels"] - low) / per_unit)
         losses_B = cross_entropy(outputs_BC, batch["labels"])
         if not smoothing:
             return losses_B

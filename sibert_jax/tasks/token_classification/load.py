@@ -26,6 +26,7 @@ from sibert_jax.tasks.task import HeldOut, NewText, TaskData, TaskType
 from sibert_jax.tasks.token_classification.config import TaggedConfig
 from sibert_jax.tasks.token_classification.rows import TaggedRows
 from sibert_jax.tasks.token_classification.sentences import (
+    MOST_SHOWN,
     TaggedSentences,
     found_tags,
     read_new_sentences,
@@ -49,7 +50,8 @@ def find_tags(
         return {}
     with named_by("data.path"):
         tags = found_tags(_read(data.path, task, data))
-    say(f"{len(tags)} tags: {', '.join(tags)}")
+    shown = [*tags[:MOST_SHOWN], *["..."] * (len(tags) > MOST_SHOWN)]
+    say(f"{len(tags)} tags: {', '.join(shown)}")
     return {"labels": tags}
 
 
@@ -232,8 +234,8 @@ def _split(
     out_N = held_out_mask(texts, np.zeros(count, np.int32), fraction)
     if not out_N.any():
         raise DataError(
-            f"data.valid_fraction={fraction} holds out 0 of {count} sentences; name others in "
-            "data.valid_path"
+            f"data.valid_fraction={fraction} holds out 0 of {count} sentences, of which equal ones "
+            "stay together; raise it, or name others in data.valid_path"
         )
     progress(
         f"data.valid_path is empty, so {out_N.sum():,} of {count:,} sentences are held out, by a "

@@ -17,6 +17,8 @@ from sibert_jax.data.tables import (
 from sibert_jax.data.text_files import OPENERS, read_lines
 
 DOCUMENT = "-DOCSTART-"  # the word of a line between documents
+MOST_SHOWN = 50  # tags in a message
+MANY = 500  # more tags than this are no tags but a wrong column
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,7 +47,8 @@ def read_sentences(
 
     Args:
       path: JSON lines, by its name; else a word a line, columns separated by tabs or by other white
-        space, a blank line after each sentence. Lines of "-DOCSTART-" are skipped.
+        space, a blank line after each sentence. Lines of "-DOCSTART-" are skipped, and comments
+        before a sentence: "# ..." with another number of columns.
       token: the column of the words, a number from 0, or the key of the list; "": 0, "tokens".
       tag: the column or key of the tags; "": the last one, "tags".
       tagged: whether to read tags.
@@ -109,7 +112,7 @@ def _from_columns(file: pathlib.Path, token: str, tag: str) -> Found:
                 f"data.{name}={value!r} must be the number of a column of {file}, from 0 or, from "
                 "the last one, from -1"
             )
-    where, words, tags, reason, width = "", [], [], "", 0
+    where, words, tags, reason, width, has_tabs = "", [], [], "", 0, False
     for number, line in enumerate(read_lines(file), start=1):
         fields = line.split("\t") if "\t" in line else line.split()
         if not line.strip() or fields[0] == DOCUMENT:
@@ -117,6 +120,10 @@ def _from_columns(file: pathlib.Path, token: str, tag: str) -> Found:
                 yield where, words, tags, reason
             words, tags, reason = [], [], ""
             continue
+        is_other = len(fields) != width or (has_tabs and "\t" not in line)
+        if line.startswith("# ") and not words and is_other:
+            continue
+        has_tabs = has_tabs or "\t" in line
         here, width = f"{file}, line {number}", width or len(fields)
         where = where if words else here
         if tag and width < 2:
@@ -165,6 +172,11 @@ def found_tags(sentences: TaggedSentences) -> tuple[str, ...]:
             f"{sentences.places[0]}: all words have the tag {tags[0]!r}; there must be two to tell "
             "apart"
         )
+    if len(tags) > MANY:
+        raise DataError(
+            f"{sentences.places[0]}: the words have {len(tags):,} different tags, such as "
+            f"{sentences.tags[0][0][:40]!r}; name the column of the tags in data.tag"
+        )
     return tuple(sorted(tags, key=lambda tag: tag != "O"))
 
 
@@ -178,7 +190,7 @@ def tag_numbers(sentences: TaggedSentences, labels: tuple[str, ...], known: str)
                 hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
                 raise DataError(
                     f"{where}: unknown tag {tag!r} in the sentence; the tags of {known} are "
-                    f"{', '.join(labels)}{hint}"
+                    f"{', '.join(labels[:MOST_SHOWN])}{hint}"
                 )
     return [[number[tag] for tag in tags] for tags in sentences.tags]
 

@@ -4,6 +4,8 @@ import pytest
 
 from sibert_jax.data import DataError
 from sibert_jax.errors import ConfigError
+from sibert_jax.tasks.classification.config import dataset_of
+from sibert_jax.tasks.classification.examples import read_raw
 from sibert_jax.train.config import run_config
 from sibert_jax.train.resolve import resolve
 from sibert_jax.train.run import load_task
@@ -53,11 +55,19 @@ GOOD = "a,x\nb,y\n"
         ({"t.csv": COLUMNS + GOOD}, {"task.labels": "('x', 'x')"}, "task.labels has 'x' twice"),
         ({"t.csv": COLUMNS + GOOD}, {"task.score_range": "(1, 1)"}, "must be two numbers"),
         ({"t.jsonl": '{"text": "a"'}, {}, "t.jsonl, line 1: not JSON .*expected an object a line"),
-        ({"t.json": '[{"text": "a", "label": "x"}]'}, {}, "line 1: expected an object, as in"),
+        ({"t.json": '"text"'}, {}, "line 1: expected an object, as in"),
         ({"t.jsonl": '{"text": ["a"], "label": "x"}\n'}, {"task.strict": True},
          "line 1 holds a list or an object where text or a number is wanted"),
         ({"t.txt": "ham hello\nspam buy\n"}, {}, "no 'text', .*or data.format=label_first"),
         ({"t.txt": " \n"}, {"data.format": "label_first"}, "t.txt is empty; expected a label and"),
+        ({"t.json": '[\n{"text": "a"}'}, {}, "line 1: starts a list, and an object a line is"),
+        ({"t.tsv": 'text\tlabel\n"a"\t1\n"b"\t2\n'}, {},
+         "t.tsv: all texts or all labels are in quotes, .*; set data.format=csv, which takes tabs"),
+        ({"t.csv": "text;label\na;x\nb;x;y\n"}, {"task.strict": True},
+         "line 3 has 3 semicolon-separated fields, expected 2"),
+        ({"t.csv": COLUMNS + "a,x\rb,y\r"}, {}, "line 2 holds a carriage return between texts"),
+        ({"t.csv": "text,label\r".encode("utf-16")}, {}, "UTF-16; .* iconv -f UTF-16 -t UTF-8"),
+        ({"t.xlsx": "PK"}, {}, "t.xlsx is a spreadsheet; save its sheet as CSV"),
         ({"t.parquet": "no"}, {}, "t.parquet cannot be read as Parquet"),
     ],
 )  # fmt: skip
@@ -71,6 +81,39 @@ def test_what_cannot_be_used_is_named(configure, tmp_path, files, keys, message)
     with pytest.raises((ConfigError, DataError), match=message) as error:
         load_task(run_config(resolve(configure(settings))), print)
     assert "\n" not in str(error.value)
+
+
+SAME = [["a, 1\nb", "not good"], ["c ü 😀", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "keys"),
+    [
+        ("t.csv", '\ufeffMy Text,Label\r\n"a, 1\nb", not good \r\nc ü 😀,1.0\r\n', {}),
+        ("t.csv", '\ufeff"My Text";label\r\n"a, 1\nb";not good\r\nc ü 😀;1\r\n', {}),
+        ("t.csv", 'sep=;\nMy Text;label\n"a, 1\nb";not good\nc ü 😀;1\n', {}),
+        ("t.tsv", 'My Text\tlabel\n"a, 1\nb"\t"not good"\n"c ü 😀"\t1\n', {"data.format": "csv"}),
+        ("t.jsonl", '{"label": 0}\n{"my text": "a, 1\\nb", "label": "not good"}\n'
+         '{"my text": "c ü 😀", "label": 1.0}\n', {}),
+        ("t.jsonl", '{"doc": {"my text": "a, 1\\nb"}, "label": "not good"}\n'
+         '{"doc": {"my text": "c ü 😀"}, "label": 1}\n', {"data.text": "doc.my text"}),
+    ],
+)  # fmt: skip
+def test_files_of_other_programs_read_as_the_same_examples(
+    configure, tmp_path, name, content, keys
+):
+    (tmp_path / name).write_bytes(content.encode())
+    keys = {"data.path": tmp_path / name, "data.text": "my text"} | keys
+    run = run_config(resolve(configure(keys)))
+    raw = read_raw("files", run.data.path, dataset_of(run.task, run.data))
+    assert [list(row) for row in zip(*raw.texts, raw.labels)] == SAME
+
+
+def test_classes_that_differ_in_capitals_are_named(configure, tmp_path):
+    (tmp_path / "t.csv").write_text(COLUMNS + "a,Good\nb,good\nc,bad\n")
+    said = []
+    resolve(configure({"data.path": tmp_path / "t.csv"}), say=said.append)
+    assert "classes that differ in capitals alone: 'Good', 'good'" in said
 
 
 def test_rows_that_are_left_out_are_counted(configure, tmp_path):

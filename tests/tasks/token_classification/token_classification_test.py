@@ -76,6 +76,9 @@ def test_scores_are_those_of_seqeval(sentences):
 
 
 CONLL = "-DOCSTART- -X- O\n\nw1 x B-PER\nw2 x I-PER\n\nw3 x O\nw4 y B-LOC\n"
+COMMENTS = (
+    "# sent_id = 1\n# w w\nw1\tx\tB-PER\nw2\tx\tI-PER\n\n# a comment\nw3\tx\tO\nw4\ty\tB-LOC\n"
+)
 JSON = '{"tokens": ["w1", "w2"], "tags": ["B-PER", "I-PER"]}\n' + (
     '{"tokens": ["w3", "w4"], "tags": ["O", "B-LOC"]}\n'
 )
@@ -83,7 +86,12 @@ JSON = '{"tokens": ["w1", "w2"], "tags": ["B-PER", "I-PER"]}\n' + (
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.conll", CONLL), ("a.tsv", CONLL.replace(" ", "\t")), ("a.jsonl", JSON)],
+    [
+        ("a.conll", CONLL),
+        ("a.tsv", CONLL.replace(" ", "\t")),
+        ("a.conllu", COMMENTS),
+        ("a.jsonl", JSON),
+    ],
 )
 def test_columns_and_json_lines_read_as_the_same_sentences(tmp_path, name, content):
     (tmp_path / name).write_text(content)
@@ -195,6 +203,8 @@ def test_one_command_from_a_file_to_predictions(configure, train_one, tmp_path):
         ("t.jsonl", '{"tokens": "w1", "tags": ["O"]}', {}, "'tokens' and 'tags' must be lists"),
         ("t.conll", "w1 O\nw2 B-A\n", {"data.valid_path": "v.conll"},
          "line 3: unknown tag 'B-B' in the sentence; the tags of t.conll are O, B-A; did you mean"),
+        ("t.conll", "".join(f"w1 {i}\n" for i in range(501)), {},
+         "line 1: the words have 501 different tags, such as '0'; name the column of the tags"),
         ("t.conll", "w1 O\nw2 B-A\n", {}, "data.valid_fraction=0.1 holds out 0 of 1 sentences"),
     ],
 )  # fmt: skip
