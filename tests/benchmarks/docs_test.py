@@ -13,7 +13,7 @@ from tests.docs_test import PRETRAINING
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
-BENCH, _, LARGE_PAGES, REMAT = re.findall(
+BENCH, _, LARGE_PAGES, REMAT, _ = re.findall(
     r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL
 )
 

@@ -23,11 +23,13 @@ MODULES = [m.name for m in pkgutil.walk_packages(sibert_jax.optim.__path__, "sib
 def test_optim_imports_nothing_but_jax_optax_and_numpy():
     allowed = {"jax", "optax", "numpy"} | set(sys.stdlib_module_names)
     package = ROOT / "sibert_jax"
-    for file in [package / "__init__.py", *(package / "optim").rglob("*.py")]:
+    for file in [package / "__init__.py", package / "lazy.py", *(package / "optim").rglob("*.py")]:
         nodes = list(ast.walk(ast.parse(file.read_text())))
         names = {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
-        names |= {n.module for n in nodes if isinstance(n, ast.ImportFrom)}
-        others = {name for name in names if not name.startswith("sibert_jax.optim")}
+        froms = [n for n in nodes if isinstance(n, ast.ImportFrom)]
+        names |= {f"{n.module}.{alias.name}" for n in froms for alias in n.names}
+        light = ("sibert_jax.optim", "sibert_jax.lazy")
+        others = {name for name in names if not name.startswith(light)}
         assert {name.split(".")[0] for name in others} <= allowed, file
 
 
