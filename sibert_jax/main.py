@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     if (given.embed is None) != (given.out is None):
         command.fail("--embed=FILE and --out=NAME.npy go together: texts and their vectors.")
     if given.step is not None and given.config is not None:
-        command.fail("--step is for --predict and --embed; training goes on from the newest step.")
+        command.fail("--step is for --predict and --embed; training resumes from the newest one.")
     return given, overrides
 
 

@@ -88,7 +88,7 @@ def read_table(file: pathlib.Path, format: str = "auto", *, header: bool = True)
     if format == "label_first":
         pairs = ((where, line.split(None, 1)) for where, line in _numbered(file))
         rows = ((where, [*pair, ""][:2] if pair else []) for where, pair in pairs)
-        _, rows = _peek(rows, f"{file} is empty; expected a label and a text a line")
+        _, rows = _peek(rows, f"{file} is empty; expected a label and a text on each line")
         return Table(file, format, ("label", "text"), rows)
     separator = _separator(file) if format == "csv" else "\t"
     rows = _csv_rows(file, separator) if format == "csv" else _tsv_rows(file)

@@ -28,7 +28,7 @@ OPTIMIZER_KEYS = ("name", "blocks", "head.name", "other.name", "other.pattern")
 def continue_from(
     run: RunConfig, shapes: Shapes, data: TaskData, say: Callable[[str], None]
 ) -> tuple[Trainer, TrainState]:
-    """A second phase: the newest state of the run in `checkpoint.continue_from`, to go on from.
+    """A second phase: the newest state of the run in `checkpoint.continue_from`, to start from.
 
     Steps, schedules and the order of the data go on, so that a second phase in which only the
     length changes is the longer run, to the bit, where schedules are constant.

@@ -1,4 +1,4 @@
-"""A second phase goes on where the first one ended; what it changes is said, or refused."""
+"""A second phase continues where the first one ended; what it changes is said, or refused."""
 
 import jax
 import numpy as np

@@ -134,8 +134,8 @@ def load_new_sentences(
     """Sentences without tags, to be tagged.
 
     Args:
-      text: a file as for training, whose tags are ignored; a `.txt` file with a sentence a line; or
-        the sentences themselves, texts or lists of words.
+      text: a file in the format of the training file, whose tags are ignored; a `.txt` file with
+        one sentence per line; or the sentences themselves, as texts or lists of words.
       tokenizer: of the run.
       model, task, data, global_batch_size, progress: as for training.
     """

@@ -80,9 +80,9 @@ def read_sentences(
 
 
 def read_new_sentences(path: str, *, token: str = "") -> TaggedSentences:
-    """Reads sentences to tag: a file as above, or a `.txt` with a sentence a line.
+    """Reads sentences to tag, in the format of `read_sentences` or one per line of a `.txt` file.
 
-    There, words are what white space separates, and a blank line is a sentence without words.
+    In a `.txt` file, words are separated by white space; a blank line is a sentence without words.
     """
     file = one_file(path)
     plain = [suffix for suffix in file.suffixes if suffix not in OPENERS]
@@ -90,7 +90,7 @@ def read_new_sentences(path: str, *, token: str = "") -> TaggedSentences:
         return read_sentences(path, token=token, tagged=False)
     lines = list(read_lines(file))
     if not lines:
-        raise DataError(f"{file} is empty; expected a sentence a line")
+        raise DataError(f"{file} is empty; expected one sentence per line")
     return dataclasses.replace(untagged(lines), name=_set_name(file))
 
 
