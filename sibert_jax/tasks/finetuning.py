@@ -1,5 +1,7 @@
 """Shared by the tasks that fine-tune an encoder on labeled examples."""
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 from sibert_jax.data import Tokenizer
 from sibert_jax.data.documents import text_hash
 from sibert_jax.errors import ConfigError
+from sibert_jax.keys import key
 from sibert_jax.model import ModelConfig
 
 # As the paper fine-tunes SIBERT: LAMB on all parameters. Epochs, warm-up and decay are BERT's
@@ -26,6 +29,23 @@ DEFAULTS = {
     "train.num_epochs": 3.0,
     "train.eval_batches": 0,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuningConfig:
+    """Keys under `task` of every task that fine-tunes an encoder."""
+
+    name: str = key("", "the task")
+    head: str = key(
+        "standard", "standard: BERT's; invariant: scale invariant, as the encoder of SIBERT is",
+        choices=("standard", "invariant"),
+    )  # fmt: skip
+    logit_scale: float = key(
+        8.0, "of the invariant head: the largest logit", above=0, below=math.inf
+    )
+    loss_scale: float = key(
+        1.0, "multiplies the loss that is differentiated", above=0, below=math.inf
+    )
 
 
 def load_tokenizer(vocab: str, model: ModelConfig) -> Tokenizer:

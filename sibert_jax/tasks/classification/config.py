@@ -9,12 +9,13 @@ from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key
 from sibert_jax.tasks.classification.dataset import Dataset
 from sibert_jax.tasks.classification.glue import TASKS
+from sibert_jax.tasks.finetuning import FinetuningConfig
 
 OWN = "own"  # value of `task.dataset`
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassificationConfig:
+class ClassificationConfig(FinetuningConfig):
     """Keys under `task` of a classification config."""
 
     name: str = key("classification", "classification")
@@ -37,18 +38,8 @@ class ClassificationConfig:
     label_smoothing: float = key(
         0.0, "share of the training target that is spread over all classes", low=0, below=1
     )
-    head: str = key(
-        "standard", "standard: BERT's; invariant: scale invariant, as the encoder of SIBERT is",
-        choices=("standard", "invariant"),
-    )  # fmt: skip
-    logit_scale: float = key(
-        8.0, "of the invariant head: the largest logit", above=0, below=math.inf
-    )
     strict: bool = key(
         False, "stop at a broken row of a file, instead of leaving it out", may_change=True
-    )
-    loss_scale: float = key(
-        1.0, "multiplies the loss that is differentiated", above=0, below=math.inf
     )
 
     def __post_init__(self):

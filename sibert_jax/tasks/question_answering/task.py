@@ -11,6 +11,7 @@ import numpy as np
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
+from sibert_jax.tasks.finetuning import FinetuningConfig
 from sibert_jax.tasks.invariant_head import CosineOutputs, UnitFeatures, invariant_parts
 from sibert_jax.tasks.losses import cross_entropy
 from sibert_jax.tasks.question_answering.predictions import Answerer, best_spans
@@ -18,17 +19,10 @@ from sibert_jax.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
-class QuestionAnsweringConfig:
+class QuestionAnsweringConfig(FinetuningConfig):
     """Keys under `task` of a question-answering config."""
 
     name: str = key("question_answering", "question_answering")
-    head: str = key(
-        "standard", "standard: BERT's; invariant: scale invariant, as the encoder of SIBERT is",
-        choices=("standard", "invariant"),
-    )  # fmt: skip
-    logit_scale: float = key(
-        8.0, "of the invariant head: the largest logit", above=0, below=math.inf
-    )
     unanswerable: bool = key(False, "SQuAD 2.0: a question may have no answer")
     max_query_len: int = key(64, "tokens of a question; a longer one is cut off", low=1)
     doc_stride: int = key(
@@ -48,9 +42,6 @@ class QuestionAnsweringConfig:
         False, "stop at an answer that is not in its context, instead of leaving it out",
         may_change=True,
     )  # fmt: skip
-    loss_scale: float = key(
-        1.0, "multiplies the loss that is differentiated", above=0, below=math.inf
-    )
 
     def __post_init__(self):
         check("task", self)

@@ -4,7 +4,6 @@ The first token of a word carries its tag (Devlin et al. 2019, §5.3); the other
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -15,6 +14,7 @@ import numpy as np
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
+from sibert_jax.tasks.finetuning import FinetuningConfig
 from sibert_jax.tasks.invariant_head import CosineOutputs, UnitFeatures, invariant_parts
 from sibert_jax.tasks.losses import cross_entropy
 from sibert_jax.tasks.task import Task
@@ -24,23 +24,13 @@ NO_TAG = -1
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenClassificationConfig:
+class TokenClassificationConfig(FinetuningConfig):
     """Keys under `task` of a token-classification config."""
 
     name: str = key("token_classification", "token_classification")
     labels: tuple[str, ...] = key((), "the tags, in order; (): those found in data.path")
-    head: str = key(
-        "standard", "standard: a linear layer; invariant: scale invariant, as the encoder of "
-        "SIBERT is", choices=("standard", "invariant"),
-    )  # fmt: skip
-    logit_scale: float = key(
-        8.0, "of the invariant head: the largest logit", above=0, below=math.inf
-    )
     strict: bool = key(
         False, "stop at a broken sentence of a file, instead of leaving it out", may_change=True
-    )
-    loss_scale: float = key(
-        1.0, "multiplies the loss that is differentiated", above=0, below=math.inf
     )
 
     def __post_init__(self):
