@@ -1,4 +1,4 @@
-"""Runs that go on: with another length, or in another workdir as a second phase."""
+"""Runs that continue: with another length, or in another workdir as a second phase."""
 
 import dataclasses
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def continue_from(
 ) -> tuple[Trainer, TrainState]:
     """A second phase: the newest state of the run in `checkpoint.continue_from`, to start from.
 
-    Steps, schedules and the order of the data go on, so that a second phase in which only the
+    Steps, schedules and the order of the data continue, so that a second phase in which only the
     length changes is the longer run, to the bit, where schedules are constant.
 
     A longer position table gets fresh rows at the root mean square of the others, and zeros in the
