@@ -146,6 +146,11 @@ def write(
             f"model.arch={cfg.arch!r} cannot be written as Hugging Face's BERT; there is a format "
             "of its own for it."
         )
+    if cfg.attention_window:
+        raise InteropError(
+            f"model.attention_window={cfg.attention_window} cannot be written as Hugging Face's "
+            "BERT, whose layers attend to all tokens; there is a format of its own for it."
+        )
     flat = flatten(params, scan_layers=cfg.scan_layers)
     tied = "head/output" not in flat
     if config is None:

@@ -134,7 +134,7 @@ def export_weights(
     params, manifest = restore_all_params(found), found.manifest
     original = source / ORIGINAL
     labels = tuple(manifest.run["labels"]) if "labels" in manifest.run else ()
-    if cfg.arch == "bert":
+    if cfg.arch == "bert" and not cfg.attention_window:  # which theirs has not
         head, config = head_of(params), None
         if (original / "config.json").is_file():
             config = read_json(original / "config.json")

@@ -15,11 +15,11 @@ from sibert_jax.model.norm import normalize
 from sibert_jax.model.relu_attention import relu_attention, relu_weights
 
 
-def softmax_weights(logits_BHLM: jax.Array, mask_B11M: jax.Array) -> tuple[jax.Array, jax.Array]:
+def softmax_weights(logits_BHLM: jax.Array, mask_B1LM: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Softmax over the valid keys; no row is ever dead. Shapes as `relu_weights`."""
-    # An example of nothing but padding attends to all of it: 0/0 there would spoil the batch.
-    mask_B11M = mask_B11M | ~mask_B11M.any(axis=-1, keepdims=True)
-    weights_BHLM = jax.nn.softmax(logits_BHLM.astype(jnp.float32), axis=-1, where=mask_B11M)
+    # A row without a valid key attends to all padding: 0/0 there would spoil the batch.
+    mask_B1LM = mask_B1LM | ~mask_B1LM.any(axis=-1, keepdims=True)
+    weights_BHLM = jax.nn.softmax(logits_BHLM.astype(jnp.float32), axis=-1, where=mask_B1LM)
     return weights_BHLM.astype(logits_BHLM.dtype), jnp.zeros_like(weights_BHLM[..., :1], bool)
 
 
@@ -41,9 +41,15 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BLD: jax.Array, mask_B11M: jax.Array, *, deterministic: bool
+        self, x_BLD: jax.Array, mask_B1LM: jax.Array, *, deterministic: bool
     ) -> tuple[jax.Array, jax.Array]:
-        """Attends. Returns (B, L, D) and the dead rows (B, H, L, 1), bool."""
+        """Attends. Returns (B, L, D) and the dead rows (B, H, L, 1), bool.
+
+        Args:
+          x_BLD: the input.
+          mask_B1LM: bool, the keys that a query attends to; or (B, 1, 1, M), the same for all.
+          deterministic: no dropout on the weights.
+        """
         c = self.cfg
         dtype, init = c.compute_dtype, nn.initializers.truncated_normal(c.init_std)
 
@@ -60,16 +66,16 @@ class Attention(nn.Module):
         if self.kind == "qk_norm":
             q_BLHK, k_BMHK = normalize(q_BLHK, c.norm_eps), normalize(k_BMHK, c.norm_eps)
         drops = c.dropout > 0 and not deterministic
-        if self.kind == "relu" and not drops:
+        if self.kind == "relu" and not drops and mask_B1LM.shape[2] == 1:
             y_BLHK, dead_BHL1 = relu_attention(
-                q_BLHK, k_BMHK, v_BMHK, mask_B11M[:, 0, 0], impl=c.attention_impl
+                q_BLHK, k_BMHK, v_BMHK, mask_B1LM[:, 0, 0], impl=c.attention_impl
             )
         else:
             if self.kind != "relu":  # a constant factor cancels in ReLU attention
                 q_BLHK = q_BLHK * jnp.asarray(c.head_width**-0.5, dtype)
             logits_BHLM = jnp.einsum("BLHK,BMHK->BHLM", q_BLHK, k_BMHK)
             to_weights = relu_weights if self.kind == "relu" else softmax_weights
-            weights_BHLM, dead_BHL1 = to_weights(logits_BHLM, mask_B11M)
+            weights_BHLM, dead_BHL1 = to_weights(logits_BHLM, mask_B1LM)
             weights_BHLM = nn.Dropout(c.dropout)(weights_BHLM, deterministic=deterministic)
             y_BLHK = jnp.einsum("BHLM,BMHK->BLHK", weights_BHLM, v_BMHK)
         y_TD = nn.Einsum(

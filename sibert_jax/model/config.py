@@ -50,7 +50,9 @@ SHAPE_KEYS = (
     "arch", "vocab_size", "max_len", "num_segments", "width", "depth", "num_heads", "ffn_width",
     "qkv_bias", "scan_layers",
 )  # fmt: skip
-FUNCTION_KEYS = ("branch_scaling", "norm_eps", "dropout")
+FUNCTION_KEYS = (
+    "attention_window", "global_attention_every", "branch_scaling", "norm_eps", "dropout",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,14 @@ class ModelConfig:
     qkv_bias: bool = key(
         False, "biases on queries, keys, values (SIBERT stays invariant; always in BERT)",
         inherited=True,
+    )  # fmt: skip
+    attention_window: int = key(
+        0, "tokens to each side that a layer attends to, besides the token itself; 0: all",
+        low=0, inherited=True,
+    )  # fmt: skip
+    global_attention_every: int = key(
+        0, "with a window: every n-th layer attends to all tokens all the same; 0: none does",
+        low=0, inherited=True,
     )  # fmt: skip
     branch_scaling: str = key(
         "depth", "none: x + f(x), the paper's; depth: x + f(x)/√(2·depth)",
@@ -112,11 +122,23 @@ class ModelConfig:
                 f"model.width={self.width} does not divide by model.num_heads={self.num_heads}; "
                 "each head needs the same whole number of features."
             )
+        if self.global_attention_every and not self.attention_window:
+            raise ConfigError(
+                f"model.global_attention_every={self.global_attention_every} has no effect with "
+                "model.attention_window=0, where every layer attends to all tokens; set the one "
+                "to 0 or the other to a number of tokens."
+            )
         keeps_no_weights = self.attention_impl in ("blockwise", "pallas")
         if keeps_no_weights and not ARCHS[self.arch].has_relu_attention:
             raise ConfigError(
                 f'model.attention_impl="{self.attention_impl}" is for ReLU attention, and '
                 f'model.arch={self.arch!r} has softmax; set it to "auto".'
+            )
+        if keeps_no_weights and self.attention_window:
+            raise ConfigError(
+                f'model.attention_impl="{self.attention_impl}" has no windows, and '
+                f'model.attention_window={self.attention_window}; set the one to "auto" or the '
+                "other to 0."
             )
         if keeps_no_weights and self.dropout > 0:
             raise ConfigError(
@@ -139,6 +161,14 @@ class ModelConfig:
     def branch_scale(self) -> float:
         """The constant on each residual branch: a constant has degree 0, so any is allowed."""
         return (2 * self.depth) ** -0.5 if self.branch_scaling == "depth" else 1.0
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """For each layer, the distance up to which it attends."""
+        window, every = self.attention_window or self.max_len, self.global_attention_every
+        return tuple(
+            self.max_len if every and i % every == 0 else window for i in range(1, self.depth + 1)
+        )
 
     @property
     def is_scale_invariant(self) -> bool:

@@ -115,9 +115,15 @@ class LayerStack(nn.Module):
     def __call__(self, x_BLD: jax.Array, mask_BL: jax.Array, deterministic: bool):
         c = self.cfg
         mask_B11M, mask_B1L1 = mask_BL[:, None, None, :], mask_BL[:, None, :, None]
+        place_L = jnp.arange(mask_BL.shape[1])
+        distance_LM = jnp.abs(place_L[:, None] - place_L[None, :])
+        reach_N = jnp.asarray(c.reach, jnp.int32)
 
-        def run(layer: nn.Module, x_BLD: jax.Array):
-            x_BLD, dead_BHL1 = layer(constrain(x_BLD, "BLD"), mask_B11M, deterministic)
+        def run(layer: nn.Module, x_BLD: jax.Array, reach: jax.Array):
+            mask = mask_B11M
+            if c.attention_window:
+                mask = mask & (distance_LM <= reach)[None, None]
+            x_BLD, dead_BHL1 = layer(constrain(x_BLD, "BLD"), mask, deterministic)
             return constrain(x_BLD, "BLD"), jnp.sum(dead_BHL1 & mask_B1L1, dtype=jnp.int32)
 
         if c.remat:
@@ -131,10 +137,10 @@ class LayerStack(nn.Module):
                 split_rngs={"params": True, "dropout": True},
                 length=c.depth,
             )
-            return stack(self.layer(c, name="layer"), x_BLD)
+            return stack(self.layer(c, name="layer"), x_BLD, reach_N)
         dead = []
         for i in range(c.depth):
-            x_BLD, num_dead = run(self.layer(c, name=f"layer_{i}"), x_BLD)
+            x_BLD, num_dead = run(self.layer(c, name=f"layer_{i}"), x_BLD, reach_N[i])
             dead.append(num_dead)
         return x_BLD, jnp.stack(dead)
 

@@ -1,6 +1,7 @@
 """One encoder layer of each architecture. Comments: degrees (arXiv 2202.00980, Table 2).
 
-Each maps (x_BLD, mask_B11M, deterministic) to (x_BLD, dead rows (B, H, L, 1)).
+Each maps (x_BLD, mask_B1LM, deterministic) to (x_BLD, dead rows (B, H, L, 1)); a mask that is the
+same for all queries may be (B, 1, 1, M).
 """
 
 import functools
@@ -51,13 +52,13 @@ class SibertLayer(nn.Module):
     attention: str = "relu"
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_B11M: jax.Array, deterministic: bool):
+    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool):
         c, scale = self.cfg, jnp.asarray(self.cfg.branch_scale, x_BLD.dtype)
         dropout = nn.Dropout(c.dropout, deterministic=deterministic)
         u_BLD = normalize(x_BLD, c.norm_eps)  # 0
         y_BLD, dead_BHL1 = Attention(
             c, self.attention, c.qkv_bias, out_bias=False, name="attention"
-        )(u_BLD, mask_B11M, deterministic=deterministic)
+        )(u_BLD, mask_B1LM, deterministic=deterministic)
         x_BLD = x_BLD + scale * dropout(y_BLD)  # 2 + 2
         u_BLD = normalize(x_BLD, c.norm_eps)  # 0
         y_BLD = FeedForward(c, "relu", out_bias=False, name="ffn")(u_BLD)
@@ -70,12 +71,12 @@ class SandwichLayer(nn.Module):
     cfg: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_B11M: jax.Array, deterministic: bool):
+    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool):
         c = self.cfg
         scale = jnp.asarray((2 * c.depth) ** -0.5, x_BLD.dtype)
         dropout = nn.Dropout(c.dropout, deterministic=deterministic)
         y_BLD, dead_BHL1 = Attention(c, "relu", c.qkv_bias, out_bias=False, name="attention")(
-            normalize(x_BLD, c.norm_eps), mask_B11M, deterministic=deterministic
+            normalize(x_BLD, c.norm_eps), mask_B1LM, deterministic=deterministic
         )
         x_BLD = x_BLD + scale * dropout(normalize(y_BLD, c.norm_eps))  # 0 + 0
         y_BLD = FeedForward(c, "relu", out_bias=False, name="ffn")(normalize(x_BLD, c.norm_eps))
@@ -88,11 +89,11 @@ class BertLayer(nn.Module):
     cfg: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_B11M: jax.Array, deterministic: bool):
+    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool):
         c = self.cfg
         dropout = nn.Dropout(c.dropout, deterministic=deterministic)
         y_BLD, dead_BHL1 = Attention(c, "softmax", qkv_bias=True, out_bias=True, name="attention")(
-            x_BLD, mask_B11M, deterministic=deterministic
+            x_BLD, mask_B1LM, deterministic=deterministic
         )
         norm = AffineNorm(c.norm_eps, relative=False, name="attention_norm")
         x_BLD = norm(x_BLD + dropout(y_BLD))
@@ -107,12 +108,12 @@ class PreNormBertLayer(nn.Module):
     cfg: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_B11M: jax.Array, deterministic: bool):
+    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool):
         c = self.cfg
         dropout = nn.Dropout(c.dropout, deterministic=deterministic)
         norm = AffineNorm(c.norm_eps, relative=False, name="attention_norm")
         y_BLD, dead_BHL1 = Attention(c, "softmax", qkv_bias=True, out_bias=True, name="attention")(
-            norm(x_BLD), mask_B11M, deterministic=deterministic
+            norm(x_BLD), mask_B1LM, deterministic=deterministic
         )
         x_BLD = x_BLD + dropout(y_BLD)
         norm = AffineNorm(c.norm_eps, relative=False, name="ffn_norm")

@@ -55,6 +55,7 @@ def count(arch, layers):
         *((arch, {}) for arch in ARCHITECTURES),
         ("sibert", {"scan_layers": False}),
         ("sibert", {"attention_impl": "blockwise"}),
+        ("sibert", {"attention_window": 2}),
         ("sibert_sandwich", {"scan_layers": False}),
     ],
 )

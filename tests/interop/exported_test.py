@@ -38,7 +38,14 @@ def test_model_comes_back_bit_for_bit(tmp_path, arch, scan_layers):
     assert "| `encoder/layers/2/ffn/up/kernel` | (12, 20) |" in text
 
 
-@pytest.mark.parametrize("changes", [{}, {"qkv_bias": True, "num_segments": 1}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"qkv_bias": True, "num_segments": 1},
+        {"attention_window": 2, "global_attention_every": 2},
+    ],
+)
 @pytest.mark.parametrize("arch", exported.WITH_MODELING)
 def test_pytorch_computes_the_same_features(tmp_path, arch, changes):
     torch = pytest.importorskip("torch", reason="needs torch")

@@ -113,7 +113,7 @@ def mean_value_of_segment(
     return jax.vmap(example)(v_BHMK.astype(accumulator(v_BHMK.dtype)), mask_BM, segments_BL)
 
 
-def relu_weights(logits_BHLM: jax.Array, mask_B11M: jax.Array) -> tuple[jax.Array, jax.Array]:
+def relu_weights(logits_BHLM: jax.Array, mask_B1LM: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Normalizes ReLU(logits) over the valid keys, before dropout: any positive degree -> 0.
 
     Padding is dropped by multiplication with 0, never by adding a large negative number, and a row
@@ -121,15 +121,19 @@ def relu_weights(logits_BHLM: jax.Array, mask_B11M: jax.Array) -> tuple[jax.Arra
     sends no gradient to its query. Nothing is added to the row sum: an epsilon there would break
     scale invariance.
 
+    Args:
+      logits_BHLM: scores before the ReLU.
+      mask_B1LM: bool, the valid keys of a query; or (B, 1, 1, M), the same for all.
+
     Returns:
       weights_BHLM in the dtype of the logits, rows summing to 1, and dead_BHL1 (bool).
     """
-    scores_BHLM = jnp.where(mask_B11M, jax.nn.relu(logits_BHLM.astype(jnp.float32)), 0.0)
+    scores_BHLM = jnp.where(mask_B1LM, jax.nn.relu(logits_BHLM.astype(jnp.float32)), 0.0)
     total_BHL1 = scores_BHLM.sum(axis=-1, keepdims=True)
     dead_BHL1 = total_BHL1 <= 0
-    num_keys_B111 = mask_B11M.sum(axis=-1, keepdims=True, dtype=jnp.float32)
-    uniform_B11M = mask_B11M.astype(jnp.float32) / jnp.maximum(num_keys_B111, 1)
+    num_keys_B1L1 = mask_B1LM.sum(axis=-1, keepdims=True, dtype=jnp.float32)
+    uniform_B1LM = mask_B1LM.astype(jnp.float32) / jnp.maximum(num_keys_B1L1, 1)
     weights_BHLM = jnp.where(
-        dead_BHL1, uniform_B11M, scores_BHLM / jnp.where(dead_BHL1, 1.0, total_BHL1)
+        dead_BHL1, uniform_B1LM, scores_BHLM / jnp.where(dead_BHL1, 1.0, total_BHL1)
     )
     return weights_BHLM.astype(logits_BHLM.dtype), dead_BHL1
