@@ -14,7 +14,9 @@ SHARDING = (  # for `TaskType.sharding`
     (r"head/(transform|pooler)/dense/kernel", P("fsdp", "tensor")),  # D, D
     (r"head/(transform|pooler)/norm/.+", P(None)),  # D
     (r"head/.+/rows", P(None, "fsdp")),  # outputs, D
+    (r"head/logit_scale", P(None)),  # 2
 )
+SCALE_RANGE = 4.0  # a learned scale lies within this factor of the one it starts from
 
 
 def invariant_parts(task) -> tuple[str, ...]:
@@ -34,6 +36,16 @@ class UnitFeatures(nn.Module):
         x = nn.Dense(c.width, False, c.compute_dtype, kernel_init=init, name="dense")(x)  # 1
         x = AffineNorm(c.norm_eps, relative=True, name="norm")(x)  # 1
         return unit_rows(x.astype(jnp.float32))  # 0
+
+
+def learned_scale(pair_2: jax.Array, start: float) -> jax.Array:
+    """s = start·4^cos 2φ for a pair (a, b) at the angle φ: degree 0, and `start` at a = b.
+
+    A constant scale bounds how sure a prediction can be: right where features say little about a
+    token, too small once they say much.
+    """
+    a2, b2 = jnp.square(pair_2)
+    return start * jnp.exp2(jnp.log2(SCALE_RANGE) * (a2 - b2) / (a2 + b2))
 
 
 class CosineOutputs(nn.Module):

@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from sibert_jax.model import AffineNorm, ModelConfig, constrain, square_init
-from sibert_jax.tasks.invariant_head import CosineOutputs, UnitFeatures, unit_rows, unit_table
+from sibert_jax.tasks.invariant_head import (
+    CosineOutputs,
+    UnitFeatures,
+    learned_scale,
+    unit_rows,
+    unit_table,
+)
 from sibert_jax.tasks.losses import table_logits
 
 
@@ -64,15 +70,15 @@ class InvariantHead(nn.Module):
     """A tied head of degree 0, so that plain SGD can train the whole model: ours, not the paper's.
 
     logits = s·cos(h, e_v) + log frequency of v, with h = γ ⊙ N(x W) + β and e_v the rows of the
-    token table. The frequencies and s are constants. NSP: the same with a pooled token and two rows
-    of their own.
+    token table. The frequencies are constants; s is learned. NSP: the same with a pooled token, two
+    rows of their own and a constant s.
 
     Degrees: W (1) -> N (0) -> γ, β (1) -> over its norm (0); rows over their norms (0).
     """
 
     cfg: ModelConfig
     nsp: bool
-    logit_scale: float  # s
+    logit_scale: float  # that s starts from
     table_norm: str  # "rows": each row over its norm; "table": all over their root mean square
     log_frequency: tuple[float, ...]  # V numbers
 
@@ -85,7 +91,8 @@ class InvariantHead(nn.Module):
         to_unit = unit_rows if self.table_norm == "rows" else unit_table
         table_VD = to_unit(token_table_VD)
         prior_V = jnp.asarray(self.log_frequency, jnp.float32)
-        h_BPD = (self.logit_scale * h_TD).astype(c.compute_dtype)
+        pair_2 = self.param("logit_scale", nn.initializers.ones, (2,), jnp.float32)
+        h_BPD = (learned_scale(pair_2, self.logit_scale) * h_TD).astype(c.compute_dtype)
         h_BPD = h_BPD.reshape(*positions_BP.shape, -1)
         projection = OutputProjection(h_BPD, table_VD, prior_V)
         if not self.nsp:

@@ -30,7 +30,7 @@ class PretrainingConfig:
         choices=("invariant", "tied", "untied"),
     )  # fmt: skip
     logit_scale: float = key(
-        8.0, "of the invariant head: what multiplies the cosines, before the log frequencies",
+        8.0, "of the invariant head: factor of the cosines at the start; learned, up to 4 × away",
         above=0, below=math.inf,
     )  # fmt: skip
     table_norm: str = key(

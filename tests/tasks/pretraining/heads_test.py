@@ -98,8 +98,10 @@ def test_with_the_invariant_head_the_whole_model_is(batch, arch, table_norm):
 def test_the_invariant_head_is_a_cosine_and_the_log_frequency(batch):
     task = make_task(head="invariant", logit_scale=5.0)
     params = random_params(task.init, batch)
+    params["head"]["logit_scale"] = jnp.array([1.0, 3.0])  # cos 2φ = -0.8
     (projection, nsp), _ = jax.jit(task.apply)(params, batch)
-    cosines = (np.asarray(projection.logits(), np.float64) - np.log(FREQUENCY)) / 5
+    scale = 5 * 4**-0.8
+    cosines = (np.asarray(projection.logits(), np.float64) - np.log(FREQUENCY)) / scale
     assert np.abs(cosines).max() <= 1 + 1e-6
     table = np.float64(params["encoder"]["embed"]["token"])
     rows = table / np.linalg.norm(table, axis=1, keepdims=True)
