@@ -23,7 +23,10 @@ def get_config(arm: str = "sibert"):
     config.checkpoint.every_steps = 400
     match arm:
         case "sibert":
-            pass
+            config.model.attention_window = 2  # else it learns topics alone: docs/attention.md
+            config.model.global_attention_every = 2
+            config.optim.eta_lambda = 1e-3
+            config.optim.schedule = "linear"
         case "paper":
             sibert_base.use_paper(config)
             config.optim.eta_lambda = 3.3e-3

@@ -49,8 +49,12 @@ ARMS: dict[str, tuple[Overrides, str]] = {
     ),
 }
 
+# Without local layers, all arms learn topics alone in runs of these lengths: docs/attention.md.
+LOCAL = {"model.attention_window": 2, "model.global_attention_every": 2}
+
 SIZES: dict[str, Overrides] = {
     "minutes": {
+        **LOCAL,
         "model.vocab_size": 1024,
         "model.width": 32,
         "model.ffn_width": 128,
@@ -61,8 +65,10 @@ SIZES: dict[str, Overrides] = {
         "train.eval_every_steps": 30,
         "train.eval_batches": 8,
     },
-    "hours": {"train.eval_batches": 32, "checkpoint.keep": 1},  # configs/mini.py: 2 × 128
+    # configs/mini.py: 2 × 128
+    "hours": {**LOCAL, "train.eval_batches": 32, "checkpoint.keep": 1},
     "small": {
+        **LOCAL,
         "model.width": 64,
         "model.num_heads": 1,
         "model.ffn_width": 256,
@@ -74,6 +80,7 @@ SIZES: dict[str, Overrides] = {
         "checkpoint.keep": 1,
     },
     "gpu": {
+        **dict.fromkeys(LOCAL, 0),
         "model.vocab_size": 30_522,
         "model.width": 768,
         "model.depth": 12,

@@ -10,10 +10,10 @@ from experiments import arms, claims
 
 # Seed 0 of each arm at each rate; then the middle rate with the other seeds.
 RATES = {
-    "SIBERT, orthogonalized SGD": (1.5e-4, 3e-4, 6e-4),
+    "SIBERT, orthogonalized SGD": (5e-4, 1e-3, 2e-3),
     "BERT, AdamW": (1e-3, 2e-3, 4e-3),
     "SIBERT, AdamW": (1e-3, 2e-3, 4e-3),
-    "SIBERT, plain SGD": (1.5e-4, 3e-4, 6e-4),
+    "SIBERT, plain SGD": (5e-4, 1e-3, 2e-3),
     "PreNorm BERT, AdamW": (1e-3, 2e-3, 4e-3),
     "SIBERT, the paper's recipe": (1e-3, 3e-3, 9e-3),
     "SIBERT, SGD on spheres": (0.012, 0.024, 0.048),
