@@ -46,13 +46,13 @@ def predict(
     directory, path = user_path(directory), str(user_path(path))
     try:
         settings = read_settings(directory / "config.json")
-        if overrides:
-            settings = _overridden(settings, overrides)
         run = run_config(settings)
     except ConfigError as error:
         raise ConfigError(
             f"--workdir={directory}: {error} Name the workdir of a fine-tuned run."
         ) from None
+    if overrides:
+        run = run_config(_overridden(settings, overrides))
     if run.model.attention_impl == "pallas":  # a run trained with kernels may predict elsewhere
         run = dataclasses.replace(run, model=dataclasses.replace(run.model, attention_impl="auto"))
     if run.task_type.load_new_text is None:

@@ -1,14 +1,21 @@
 """Continuations of prompts, a token at a time, from kept keys and values. T: tokens in all."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sibert_jax.tasks.causal_lm.task import CausalLM, CausalLMConfig
+from sibert_jax.tasks.causal_lm.task import CausalLMConfig
 
 
 def generate(
-    task: CausalLM, params, batch: dict[str, jax.Array], *, end_id: int, most: int
+    module: nn.Module,
+    task: CausalLMConfig,
+    params,
+    batch: dict[str, jax.Array],
+    *,
+    end_id: int,
+    most: int,
 ) -> jax.Array:
     """Continues every row up to its `end_id`, its limit, or the last of T places.
 
@@ -17,7 +24,8 @@ def generate(
     for the attention.
 
     Args:
-      task: the model; its keys say how tokens are chosen.
+      module: encoder and head of a causal language model.
+      task: how tokens are chosen.
       params: {"encoder": ..., "head": ...}.
       batch: "tokens" (B, L), padded on the right, "attention_mask", False on padding, and
         "example_index" (B,), which the draws of a row depend on.
@@ -30,15 +38,15 @@ def generate(
     prompts_BL, mask_BL = batch["tokens"], batch["attention_mask"]
     num_rows, num_places = prompts_BL.shape
     length_B = mask_BL.sum(axis=1, dtype=jnp.int32)
-    limit_B = jnp.minimum(length_B + task.task.max_new_tokens, most)
+    limit_B = jnp.minimum(length_B + task.max_new_tokens, most)
     tokens_BT = jnp.full((num_rows, most), end_id, jnp.int32).at[:, :num_places].set(prompts_BL)
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(
-        jax.random.key(task.task.sampling_seed), batch["example_index"]
+        jax.random.key(task.sampling_seed), batch["example_index"]
     )
 
     def run(cache, tokens, mask, place):
         inputs = {"tokens": tokens, "segments": jnp.zeros_like(tokens), "attention_mask": mask}
-        (projection, _), kept = task.model.apply(
+        (projection, _), kept = module.apply(
             {"params": params, **cache}, inputs, place=place, mutable=["cache"]
         )
         return projection, kept
@@ -56,7 +64,7 @@ def generate(
         token_B1 = jax.lax.dynamic_slice_in_dim(tokens_BT, place, 1, axis=1)
         seen_BT = jnp.broadcast_to(place_T[None] <= place, tokens_BT.shape)
         projection, cache = run(cache, token_B1, seen_BT, place)
-        next_B = choose(projection.logits()[:, 0], keys_B, place, task.task)
+        next_B = choose(projection.logits()[:, 0], keys_B, place, task)
         is_prompt_B = place + 1 < length_B
         given_B = jax.lax.dynamic_index_in_dim(tokens_BT, place + 1, 1, keepdims=False)
         next_B = jnp.where(ended_B | (place + 1 >= limit_B), end_id, next_B)

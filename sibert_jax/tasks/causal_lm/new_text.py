@@ -29,7 +29,8 @@ class Continuing(CausalLM):
 
     def eval_batch(self, params, batch):
         """(B, T) int32: see `generate`."""
-        return generate(self, params, batch, end_id=self.end_id, most=self.most)
+        keys = {"end_id": self.end_id, "most": self.most}
+        return generate(self.model, self.task, params, batch, **keys)
 
     def eval_metrics(self, results: list) -> dict[str, float]:
         return {}
