@@ -178,7 +178,6 @@ class LoadedModel:
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
-            sampling_seed=seed,
         )
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         tokens = self.tokenizer.encode_batch(prompts)
@@ -187,7 +186,7 @@ class LoadedModel:
         texts = [""] * len(prompts)
         for rows_B, batch in self._batches(tokens, [len(t) for t in tokens], batch_size=32):
             batch["example_index"] = np.resize(rows_B, len(batch["tokens"])).astype(np.int32)
-            found = np.asarray(self._generate(task)(self.params, batch))
+            found = np.asarray(self._generate(task)(self.params, batch, seed))
             for i, tokens_T in zip(rows_B, found):
                 texts[i] = continuation(self.tokenizer, tokens[i], tokens_T)
         return texts[0] if isinstance(prompt, str) else texts

@@ -13,6 +13,7 @@ def generate(
     task: CausalLMConfig,
     params,
     batch: dict[str, jax.Array],
+    seed: jax.Array | int,
     *,
     end_id: int,
     most: int,
@@ -29,6 +30,7 @@ def generate(
       params: {"encoder": ..., "head": ...}.
       batch: "tokens" (B, L), padded on the right, "attention_mask", False on padding, and
         "example_index" (B,), which the draws of a row depend on.
+      seed: of the draws.
       end_id: the token that ends a text.
       most: T >= L, all tokens of a row, at most model.max_len.
 
@@ -40,9 +42,7 @@ def generate(
     length_B = mask_BL.sum(axis=1, dtype=jnp.int32)
     limit_B = jnp.minimum(length_B + task.max_new_tokens, most)
     tokens_BT = jnp.full((num_rows, most), end_id, jnp.int32).at[:, :num_places].set(prompts_BL)
-    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(
-        jax.random.key(task.sampling_seed), batch["example_index"]
-    )
+    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), batch["example_index"])
 
     def run(cache, tokens, mask, place):
         inputs = {"tokens": tokens, "segments": jnp.zeros_like(tokens), "attention_mask": mask}

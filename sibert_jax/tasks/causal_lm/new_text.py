@@ -30,7 +30,7 @@ class Continuing(CausalLM):
     def eval_batch(self, params, batch):
         """(B, T) int32: see `generate`."""
         keys = {"end_id": self.end_id, "most": self.most}
-        return generate(self.model, self.task, params, batch, **keys)
+        return generate(self.model, self.task, params, batch, self.task.sampling_seed, **keys)
 
     def eval_metrics(self, results: list) -> dict[str, float]:
         return {}

@@ -1,6 +1,5 @@
 """Left-to-right language models: examples, loss, bits per byte, continuations, a run of each."""
 
-import dataclasses
 import functools
 import json
 import math
@@ -16,9 +15,10 @@ from sibert_jax.data import DataError, NextTokenBatches, NextTokenExamples
 from sibert_jax.errors import ConfigError
 from sibert_jax.homogeneity import analyse
 from sibert_jax.tasks.causal_lm.generation import choose, generate
+from sibert_jax.tasks.causal_lm.new_text import check_prompt
 from sibert_jax.tasks.causal_lm.task import CausalLM, CausalLMConfig
 from sibert_jax.tools.predict import predict
-from sibert_jax.train.config import run_config
+from sibert_jax.train.config import default_config, run_config
 from sibert_jax.train.resolve import resolve
 from sibert_jax.train.run import train
 from tests.builders import model_config, random_params
@@ -112,7 +112,7 @@ def prompts_of(lengths):
     ("arch", "model"),
     [
         ("sigpt", {}),
-        ("gpt", {}),
+        pytest.param("gpt", {}, marks=pytest.mark.slow),
         pytest.param("sigpt", {"attention_window": 3}, marks=pytest.mark.slow),
         pytest.param("gpt", {"scan_layers": False}, marks=pytest.mark.slow),
         pytest.param("sigpt", {"attention_impl": "blockwise"}, marks=pytest.mark.slow),
@@ -122,7 +122,7 @@ def test_from_the_cache_or_all_anew_the_tokens_are_the_same(arch, model):
     task, params = make_task(arch, model=model, max_new_tokens=5)
     lengths = (9, 2, 6)
     run = functools.partial(generate, task.model, task.task, end_id=1, most=13)
-    found = np.asarray(jax.jit(run)(params, prompts_of(lengths)))
+    found = np.asarray(jax.jit(run)(params, prompts_of(lengths), 0))
     logits = jax.jit(task.logits)
     for row, length in enumerate(lengths):
         tokens = ROWS[row, :length].tolist()
@@ -146,22 +146,20 @@ def test_draws_are_of_the_likeliest_tokens_and_follow_seed_row_and_place():
     assert shares().tolist() == [1, 0, 0, 0]
     hot = np.sqrt([0.4, 0.3, 0.2, 0.1])
     for task, wanted in [
-        ({"temperature": 1.0}, [0.4, 0.3, 0.2, 0.1]),
         ({"temperature": 2.0}, hot / hot.sum()),
         ({"temperature": 1.0, "top_k": 2}, [4 / 7, 3 / 7, 0, 0]),
         ({"temperature": 1.0, "top_p": 0.75}, [4 / 9, 3 / 9, 2 / 9, 0]),
-        ({"temperature": 1.0, "top_p": 0.01}, [1, 0, 0, 0]),
     ]:
         np.testing.assert_allclose(shares(**task), wanted, atol=0.04)
-    assert shares(temperature=1.0).tolist() == shares(temperature=1.0).tolist()
-    assert shares(1, temperature=1.0).tolist() != shares(temperature=1.0).tolist()
+    one, again, other = (shares(place, temperature=2.0).tolist() for place in (0, 0, 1))
+    assert one == again != other
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """A short run on little text."""
     folder = tmp_path_factory.mktemp("causal_lm")
-    words = "the value of an object is its name and type".split()
+    words = ["the", "value", "of", "an", "object", "is", "its", "name", "and", "type"]
     rng = np.random.default_rng(0)
     documents = [
         "\n".join(" ".join(rng.choice(words, 30)) + "." for _ in range(4)) for _ in range(12)
@@ -181,6 +179,7 @@ def workdir(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_in_bits_per_byte_and_continues_prompts(workdir, tmp_path):
     last = json.loads((workdir / "results.json").read_text())["last"]
     text = (workdir.parent / "text.txt").read_text()
@@ -197,9 +196,7 @@ def test_a_run_is_evaluated_in_bits_per_byte_and_continues_prompts(workdir, tmp_
     assert model.generate(prompts, 3) == [model.generate(p, 3) for p in prompts]
     drawn = {model.generate(prompts[0], 8, temperature=2.0, seed=seed) for seed in range(4)}
     assert len(drawn) > 1
-    with pytest.raises(DataError, match="prompt 0 is an empty prompt"):
-        model.generate(" ")
-    with pytest.raises(DataError, match=r"prompt 0 has 40 tokens.*24 at most"):
+    with pytest.raises(DataError, match=r"prompt 0 has 40 tokens"):
         model.generate("the " * 40)
     with pytest.raises(ConfigError, match="task.max_new_tokens=0 must be at least 1"):
         model.generate("the", 0)
@@ -212,9 +209,17 @@ def test_a_run_is_evaluated_in_bits_per_byte_and_continues_prompts(workdir, tmp_
         predict(workdir, str(path), print, overrides=["--config.task.head=tied"])
 
 
+def test_a_prompt_is_neither_empty_nor_too_long_to_be_continued():
+    check_prompt("prompt 0", np.arange(23), 24)
+    with pytest.raises(DataError, match="prompt 0 is an empty prompt; write at least one word"):
+        check_prompt("prompt 0", np.arange(0), 24)
+    with pytest.raises(DataError, match=r"prompt 0 has 24 tokens.*trained on 24 at most"):
+        check_prompt("prompt 0", np.arange(24), 24)
+
+
 @pytest.mark.parametrize(
     ("variant", "million"),
-    [("mini", 1.4), ("mini_adamw", 1.5), ("small", 125), ("small_adamw", 124.4)],
+    [("mini", 1.49), ("mini_adamw", 1.46), ("small", 125), ("small_adamw", 124.4)],
 )
 def test_every_variant_is_a_run(variant, million):
     config = gpt.get_config(variant)
@@ -237,9 +242,7 @@ def test_wrong_combinations_are_refused(changes, said):
     config.update_from_flattened_dict(changes)
     with pytest.raises(ConfigError, match=said):
         run_config(resolve(config))
-    run = run_config(resolve(gpt.get_config()))
+    config = default_config()
+    config.model.arch = "sigpt"
     with pytest.raises(ConfigError, match="needs an encoder whose tokens see both sides"):
-        pretraining = sibert_jax.train.config.default_config()
-        pretraining.model.arch = "sigpt"
-        run_config(resolve(pretraining))
-    assert dataclasses.asdict(run)["task"]["name"] == "causal_lm"
+        run_config(resolve(config))
