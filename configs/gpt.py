@@ -34,7 +34,7 @@ def get_config(variant: str = "mini"):
     if variant.endswith("adamw"):
         use_gpt2(config)
         config.optim.learning_rate = 2e-3 if variant == "mini_adamw" else 6e-4
-        config.optim.warmup_steps = 120 if variant == "mini_adamw" else 2000
+        config.optim.warmup_fraction = 0.1 if variant == "mini_adamw" else 0.02
     return config
 
 
@@ -68,4 +68,3 @@ def use_gpt2(config):
     config.optim.eta_lambda = 0.0
     config.optim.weight_decay = 0.1
     config.optim.schedule = "cosine"
-    config.optim.warmup_fraction = 0.0
