@@ -39,11 +39,15 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
       >>> load_config("mini:bert", ["--config.seed=3"]).seed
       3
     """
-    config = _call_get_config(name)
-    for word in overrides:
+    return override(_call_get_config(name), overrides)
+
+
+def override(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
+    """Overrides keys as `load_config` does, with the same errors; locks the config."""
+    for word in words:
         if word.startswith(("--config.", "--noconfig.")):
             _check_key(config, word.partition("config.")[2].partition("=")[0])
-    values, words = flags.FlagValues(), ["sibert_jax", *overrides]
+    values, words = flags.FlagValues(), ["sibert_jax", *words]
     holder = config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=words)
     try:
         rest = values(words)

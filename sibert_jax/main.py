@@ -18,7 +18,7 @@ USAGE = """python -m sibert_jax.main --config=NAME --workdir=DIR
 OPTIONS = (  # name, metavar, type, help of one line, so that all of it fits on a screen
     ("config", "NAME[:VAR]", str, "a Python file, or a name in the package's configs"),
     ("workdir", "DIR", user_path, "of the run; the same command again resumes it"),
-    ("predict", "FILE", user_path, "new text; its answers go to stdout"),
+    ("predict", "FILE", user_path, "new text; answers, or what continues it, go to stdout"),
     ("embed", "FILE", user_path, "texts, one a line; their vectors go to --out"),
     ("out", "NAME.npy", user_path, "the vectors; the texts go to NAME.txt"),
     ("step", "best|N", str, "the checkpoint for these two; else the newest one"),
@@ -41,10 +41,9 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     used = [name for name in ("config", "predict", "embed") if getattr(given, name) is not None]
     if len(used) != 1:
         command.fail("give one of --config to train, --predict or --embed for new text.")
-    if given.config is None and overrides:
-        command.fail(
-            f"stray argument {overrides[0]!r}; --{used[0]} has its settings from --workdir."
-        )
+    for word in overrides if given.config is None else ():
+        if given.predict is None or not word.startswith("--config.task."):
+            command.fail(f"stray argument {word!r}; --{used[0]} has its settings from --workdir.")
     if given.workdir is None and given.compile_only is None and not given.show_config:
         command.fail("--workdir is missing: name a directory for the run.")
     if given.show_config and given.config is None:
@@ -90,7 +89,9 @@ def _train(given: argparse.Namespace, overrides: list[str], stop) -> None:
         if given.predict is not None:
             from sibert_jax.tools.predict import predict
 
-            print("\n".join(predict(given.workdir, given.predict, say, step=given.step)))
+            step, path = given.step, given.predict
+            lines = predict(given.workdir, path, say, step=step, overrides=overrides)
+            print("\n".join(lines))
             return
         if given.embed is not None:
             from sibert_jax.inference.embed import embed

@@ -72,7 +72,7 @@ FINETUNING = TRAIN | {"data.num_seq_lens": 1, "data.seq_len": 48, "train.num_epo
 SQUAD = {"data.cache_dir": "cache", "task.max_query_len": 12, "task.doc_stride": 16}
 TEXT = {"data.source": "text", "data.path": "text/*.txt"}  # gathered in no time
 PAGES_OF_ONE_RUN = ("README.md", "checkpoints.md")
-PYTHON_OF_RUNS = ("python.md",)  # whose commands make what its blocks of Python load
+PYTHON_OF_RUNS = ("python.md", "gpt.md")  # whose commands make what its blocks of Python load
 LONG = ("--config=sibert_large", "runs/demo")
 ON_TEXT = "--config.data.path='text/*.txt'"
 SMALLER = {"1000": "1", "2000": "2", "--profile=1:3": "--profile=0:1"}  # steps that a page names
@@ -170,6 +170,7 @@ def write_stand_ins(folder: pathlib.Path) -> None:
         "reviews.txt": "a fine object\nanother type\n",
         "questions.tsv": "Which type?\tThe object has the type name7.\n",
         "train.csv": "question,type\n" + "".join(f'"of type, {i}",{i % 3}\n' for i in range(30)),
+        "prompts.txt": "the value of\nan object is\n",
         "new.txt": "a fine object\n\nanother type\n",
         "entities.conll": "".join(f"Ada B-PER\nwrote{i} O\n\n" for i in range(16)),
     }.items():

@@ -1,11 +1,12 @@
 """Text to tokens to examples to batches, importing numpy alone."""
 
-from sibert_jax.data.batches import Masker, PretrainingBatches
+from sibert_jax.data.batches import Masker, NextTokenBatches, PretrainingBatches
 from sibert_jax.data.config import CorpusConfig, LabeledConfig, split_paths
 from sibert_jax.data.corpora import Corpora, load_corpora
 from sibert_jax.data.prefetch import prefetch
 from sibert_jax.data.pretraining_examples import (
     Examples,
+    NextTokenExamples,
     PackedExamples,
     PairExamples,
     WeightedExamples,
@@ -33,6 +34,8 @@ __all__ = [
     "Examples",
     "LabeledConfig",
     "Masker",
+    "NextTokenBatches",
+    "NextTokenExamples",
     "PackedExamples",
     "PairExamples",
     "PretrainingBatches",

@@ -1,4 +1,4 @@
-"""Batches of masked examples as a pure function of the step."""
+"""Batches of masked examples, and of next tokens, as a pure function of the step."""
 
 import math
 
@@ -16,22 +16,109 @@ SHOW_RANDOM = 0.1  # the remaining 0.1 show the token itself
 Batch = dict[str, np.ndarray]
 
 
-class PretrainingBatches:
-    """The batch of any step, without any state but the step.
+class ExampleBatches:
+    """Which example is in which row of the batch of any step, without any state but the step.
 
     Place g = step·B + row of the stream is example perm_epoch[g mod n] of epoch g div n, where n is
-    the number of examples; masks differ between epochs. Nothing depends on the number of processes.
+    the number of examples. Nothing depends on the number of processes.
 
     Args:
       examples: the examples to draw from.
-      tokenizer: the one the examples were made with.
       global_batch_size: B, over all processes.
-      seed: of the order and the masks, 0 <= seed < 2**64.
+      seed: of the order, 0 <= seed < 2**64.
+      shuffle: False is for evaluation: one pass in the order of epoch 0 (so that the first few
+        batches are representative); the last batch is filled up with rows of weight 0.
+
+    Raises:
+      DataError: if the examples do not fill one training batch, or an argument is out of range.
+    """
+
+    def __init__(self, examples: Examples, *, global_batch_size: int, seed: int, shuffle: bool):
+        if global_batch_size < 1:
+            raise DataError(f"train.global_batch_size must be positive, found {global_batch_size}")
+        if not 0 <= seed < 2**64:
+            raise DataError(f"seed must be in [0, 2**64), found {seed}")
+        if shuffle and len(examples) < global_batch_size:
+            raise DataError(
+                f"the corpus gives {len(examples)} examples of {examples.seq_len} tokens, fewer "
+                f"than one batch of train.global_batch_size={global_batch_size}; give more text, "
+                "smaller batches or shorter sequences"
+            )
+        self.seq_len = examples.seq_len
+        self.global_batch_size = global_batch_size
+        self.fingerprint = digest(examples.fingerprint, global_batch_size, seed, shuffle)
+        self._examples = examples
+        self._seed = seed
+        self._shuffle = shuffle
+        self._permutations = EpochPermutations(seed, len(examples))
+
+    @property
+    def num_examples(self) -> int:
+        """Examples of an epoch."""
+        return len(self._examples)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in which every example occurs at least once."""
+        return -(-len(self._examples) // self.global_batch_size)
+
+    def __len__(self) -> int:
+        if self._shuffle:
+            raise TypeError("training batches have no end")
+        return self.steps_per_epoch
+
+    def _places(self, step: int, rows: slice) -> tuple[list[tuple[int, int]], np.ndarray]:
+        """Epoch and index of the example of each row, and example_weights."""
+        if step < 0 or (not self._shuffle and step >= len(self)):
+            raise IndexError(f"there is no batch of step {step}")
+        places, weights = [], []
+        for row in range(self.global_batch_size)[rows]:
+            position = step * self.global_batch_size + row
+            epoch, place = divmod(position, len(self._examples))
+            places.append((epoch, int(self._permutations(epoch)[place])))
+            # Filled up with real examples, so that every row has a valid token.
+            weights.append(0.0 if epoch and not self._shuffle else 1.0)
+        return places, np.array(weights, np.float32)
+
+
+class NextTokenBatches(ExampleBatches):
+    """Batches of `NextTokenExamples`: tokens, and the one that follows each."""
+
+    def batch(self, step: int, rows: slice = slice(None)) -> Batch:
+        """Returns rows of the batch of one step.
+
+        Args:
+          step: 0 <= step, and < len(self) where shuffle=False.
+          rows: of the B rows, such as those of one process.
+
+        Returns:
+          tokens, targets and segments, all 0, (B,L) int32; attention_mask (B,L) bool, all True;
+          example_weights (B,) float32, 0 on rows that fill up the last batch of an evaluation.
+
+        Raises:
+          IndexError: if there is no such step.
+        """
+        places, weights_B = self._places(step, rows)
+        read = [self._examples.example(*place)[0] for place in places]
+        tokens_BT = np.array(read, np.int32).reshape(len(read), self.seq_len + 1)
+        return {
+            "tokens": tokens_BT[:, :-1],
+            "targets": tokens_BT[:, 1:],
+            "segments": np.zeros((len(read), self.seq_len), np.int32),
+            "attention_mask": np.ones((len(read), self.seq_len), bool),
+            "example_weights": weights_B,
+        }
+
+
+class PretrainingBatches(ExampleBatches):
+    """Batches of `PackedExamples` or `PairExamples`, masked; masks differ between epochs.
+
+    Args:
+      examples, global_batch_size, seed, shuffle: see `ExampleBatches`; the seed is of the masks
+        too, which are fixed where shuffle=False.
+      tokenizer: the one the examples were made with.
       mask_rate: the share of tokens to predict, in (0, 1).
       whole_word: mask all WordPieces of a word together.
-      shuffle: False is for evaluation: one pass in the order of epoch 0 (so that the first few
-        batches are representative) with fixed masks; the last batch is filled up with rows of
-        weight 0.
 
     Raises:
       DataError: if the examples do not fill one training batch, or an argument is out of range.
@@ -48,47 +135,17 @@ class PretrainingBatches:
         whole_word: bool,
         shuffle: bool,
     ):
-        if global_batch_size < 1:
-            raise DataError(f"train.global_batch_size must be positive, found {global_batch_size}")
-        if not 0 <= seed < 2**64:
-            raise DataError(f"seed must be in [0, 2**64), found {seed}")
-        if shuffle and len(examples) < global_batch_size:
-            raise DataError(
-                f"the corpus gives {len(examples)} examples of {examples.seq_len} tokens, fewer "
-                f"than one batch of train.global_batch_size={global_batch_size}; give more text, "
-                "smaller batches or shorter sequences"
-            )
-        self.seq_len = examples.seq_len
-        self.global_batch_size = global_batch_size
+        super().__init__(examples, global_batch_size=global_batch_size, seed=seed, shuffle=shuffle)
         self.fingerprint = digest(
             examples.fingerprint, global_batch_size, seed, mask_rate, whole_word, shuffle
         )
-        self._examples = examples
         self._tokenizer = tokenizer
-        self._seed = seed
-        self._shuffle = shuffle
         self._masker = Masker(tokenizer, self.seq_len, mask_rate, whole_word)
-        self._permutations = EpochPermutations(seed, len(examples))
 
     @property
     def num_masked(self) -> int:
         """P = ceil(mask_rate · L), the positions predicted in each row."""
         return self._masker.num_masked
-
-    @property
-    def num_examples(self) -> int:
-        """Examples of an epoch."""
-        return len(self._examples)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in which every example occurs at least once."""
-        return -(-len(self._examples) // self.global_batch_size)
-
-    def __len__(self) -> int:
-        if self._shuffle:
-            raise TypeError("training batches have no end")
-        return self.steps_per_epoch
 
     def batch(self, step: int, rows: slice = slice(None)) -> Batch:
         """Returns rows of the batch of one step.
@@ -106,30 +163,23 @@ class PretrainingBatches:
         Raises:
           IndexError: if there is no such step.
         """
-        if step < 0 or (not self._shuffle and step >= len(self)):
-            raise IndexError(f"there is no batch of step {step}")
-        row_numbers = range(self.global_batch_size)[rows]
-        num_rows, length, num_masked = len(row_numbers), self.seq_len, self.num_masked
+        places, weights_B = self._places(step, rows)
+        num_rows, length, num_masked = len(places), self.seq_len, self.num_masked
         batch = {
             "tokens": np.empty((num_rows, length), np.int32),
             "segments": np.empty((num_rows, length), np.int32),
             "masked_positions": np.zeros((num_rows, num_masked), np.int32),
             "masked_targets": np.zeros((num_rows, num_masked), np.int32),
             "masked_weights": np.zeros((num_rows, num_masked), np.float32),
-            "example_weights": np.ones(num_rows, np.float32),
+            "example_weights": weights_B,
             "nsp_labels": np.empty(num_rows, np.int32),
         }
-        for i, row in enumerate(row_numbers):
-            self._fill_row(batch, i, step * self.global_batch_size + row)
+        for i, place in enumerate(places):
+            self._fill_row(batch, i, *place)
         batch["attention_mask"] = batch["tokens"] != self._tokenizer.pad_id
         return batch
 
-    def _fill_row(self, batch: Batch, i: int, stream_position: int) -> None:
-        epoch, position = divmod(stream_position, len(self._examples))
-        if epoch and not self._shuffle:
-            # Filled up with real examples, so that every row has a valid token.
-            batch["example_weights"][i] = 0
-        index = int(self._permutations(epoch)[position])
+    def _fill_row(self, batch: Batch, i: int, epoch: int, index: int) -> None:
         tokens, segments, is_random_next = self._examples.example(epoch, index)
         original = tokens.copy()
         rng = generator(self._seed, Purpose.MASK, epoch, index)

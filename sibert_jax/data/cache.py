@@ -22,7 +22,7 @@ from collections.abc import Callable
 from sibert_jax.errors import DataError
 from sibert_jax.files import user_path
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 BUILDING_PREFIX = "building-"
 ABANDONED_SECONDS = 86_400

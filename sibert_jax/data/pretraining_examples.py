@@ -1,4 +1,4 @@
-"""Examples of pretraining: packed text, pairs of spans, and mixtures of both."""
+"""Examples of pretraining: packed text, pairs of spans, and mixtures of them."""
 
 import array
 import bisect
@@ -25,7 +25,7 @@ MAX_DENOMINATOR = 1_000_000
 
 
 class Examples(Protocol):
-    """The examples of batches: `PackedExamples`, `PairExamples` and `WeightedExamples`."""
+    """The examples of batches: this file's classes, of which `WeightedExamples` mixes others."""
 
     seq_len: int
     fingerprint: str
@@ -34,6 +34,67 @@ class Examples(Protocol):
 
     def example(self, epoch: int, index: int) -> Example:
         """Returns one example; 0 <= index < len(self)."""
+
+
+class SeparatedStream:
+    """The documents of a corpus as one stream `document [SEP] document [SEP] ... document`."""
+
+    def __init__(self, corpus: TokenCorpus, tokenizer: Tokenizer):
+        self._corpus, self._sep_id = corpus, tokenizer.sep_id
+        # A separator follows each document: document d begins d positions later than stored.
+        self._starts = corpus.document_token_starts + np.arange(corpus.num_documents + 1)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1]) - 1
+
+    def read(self, begin: int, end: int) -> np.ndarray:
+        """Tokens [begin, end) of the stream, int32."""
+        tokens = np.full(end - begin, self._sep_id, np.int32)
+        starts = self._starts
+        document = int(np.searchsorted(starts, begin, side="right")) - 1
+        while starts[document] < end:
+            # The last position of a document in the stream is its separator, already set.
+            low = max(begin, int(starts[document]))
+            high = min(end, int(starts[document + 1]) - 1)
+            if low < high:
+                stored = self._corpus.tokens[low - document : high - document]
+                tokens[low - begin : high - begin] = stored
+            document += 1
+        return tokens
+
+
+class NextTokenExamples:
+    """Cuts the stream `document [SEP] document [SEP] ...` into L tokens and their successors.
+
+    Every token but the first is predicted in exactly one example, except for the last ones, fewer
+    than L, that do not fill one.
+
+    Args:
+      corpus: the documents.
+      seq_len: L.
+      tokenizer: the one the corpus was made with.
+
+    Raises:
+      DataError: if the corpus does not fill one example.
+    """
+
+    def __init__(self, corpus: TokenCorpus, seq_len: int, tokenizer: Tokenizer):
+        self.seq_len = seq_len
+        self.fingerprint = digest("next", corpus.fingerprint, seq_len, tokenizer.hash)
+        self._stream = SeparatedStream(corpus, tokenizer)
+        self._len = (len(self._stream) - 1) // seq_len
+        if self._len < 1:
+            raise _too_few(corpus, seq_len)
+
+    def __len__(self) -> int:
+        return self._len
+
+    def example(self, epoch: int, index: int) -> Example:
+        """L + 1 tokens, of which the last L are to be predicted; the same in every epoch."""
+        del epoch
+        begin = index * self.seq_len
+        tokens = self._stream.read(begin, begin + self.seq_len + 1)
+        return tokens, np.zeros(self.seq_len + 1, np.int32), 0
 
 
 class PackedExamples:
@@ -59,17 +120,11 @@ class PackedExamples:
             raise DataError(f"data.seq_len={seq_len} leaves no room between [CLS] and [SEP]")
         self.seq_len = seq_len
         self.fingerprint = digest("packed", corpus.fingerprint, seq_len, tokenizer.hash)
-        self._corpus = corpus
         self._tokenizer = tokenizer
-        # A separator follows each document: document d begins d positions later than stored.
-        self._stream_starts = corpus.document_token_starts + np.arange(corpus.num_documents + 1)
-        stream_len = int(self._stream_starts[-1]) - 1
-        self._len = stream_len // (seq_len - 2)
+        self._stream = SeparatedStream(corpus, tokenizer)
+        self._len = len(self._stream) // (seq_len - 2)
         if self._len < 1:
-            raise DataError(
-                f"the corpus has {corpus.num_tokens} tokens, too few for one example of "
-                f"data.seq_len={seq_len}; give more text or shorter sequences"
-            )
+            raise _too_few(corpus, seq_len)
 
     def __len__(self) -> int:
         return self._len
@@ -79,20 +134,17 @@ class PackedExamples:
         del epoch
         chunk_len = self.seq_len - 2
         begin = index * chunk_len
-        end = begin + chunk_len
         tokens = np.full(self.seq_len, self._tokenizer.sep_id, np.int32)
         tokens[0] = self._tokenizer.cls_id
-        starts = self._stream_starts
-        document = int(np.searchsorted(starts, begin, side="right")) - 1
-        while starts[document] < end:
-            # The last position of a document in the stream is its separator, already set.
-            low = max(begin, int(starts[document]))
-            high = min(end, int(starts[document + 1]) - 1)
-            if low < high:
-                stored = self._corpus.tokens[low - document : high - document]
-                tokens[1 + low - begin : 1 + high - begin] = stored
-            document += 1
+        tokens[1:-1] = self._stream.read(begin, begin + chunk_len)
         return tokens, np.zeros(self.seq_len, np.int32), 0
+
+
+def _too_few(corpus: TokenCorpus, seq_len: int) -> DataError:
+    return DataError(
+        f"the corpus has {corpus.num_tokens} tokens, too few for one example of "
+        f"data.seq_len={seq_len}; give more text or shorter sequences"
+    )
 
 
 class PairExamples:

@@ -24,12 +24,14 @@ class TokenCorpus:
       sentence_starts: (S+1,) int64, where each sentence begins in `tokens`, and T.
       document_starts: (N+1,) int64, where each document begins in `sentence_starts`, and S.
       fingerprint: a hash of the three.
+      num_bytes: of the text in UTF-8, a line end after each paragraph.
     """
 
     tokens: np.ndarray
     sentence_starts: np.ndarray
     document_starts: np.ndarray
     fingerprint: str
+    num_bytes: int
 
     @property
     def num_documents(self) -> int:
@@ -64,6 +66,7 @@ class CorpusWriter:
         self._num_tokens = 0
         self._num_sentences = 0
         self._num_documents = 0
+        self._num_bytes = 0
         self.unigram_counts = np.zeros(vocab_size, np.int64)
         for file in self._files[1:]:
             file.write(np.zeros(1, np.int64).tobytes())
@@ -76,7 +79,11 @@ class CorpusWriter:
             file.close()
 
     def append(
-        self, ids: np.ndarray, sentence_lengths: np.ndarray, document_lengths: np.ndarray
+        self,
+        ids: np.ndarray,
+        sentence_lengths: np.ndarray,
+        document_lengths: np.ndarray,
+        num_bytes: int,
     ) -> None:
         """Appends documents; sentences and documents without tokens are dropped.
 
@@ -84,6 +91,7 @@ class CorpusWriter:
           ids: (T,) the tokens of all of them.
           sentence_lengths: (S,) int64, tokens of each sentence, summing to T.
           document_lengths: (N,) int64, sentences of each document, summing to S.
+          num_bytes: of their text.
         """
         tokens_file, sentences_file, documents_file = self._files
         document_of_sentence = np.repeat(np.arange(len(document_lengths)), document_lengths)
@@ -98,6 +106,7 @@ class CorpusWriter:
         self._num_tokens += len(ids)
         self._num_sentences += len(sentence_ends)
         self._num_documents += len(document_ends)
+        self._num_bytes += num_bytes
         self.unigram_counts += np.bincount(ids, minlength=len(self.unigram_counts))
 
     @property
@@ -113,6 +122,7 @@ class CorpusWriter:
             "num_tokens": self._num_tokens,
             "num_sentences": self._num_sentences,
             "num_documents": self._num_documents,
+            "num_bytes": self._num_bytes,
         }
 
 
@@ -128,7 +138,8 @@ def open_corpus(directory: pathlib.Path, description: dict, files: dict) -> Toke
     dtypes = (np.dtype(description["dtype"]), np.dtype(np.int64), np.dtype(np.int64))
     arrays = [np.memmap(path, dtype, mode="r") for path, dtype in zip(paths, dtypes)]
     hashes = [files[path.name]["sha256"] for path in paths]
-    return TokenCorpus(*arrays, fingerprint=digest(dtypes[0].name, *hashes))
+    fingerprint = digest(dtypes[0].name, *hashes)
+    return TokenCorpus(*arrays, fingerprint, description["num_bytes"])
 
 
 def _paths(directory: pathlib.Path, name: str) -> list[pathlib.Path]:
@@ -173,7 +184,9 @@ def _flush(chunks, writers, tokenizer) -> None:
                 for document in chunk
             ]
             ids, lengths = tokenizer.encode_flat([s for document in sentences for s in document])
-            writer.append(ids, lengths, np.array([len(document) for document in sentences]))
+            num_bytes = sum(len(p.encode()) + 1 for document in chunk for p in document)
+            document_lengths = np.array([len(document) for document in sentences])
+            writer.append(ids, lengths, document_lengths, num_bytes)
             chunk.clear()
 
 

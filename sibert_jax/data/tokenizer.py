@@ -95,6 +95,15 @@ class Tokenizer:
         fill = itertools.islice(spare, vocab_size - self.vocab_size)
         return Tokenizer((*self.pieces, *fill), cleaning=self.cleaning)
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids as far as they tell: WordPieces joined to words, a space between these.
+
+        Example:
+          >>> Tokenizer([*SPECIAL_PIECES, "un", "##related", "."]).decode([5, 6, 7])
+          'unrelated .'
+        """
+        return " ".join(self.pieces[i] for i in ids).replace(f" {CONTINUATION}", "")
+
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns the ids of each text, (length,) int32, without [CLS] or [SEP]."""
         ids, lengths = self.encode_flat(texts)

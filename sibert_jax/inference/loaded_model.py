@@ -16,6 +16,8 @@ from sibert_jax.errors import ConfigError
 from sibert_jax.inference.answer import Answer, answer
 from sibert_jax.inference.sizes import power_of_two, seq_lens
 from sibert_jax.model import Encoder, ModelConfig
+from sibert_jax.tasks.causal_lm.generation import generate
+from sibert_jax.tasks.causal_lm.new_text import check_prompt, continuation
 from sibert_jax.tasks.question_answering.task import QuestionAnswering
 
 MASK = "[MASK]"
@@ -139,6 +141,56 @@ class LoadedModel:
         guesses = [self._guesses(logits_V, top_k) for logits_V in logits_PV]
         return guesses[0] if len(guesses) == 1 else guesses
 
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        max_new_tokens: int = 64,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> str | list[str]:
+        """What continues a text, up to the end of a document or of what the model reads at once.
+
+        Args:
+          prompt: one text, or several, of which each gives a text.
+          max_new_tokens: at most so many, at least 1.
+          temperature: 0: the likeliest token each time; else tokens are drawn from the
+            probabilities at this temperature.
+          top_k: draw from the k likeliest tokens; 0: from all.
+          top_p: draw from the fewest likeliest tokens that have this probability together.
+          seed: of the draws.
+
+        Returns:
+          The text after the prompt; its first token may continue the last word.
+
+        Raises:
+          ConfigError: this is no causal language model, or an argument is out of range.
+          DataError: a prompt is empty, or has `max_tokens` or more.
+        """
+        self._check_kind("generate", "causal_lm")
+        if self.problem:
+            raise ConfigError(self.problem)
+        task = dataclasses.replace(
+            self.task,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+        )
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        tokens = self.tokenizer.encode_batch(prompts)
+        for i, prompt_tokens in enumerate(tokens):
+            check_prompt(f"prompt {i}", prompt_tokens, self.max_tokens)
+        texts = [""] * len(prompts)
+        for rows_B, batch in self._batches(tokens, [len(t) for t in tokens], batch_size=32):
+            batch["example_index"] = np.resize(rows_B, len(batch["tokens"])).astype(np.int32)
+            found = np.asarray(self._generate(task)(self.params, batch, seed))
+            for i, tokens_T in zip(rows_B, found):
+                texts[i] = continuation(self.tokenizer, tokens[i], tokens_T)
+        return texts[0] if isinstance(prompt, str) else texts
+
     def answer(self, question: str, context: str) -> Answer:
         """The answer to a question, a part of a context; of any length, as windows of it are read.
 
@@ -226,6 +278,18 @@ class LoadedModel:
     @functools.cached_property
     def _classify(self) -> Callable:
         return jax.jit(lambda params, batch: self.module.apply({"params": params}, batch)[0])
+
+    def _generate(self, task: Any) -> Callable:
+        if task not in self._generators:
+            run = functools.partial(
+                generate, self.module, task, end_id=self.tokenizer.sep_id, most=self.max_tokens
+            )
+            self._generators[task] = jax.jit(run)
+        return self._generators[task]
+
+    @functools.cached_property
+    def _generators(self) -> dict[Any, Callable]:
+        return {}
 
     @functools.cached_property
     def _read_windows(self) -> Callable:

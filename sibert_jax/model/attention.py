@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from sibert_jax.model.config import ModelConfig
 from sibert_jax.model.constraints import constrain
 from sibert_jax.model.norm import normalize
-from sibert_jax.model.relu_attention import relu_attention, relu_weights
+from sibert_jax.model.relu_attention import no_later, relu_attention, relu_weights
 
 
 def softmax_weights(logits_BHLM: jax.Array, mask_B1LM: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -25,6 +25,10 @@ def softmax_weights(logits_BHLM: jax.Array, mask_B1LM: jax.Array) -> tuple[jax.A
 
 class Attention(nn.Module):
     """Self-attention. SIBERT: degree 0 -> 2 (values and output); BERT: softmax and biases.
+
+    Where the collection "cache" is mutable, keys and values are kept in it, (B, M, H, K) each: a
+    first call makes it as long as its own input, which may be padded; later ones write theirs at
+    `place`, attend to all of it that the mask has, and need it to be long enough.
 
     Attributes:
       cfg: sizes.
@@ -41,14 +45,21 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BLD: jax.Array, mask_B1LM: jax.Array, *, deterministic: bool
+        self,
+        x_BLD: jax.Array,
+        mask_B1LM: jax.Array,
+        *,
+        deterministic: bool,
+        place: jax.Array | int = 0,
     ) -> tuple[jax.Array, jax.Array]:
         """Attends. Returns (B, L, D) and the dead rows (B, H, L, 1), bool.
 
         Args:
           x_BLD: the input.
-          mask_B1LM: bool, the keys that a query attends to; or (B, 1, 1, M), the same for all.
+          mask_B1LM: bool, the keys that a query attends to, where causal if they are no later than
+            itself; or (B, 1, 1, M), the same for all.
           deterministic: no dropout on the weights.
+          place: of the first token among the keys, int32.
         """
         c = self.cfg
         dtype, init = c.compute_dtype, nn.initializers.truncated_normal(c.init_std)
@@ -65,12 +76,22 @@ class Attention(nn.Module):
         q_BLHK, k_BMHK, v_BMHK = project("query"), project("key"), project("value")
         if self.kind == "qk_norm":
             q_BLHK, k_BMHK = normalize(q_BLHK, c.norm_eps), normalize(k_BMHK, c.norm_eps)
-        drops = c.dropout > 0 and not deterministic
-        if self.kind == "relu" and not drops and mask_B1LM.shape[2] == 1:
-            y_BLHK, dead_BHL1 = relu_attention(
-                q_BLHK, k_BMHK, v_BMHK, mask_B1LM[:, 0, 0], impl=c.attention_impl
+        if self.is_mutable_collection("cache") and not self.is_initializing():
+            k_BMHK, v_BMHK = (
+                self._kept(f"kept_{name}", new, place)
+                for name, new in (("key", k_BMHK), ("value", v_BMHK))
             )
+        num_queries, num_keys = q_BLHK.shape[1], k_BMHK.shape[1]
+        drops = c.dropout > 0 and not deterministic
+        of_rows = mask_B1LM.shape[2] > 1 or num_queries != num_keys
+        if self.kind == "relu" and not drops and not of_rows:
+            y_BLHK, dead_BHL1 = relu_attention(
+                q_BLHK, k_BMHK, v_BMHK, mask_B1LM[:, 0, 0], causal=c.is_causal,
+                impl=c.attention_impl,
+            )  # fmt: skip
         else:
+            if c.is_causal:
+                mask_B1LM = mask_B1LM & no_later(num_queries, num_keys, place)[None, None]
             if self.kind != "relu":  # a constant factor cancels in ReLU attention
                 q_BLHK = q_BLHK * jnp.asarray(c.head_width**-0.5, dtype)
             logits_BHLM = jnp.einsum("BLHK,BMHK->BHLM", q_BLHK, k_BMHK)
@@ -80,6 +101,11 @@ class Attention(nn.Module):
             y_BLHK = jnp.einsum("BHLM,BMHK->BLHK", weights_BHLM, v_BMHK)
         y_TD = nn.Einsum(
             (c.num_heads, c.head_width, c.width), "THK,HKD->TD", self.out_bias, dtype,
-            kernel_init=init, name="out",
+            kernel_init=nn.initializers.truncated_normal(c.output_std), name="out",
         )(y_BLHK.reshape(-1, c.num_heads, c.head_width))  # fmt: skip
         return y_TD.reshape(x_BLD.shape), dead_BHL1
+
+    def _kept(self, name: str, new_BLHK: jax.Array, place) -> jax.Array:
+        kept = self.variable("cache", name, lambda: new_BLHK)
+        kept.value = jax.lax.dynamic_update_slice_in_dim(kept.value, new_BLHK, place, axis=1)
+        return kept.value

@@ -24,12 +24,16 @@ class Arch(NamedTuple):
       is_sibert: stem, PreNorm without affine and relative guards; else embeddings as in BERT.
       has_relu_attention: else softmax.
       unused: keys of `model` that it ignores.
+      is_causal: a token attends to itself and to earlier ones, and there are no segments.
+      is_prenorm: of those that are no SIBERT: a norm with gain and bias follows the last layer.
     """
 
     is_scale_invariant: bool
     is_sibert: bool
     has_relu_attention: bool
     unused: tuple[str, ...] = ()
+    is_causal: bool = False
+    is_prenorm: bool = False
 
 
 ARCHS = {
@@ -37,9 +41,17 @@ ARCHS = {
     "sibert_qk_norm": Arch(True, True, False),
     "sibert_sandwich": Arch(True, True, True, unused=("branch_scaling",)),
     "bert": Arch(False, False, False, unused=("branch_scaling", "qkv_bias")),
-    "bert_prenorm": Arch(False, False, False, unused=("branch_scaling", "qkv_bias")),
+    "bert_prenorm": Arch(
+        False, False, False, unused=("branch_scaling", "qkv_bias"), is_prenorm=True
+    ),
     "reparametrized": Arch(True, False, False, unused=("branch_scaling", "qkv_bias")),
-}
+    "sigpt": Arch(True, True, True, unused=("branch_scaling", "num_segments"), is_causal=True),
+    "gpt": Arch(
+        False, False, False, unused=("branch_scaling", "qkv_bias", "num_segments"),
+        is_causal=True, is_prenorm=True,
+    ),
+}  # fmt: skip
+SANDWICHES = ("sibert_sandwich", "sigpt")  # branches are normalized at both ends
 # Names of `jax.checkpoint_policies`: nothing, products with weights, all products.
 REMAT_POLICIES = ("nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable")
 
@@ -63,7 +75,10 @@ class ModelConfig:
     vocab_size: int = key(8192, "V: WordPieces, rows of the token table", low=1, inherited=True)
     max_len: int = key(128, "longest sequence, rows of the position table", low=1, inherited=True)
     num_segments: int = key(
-        2, "2: a segment table, for sentence pairs; 1: none", low=1, inherited=True
+        2,
+        "2: a segment table, for sentence pairs; 1: none, as always in a causal model",
+        low=1,
+        inherited=True,
     )
     width: int = key(128, "D: features; a multiple of num_heads", low=1, inherited=True)
     depth: int = key(2, "N: layers", low=1, inherited=True)
@@ -72,11 +87,12 @@ class ModelConfig:
         512, "F: hidden features of the feed-forward branch", low=1, inherited=True
     )
     qkv_bias: bool = key(
-        False, "biases on queries, keys, values (SIBERT stays invariant; always in BERT)",
+        False, "biases on queries, keys, values (SIBERT stays invariant; always in BERT, GPT-2)",
         inherited=True,
     )  # fmt: skip
     attention_window: int = key(
-        0, "tokens to each side that a layer attends to, besides the token itself; 0: all",
+        0, "tokens to each side that a layer attends to, besides the token itself; 0: all; causal: "
+        "to the earlier side",
         low=0, inherited=True,
     )  # fmt: skip
     global_attention_every: int = key(
@@ -88,7 +104,8 @@ class ModelConfig:
         choices=("none", "depth"), inherited=True,
     )  # fmt: skip
     norm_eps: float = key(
-        1e-6, "SIBERT: relative, var + eps·mean(x²); BERT: absolute, var + eps (there 1e-12)",
+        1e-6, "SIBERT: relative, var + eps·mean(x²); BERT: absolute, var + eps (there 1e-12; GPT-2 "
+        "1e-5)",
         low=0, inherited=True,
     )  # fmt: skip
     dropout: float = key(0.0, "rate on stem, attention weights and branches", low=0, below=1)
@@ -181,6 +198,21 @@ class ModelConfig:
         return ARCHS[self.arch].is_sibert
 
     @property
+    def is_causal(self) -> bool:
+        """Whether a token attends to itself and to earlier ones only."""
+        return ARCHS[self.arch].is_causal
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether there is a segment table."""
+        return self.num_segments > 1 and not self.is_causal
+
+    @property
+    def output_std(self) -> float:
+        """Standard deviation of the last matrix of a branch; GPT-2's is the less, the deeper."""
+        return self.init_std * (2 * self.depth) ** -0.5 if self.arch == "gpt" else self.init_std
+
+    @property
     def function_keys(self) -> tuple[str, ...]:
         """Those of FUNCTION_KEYS that this architecture has a use for."""
         return tuple(key for key in FUNCTION_KEYS if key not in ARCHS[self.arch].unused)
@@ -192,5 +224,6 @@ INHERITED_KEYS = tuple(named(ModelConfig, "inherited"))
 
 def fresh_encoder(arch: str) -> ModelConfig:
     """The encoder of an architecture that starts from nothing and has every default."""
-    is_bert = arch in ("bert", "bert_prenorm")
-    return ModelConfig(arch=arch, norm_eps=1e-12) if is_bert else ModelConfig(arch=arch)
+    guards = {"bert": 1e-12, "bert_prenorm": 1e-12, "gpt": 1e-5}
+    default = ModelConfig(arch=arch)
+    return dataclasses.replace(default, norm_eps=guards.get(arch, default.norm_eps))

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.model.config import ModelConfig
+from sibert_jax.model.config import ARCHS, SANDWICHES, ModelConfig
 from sibert_jax.model.constraints import constrain
 from sibert_jax.model.layers import LAYERS, square_init
 from sibert_jax.model.norm import AffineNorm, normalize
@@ -24,20 +24,21 @@ class Embedding(nn.Module):
         init, c = nn.initializers.truncated_normal(self.cfg.init_std), self.cfg
         self.token = self.param("token", init, (c.vocab_size, c.width), jnp.float32)
         self.position = self.param("position", init, (c.max_len, c.width), jnp.float32)
-        if c.num_segments > 1:
+        if c.has_segments:
             self.segment = self.param("segment", init, (c.num_segments, c.width), jnp.float32)
 
-    def __call__(self, tokens_BL: jax.Array, segments_BL: jax.Array) -> jax.Array:
+    def __call__(self, tokens_BL: jax.Array, segments_BL: jax.Array, place=0) -> jax.Array:
         seq_len = tokens_BL.shape[1]
         if seq_len > self.cfg.max_len:
             raise ValueError(
                 f"sequences of {seq_len} tokens are longer than model.max_len={self.cfg.max_len}."
             )
         dtype = self.cfg.compute_dtype
+        position_LD = jax.lax.dynamic_slice_in_dim(self.position, place, seq_len)
         # Rounded only after the look-up: a frequent token's gradient is a sum of thousands of rows.
         x_BLD = constrain(constrain(self.token, "VD")[tokens_BL].astype(dtype), "BLD")
-        x_BLD += self.position.astype(dtype)[None, :seq_len]
-        if self.cfg.num_segments == 1:
+        x_BLD += position_LD.astype(dtype)[None]
+        if not self.cfg.has_segments:
             return x_BLD
         if self.cfg.num_segments > 2:
             return x_BLD + self.segment.astype(dtype)[segments_BL]
@@ -49,6 +50,9 @@ class Embedding(nn.Module):
 class Encoder(nn.Module):
     """The encoder of `cfg.arch`; all its parameters are the scale-invariant ones.
 
+    A causal one can keep keys and values, in the collection "cache", and go on from there: see
+    `Attention`.
+
     Example:
       >>> encoder = Encoder(cfg)
       >>> x_BLD, dead_N = encoder.apply({"params": params}, tokens_BL, segments_BL, mask_BL)
@@ -59,10 +63,11 @@ class Encoder(nn.Module):
     def setup(self):
         c = self.cfg
         self.embed = Embedding(c)
-        self.embed_norm = AffineNorm(c.norm_eps, relative=c.is_sibert)
+        if c.arch != "gpt":
+            self.embed_norm = AffineNorm(c.norm_eps, relative=c.is_sibert)
         if c.is_sibert:
             self.stem = nn.Dense(c.width, False, c.compute_dtype, kernel_init=square_init(c))
-        if c.arch == "bert_prenorm":
+        if ARCHS[c.arch].is_prenorm:
             self.final_norm = AffineNorm(c.norm_eps, relative=False)
         self.dropout = nn.Dropout(c.dropout)
         self.layers = LayerStack(c, LAYERS[c.arch])
@@ -78,29 +83,33 @@ class Encoder(nn.Module):
         mask_BL: jax.Array,
         *,
         deterministic: bool = True,
+        place: jax.Array | int = 0,
     ) -> tuple[jax.Array, jax.Array]:
         """Encodes a batch.
 
         Args:
           tokens_BL: int, ids in [0, vocab_size).
           segments_BL: int, ids in [0, num_segments); a model of 1 has no table and ignores them.
-          mask_BL: bool, False on padding.
+          mask_BL: bool, False on padding; of all tokens in the cache, if there is one.
           deterministic: no dropout; otherwise the "dropout" rng is needed.
+          place: of the first token, int32; above 0 with a cache of the earlier ones.
 
         Returns:
           x_BLD in the compute dtype and dead_N, int32: the dead attention rows (valid query, any
           head) of each layer.
         """
-        x_BLD = self.embed_norm(self.embed(tokens_BL, segments_BL))
+        x_BLD = self.embed(tokens_BL, segments_BL, place)
+        if self.cfg.arch != "gpt":
+            x_BLD = self.embed_norm(x_BLD)
         x_BLD = self.dropout(x_BLD, deterministic=deterministic)
         if self.cfg.is_sibert:
             x_BLD = self.stem(x_BLD)
-        if self.cfg.arch == "sibert_sandwich":
+        if self.cfg.arch in SANDWICHES:
             x_BLD = normalize(x_BLD, self.cfg.norm_eps)
-        x_BLD, dead_N = self.layers(x_BLD, mask_BL, deterministic)
+        x_BLD, dead_N = self.layers(x_BLD, mask_BL, deterministic, place)
         if self.cfg.is_sibert:
             x_BLD = normalize(x_BLD, self.cfg.norm_eps)
-        elif self.cfg.arch == "bert_prenorm":
+        elif ARCHS[self.cfg.arch].is_prenorm:
             x_BLD = self.final_norm(x_BLD)
         return x_BLD, dead_N
 
@@ -112,18 +121,20 @@ class LayerStack(nn.Module):
     layer: type[nn.Module]
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_BL: jax.Array, deterministic: bool):
+    def __call__(self, x_BLD: jax.Array, mask_BM: jax.Array, deterministic: bool, place):
         c = self.cfg
-        mask_B11M, mask_B1L1 = mask_BL[:, None, None, :], mask_BL[:, None, :, None]
-        place_L = jnp.arange(mask_BL.shape[1])
-        distance_LM = jnp.abs(place_L[:, None] - place_L[None, :])
+        num_queries, num_keys = x_BLD.shape[1], mask_BM.shape[1]
+        mask_BL = jax.lax.dynamic_slice_in_dim(mask_BM, place, num_queries, axis=1)
+        mask_B11M, mask_B1L1 = mask_BM[:, None, None, :], mask_BL[:, None, :, None]
+        place_L1 = place + jnp.arange(num_queries, dtype=jnp.int32)[:, None]
+        distance_LM = jnp.abs(place_L1 - jnp.arange(num_keys, dtype=jnp.int32)[None])
         reach_N = jnp.asarray(c.reach, jnp.int32)
 
         def run(layer: nn.Module, x_BLD: jax.Array, reach: jax.Array):
             mask = mask_B11M
             if c.attention_window:
                 mask = mask & (distance_LM <= reach)[None, None]
-            x_BLD, dead_BHL1 = layer(constrain(x_BLD, "BLD"), mask, deterministic)
+            x_BLD, dead_BHL1 = layer(constrain(x_BLD, "BLD"), mask, deterministic, place)
             return constrain(x_BLD, "BLD"), jnp.sum(dead_BHL1 & mask_B1L1, dtype=jnp.int32)
 
         if c.remat:
@@ -133,7 +144,7 @@ class LayerStack(nn.Module):
         if c.scan_layers:
             stack = nn.scan(
                 run,
-                variable_axes={"params": 0},
+                variable_axes={"params": 0, "cache": 0},
                 split_rngs={"params": True, "dropout": True},
                 length=c.depth,
             )

@@ -1,7 +1,7 @@
 """One encoder layer of each architecture. Comments: degrees (arXiv 2202.00980, Table 2).
 
-Each maps (x_BLD, mask_B1LM, deterministic) to (x_BLD, dead rows (B, H, L, 1)); a mask that is the
-same for all queries may be (B, 1, 1, M).
+Each maps (x_BLD, mask_B1LM, deterministic, place) to (x_BLD, dead rows (B, H, L, 1)); a mask that
+is the same for all queries may be (B, 1, 1, M), and `place` is that of the first token.
 """
 
 import functools
@@ -24,23 +24,31 @@ def square_init(c: ModelConfig) -> nn.initializers.Initializer:
     return lambda key, shape, dtype: c.init_std * c.width**0.5 * jnp.eye(*shape, dtype=dtype)
 
 
+ACTIVATIONS = {
+    "relu": nn.relu,
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "gelu_new": functools.partial(nn.gelu, approximate=True),  # GPT-2's, with tanh
+}
+
+
 class FeedForward(nn.Module):
     """Linear, bias, activation, linear. With ReLU and no output bias: degree 0 -> 2."""
 
     cfg: ModelConfig
-    activation: str  # "relu" or "gelu" (exact)
+    activation: str  # a row of ACTIVATIONS
     out_bias: bool
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         c, init = self.cfg, nn.initializers.truncated_normal(self.cfg.init_std)
+        down_init = nn.initializers.truncated_normal(c.output_std)
         # (B·L, D) matrices: the gradient of a kernel is then one plain matrix product.
         x_TD = x_BLD.reshape(-1, c.width)
         h_TF = nn.Dense(c.ffn_width, dtype=c.compute_dtype, kernel_init=init, name="up")(x_TD)
         h_TF = constrain(h_TF, "TF")
-        h_TF = nn.relu(h_TF) if self.activation == "relu" else nn.gelu(h_TF, approximate=False)
+        h_TF = ACTIVATIONS[self.activation](h_TF)
         y_TD = nn.Dense(
-            c.width, self.out_bias, dtype=c.compute_dtype, kernel_init=init, name="down"
+            c.width, self.out_bias, dtype=c.compute_dtype, kernel_init=down_init, name="down"
         )(h_TF)
         return y_TD.reshape(x_BLD.shape)
 
@@ -52,13 +60,13 @@ class SibertLayer(nn.Module):
     attention: str = "relu"
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool):
+    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool, place):
         c, scale = self.cfg, jnp.asarray(self.cfg.branch_scale, x_BLD.dtype)
         dropout = nn.Dropout(c.dropout, deterministic=deterministic)
         u_BLD = normalize(x_BLD, c.norm_eps)  # 0
         y_BLD, dead_BHL1 = Attention(
             c, self.attention, c.qkv_bias, out_bias=False, name="attention"
-        )(u_BLD, mask_B1LM, deterministic=deterministic)
+        )(u_BLD, mask_B1LM, deterministic=deterministic, place=place)
         x_BLD = x_BLD + scale * dropout(y_BLD)  # 2 + 2
         u_BLD = normalize(x_BLD, c.norm_eps)  # 0
         y_BLD = FeedForward(c, "relu", out_bias=False, name="ffn")(u_BLD)
@@ -71,12 +79,12 @@ class SandwichLayer(nn.Module):
     cfg: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool):
+    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool, place):
         c = self.cfg
         scale = jnp.asarray((2 * c.depth) ** -0.5, x_BLD.dtype)
         dropout = nn.Dropout(c.dropout, deterministic=deterministic)
         y_BLD, dead_BHL1 = Attention(c, "relu", c.qkv_bias, out_bias=False, name="attention")(
-            normalize(x_BLD, c.norm_eps), mask_B1LM, deterministic=deterministic
+            normalize(x_BLD, c.norm_eps), mask_B1LM, deterministic=deterministic, place=place
         )
         x_BLD = x_BLD + scale * dropout(normalize(y_BLD, c.norm_eps))  # 0 + 0
         y_BLD = FeedForward(c, "relu", out_bias=False, name="ffn")(normalize(x_BLD, c.norm_eps))
@@ -89,11 +97,11 @@ class BertLayer(nn.Module):
     cfg: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool):
+    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool, place):
         c = self.cfg
         dropout = nn.Dropout(c.dropout, deterministic=deterministic)
         y_BLD, dead_BHL1 = Attention(c, "softmax", qkv_bias=True, out_bias=True, name="attention")(
-            x_BLD, mask_B1LM, deterministic=deterministic
+            x_BLD, mask_B1LM, deterministic=deterministic, place=place
         )
         norm = AffineNorm(c.norm_eps, relative=False, name="attention_norm")
         x_BLD = norm(x_BLD + dropout(y_BLD))
@@ -106,18 +114,19 @@ class PreNormBertLayer(nn.Module):
     """BERT's parts in GPT-2's order: affine norms before the branches, none on the stream."""
 
     cfg: ModelConfig
+    activation: str = "gelu"
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool):
+    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool, place):
         c = self.cfg
         dropout = nn.Dropout(c.dropout, deterministic=deterministic)
         norm = AffineNorm(c.norm_eps, relative=False, name="attention_norm")
         y_BLD, dead_BHL1 = Attention(c, "softmax", qkv_bias=True, out_bias=True, name="attention")(
-            norm(x_BLD), mask_B1LM, deterministic=deterministic
+            norm(x_BLD), mask_B1LM, deterministic=deterministic, place=place
         )
         x_BLD = x_BLD + dropout(y_BLD)
         norm = AffineNorm(c.norm_eps, relative=False, name="ffn_norm")
-        y_BLD = FeedForward(c, "gelu", out_bias=True, name="ffn")(norm(x_BLD))
+        y_BLD = FeedForward(c, self.activation, out_bias=True, name="ffn")(norm(x_BLD))
         return x_BLD + dropout(y_BLD), dead_BHL1
 
 
@@ -128,4 +137,6 @@ LAYERS = {
     "bert": BertLayer,
     "bert_prenorm": PreNormBertLayer,
     "reparametrized": BertLayer,
+    "sigpt": SandwichLayer,
+    "gpt": functools.partial(PreNormBertLayer, activation="gelu_new"),
 }

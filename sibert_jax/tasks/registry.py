@@ -8,6 +8,7 @@ from sibert_jax.tasks.task import TaskType
 # Value of `task.name` -> module with a `TASK: TaskType`, imported when it is asked for.
 MODULES = {
     "pretraining": "sibert_jax.tasks.pretraining.load",
+    "causal_lm": "sibert_jax.tasks.causal_lm.load",
     "classification": "sibert_jax.tasks.classification.load",
     "question_answering": "sibert_jax.tasks.question_answering.load",
     "token_classification": "sibert_jax.tasks.token_classification.load",

@@ -81,11 +81,10 @@ class EncoderWithHead(nn.Module):
     def setup(self):
         self.encoder = Encoder(self.cfg)
 
-    def __call__(self, batch: Batch, *, deterministic: bool = True):
-        """Returns the head's outputs and dead_N."""
-        x_BLD, dead_N = self.encoder(
-            batch["tokens"], batch["segments"], batch["attention_mask"], deterministic=deterministic
-        )
+    def __call__(self, batch: Batch, *, deterministic: bool = True, place: jax.Array | int = 0):
+        """Returns the head's outputs and dead_N; arguments as of `Encoder`."""
+        arrays = (batch[name] for name in ("tokens", "segments", "attention_mask"))
+        x_BLD, dead_N = self.encoder(*arrays, deterministic=deterministic, place=place)
         table_VD = self.encoder.token_table()
         return self.head(x_BLD, batch, table_VD, deterministic=deterministic), dead_N
 
@@ -205,13 +204,15 @@ class TaskType:
       invariant_parts: "encoder", "head", both or neither: the parameters in whose joint scale the
         loss is invariant if the encoder's output is; from the keys under `task`.
       load_new_text: the task and text without answers, from (model, task, data, text, tokenizer)
-        and the keywords global_batch_size and progress, where `text` is the path of a file, or a
-        list of texts, or of pairs of them; None: this kind answers nothing.
+        and the keywords global_batch_size, progress and workdir, where `text` is the path of a
+        file, or a list of texts, or of pairs of them; None: this kind answers nothing.
       found_in_data: keys under `task` that are open where they are (), and then found in the
         training examples.
       find: values of those that are open, from (task, data) and a function that takes a line.
       restore: the task without data as `Task.save` left it, from (model, task, seq_lens, workdir);
         None: `make` is enough.
+      is_causal: whether it needs an encoder whose tokens see earlier ones only; else it needs one
+        whose tokens see both sides.
     """
 
     config: type
@@ -227,6 +228,7 @@ class TaskType:
     found_in_data: tuple[str, ...] = ()
     find: Callable[[Any, Any, Callable[[str], None]], Mapping[str, object]] | None = None
     restore: Callable[[ModelConfig, Any, tuple[int, ...], pathlib.Path], Task] | None = None
+    is_causal: bool = False
 
     def of_workdir(
         self, model: ModelConfig, task: Any, seq_lens: tuple[int, ...], directory: pathlib.Path

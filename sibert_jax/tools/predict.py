@@ -5,13 +5,15 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 import jax
+import ml_collections
 
 from sibert_jax.checkpoint import restore_params
+from sibert_jax.config_file import override
 from sibert_jax.data import Tokenizer
 from sibert_jax.errors import ConfigError
 from sibert_jax.files import user_path
 from sibert_jax.train import sharding
-from sibert_jax.train.config import run_config
+from sibert_jax.train.config import keys_where, run_config
 from sibert_jax.train.evaluate import Evaluator
 from sibert_jax.train.resolve import read_settings
 from sibert_jax.train.trainer import Shapes
@@ -23,8 +25,9 @@ def predict(
     say: Callable[[str], None],
     devices: Sequence[jax.Device] | None = None,
     step: int | str | None = None,
+    overrides: Sequence[str] = (),
 ) -> list[str]:
-    """The answers of a checkpoint of a fine-tuned run to a file of new text.
+    """What the checkpoint of a run says of a file of new text: answers, or continuations.
 
     Args:
       directory: the run's workdir; its `config.json` and `vocab.txt` are used, nothing is written.
@@ -32,6 +35,7 @@ def predict(
       say: called with a line about the checkpoint, and on what of the text cannot be read.
       devices: of the mesh; None: all of them.
       step: as `checkpoint.chosen` has it; None: the newest checkpoint.
+      overrides: words such as "--config.task.temperature=0.8", of keys of the task that may change.
 
     Returns:
       Lines of text: the examples in the order of the file.
@@ -41,16 +45,20 @@ def predict(
     """
     directory, path = user_path(directory), str(user_path(path))
     try:
-        run = run_config(read_settings(directory / "config.json"))
+        settings = read_settings(directory / "config.json")
+        run = run_config(settings)
     except ConfigError as error:
         raise ConfigError(
             f"--workdir={directory}: {error} Name the workdir of a fine-tuned run."
         ) from None
+    if overrides:
+        run = run_config(_overridden(settings, overrides))
     if run.model.attention_impl == "pallas":  # a run trained with kernels may predict elsewhere
         run = dataclasses.replace(run, model=dataclasses.replace(run.model, attention_impl="auto"))
     if run.task_type.load_new_text is None:
         raise ConfigError(
-            f"--predict is for fine-tuned runs, and this one has task.name={run.task.name!r}."
+            f"--predict is for runs that answer or continue a text, and this one has task.name="
+            f"{run.task.name!r}."
         )
     task, new = run.task_type.load_new_text(
         run.model,
@@ -60,9 +68,23 @@ def predict(
         Tokenizer.load(directory / "vocab.txt"),
         global_batch_size=run.train.global_batch_size,
         progress=say,
+        workdir=directory,
     )
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
     shapes = Shapes.of(run, mesh, task)
     params, step = restore_params(directory / "checkpoints", shapes.params, step)
     say(f"the model of {directory} at step {step:,}")
     return new.lines(Evaluator(shapes).results(params, new.batches, len(new.batches)))
+
+
+def _overridden(settings: dict, words: Sequence[str]) -> dict:
+    free = {name for name in keys_where("may_change", settings) if name.startswith("task.")}
+    for word in words:
+        name = word.partition("config.")[2].partition("=")[0]
+        if name not in free:
+            there_are = f"there are {', '.join(sorted(free))}" if free else "this task has none"
+            raise ConfigError(
+                f"{word}: --predict changes keys of the task that say how to answer; {there_are}."
+            )
+    task = override(ml_collections.ConfigDict(settings), words).task
+    return settings | {"task": task.to_dict()}

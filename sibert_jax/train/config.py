@@ -10,7 +10,7 @@ from ml_collections.config_dict import placeholder
 
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, from_dict, key, named
-from sibert_jax.model import ModelConfig
+from sibert_jax.model import ARCHS, ModelConfig
 from sibert_jax.runtime.settings import DistributedConfig
 from sibert_jax.tasks.registry import task_type
 from sibert_jax.tasks.task import TaskType
@@ -155,6 +155,7 @@ class RunConfig:
                 f"data.seq_len={self.data.seq_len} must lie between 8 and model.max_len="
                 f"{self.model.max_len}, the rows of the position table."
             )
+        self._check_direction()
         self.task_type.check(self.model, self.task, self.data)
         self._check_invariance()
         if self.train.num_steps:
@@ -166,6 +167,17 @@ class RunConfig:
         parts = self.task_type.invariant_parts(self.task)
         return parts if self.model.is_scale_invariant else ()
 
+    def _check_direction(self) -> None:
+        if self.model.is_causal != self.task_type.is_causal:
+            wanted = [
+                name for name, arch in ARCHS.items() if arch.is_causal != self.model.is_causal
+            ]
+            sees = "earlier ones only" if self.task_type.is_causal else "both sides"
+            raise ConfigError(
+                f"task.name={self.task.name!r} needs an encoder whose tokens see {sees}, and "
+                f"model.arch is {self.model.arch!r}; choose one of {wanted}."
+            )
+
     def _check_invariance(self) -> None:
         """Refuses the recipe for parameters that scale the loss, in a scale-invariant encoder."""
         if not (self.model.is_scale_invariant and self.optim.follows_theory):
@@ -174,7 +186,7 @@ class RunConfig:
             raise ConfigError(
                 f'task.head="{self.task.head}" makes the logits grow with the token table, so the '
                 f"loss is not scale invariant in the encoder of model.arch={self.model.arch}, as "
-                f'optim.name="{self.optim.name}" needs it; use task.head="invariant" or "untied".'
+                f'optim.name="{self.optim.name}" needs it; choose another head.'
             )
         if self.optim.head.name == "same" and "head" not in self.invariant_parts:
             raise ConfigError(
@@ -237,7 +249,7 @@ def default_config(task_name: str = "pretraining") -> ml_collections.ConfigDict:
     `checkpoint.init_from`, or with the default of a fresh encoder: see `resolve`.
 
     Args:
-      task_name: "pretraining", "classification", "question_answering" or "token_classification".
+      task_name: a row of tasks/registry.py, as "causal_lm".
 
     Example:
       >>> config = default_config()

@@ -288,6 +288,11 @@ def _labels(c: OptimConfig, tree: Any) -> Any:
     missing = set(c.groups) - set(jax.tree.leaves(found))
     if "optim.other" in missing:
         raise ConfigError(f"optim.other.pattern={c.other.pattern!r} is found in no path of a leaf.")
+    if missing and not c.other.pattern:
+        raise ConfigError(
+            "the head of this task has no parameters for an optimizer of its own; set "
+            'optim.head.name="same".'
+        )
     if missing:
         raise ConfigError(
             f"optim.other.pattern={c.other.pattern!r} leaves nothing to {missing.pop()}."

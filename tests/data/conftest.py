@@ -23,6 +23,7 @@ def make_corpus(documents):
         sentence_starts=np.cumsum([0, *lengths]),
         document_starts=np.cumsum([0, *map(len, documents)]),
         fingerprint=f"lengths {documents}",
+        num_bytes=2 * sum(lengths),
     )
 
 

@@ -25,14 +25,15 @@ def inputs(seed, batch, length, heads, width, num_segments=1, share_of_padding=0
     return q, k, v, d_out, valid, segments
 
 
-def reference(q, k, v, d_out, valid, segments):
+def reference(q, k, v, d_out, valid, segments, causal=False):
     """out, dead, dq, dk, dv by the sums of the definition, row by row, in float64."""
     q, k, v, d_out = (x.astype(np.float64) for x in (q, k, v, d_out))
     out, dq, dk, dv = (np.zeros_like(q) for _ in range(4))
     batch, length, heads, _ = q.shape
     dead = np.zeros((batch, heads, length, 1), bool)
     for b, h, i in itertools.product(range(batch), range(heads), range(length)):
-        keys = np.flatnonzero(valid[b] & (segments[b] == segments[b, i]))
+        seen = np.arange(length) <= i if causal else np.ones(length, bool)
+        keys = np.flatnonzero(valid[b] & seen & (segments[b] == segments[b, i]))
         scores = k[b, keys, h] @ q[b, i, h]
         positive = np.maximum(scores, 0)
         total = positive.sum()
@@ -51,19 +52,19 @@ def reference(q, k, v, d_out, valid, segments):
     return out, dead, dq, dk, dv
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def computed(impl, q, k, v, d_out, valid, segments):
+@functools.partial(jax.jit, static_argnums=(0, 7))
+def computed(impl, q, k, v, d_out, valid, segments, causal=False):
     def attend(q, k, v):
-        return relu_attention(q, k, v, valid, segments, impl=impl)
+        return relu_attention(q, k, v, valid, segments, causal=causal, impl=impl)
 
     out, back, dead = jax.vjp(attend, q, k, v, has_aux=True)
     return out, dead, *back(d_out)
 
 
-def in_float64(impl, case):
+def in_float64(impl, case, causal=False):
     """`computed` without float32's rounding, which a row sum near 0 makes large."""
     with jax.enable_x64(True):
-        return computed(impl, *(x.astype(np.float64) for x in case[:4]), *case[4:])
+        return computed(impl, *(x.astype(np.float64) for x in case[:4]), *case[4:], causal)
 
 
 def assert_close(found, wanted, tolerance):

@@ -58,11 +58,12 @@ on_tpu = pytest.mark.parametrize("kernels", ["tpu"], indirect=True)
     ],
     indirect=["kernels"],
 )
-def test_value_and_gradients_are_those_of_the_formula(length, width, num_segments):
+@pytest.mark.parametrize("causal", [False, True])
+def test_value_and_gradients_are_those_of_the_formula(length, width, num_segments, causal):
     case = inputs(0, 3, length, 2, width, num_segments)
-    wanted = reference(*case)
+    wanted = reference(*case, causal)
     assert wanted[1].any()
-    assert_close(in_float64("pallas", case), wanted, 1e-11)
+    assert_close(in_float64("pallas", case, causal), wanted, 1e-11)
 
 
 @pytest.mark.slow

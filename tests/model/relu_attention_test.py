@@ -36,10 +36,11 @@ def _small_blocks(monkeypatch):
     ("length", "num_segments"),
     [(21, 3), *(pytest.param(*x, marks=pytest.mark.slow) for x in [(1, 1), (8, 3), (21, 1)])],
 )
-def test_value_and_gradients_are_those_of_the_formula(impl, length, num_segments):
+@pytest.mark.parametrize("causal", [False, True])
+def test_value_and_gradients_are_those_of_the_formula(impl, length, num_segments, causal):
     case = inputs(0, 3, length, 2, 4, num_segments)
-    found = computed(impl, *case)
-    assert_close(found, reference(*case), 2e-6)
+    found = computed(impl, *case, causal)
+    assert_close(found, reference(*case, causal), 2e-6)
     # And every query is orthogonal to its gradient.
     q, dq = (np.asarray(x, np.float64) for x in (case[0], found[2]))
     lengths = np.linalg.norm(q, axis=-1) * np.linalg.norm(dq, axis=-1)
@@ -48,10 +49,10 @@ def test_value_and_gradients_are_those_of_the_formula(impl, length, num_segments
 
 @pytest.mark.parametrize("impl", FORMS)
 @hypothesis.settings(max_examples=3)
-@hypothesis.given(st.integers(0, 999), st.floats(0, 1), st.integers(1, 4))
-def test_any_padding_and_packing(impl, seed, share_of_padding, num_segments):
+@hypothesis.given(st.integers(0, 999), st.floats(0, 1), st.integers(1, 4), st.booleans())
+def test_any_padding_and_packing(impl, seed, share_of_padding, num_segments, causal):
     case = inputs(seed, 2, 11, 2, 4, num_segments, share_of_padding)
-    assert_close(in_float64(impl, case), reference(*case), 1e-11)
+    assert_close(in_float64(impl, case, causal), reference(*case, causal), 1e-11)
 
 
 @pytest.mark.parametrize(

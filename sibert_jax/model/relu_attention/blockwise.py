@@ -1,62 +1,114 @@
 """A block of query rows at a time: memory O(length × block) in both passes, on any backend.
 
 The forward pass saves no score, only the output and the row sums; the backward pass computes the
-scores of a block again and adds up dk and dv over the blocks.
+scores of a block again and adds up dk and dv over the blocks. Where causal, the keys are cut into
+blocks too, and those that are later than all rows of a block are never looked at.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
 from sibert_jax.model.relu_attention import einsum
 
-BLOCK = 128  # query rows
+BLOCK = 128  # query rows, and keys where causal
 
 
-@jax.custom_vjp
-def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal):
     """As `einsum.attend`."""
+    keys = _Keys(k_BHMK, v_BHMK, key_ids_BM, causal)
 
-    def block(args):
-        return einsum.attend_rows(args[0], k_BHMK, v_BHMK, args[1], key_ids_BM)[:2]
+    def rows(args):
+        i, q, query_ids = args
 
-    out, total = jax.lax.map(block, (_split(q_BHLK, 2), _split(query_ids_BL, 1)))
+        def add(j, sums):
+            k, v, ids = keys.block(j)
+            r = einsum.positive_scores(q, k, query_ids, ids, keys.ahead(i, j))
+            return tuple(map(jnp.add, sums, einsum.weighted_values(r, v)))
+
+        dtype = einsum.accumulator(v_BHMK.dtype)
+        zeros = (
+            jnp.zeros((*q.shape[:-1], v_BHMK.shape[-1]), dtype),
+            jnp.zeros(q.shape[:-1], dtype),
+        )
+        weighted, total = jax.lax.fori_loop(0, keys.num_blocks(i), add, zeros)
+        return einsum.divide(weighted, total).astype(v_BHMK.dtype), total
+
+    q_blocks = _split(q_BHLK, 2)
+    blocks = (jnp.arange(len(q_blocks), dtype=jnp.int32), q_blocks, _split(query_ids_BL, 1))
+    out, total = jax.lax.map(rows, blocks)
     length = q_BHLK.shape[2]
     return _join(out, 2, length), _join(total, 2, length)
 
 
-def _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM):
-    found = attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM)
+def _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal):
+    found = attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal)
     return found, (q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, *found)
 
 
-def _backward(saved, cotangents):
+def _backward(causal, saved, cotangents):
     q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, out_BHLK, total_BHL = saved
+    keys = _Keys(k_BHMK, v_BHMK, key_ids_BM, causal)
 
-    def block(carry, args):
-        q, query_ids, d_out, out, total = args
-        r = einsum.positive_scores(q, k_BHMK, query_ids, key_ids_BM)
+    def rows(carry, args):
+        i, q, query_ids, d_out, out, total = args
         g, d = einsum.row_terms(d_out, out, total)
-        dq, dk, dv = einsum.gradients(q, k_BHMK, v_BHMK, r, g, d)
-        return (carry[0] + dk, carry[1] + dv), dq.astype(q.dtype)
 
-    zeros = jnp.zeros_like(k_BHMK, einsum.accumulator(k_BHMK.dtype))
+        def add(j, sums):
+            dk, dv, dq = sums
+            k, v, ids = keys.block(j)
+            r = einsum.positive_scores(q, k, query_ids, ids, keys.ahead(i, j))
+            more_q, more_k, more_v = einsum.gradients(q, k, v, r, g, d)
+            return dk.at[j].add(more_k), dv.at[j].add(more_v), dq + more_q
+
+        start = (*carry, jnp.zeros_like(q, dtype))
+        dk, dv, dq = jax.lax.fori_loop(0, keys.num_blocks(i), add, start)
+        return (dk, dv), dq.astype(q.dtype)
+
+    dtype = einsum.accumulator(k_BHMK.dtype)
+    zeros = jnp.zeros_like(keys.k, dtype), jnp.zeros_like(keys.v, dtype)
+    q_blocks = _split(q_BHLK, 2)
     blocks = (
-        _split(q_BHLK, 2),
+        jnp.arange(len(q_blocks), dtype=jnp.int32),
+        q_blocks,
         _split(query_ids_BL, 1),
         *(_split(x, 2) for x in (cotangents[0], out_BHLK, total_BHL)),
     )
-    (dk, dv), dq = jax.lax.scan(block, (zeros, jnp.zeros_like(zeros)), blocks)
+    (dk, dv), dq = jax.lax.scan(rows, zeros, blocks)
     dq_BHLK = _join(dq, 2, q_BHLK.shape[2])
-    return dq_BHLK, dk.astype(k_BHMK.dtype), dv.astype(v_BHMK.dtype), None, None
+    dk_BHMK, dv_BHMK = (_join(x, 2, k_BHMK.shape[2]) for x in (dk, dv))
+    return dq_BHLK, dk_BHMK.astype(k_BHMK.dtype), dv_BHMK.astype(v_BHMK.dtype), None, None
 
 
 attend.defvjp(_forward, _backward)
 
 
-def _split(x: jax.Array, axis: int) -> jax.Array:
+class _Keys:
+    """Keys, values and ids in blocks that lead: one of all of them, or of BLOCK where causal."""
+
+    def __init__(self, k_BHMK, v_BHMK, key_ids_BM, causal: bool):
+        size = BLOCK if causal else k_BHMK.shape[2]
+        self.k, self.v = _split(k_BHMK, 2, size), _split(v_BHMK, 2, size)
+        self._ids, self._causal = _split(key_ids_BM, 1, size), causal
+
+    def block(self, j) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return self.k[j], self.v[j], self._ids[j]
+
+    def num_blocks(self, i):
+        """Of those that the rows of block i may see."""
+        return i + 1 if self._causal else 1
+
+    def ahead(self, i, j):
+        """Where causal, how far block i of the rows is ahead of block j of the keys."""
+        return (i - j) * BLOCK if self._causal else None
+
+
+def _split(x: jax.Array, axis: int, block: int | None = None) -> jax.Array:
     """Cuts an axis into blocks that lead; rows of zeros fill the last: their scores are 0."""
     length = x.shape[axis]
-    block = min(BLOCK, length)
+    block = min(block or BLOCK, length)
     padding = [(0, -length % block if i == axis else 0) for i in range(x.ndim)]
     x = jnp.pad(x, padding)
     shape = (*x.shape[:axis], -1, block, *x.shape[axis + 1 :])

@@ -2,7 +2,8 @@
 
 Its computations on rows against all keys are those of every form.
 
-With r = ReLU(q·kᵀ) where query and key have the same id and 0 elsewhere, and z = Σ_j r_ij:
+With r = ReLU(q·kᵀ) where query and key have the same id, and where causal the key is no later, and
+0 elsewhere, and z = Σ_j r_ij:
 
     out_i = Σ_j r_ij v_j / z_i      g_i = dO_i / z_i      D_i = g_i·out_i
     ds_ij = (g_i·v_j − D_i)·1[r_ij > 0]
@@ -10,6 +11,8 @@ With r = ReLU(q·kᵀ) where query and key have the same id and 0 elsewhere, and
 
 Rows with z = 0 give 0 here and send no gradient. Products accumulate in float32 at least.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +28,19 @@ def product(letters: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum(letters, a, b, preferred_element_type=accumulator(b.dtype))
 
 
-def positive_scores(q_BHLK, k_BHMK, query_ids_BL, key_ids_BM) -> jax.Array:
-    """r_BHLM: ReLU(q·kᵀ) where the ids agree."""
-    same_B1LM = query_ids_BL[:, None, :, None] == key_ids_BM[:, None, None, :]
-    return jnp.where(same_B1LM, jax.nn.relu(product("BHLK,BHMK->BHLM", q_BHLK, k_BHMK)), 0.0)
+def no_later(num_queries: int, num_keys: int, ahead) -> jax.Array:
+    """(L, M), bool: which keys are no later than a query; query 0 is `ahead` of key 0."""
+    shape = (num_queries, num_keys)
+    query, key = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
+    return key <= query + ahead
+
+
+def positive_scores(q_BHLK, k_BHMK, query_ids_BL, key_ids_BM, ahead=None) -> jax.Array:
+    """r_BHLM: ReLU(q·kᵀ) where the ids agree; with `ahead`, as `no_later` has it, causal."""
+    seen_BHLM = query_ids_BL[:, None, :, None] == key_ids_BM[:, None, None, :]
+    if ahead is not None:
+        seen_BHLM &= no_later(q_BHLK.shape[2], k_BHMK.shape[2], ahead)[None, None]
+    return jnp.where(seen_BHLM, jax.nn.relu(product("BHLK,BHMK->BHLM", q_BHLK, k_BHMK)), 0.0)
 
 
 def divide(numerator_BHLK: jax.Array, total_BHL: jax.Array) -> jax.Array:
@@ -39,13 +51,10 @@ def divide(numerator_BHLK: jax.Array, total_BHL: jax.Array) -> jax.Array:
     )
 
 
-def attend_rows(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM):
-    """Returns out_BHLK in the dtype of v, z_BHL and r_BHLM in the dtype of v."""
-    r_BHLM = positive_scores(q_BHLK, k_BHMK, query_ids_BL, key_ids_BM)
-    total_BHL = r_BHLM.sum(axis=-1)
-    r_BHLM = r_BHLM.astype(v_BHMK.dtype)
-    out_BHLK = divide(product("BHLM,BHMK->BHLK", r_BHLM, v_BHMK), total_BHL)
-    return out_BHLK.astype(v_BHMK.dtype), total_BHL, r_BHLM
+def weighted_values(r_BHLM, v_BHMK) -> tuple[jax.Array, jax.Array]:
+    """Σ_j r_ij v_j, which `divide` makes the output, and z_BHL; dtype of the accumulator."""
+    weighted_BHLK = product("BHLM,BHMK->BHLK", r_BHLM.astype(v_BHMK.dtype), v_BHMK)
+    return weighted_BHLK, r_BHLM.sum(axis=-1)
 
 
 def row_terms(d_out_BHLK, out_BHLK, total_BHL) -> tuple[jax.Array, jax.Array]:
@@ -66,18 +75,23 @@ def gradients(q_BHLK, k_BHMK, v_BHMK, r_BHLM, g_BHLK, d_BHL):
     return dq_BHLK, dk_BHMK, dv_BHMK
 
 
-@jax.custom_vjp
-def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal):
     """Returns out_BHLK, 0 on dead rows, and the row sums z_BHL; the latter take no gradient."""
-    return attend_rows(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM)[:2]
+    return _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal)[0]
 
 
-def _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM):
-    out_BHLK, total_BHL, r_BHLM = attend_rows(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM)
-    return (out_BHLK, total_BHL), (q_BHLK, k_BHMK, v_BHMK, r_BHLM, out_BHLK, total_BHL)
+def _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal):
+    ahead = 0 if causal else None
+    r_BHLM = positive_scores(q_BHLK, k_BHMK, query_ids_BL, key_ids_BM, ahead)
+    weighted_BHLK, total_BHL = weighted_values(r_BHLM, v_BHMK)
+    out_BHLK = divide(weighted_BHLK, total_BHL).astype(v_BHMK.dtype)
+    saved = (q_BHLK, k_BHMK, v_BHMK, r_BHLM.astype(v_BHMK.dtype), out_BHLK, total_BHL)
+    return (out_BHLK, total_BHL), saved
 
 
-def _backward(saved, cotangents):
+def _backward(causal, saved, cotangents):
+    del causal
     q_BHLK, k_BHMK, v_BHMK, r_BHLM, out_BHLK, total_BHL = saved
     g_BHLK, d_BHL = row_terms(cotangents[0], out_BHLK, total_BHL)
     grads = gradients(q_BHLK, k_BHMK, v_BHMK, r_BHLM, g_BHLK, d_BHL)

@@ -8,13 +8,13 @@ from sibert_jax.model.relu_attention import einsum
 from sibert_jax.model.relu_attention.einsum import accumulator
 
 
-def _blockwise(*arrays):
+def _blockwise(*arrays, causal):
     from sibert_jax.model.relu_attention import blockwise  # for long sequences only
 
-    return blockwise.attend(*arrays)
+    return blockwise.attend(*arrays, causal)
 
 
-def _pallas(*arrays):
+def _pallas(*arrays, causal):
     if jax.default_backend() == "gpu":  # experimental in JAX: imported only if asked for
         from sibert_jax.model.relu_attention import pallas_gpu as kernels
     else:
@@ -22,10 +22,14 @@ def _pallas(*arrays):
 
     # XLA cannot split a kernel over devices.
     letters = ("BHLK", "BHMK", "BHMK", "BL", "BM"), ("BHLK", "BHL")
-    return shard_map(kernels.attend, *letters)(*arrays)
+    return shard_map(lambda *shards: kernels.attend(*shards, causal), *letters)(*arrays)
 
 
-FORMS = {"einsum": einsum.attend, "blockwise": _blockwise, "pallas": _pallas}
+def _einsum(*arrays, causal):
+    return einsum.attend(*arrays, causal)
+
+
+FORMS = {"einsum": _einsum, "blockwise": _blockwise, "pallas": _pallas}
 IMPLS = ("auto", *FORMS)
 LONG = 1024  # tokens from which "auto" no longer keeps L×M arrays
 
@@ -44,13 +48,14 @@ def relu_attention(
     mask_BL: jax.Array,
     segments_BL: jax.Array | None = None,
     *,
+    causal: bool = False,
     impl: str = "auto",
 ) -> tuple[jax.Array, jax.Array]:
     """Self-attention with weights ReLU(q·k) / Σ ReLU(q·k): N(ReLU(QKᵀ))V of Li et al. 2022, Fig. 7.
 
     Degree 0 in q and in k, 1 in v: no factor 1/√K is needed, as a constant cancels. A row without
-    a positive score, a dead row, gives the mean over its valid keys, or 0 if there is none, and
-    sends no gradient to q and k. Products and sums accumulate in float32.
+    a positive score, a dead row, gives the mean over the valid keys that it may attend to, or 0 if
+    there is none, and sends no gradient to q and k. Products and sums accumulate in float32.
 
     Args:
       q_BLHK: queries, float32 or bfloat16.
@@ -59,6 +64,8 @@ def relu_attention(
       mask_BL: bool, False on padding: no row attends to it.
       segments_BL: int in [0, L), for several texts in one sequence: a row attends only to keys of
         its own number. None: all are one.
+      causal: whether a row attends only to itself and to what comes before it; each segment must
+        then be one stretch of the sequence.
       impl: one of IMPLS; "pallas" on TPUs and NVIDIA GPUs only.
 
     Returns:
@@ -76,9 +83,11 @@ def relu_attention(
     key_ids_BL = jnp.where(mask_BL, query_ids_BL, -1)
     q_BHLK, k_BHLK, v_BHLK = (jnp.swapaxes(x, 1, 2) for x in (q_BLHK, k_BLHK, v_BLHK))
     attend = FORMS[choose(impl, q_BLHK.shape[1])]
-    out_BHLK, total_BHL = attend(q_BHLK, k_BHLK, v_BHLK, query_ids_BL, key_ids_BL)
+    out_BHLK, total_BHL = attend(q_BHLK, k_BHLK, v_BHLK, query_ids_BL, key_ids_BL, causal=causal)
     dead_BHL1 = total_BHL[..., None] <= 0
-    if segments_BL is None:
+    if causal:
+        mean_BHLK = mean_value_so_far(v_BHLK, mask_BL, segments_BL)
+    elif segments_BL is None:
         mean_BHLK = mean_value(v_BHLK, mask_BL)
     else:
         mean_BHLK = mean_value_of_segment(v_BHLK, mask_BL, segments_BL)
@@ -111,6 +120,28 @@ def mean_value_of_segment(
         return jnp.swapaxes(mean_SHK[segments_L], 0, 1)
 
     return jax.vmap(example)(v_BHMK.astype(accumulator(v_BHMK.dtype)), mask_BM, segments_BL)
+
+
+def mean_value_so_far(
+    v_BHMK: jax.Array, mask_BM: jax.Array, segments_BM: jax.Array | None
+) -> jax.Array:
+    """The mean over the valid keys up to each row in its segment, (B, H, M, K); 0 without any."""
+    dtype = accumulator(v_BHMK.dtype)
+    mask_B1M1 = mask_BM[:, None, :, None]
+    values = jnp.where(mask_B1M1, v_BHMK.astype(dtype), 0.0), mask_B1M1.astype(dtype)
+    if segments_BM is None:
+        total_BHMK, count_B1M1 = (jnp.cumsum(x, axis=2) for x in values)
+    else:
+        starts_BM = jnp.diff(segments_BM, axis=1, prepend=-1) != 0
+
+        def add(left, right):
+            starts = right[0]
+            sums = (jnp.where(starts, b, a + b) for a, b in zip(left[1:], right[1:]))
+            return left[0] | starts, *sums
+
+        summed = jax.lax.associative_scan(add, (starts_BM[:, None, :, None], *values), axis=2)
+        _, total_BHMK, count_B1M1 = summed
+    return total_BHMK / jnp.maximum(count_B1M1, 1)
 
 
 def relu_weights(logits_BHLM: jax.Array, mask_B1LM: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -21,28 +21,28 @@ BLOCK = 64  # queries or keys, a power of two
 LEAST = 16  # features at least: what tensor cores multiply
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret=False):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal, interpret=False):
     """As `einsum.attend`, on NVIDIA GPUs only.
 
     Args:
       interpret: True runs the kernels, slowly, on any backend.
     """
-    return _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret)[0]
+    return _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal, interpret)[0]
 
 
-def _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret):
+def _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal, interpret):
     saved = (q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM)
     results = [("BHLK", v_BHMK.dtype), ("BHL", einsum.accumulator(v_BHMK.dtype))]
     out_BHLK, total_BHL = _sum_over_blocks(
-        _outputs, "M", _operands(*saved), results, interpret, finish=_divided
+        _outputs, "M", _operands(*saved), results, causal, interpret, finish=_divided
     )
     _, _, length, width = q_BHLK.shape
     out_BHLK, total_BHL = out_BHLK[:, :, :length, :width], total_BHL[:, :, :length]
     return (out_BHLK, total_BHL), (*saved, out_BHLK, total_BHL)
 
 
-def _backward(interpret, saved, cotangents):
+def _backward(causal, interpret, saved, cotangents):
     *inputs, out_BHLK, total_BHL = saved
     q_BHLK, k_BHMK, v_BHMK = inputs[:3]
     g_BHLK, d_BHL = einsum.row_terms(cotangents[0], out_BHLK, total_BHL)
@@ -52,10 +52,10 @@ def _backward(interpret, saved, cotangents):
         ("BHL", _padded(d_BHL[..., None])[..., 0]),
     ]
     (dq_BHLK,) = _sum_over_blocks(
-        _query_gradients, "M", operands, [("BHLK", q_BHLK.dtype)], interpret
+        _query_gradients, "M", operands, [("BHLK", q_BHLK.dtype)], causal, interpret
     )
     results = [("BHMK", k_BHMK.dtype), ("BHMK", v_BHMK.dtype)]
-    dk_BHMK, dv_BHMK = _sum_over_blocks(_key_gradients, "L", operands, results, interpret)
+    dk_BHMK, dv_BHMK = _sum_over_blocks(_key_gradients, "L", operands, results, causal, interpret)
     gradients = zip((dq_BHLK, dk_BHMK, dv_BHMK), inputs)
     return *(d[:, :, : x.shape[2], : x.shape[3]] for d, x in gradients), None, None
 
@@ -63,11 +63,11 @@ def _backward(interpret, saved, cotangents):
 attend.defvjp(_forward, _backward)
 
 
-# What one block of queries and one block of keys contribute.
+# What one block of queries and one block of keys contribute; `ahead` as in einsum.py.
 
 
-def _outputs(query_ids_L, key_ids_M, q_LK, k_MK, v_MK):
-    r_LM = _positive_scores(query_ids_L, key_ids_M, q_LK, k_MK)
+def _outputs(ahead, query_ids_L, key_ids_M, q_LK, k_MK, v_MK):
+    r_LM = _positive_scores(ahead, query_ids_L, key_ids_M, q_LK, k_MK)
     return einsum.product("LM,MK->LK", r_LM.astype(v_MK.dtype), v_MK), r_LM.sum(axis=1)
 
 
@@ -75,20 +75,23 @@ def _divided(out_LK, total_L):
     return einsum.divide(out_LK, total_L), total_L
 
 
-def _query_gradients(query_ids_L, key_ids_M, q_LK, k_MK, v_MK, g_LK, d_L):
-    r_LM = _positive_scores(query_ids_L, key_ids_M, q_LK, k_MK)
+def _query_gradients(ahead, query_ids_L, key_ids_M, q_LK, k_MK, v_MK, g_LK, d_L):
+    r_LM = _positive_scores(ahead, query_ids_L, key_ids_M, q_LK, k_MK)
     return (einsum.product("LM,MK->LK", _score_gradients(r_LM, v_MK, g_LK, d_L), k_MK),)
 
 
-def _key_gradients(query_ids_L, key_ids_M, q_LK, k_MK, v_MK, g_LK, d_L):
-    r_LM = _positive_scores(query_ids_L, key_ids_M, q_LK, k_MK)
+def _key_gradients(ahead, query_ids_L, key_ids_M, q_LK, k_MK, v_MK, g_LK, d_L):
+    r_LM = _positive_scores(ahead, query_ids_L, key_ids_M, q_LK, k_MK)
     dk_MK = einsum.product("LM,LK->MK", _score_gradients(r_LM, v_MK, g_LK, d_L), q_LK)
     return dk_MK, einsum.product("LM,LK->MK", r_LM.astype(g_LK.dtype), g_LK)
 
 
-def _positive_scores(query_ids_L, key_ids_M, q_LK, k_MK):
+def _positive_scores(ahead, query_ids_L, key_ids_M, q_LK, k_MK):
     s_LM = einsum.product("LK,MK->LM", q_LK, k_MK)
-    return jnp.where(query_ids_L[:, None] == key_ids_M[None, :], jnp.maximum(s_LM, 0.0), 0.0)
+    seen_LM = query_ids_L[:, None] == key_ids_M[None, :]
+    if ahead is not None:
+        seen_LM &= einsum.no_later(*s_LM.shape, ahead)
+    return jnp.where(seen_LM, jnp.maximum(s_LM, 0.0), 0.0)
 
 
 def _score_gradients(r_LM, v_MK, g_LK, d_L):
@@ -101,15 +104,22 @@ def _score_gradients(r_LM, v_MK, g_LK, d_L):
 
 
 def _sum_over_blocks(
-    contribution: Callable, summed: str, operands, results, interpret, finish=lambda *sums: sums
+    contribution: Callable,
+    summed: str,
+    operands,
+    results,
+    causal: bool,
+    interpret,
+    finish=lambda *sums: sums,
 ) -> list[jax.Array]:
     """Sums over the blocks of L or of M; the grid has those of the other.
 
     Args:
-      contribution: blocks of the operands -> what they add to each result, in float32.
+      contribution: `ahead`, blocks of the operands -> what they add to each result, in float32.
       summed: "L" or "M", which the results do not have.
       operands: pairs of letters and array; each has L or M, split into blocks; K is whole.
       results: pairs of letters and dtype.
+      causal: whether blocks of keys that are later than the queries are left out.
       interpret: see `attend`.
       finish: the sums -> the blocks of the results.
     """
@@ -120,18 +130,27 @@ def _sum_over_blocks(
 
     def kernel(*refs):
         read, write = refs[: len(operands)], refs[len(operands) :]
+        own = pl.program_id(len(order) - 1)
         held = {i: ref[...] for i, ref in enumerate(read) if kept in operands[i][0]}
 
         def add(block, sums):
             here = pl.ds(block * BLOCK, BLOCK)
-            parts = contribution(*(held.get(i, ref.at[here])[...] for i, ref in enumerate(read)))
+            ahead = None
+            if causal:
+                ahead = (own - block if kept == "L" else block - own) * BLOCK
+            parts = contribution(
+                ahead, *(held.get(i, ref.at[here])[...] for i, ref in enumerate(read))
+            )
             return tuple(total + part for total, part in zip(sums, parts))
 
         zeros = tuple(
             jnp.zeros(ref.shape, einsum.accumulator(dtype))
             for ref, (_, dtype) in zip(write, results)
         )
-        sums = jax.lax.fori_loop(0, sizes[summed] // BLOCK, add, zeros)
+        first, end = 0, sizes[summed] // BLOCK
+        if causal:  # keys up to the queries', queries from the keys' on
+            first, end = (0, own + 1) if kept == "L" else (own, end)
+        sums = jax.lax.fori_loop(first, end, add, zeros)
         for ref, total in zip(write, finish(*sums)):
             ref[...] = total.astype(ref.dtype)
 

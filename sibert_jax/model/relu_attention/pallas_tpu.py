@@ -21,28 +21,28 @@ LANES = 128
 LONGEST_BLOCK = 512  # queries or keys, a multiple of LANES: float32 scores of a block take 1 MB
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret=False):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal, interpret=False):
     """As `einsum.attend`, on TPUs only.
 
     Args:
       interpret: True or a `pltpu.InterpretParams` runs the kernels, slowly, on any backend.
     """
-    return _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret)[0]
+    return _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal, interpret)[0]
 
 
-def _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, interpret):
+def _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal, interpret):
     saved = (q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM)
     results = [("BHKL", v_BHMK.dtype), ("BH1L", einsum.accumulator(v_BHMK.dtype))]
     out_BHKL, total_BH1L = _sum_over_blocks(
-        _outputs, "BHLM", _operands(*saved), results, interpret, finish=_divided
+        _outputs, "BHLM", _operands(*saved), results, causal, interpret, finish=_divided
     )
     length = q_BHLK.shape[2]
     out_BHLK, total_BHL = _rows(out_BHKL, length), total_BH1L[:, :, 0, :length]
     return (out_BHLK, total_BHL), (*saved, out_BHLK, total_BHL)
 
 
-def _backward(interpret, saved, cotangents):
+def _backward(causal, interpret, saved, cotangents):
     *inputs, out_BHLK, total_BHL = saved
     q_BHLK, k_BHMK, v_BHMK = inputs[:3]
     operands = [
@@ -52,9 +52,11 @@ def _backward(interpret, saved, cotangents):
         ("BH1L", _padded(total_BHL[:, :, None])),
     ]
     results = [("BHKL", q_BHLK.dtype)]
-    (dq_BHKL,) = _sum_over_blocks(_query_gradients, "BHLM", operands, results, interpret)
+    (dq_BHKL,) = _sum_over_blocks(_query_gradients, "BHLM", operands, results, causal, interpret)
     results = [("BHKM", k_BHMK.dtype), ("BHKM", v_BHMK.dtype)]
-    dk_BHKM, dv_BHKM = _sum_over_blocks(_key_gradients, "BHML", operands, results, interpret)
+    dk_BHKM, dv_BHKM = _sum_over_blocks(
+        _key_gradients, "BHML", operands, results, causal, interpret
+    )
     dq_BHLK = _rows(dq_BHKL, q_BHLK.shape[2])
     dk_BHMK, dv_BHMK = (_rows(x, k_BHMK.shape[2]) for x in (dk_BHKM, dv_BHKM))
     return dq_BHLK, dk_BHMK, dv_BHMK, None, None
@@ -63,11 +65,11 @@ def _backward(interpret, saved, cotangents):
 attend.defvjp(_forward, _backward)
 
 
-# What one block of queries and one block of keys contribute.
+# What one block of queries and one block of keys contribute; `ahead` as in einsum.py.
 
 
-def _outputs(query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM):
-    r_ML = _positive_scores(query_ids_1L, key_ids_M1, q_KL, k_KM)
+def _outputs(ahead, query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM):
+    r_ML = _positive_scores(ahead, query_ids_1L, key_ids_M1, q_KL, k_KM)
     out_KL = _product("KM,ML->KL", v_KM, r_ML.astype(v_KM.dtype))
     return out_KL, r_ML.sum(axis=0, keepdims=True)
 
@@ -76,22 +78,26 @@ def _divided(out_KL, total_1L):
     return out_KL * _inverse(total_1L), total_1L
 
 
-def _query_gradients(query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM, out_KL, d_out_KL, total_1L):
-    r_ML = _positive_scores(query_ids_1L, key_ids_M1, q_KL, k_KM)
+def _query_gradients(ahead, query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM, out_KL, d_out_KL, total_1L):
+    r_ML = _positive_scores(ahead, query_ids_1L, key_ids_M1, q_KL, k_KM)
     ds_ML, _ = _score_gradients(r_ML, v_KM, out_KL, d_out_KL, total_1L)
     return (_product("KM,ML->KL", k_KM, ds_ML.astype(k_KM.dtype)),)
 
 
-def _key_gradients(query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM, out_KL, d_out_KL, total_1L):
-    r_ML = _positive_scores(query_ids_1L, key_ids_M1, q_KL, k_KM)
+def _key_gradients(ahead, query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM, out_KL, d_out_KL, total_1L):
+    r_ML = _positive_scores(ahead, query_ids_1L, key_ids_M1, q_KL, k_KM)
     ds_ML, g_KL = _score_gradients(r_ML, v_KM, out_KL, d_out_KL, total_1L)
     dk_KM = _product("KL,ML->KM", q_KL, ds_ML.astype(q_KL.dtype))
     return dk_KM, _product("KL,ML->KM", g_KL, r_ML.astype(g_KL.dtype))
 
 
-def _positive_scores(query_ids_1L, key_ids_M1, q_KL, k_KM):
+def _positive_scores(ahead, query_ids_1L, key_ids_M1, q_KL, k_KM):
     s_ML = _product("KM,KL->ML", k_KM, q_KL)
-    return jnp.where(key_ids_M1 == query_ids_1L, jnp.maximum(s_ML, 0.0), 0.0)
+    seen_ML = key_ids_M1 == query_ids_1L
+    if ahead is not None:
+        key, query = (jax.lax.broadcasted_iota(jnp.int32, s_ML.shape, axis) for axis in (0, 1))
+        seen_ML &= key <= query + ahead
+    return jnp.where(seen_ML, jnp.maximum(s_ML, 0.0), 0.0)
 
 
 def _score_gradients(r_ML, v_KM, out_KL, d_out_KL, total_1L):
@@ -123,15 +129,22 @@ def _product(letters: str, a, b):
 
 
 def _sum_over_blocks(
-    contribution: Callable, order: str, operands, results, interpret, finish=lambda *sums: sums
+    contribution: Callable,
+    order: str,
+    operands,
+    results,
+    causal: bool,
+    interpret,
+    finish=lambda *sums: sums,
 ) -> list[jax.Array]:
     """Sums over the last axis of the grid, in float32.
 
     Args:
-      contribution: blocks of the operands -> what they add to each result.
+      contribution: `ahead`, blocks of the operands -> what they add to each result.
       order: letters of the grid, the innermost last: the results do not have this one.
       operands: pairs of letters and array; L and M are split into blocks, K is whole.
       results: pairs of letters and dtype.
+      causal: whether blocks of keys that are later than the queries are left out.
       interpret: see `attend`.
       finish: the sums -> the blocks of the results.
     """
@@ -150,8 +163,16 @@ def _sum_over_blocks(
             for total in sums:
                 total[...] = jnp.zeros_like(total)
 
-        for total, part in zip(sums, contribution(*(ref[...] for ref in read))):
-            total[...] += part
+        def add(ahead):
+            for total, part in zip(sums, contribution(ahead, *(ref[...] for ref in read))):
+                total[...] += part
+
+        if causal:
+            query, key = (pl.program_id(order.index(letter)) for letter in "LM")
+            ahead = query * blocks["L"] - key * blocks["M"]
+            pl.when(ahead > -blocks["L"])(lambda: add(ahead))
+        else:
+            add(None)
 
         @pl.when(pl.program_id(last) == pl.num_programs(last) - 1)
         def _():

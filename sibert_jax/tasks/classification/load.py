@@ -1,6 +1,7 @@
 """Labeled sentences to a task with its batches."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -112,6 +113,7 @@ def load_new_sentences(
     *,
     global_batch_size: int,
     progress: Callable[[str], None],
+    workdir: pathlib.Path,
 ) -> tuple[Classification, NewText]:
     """Text without labels, to be predicted.
 
@@ -121,6 +123,7 @@ def load_new_sentences(
       tokenizer: of the run.
       model, task, data, global_batch_size, progress: as for training.
     """
+    del workdir
     dataset = dataset_of(task, data)
     is_path = isinstance(text, str)
     examples = read_new_text(text, dataset) if is_path else unlabeled(text, dataset)

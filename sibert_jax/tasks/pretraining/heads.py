@@ -1,34 +1,12 @@
 """Heads for masked-language modeling and next-sentence prediction. Letters: model/config.py."""
 
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sibert_jax.model import AffineNorm, ModelConfig, constrain, square_init
-from sibert_jax.tasks.invariant_head import (
-    CosineOutputs,
-    UnitFeatures,
-    learned_scale,
-    unit_rows,
-    unit_table,
-)
-from sibert_jax.tasks.losses import table_logits
-
-
-class OutputProjection(NamedTuple):
-    """The factors of the token logits, h · tableᵀ + bias."""
-
-    h_BPD: jax.Array  # compute dtype
-    table_VD: jax.Array  # float32
-    bias_V: jax.Array  # float32
-
-    def logits(self) -> jax.Array:
-        """The whole product, (B, P, V), float32."""
-        h_TD = self.h_BPD.reshape(-1, self.h_BPD.shape[-1])
-        logits_TV = table_logits(h_TD, self.table_VD, self.bias_V)
-        return logits_TV.reshape(*self.h_BPD.shape[:2], -1)
+from sibert_jax.tasks.invariant_head import CosineOutputs, UnitFeatures, learned_scale
+from sibert_jax.tasks.token_outputs import OutputProjection, invariant_projection
 
 
 class StandardHead(nn.Module):
@@ -69,32 +47,30 @@ class StandardHead(nn.Module):
 class InvariantHead(nn.Module):
     """A tied head of degree 0, so that plain SGD can train the whole model: ours, not the paper's.
 
-    logits = s·cos(h, e_v) + log frequency of v, with h = γ ⊙ N(x W) + β and e_v the rows of the
-    token table. The frequencies are constants; s is learned. NSP: the same with a pooled token, two
-    rows of their own and a constant s.
-
-    Degrees: W (1) -> N (0) -> γ, β (1) -> over its norm (0); rows over their norms (0).
+    See `invariant_projection`. NSP: the same with a pooled token, two rows of their own and a
+    constant s.
     """
 
     cfg: ModelConfig
     nsp: bool
     logit_scale: float  # that s starts from
-    table_norm: str  # "rows": each row over its norm; "table": all over their root mean square
-    log_frequency: tuple[float, ...]  # V numbers
+    table_norm: str
+    log_frequency: tuple[float, ...]
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
         """As `StandardHead`."""
         del deterministic
         c, positions_BP = self.cfg, batch["masked_positions"]
-        h_TD = UnitFeatures(c, name="transform")(masked_rows(x_BLD, positions_BP))
-        to_unit = unit_rows if self.table_norm == "rows" else unit_table
-        table_VD = to_unit(token_table_VD)
-        prior_V = jnp.asarray(self.log_frequency, jnp.float32)
         pair_2 = self.param("logit_scale", nn.initializers.ones, (2,), jnp.float32)
-        h_BPD = (learned_scale(pair_2, self.logit_scale) * h_TD).astype(c.compute_dtype)
-        h_BPD = h_BPD.reshape(*positions_BP.shape, -1)
-        projection = OutputProjection(h_BPD, table_VD, prior_V)
+        projection = invariant_projection(
+            c,
+            masked_rows(x_BLD, positions_BP).reshape(*positions_BP.shape, -1),
+            token_table_VD,
+            scale=learned_scale(pair_2, self.logit_scale),
+            table_norm=self.table_norm,
+            log_frequency=self.log_frequency,
+        )
         if not self.nsp:
             return projection, None
         pooled_BD = UnitFeatures(c, name="pooler")(x_BLD[:, 0])

@@ -9,14 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sibert_jax.errors import ConfigError
-from sibert_jax.files import atomically
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.losses import cross_entropy, table_cross_entropy
 from sibert_jax.tasks.pretraining.heads import InvariantHead, StandardHead
 from sibert_jax.tasks.task import Task
-
-TOKEN_COUNTS = "token_counts.npy"  # in a workdir: (V,) int64, of the training text
+from sibert_jax.tasks.token_outputs import log_frequencies, save_counts, with_counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +74,8 @@ class Pretraining(Task):
     ):
         if unigram_counts is None:
             unigram_counts = np.zeros(model.vocab_size)
-        frequency = (unigram_counts + 1.0) / (unigram_counts + 1.0).sum()
-        prior = tuple(np.log(frequency).tolist()) if task.unigram_prior else ()
+        log_frequency = log_frequencies(unigram_counts)
+        prior = log_frequency if task.unigram_prior else ()
         if task.head == "invariant":
             head = InvariantHead(model, task.nsp, task.logit_scale, task.table_norm, prior)
         else:
@@ -90,7 +88,7 @@ class Pretraining(Task):
             head_is_invariant="head" in invariant_parts(task),
         )
         self.task, self._unigram_counts = task, unigram_counts
-        self._fifth_V = fifths(frequency)
+        self._fifth_V = fifths(np.exp(log_frequency))
         self.loss_names = ("mlm_loss", "nsp_loss") if task.nsp else ("mlm_loss",)
 
     def own_shapes(self, num_rows: int, seq_len: int) -> dict:
@@ -103,8 +101,7 @@ class Pretraining(Task):
     def save(self, directory: pathlib.Path) -> None:
         """Writes the counts that the outputs of the invariant head depend on."""
         if self.task.head == "invariant" and not self.problem:
-            with atomically(directory / TOKEN_COUNTS) as temporary, temporary.open("wb") as file:
-                np.save(file, self._unigram_counts)
+            save_counts(directory, self._unigram_counts)
 
     def logits(self, params, batch):
         """Returns logits_BPV and nsp_logits_B2 or None, without dropout."""
@@ -185,16 +182,9 @@ def restore(
     model: ModelConfig, task: PretrainingConfig, seq_lens: tuple[int, ...], workdir: pathlib.Path
 ) -> Pretraining:
     """The task of a run, with the counts of its training text."""
-    path = workdir / TOKEN_COUNTS
-    if task.head != "invariant" or path.is_file():
-        counts = np.load(path) if task.head == "invariant" else None
-        return Pretraining(model, task, seq_lens, counts)
-    restored = Pretraining(model, task, seq_lens)
-    restored.problem = (
-        f"{path} is missing, whose token frequencies the head adds to its outputs; give the "
-        "command of the run again, which writes it and takes no further step."
-    )
-    return restored
+    if task.head != "invariant":
+        return Pretraining(model, task, seq_lens)
+    return with_counts(lambda counts: Pretraining(model, task, seq_lens, counts), workdir)
 
 
 def fifths(frequency_V: np.ndarray) -> np.ndarray:

@@ -168,6 +168,7 @@ def load_new_questions(
     *,
     global_batch_size: int,
     progress: Callable[[str], None],
+    workdir: pathlib.Path,
 ) -> tuple[QuestionAnswering, NewText]:
     """Questions with contexts and without answers, to be answered.
 
@@ -177,6 +178,7 @@ def load_new_questions(
       tokenizer: of the run.
       model, task, data, global_batch_size, progress: as for training.
     """
+    del workdir
     dataset = read_new_questions(text) if isinstance(text, str) else unlabeled("new", text)
     for line in dataset.report:
         progress(f"{text}: {line}")

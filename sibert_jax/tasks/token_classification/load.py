@@ -130,6 +130,7 @@ def load_new_sentences(
     *,
     global_batch_size: int,
     progress: Callable[[str], None],
+    workdir: pathlib.Path,
 ) -> tuple[TokenClassification, NewText]:
     """Sentences without tags, to be tagged.
 
@@ -139,6 +140,7 @@ def load_new_sentences(
       tokenizer: of the run.
       model, task, data, global_batch_size, progress: as for training.
     """
+    del workdir
     is_path = isinstance(text, str)
     own = read_new_sentences(text, token=data.token) if is_path else untagged(text)
     for line in own.report:

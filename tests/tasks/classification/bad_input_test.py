@@ -141,5 +141,5 @@ def test_a_run_that_does_not_predict(tmp_path):
     with pytest.raises(ConfigError, match="config.json is missing, .* Name the workdir of a fine"):
         predict(tmp_path, "new.txt", print)
     (tmp_path / "config.json").write_text(resolve(default_config()).to_json())
-    with pytest.raises(ConfigError, match="--predict is for fine-tuned runs"):
+    with pytest.raises(ConfigError, match="--predict is for runs that answer or continue a text"):
         predict(tmp_path, "new.txt", print)

@@ -138,7 +138,14 @@ def test_labels_are_found_and_kept_in_order(configure, tmp_path, write, task, fo
         assert scores["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=1e-4)
         assert all(250 <= float(row["prediction"]) <= 1000 for row in rows)
     task, text = run.task_type.load_new_text(
-        run.model, run.task, run.data, str(new), data.tokenizer, global_batch_size=8, progress=print
+        run.model,
+        run.task,
+        run.data,
+        str(new),
+        data.tokenizer,
+        global_batch_size=8,
+        progress=print,
+        workdir=tmp_path,
     )
     result = jax.device_get(jax.jit(task.eval_batch)(params, text.batches.batch(0, slice(None))))
     answers = answers_of(text.lines([result]), new)

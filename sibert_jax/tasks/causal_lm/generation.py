@@ -1,0 +1,112 @@
+"""Continuations of prompts, a token at a time, from kept keys and values. T: tokens in all."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sibert_jax.tasks.causal_lm.task import CausalLMConfig
+
+
+def generate(
+    module: nn.Module,
+    task: CausalLMConfig,
+    params,
+    batch: dict[str, jax.Array],
+    seed: jax.Array | int,
+    *,
+    end_id: int,
+    most: int,
+) -> jax.Array:
+    """Continues every row up to its `end_id`, its limit, or the last of T places.
+
+    Rows go in step: while a longer prompt is read, a shorter one is continued. So each step is one
+    token of each row at the same place, whose cost does not grow with what it has generated but
+    for the attention.
+
+    Args:
+      module: encoder and head of a causal language model.
+      task: how tokens are chosen.
+      params: {"encoder": ..., "head": ...}.
+      batch: "tokens" (B, L), padded on the right, "attention_mask", False on padding, and
+        "example_index" (B,), which the draws of a row depend on.
+      seed: of the draws.
+      end_id: the token that ends a text.
+      most: T >= L, all tokens of a row, at most model.max_len.
+
+    Returns:
+      (B, T) int32: the prompt, what continues it, and `end_id` from there on.
+    """
+    prompts_BL, mask_BL = batch["tokens"], batch["attention_mask"]
+    num_rows, num_places = prompts_BL.shape
+    length_B = mask_BL.sum(axis=1, dtype=jnp.int32)
+    limit_B = jnp.minimum(length_B + task.max_new_tokens, most)
+    tokens_BT = jnp.full((num_rows, most), end_id, jnp.int32).at[:, :num_places].set(prompts_BL)
+    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), batch["example_index"])
+
+    def run(cache, tokens, mask, place):
+        inputs = {"tokens": tokens, "segments": jnp.zeros_like(tokens), "attention_mask": mask}
+        (projection, _), kept = module.apply(
+            {"params": params, **cache}, inputs, place=place, mutable=["cache"]
+        )
+        return projection, kept
+
+    _, cache = run({}, prompts_BL, mask_BL, 0)
+    cache = jax.tree.map(lambda x: _longer(x, most), cache)
+    place_T = jnp.arange(most, dtype=jnp.int32)
+
+    def goes_on(state):
+        place, _, _, ended_B = state
+        return ~jnp.all(ended_B | (place + 1 >= limit_B))
+
+    def step(state):
+        place, tokens_BT, cache, ended_B = state
+        token_B1 = jax.lax.dynamic_slice_in_dim(tokens_BT, place, 1, axis=1)
+        seen_BT = jnp.broadcast_to(place_T[None] <= place, tokens_BT.shape)
+        projection, cache = run(cache, token_B1, seen_BT, place)
+        next_B = choose(projection.logits()[:, 0], keys_B, place, task)
+        is_prompt_B = place + 1 < length_B
+        given_B = jax.lax.dynamic_index_in_dim(tokens_BT, place + 1, 1, keepdims=False)
+        next_B = jnp.where(ended_B | (place + 1 >= limit_B), end_id, next_B)
+        next_B = jnp.where(is_prompt_B, given_B, next_B)
+        tokens_BT = jax.lax.dynamic_update_index_in_dim(tokens_BT, next_B, place + 1, 1)
+        return place + 1, tokens_BT, cache, ended_B | (~is_prompt_B & (next_B == end_id))
+
+    # The last token of the shortest prompt is read again: its outputs are needed.
+    start = (length_B.min() - 1, tokens_BT, cache, jnp.zeros(num_rows, bool))
+    tokens_BT = jax.lax.while_loop(goes_on, step, start)[1]
+    return jnp.where(place_T[None] < limit_B[:, None], tokens_BT, end_id)
+
+
+def choose(
+    logits_BV: jax.Array, keys_B: jax.Array, place: jax.Array, task: CausalLMConfig
+) -> jax.Array:
+    """The next token of each row, (B,) int32: the likeliest, or drawn as the keys of `task` say."""
+    if task.temperature == 0:
+        return logits_BV.argmax(axis=-1).astype(jnp.int32)
+    logits_BV = logits_BV / task.temperature
+    num_tokens = logits_BV.shape[-1]
+    if 0 < task.top_k < num_tokens:
+        least_B1 = jax.lax.top_k(logits_BV, task.top_k)[0][:, -1:]
+        logits_BV = jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)
+    if task.top_p < 1:
+        sorted_BV = jnp.flip(jnp.sort(logits_BV, axis=-1), axis=-1)
+        probability_BV = jax.nn.softmax(sorted_BV, axis=-1)
+        before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV  # the likeliest stays
+        kept_BV = jnp.where(before_BV < task.top_p, sorted_BV, jnp.inf)
+        logits_BV = jnp.where(logits_BV >= kept_BV.min(axis=-1, keepdims=True), logits_BV, -jnp.inf)
+    keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, place)
+    return jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)
+
+
+def new_tokens(tokens_T: np.ndarray, prompt_len: int, end_id: int) -> np.ndarray:
+    """What of a row of `generate` continues the prompt, without the end."""
+    after = tokens_T[prompt_len:]
+    (ends,) = np.nonzero(after == end_id)
+    return after[: ends[0]] if len(ends) else after
+
+
+def _longer(kept: jax.Array, num_keys: int) -> jax.Array:
+    """Keys or values (..., M, H, K) with room for as many keys."""
+    missing = num_keys - kept.shape[-3]
+    return jnp.pad(kept, [(0, 0)] * (kept.ndim - 3) + [(0, missing), (0, 0), (0, 0)])

@@ -1,0 +1,96 @@
+"""Text to examples of a causal language model."""
+
+from collections.abc import Callable
+
+from sibert_jax.data import (
+    Corpora,
+    NextTokenBatches,
+    NextTokenExamples,
+    WeightedExamples,
+    load_corpora,
+)
+from sibert_jax.data.config import CorpusConfig
+from sibert_jax.errors import named_by
+from sibert_jax.model import ModelConfig
+from sibert_jax.tasks import invariant_head
+from sibert_jax.tasks.causal_lm.new_text import load_prompts
+from sibert_jax.tasks.causal_lm.task import CausalLM, CausalLMConfig, invariant_parts, restore
+from sibert_jax.tasks.task import TaskData, TaskType
+
+
+def load_causal_lm(
+    model: ModelConfig,
+    task: CausalLMConfig,
+    data: CorpusConfig,
+    *,
+    global_batch_size: int,
+    seed: int,
+    progress: Callable[[str], None],
+) -> tuple[CausalLM, TaskData]:
+    """Tokenizes the text, or maps the tokens of an earlier call, and makes the task.
+
+    Training batches are shuffled each epoch; the evaluation examples are the same for every seed.
+    """
+    corpora = load_corpora(data, vocab_size=model.vocab_size, progress=progress)
+    tokenizer, seq_len = corpora.tokenizer, data.seq_len
+    with named_by("data.path"):
+        sets = [NextTokenExamples(corpus, seq_len, tokenizer) for corpus in corpora.train]
+        examples = sets[0] if len(sets) == 1 else WeightedExamples(sets, corpora.weights, seed)
+        train = NextTokenBatches(
+            examples, global_batch_size=global_batch_size, seed=seed, shuffle=True
+        )
+    with named_by("held-out text (data.valid_path, data.valid_fraction)"):
+        held_out = NextTokenExamples(corpora.valid, seq_len, tokenizer)
+        valid = NextTokenBatches(
+            held_out, global_batch_size=global_batch_size, seed=0, shuffle=False
+        )
+    progress(
+        f"{train.num_examples:,} examples of {seq_len} tokens to train on; "
+        f"{valid.num_examples:,} to evaluate on"
+    )
+    counts = corpora.unigram_counts.copy()
+    counts[tokenizer.sep_id] += sum(corpus.num_documents for corpus in corpora.train)
+    causal_lm = CausalLM(model, task, (seq_len,), counts, tokens_per_byte(corpora))
+    return causal_lm, TaskData(
+        train=train,
+        valid=valid,
+        fingerprint=corpora.fingerprint,
+        steps_per_epoch=train.steps_per_epoch,
+        tokenizer=tokenizer,
+        held_out=(),
+        main_metric="loss",
+        lower_is_better=True,
+    )
+
+
+def tokens_per_byte(corpora: Corpora) -> float:
+    """Of the held-out text as it is in the files, with a separator after each document."""
+    held_out = corpora.valid
+    return (held_out.num_tokens + held_out.num_documents) / held_out.num_bytes
+
+
+# The recipe of pretraining: SGD on all parameters with gradients of matrices orthogonalized, one
+# norm per tensor, each of them scale invariant.
+DEFAULTS = {
+    "model.arch": "sigpt",
+    "model.identity_init": True,
+    "optim.name": "orthogonalized_sgd",
+    "optim.blocks": "tensor",
+    "optim.eta_lambda": 3e-4,
+    "optim.warmup_fraction": 0.02,
+    "optim.head.name": "same",
+}
+
+TASK = TaskType(
+    config=CausalLMConfig,
+    data=CorpusConfig,
+    seq_len=128,
+    make=CausalLM,
+    load=load_causal_lm,
+    restore=restore,
+    sharding=invariant_head.SHARDING,
+    defaults=DEFAULTS,
+    invariant_parts=invariant_parts,
+    load_new_text=load_prompts,
+    is_causal=True,
+)

@@ -1,0 +1,202 @@
+"""The next token at every position: heads, loss, perplexity and bits per byte."""
+
+import dataclasses
+import math
+import pathlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sibert_jax.keys import check, key
+from sibert_jax.model import ModelConfig, encoder_flops_per_token
+from sibert_jax.tasks.invariant_head import learned_scale
+from sibert_jax.tasks.losses import table_cross_entropy
+from sibert_jax.tasks.task import Task
+from sibert_jax.tasks.token_outputs import (
+    OutputProjection,
+    invariant_projection,
+    log_frequencies,
+    save_counts,
+    with_counts,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CausalLMConfig:
+    """Keys under `task` of a causal language model; the last five are of --predict."""
+
+    name: str = key("causal_lm", "causal_lm")
+    head: str = key(
+        "invariant", "invariant: the token table is the output table, and all is scale invariant; "
+        "tied: GPT-2's, the token table and nothing else", choices=("invariant", "tied"),
+    )  # fmt: skip
+    logit_scale: float = key(
+        8.0, "of the invariant head: factor of the cosines at the start; learned, up to 4 × away",
+        above=0, below=math.inf,
+    )  # fmt: skip
+    table_norm: str = key(
+        "rows", "of the invariant head: rows of the table over their norms, or the table over the "
+        "root mean square of these", choices=("rows", "table"),
+    )  # fmt: skip
+    loss_blocks: int = key(
+        8, "parts in which positions meet the output table: more parts, less memory", low=1
+    )
+    loss_scale: float = key(
+        1.0, "multiplies the loss that is differentiated", above=0, below=math.inf
+    )
+    max_new_tokens: int = key(64, "most tokens that continue a prompt", low=1, may_change=True)
+    temperature: float = key(
+        0.0, "of the probabilities to draw from; 0: the likeliest token", low=0, below=math.inf,
+        may_change=True,
+    )  # fmt: skip
+    top_k: int = key(0, "draw from the k likeliest tokens; 0: from all", low=0, may_change=True)
+    top_p: float = key(
+        1.0, "draw from the fewest likeliest tokens that have this probability together, at most "
+        "1; 1: from all", above=0, below=1 + 1e-9, may_change=True,
+    )  # fmt: skip
+    sampling_seed: int = key(0, "of the draws", low=0, below=2**31, may_change=True)
+
+    def __post_init__(self):
+        check("task", self)
+
+
+class TiedHead(nn.Module):
+    """GPT-2's output: features against the token table; no parameters of its own."""
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
+        """Returns an `OutputProjection` of all positions."""
+        del batch, deterministic
+        return OutputProjection(x_BLD, token_table_VD, jnp.zeros(len(token_table_VD)))
+
+
+class InvariantHead(nn.Module):
+    """The head of pretraining that has degree 0, at every position: see `invariant_projection`."""
+
+    cfg: ModelConfig
+    logit_scale: float
+    table_norm: str
+    log_frequency: tuple[float, ...]
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
+        """Returns an `OutputProjection` of all positions."""
+        del batch, deterministic
+        pair_2 = self.param("logit_scale", nn.initializers.ones, (2,), jnp.float32)
+        return invariant_projection(
+            self.cfg,
+            x_BLD,
+            token_table_VD,
+            scale=learned_scale(pair_2, self.logit_scale),
+            table_norm=self.table_norm,
+            log_frequency=self.log_frequency,
+        )
+
+
+class CausalLM(Task):
+    """Predicts each token of a text from the ones before it.
+
+    Args:
+      model: sizes of a causal encoder.
+      task: head and loss.
+      seq_lens: of which there is one, L, tokens of an example.
+      token_counts: (V,), how often each token occurs in the training text; None: all alike.
+      tokens_per_byte: of the held-out text, separators included; None: not known.
+    """
+
+    loss_names = ("token_loss",)
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        task: CausalLMConfig,
+        seq_lens: tuple[int, ...],
+        token_counts: np.ndarray | None = None,
+        tokens_per_byte: float | None = None,
+    ):
+        if token_counts is None:
+            token_counts = np.zeros(model.vocab_size)
+        if task.head == "invariant":
+            frequency = log_frequencies(token_counts)
+            head = InvariantHead(model, task.logit_scale, task.table_norm, frequency)
+        else:
+            head = TiedHead()
+        super().__init__(
+            model,
+            head,
+            seq_lens=seq_lens,
+            loss_scale=task.loss_scale,
+            head_is_invariant="head" in invariant_parts(task),
+        )
+        self.task, self._token_counts, self._tokens_per_byte = task, token_counts, tokens_per_byte
+
+    def own_shapes(self, num_rows: int, seq_len: int) -> dict:
+        return {"targets": ((num_rows, seq_len), jnp.int32)}
+
+    def save(self, directory: pathlib.Path) -> None:
+        """Writes the counts that the outputs of the invariant head depend on."""
+        if self.task.head == "invariant" and not self.problem:
+            save_counts(directory, self._token_counts)
+
+    def logits(self, params, batch) -> jax.Array:
+        """Of the token that follows each, (B, L, V), float32, without dropout."""
+        return self.apply(params, batch)[0].logits()
+
+    def sums(self, params, batch, dropout_key: jax.Array | None = None) -> dict[str, jax.Array]:
+        """Summed loss and dead rows over the batch, float32 scalars."""
+        projection, dead_N = self.apply(params, batch, dropout_key)
+        weights_BL, targets_BL = _weights(batch), batch["targets"]
+        num_blocks = min(self.task.loss_blocks, targets_BL.shape[1])
+        loss = table_cross_entropy(*projection, targets_BL, weights_BL, num_blocks)
+        return {"token_loss": loss, "dead_attention_rows": jnp.sum(dead_N).astype(jnp.float32)}
+
+    def denominators(self, batch) -> dict[str, jax.Array]:
+        return {
+            "token_loss": jnp.sum(_weights(batch)),
+            "dead_attention_rows": self.attention_rows(batch),
+        }
+
+    def eval_batch(self, params, batch) -> tuple[jax.Array, jax.Array]:
+        """Summed loss and number of tokens."""
+        loss = self.sums(params, batch)["token_loss"]
+        return loss, self.denominators(batch)["token_loss"]
+
+    def eval_metrics(self, results: list) -> dict[str, float]:
+        """Nats per token, perplexity, and bits per byte of the text, where its bytes are known."""
+        loss, tokens = np.sum(np.asarray(results, np.float64), axis=0)
+        mean = loss / max(tokens, 1.0)
+        metrics = {"loss": mean, "perplexity": math.exp(min(mean, 700.0))}
+        if self._tokens_per_byte is not None:
+            metrics["bits_per_byte"] = mean / math.log(2) * self._tokens_per_byte
+        return metrics
+
+    def flops_per_token(self, seq_len: int) -> float:
+        """Forward and backward, model only; the attention counts in full, not half of it."""
+        c = self.cfg
+        transform = c.width if self.task.head == "invariant" else 0
+        return encoder_flops_per_token(c, seq_len) + 6.0 * c.width * (c.vocab_size + transform)
+
+
+def _weights(batch) -> jax.Array:
+    return batch["example_weights"][:, None] * batch["attention_mask"].astype(jnp.float32)
+
+
+def restore(
+    model: ModelConfig,
+    task: CausalLMConfig,
+    seq_lens: tuple[int, ...],
+    workdir: pathlib.Path,
+    kind: type[CausalLM] = CausalLM,
+) -> CausalLM:
+    """The task of a run, with the counts of its training text; `kind`: it or a subclass."""
+    if task.head != "invariant":
+        return kind(model, task, seq_lens)
+    return with_counts(lambda counts: kind(model, task, seq_lens, counts), workdir)
+
+
+def invariant_parts(task: CausalLMConfig) -> tuple[str, ...]:
+    """The parameters in whose scale the loss is invariant, with an encoder that is."""
+    # A tied table that is not normalized multiplies the logits by its scale.
+    return ("encoder", "head") if task.head == "invariant" else ()

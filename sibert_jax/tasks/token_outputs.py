@@ -1,0 +1,85 @@
+"""Shared by the tasks that predict tokens: their logits, and token frequencies as a prior."""
+
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sibert_jax.files import atomically
+from sibert_jax.model import ModelConfig
+from sibert_jax.tasks.invariant_head import UnitFeatures, unit_rows, unit_table
+from sibert_jax.tasks.losses import table_logits
+
+TOKEN_COUNTS = "token_counts.npy"  # in a workdir: (V,) int64, of the training text
+
+
+class OutputProjection(NamedTuple):
+    """The factors of the token logits, h · tableᵀ + bias."""
+
+    h_BPD: jax.Array  # compute dtype
+    table_VD: jax.Array  # float32
+    bias_V: jax.Array  # float32
+
+    def logits(self) -> jax.Array:
+        """The whole product, (B, P, V), float32."""
+        h_TD = self.h_BPD.reshape(-1, self.h_BPD.shape[-1])
+        logits_TV = table_logits(h_TD, self.table_VD, self.bias_V)
+        return logits_TV.reshape(*self.h_BPD.shape[:2], -1)
+
+
+def invariant_projection(
+    cfg: ModelConfig,
+    x_BPD: jax.Array,
+    token_table_VD: jax.Array,
+    *,
+    scale: jax.Array,
+    table_norm: str,
+    log_frequency: tuple[float, ...],
+) -> OutputProjection:
+    """logits = s·cos(h, e_v) + log frequency of v, with h = γ ⊙ N(x W) + β; to be called in a head.
+
+    Degrees: W (1) -> N (0) -> γ, β (1) -> over its norm (0); rows over their norms (0).
+
+    Args:
+      cfg: of the model; the parameters of h are in the submodule "transform" of the head.
+      x_BPD: features of the positions to predict.
+      token_table_VD: of the encoder, e_v once normalized.
+      scale: s, as `learned_scale` gives it.
+      table_norm: "rows": each row over its norm; "table": all over their root mean square.
+      log_frequency: V numbers.
+    """
+    h_TD = UnitFeatures(cfg, name="transform")(x_BPD.reshape(-1, cfg.width))
+    to_unit = unit_rows if table_norm == "rows" else unit_table
+    h_BPD = (scale * h_TD).astype(cfg.compute_dtype).reshape(x_BPD.shape)
+    prior_V = jnp.asarray(log_frequency, jnp.float32)
+    return OutputProjection(h_BPD, to_unit(token_table_VD), prior_V)
+
+
+def log_frequencies(counts_V: np.ndarray) -> tuple[float, ...]:
+    """log((n + 1) / Σ(n + 1)) of each token."""
+    return tuple(np.log((counts_V + 1.0) / (counts_V + 1.0).sum()).tolist())
+
+
+def save_counts(directory: pathlib.Path, counts_V: np.ndarray) -> None:
+    """Writes the counts that the outputs of an invariant head depend on."""
+    with atomically(directory / TOKEN_COUNTS) as temporary, temporary.open("wb") as file:
+        np.save(file, counts_V)
+
+
+Restored = TypeVar("Restored")
+
+
+def with_counts(make: Callable[[np.ndarray | None], Restored], workdir: pathlib.Path) -> Restored:
+    """The task that `make` gives for the counts of a run; without them, it says what to do."""
+    path = workdir / TOKEN_COUNTS
+    if path.is_file():
+        return make(np.load(path))
+    restored = make(None)
+    restored.problem = (
+        f"{path} is missing, whose token frequencies the head adds to its outputs; give the "
+        "command of the run again, which writes it and takes no further step."
+    )
+    return restored
