@@ -12,7 +12,7 @@ from sibert_jax.data.cache import digest
 from sibert_jax.data.randomness import EpochPermutations, Purpose, generator
 from sibert_jax.data.sequences import tokens_to_drop
 from sibert_jax.data.token_corpus import TokenCorpus
-from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.data.word_piece import WordPiece
 from sibert_jax.errors import DataError
 
 # Tokens (L,) int32, segments (L,) int32, and 1 if the second span is a random one, else 0.
@@ -115,7 +115,7 @@ class PackedExamples:
       Liu et al., RoBERTa, https://arxiv.org/abs/1907.11692, §4.2 ("FULL-SENTENCES").
     """
 
-    def __init__(self, corpus: TokenCorpus, seq_len: int, tokenizer: Tokenizer):
+    def __init__(self, corpus: TokenCorpus, seq_len: int, tokenizer: WordPiece):
         if seq_len < 3:
             raise DataError(f"data.seq_len={seq_len} leaves no room between [CLS] and [SEP]")
         self.seq_len = seq_len
@@ -180,7 +180,7 @@ class PairExamples:
         self,
         corpus: TokenCorpus,
         seq_len: int,
-        tokenizer: Tokenizer,
+        tokenizer: WordPiece,
         seed: int,
         short_prob: float = 0.1,
     ):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sibert_jax.checkpoint import checkpoints_in, chosen, restore_all_params, steps_in
-from sibert_jax.data import Tokenizer
+from sibert_jax.data import Tokenizer, vocabulary_file
 from sibert_jax.errors import ConfigError
 from sibert_jax.files import user_path
 from sibert_jax.inference.loaded_model import LoadedModel
@@ -80,7 +80,7 @@ def _of_workdir(directory: pathlib.Path, step: int | str | None) -> LoadedModel:
     source = chosen(directory, step)
     params = restore_all_params(source)
     home = checkpoints_in(directory).parent
-    tokenizer = Tokenizer.load(home / "vocab.txt")
+    tokenizer = Tokenizer.load(vocabulary_file(home))
     described = source.manifest.run
     if "data_fingerprint" not in described:  # imported weights
         cfg = ModelConfig(**described["config"]["model"])
@@ -94,7 +94,7 @@ def _of_workdir(directory: pathlib.Path, step: int | str | None) -> LoadedModel:
 
 def _of_export(directory: pathlib.Path) -> LoadedModel:
     cfg, params = exported.read(directory)
-    cfg, tokenizer = _on_any_device(cfg), Tokenizer.load(directory / "vocab.txt")
+    cfg, tokenizer = _on_any_device(cfg), Tokenizer.load(vocabulary_file(directory))
     saved = exported.read_task(directory)
     if saved is None:
         return _of_bert(directory, cfg, params, (), tokenizer)

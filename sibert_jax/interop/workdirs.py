@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from sibert_jax.checkpoint import Checkpoints, chosen, restore_all_params
-from sibert_jax.data import Tokenizer
+from sibert_jax.data import Tokenizer, vocabulary_file
 from sibert_jax.errors import InteropError
 from sibert_jax.files import write_json
 from sibert_jax.interop import exported, hugging_face
@@ -44,9 +44,9 @@ def import_weights(source: pathlib.Path, target: pathlib.Path) -> str:
         tokenizer = tokenizer.filled(cfg.vocab_size)
     config = default_config()
     config.model.update(dataclasses.asdict(cfg))
-    config.data.vocab = str(target / "vocab.txt")
+    config.data.vocab = str(target / tokenizer.file_name)
     hugging_face.new_directory(target)
-    tokenizer.save(target / "vocab.txt")
+    tokenizer.save(target / tokenizer.file_name)
     _keep_original(source, found.config, target / ORIGINAL)
     write_json(target / "config.json", config.to_dict())
     run = {
@@ -129,7 +129,7 @@ def export_weights(
       dtype: of the weights in the file.
     """
     cfg = _model_of(source)
-    tokenizer = Tokenizer.load(source / "vocab.txt")
+    tokenizer = Tokenizer.load(vocabulary_file(source))
     found = chosen(source, step)
     params, manifest = restore_all_params(found), found.manifest
     original = source / ORIGINAL
@@ -160,7 +160,7 @@ def export_weights(
     for name in kept:
         shutil.copyfile(original / name, target / name)
     if not kept:
-        tokenizer.save(target / "vocab.txt")
+        tokenizer.save(target / tokenizer.file_name)
     rounded = "" if dtype == "float32" else f", weights rounded to {dtype}"
     return f"{target}: {kind}, {_size(params)}, step {manifest.step:,}{rounded}"
 
