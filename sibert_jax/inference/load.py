@@ -1,4 +1,4 @@
-"""A trained model from the directory of a run, of an export or of Hugging Face's BERT."""
+"""A trained model from the directory of a run, of an export or of Hugging Face's BERT or GPT-2."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from sibert_jax.data import Tokenizer, vocabulary_file
 from sibert_jax.errors import ConfigError
 from sibert_jax.files import user_path
 from sibert_jax.inference.loaded_model import LoadedModel
-from sibert_jax.interop import exported, hugging_face
+from sibert_jax.interop import exported, foreign
 from sibert_jax.interop.find_head import head_of
 from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.keys import from_dict
@@ -36,7 +36,7 @@ def load(directory: str | pathlib.Path, step: int | str | None = None) -> Loaded
 
     Args:
       directory: a run's workdir, a directory that `python -m sibert_jax.interop export` wrote, or
-        one of Hugging Face's BERT.
+        one of Hugging Face's BERT or GPT-2.
       step: which checkpoint of a workdir: None, the newest one; "best", that of the best
         evaluation; or its number of updates.
 
@@ -126,7 +126,7 @@ def _of_task(
 
 
 def _of_hugging_face(directory: pathlib.Path) -> LoadedModel:
-    found = hugging_face.read(directory)
+    found = foreign.read(directory)
     tokenizer = Tokenizer.load(directory).filled(found.cfg.vocab_size)
     return _of_bert(directory, found.cfg, found.params, found.labels, tokenizer)
 

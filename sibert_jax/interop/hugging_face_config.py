@@ -98,7 +98,12 @@ def read_config(path: pathlib.Path) -> TheirConfig:
     """
     theirs = read_json(path)
     check_required(path, theirs, REQUIRED)
-    architecture = _architecture(path, theirs)
+    architecture = first_architecture(path, theirs)
+    has_type = _value(theirs, "model_type", None) is not None
+    if architecture and not has_type and not architecture.startswith("Bert"):
+        raise InteropError(
+            f"{path}: architectures names {architecture}, and only BERT can be read."
+        )
     sizes = {ours: checked(path, theirs, key, kind, d) for ours, key, kind, d in KEYS}
     if sizes["width"] % sizes["num_heads"]:
         raise InteropError(
@@ -218,12 +223,11 @@ def checked(path: pathlib.Path, theirs: dict[str, Any], key: str, kind: Kind, de
     return value
 
 
-def _architecture(path: pathlib.Path, theirs: dict[str, Any]) -> str | None:
+def first_architecture(path: pathlib.Path, theirs: dict[str, Any]) -> str | None:
+    """The first of `architectures`; None: not named."""
     names = _value(theirs, "architectures", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InteropError(f"{path}: architectures is {names!r}, wanted a list of class names.")
-    if names and _value(theirs, "model_type", None) is None and "Bert" not in names[0][:4]:
-        raise InteropError(f"{path}: architectures names {names[0]}, and only BERT can be read.")
     return names[0] if names else None
 
 

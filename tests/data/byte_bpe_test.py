@@ -121,7 +121,10 @@ def without_token(piece):
 
 
 BAD = [
-    (without_token("<|endoftext|>"), r"^the vocabulary .* lacks <\|endoftext\|>, the end of a document"),
+    (
+        without_token("<|endoftext|>"),
+        r"^the vocabulary .* lacks <\|endoftext\|>, the end of",
+    ),
     (without_token("Ġthe"), "lacks 'Ġthe', of the merge 'Ġt he'; the merges are of another vocab"),
     (without_token("A"), "lacks 1 of the 256 bytes, such as 0x41"),
     (lambda p, m: (p, m[:-2]), 'has 2 tokens that no merge makes, such as "\'s"'),
