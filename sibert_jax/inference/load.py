@@ -21,6 +21,7 @@ from sibert_jax.interop.find_head import head_of
 from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.keys import from_dict
 from sibert_jax.model import ModelConfig, reparametrize
+from sibert_jax.tasks.causal_lm.task import CausalLMConfig, TiedHead
 from sibert_jax.tasks.classification.answers import answers
 from sibert_jax.tasks.classification.config import ClassificationConfig
 from sibert_jax.tasks.classification.task import ClassificationHead
@@ -84,7 +85,7 @@ def _of_workdir(directory: pathlib.Path, step: int | str | None) -> LoadedModel:
     described = source.manifest.run
     if "data_fingerprint" not in described:  # imported weights
         cfg = ModelConfig(**described["config"]["model"])
-        return _of_bert(home, cfg, params, tuple(described["labels"]), tokenizer)
+        return _of_parts(home, cfg, params, tuple(described["labels"]), tokenizer)
     # What the model is a function of; the other keys may be those of another version.
     settings = read_settings(home / "config.json")
     task = exported.Task.of(settings)
@@ -97,7 +98,7 @@ def _of_export(directory: pathlib.Path) -> LoadedModel:
     cfg, tokenizer = _on_any_device(cfg), Tokenizer.load(vocabulary_file(directory))
     saved = exported.read_task(directory)
     if saved is None:
-        return _of_bert(directory, cfg, params, (), tokenizer)
+        return _of_parts(directory, cfg, params, (), tokenizer)
     return _of_task(directory, cfg, params, tokenizer, saved)
 
 
@@ -128,19 +129,21 @@ def _of_task(
 def _of_hugging_face(directory: pathlib.Path) -> LoadedModel:
     found = foreign.read(directory)
     tokenizer = Tokenizer.load(directory).filled(found.cfg.vocab_size)
-    return _of_bert(directory, found.cfg, found.params, found.labels, tokenizer)
+    return _of_parts(directory, found.cfg, found.params, found.labels, tokenizer)
 
 
-def _of_bert(
+def _of_parts(
     directory: pathlib.Path,
     cfg: ModelConfig,
     params: dict,
     labels: tuple[str, ...],
     tokenizer: Tokenizer,
 ) -> LoadedModel:
-    """A model whose head follows from its parameters, as BERT's does."""
+    """A model whose head follows from its parameters, as those of BERT and GPT-2 do."""
     kind, task, records = head_of(params) if cfg.arch == "bert" else "", None, None
-    if kind == "pretraining":
+    if cfg.arch == "gpt":
+        kind, task, head = "causal_lm", CausalLMConfig(head="tied"), TiedHead()
+    elif kind == "pretraining":
         tied, nsp = "output" not in params["head"], "nsp" in params["head"]
         head = StandardHead(cfg, tied, nsp, log_frequency=())
     elif kind == "classification":

@@ -7,11 +7,13 @@ import jax
 import numpy as np
 import pytest
 
+import sibert_jax
 from sibert_jax.data import ByteBPE, Tokenizer
 from sibert_jax.errors import InteropError
 from sibert_jax.interop import foreign, gpt2
 from sibert_jax.interop.__main__ import main
 from sibert_jax.interop.per_layer import flatten
+from sibert_jax.model import Encoder
 
 from .conftest import (
     BERT,
@@ -91,6 +93,18 @@ def test_what_is_imported_is_exported_to_the_bit(source, tmp_path, change, archi
     assert Tokenizer.load(tmp_path / "w/vocab.json").hash == Tokenizer.load(source).hash
     settings = json.loads((tmp_path / "w/config.json").read_text())
     assert (settings["model"]["arch"], settings["data"]["tokenizer"]) == ("gpt", "byte_bpe")
+
+
+def test_what_is_loaded_predicts_by_its_token_table(source):
+    model = sibert_jax.load(source)
+    assert (model.kind, model.max_tokens) == ("causal_lm", GPT.max_len)
+    tokens_BL = model.tokenizer.encode_batch(["the he"])[0][None]
+    batch = {"tokens": tokens_BL, "segments": tokens_BL * 0, "attention_mask": tokens_BL >= 0}
+    projection, _ = model.module.apply({"params": model.params}, batch)
+    encoder = model.params["encoder"]
+    x_BLD, _ = Encoder(model.config).apply({"params": encoder}, *batch.values())
+    logits_BLV = x_BLD @ encoder["embed"]["token"].T
+    np.testing.assert_allclose(projection.logits(), logits_BLV, rtol=1e-5, atol=1e-5)
 
 
 def test_a_padded_table_and_other_rates_are_noted(source, tmp_path, capsys):
