@@ -9,7 +9,7 @@ import pytest
 
 import sibert_jax
 from sibert_jax.data import ByteBPE, Tokenizer
-from sibert_jax.errors import InteropError
+from sibert_jax.errors import ConfigError, InteropError
 from sibert_jax.interop import foreign, gpt2
 from sibert_jax.interop.__main__ import main
 from sibert_jax.interop.per_layer import flatten
@@ -105,6 +105,9 @@ def test_what_is_loaded_predicts_by_its_token_table(source):
     x_BLD, _ = Encoder(model.config).apply({"params": encoder}, *batch.values())
     logits_BLV = x_BLD @ encoder["embed"]["token"].T
     np.testing.assert_allclose(projection.logits(), logits_BLV, rtol=1e-5, atol=1e-5)
+    assert isinstance(model.generate("the he", 2), str)
+    with pytest.raises(ConfigError, match="vocabulary of byte-level BPE, without .CLS. and .SEP."):
+        model.encode(["the"])
 
 
 def test_a_padded_table_and_other_rates_are_noted(source, tmp_path, capsys):
