@@ -71,6 +71,13 @@ def test_ours_computes_what_theirs_does(models, case):
         assert_computes(models / case / directory, models / case / "wanted")
 
 
+def test_a_gpt2_continues_a_text(models):
+    model = sibert_jax.load(models / "language-model/theirs")
+    text = model.generate("the hats", 4)
+    assert isinstance(text, str)
+    assert model.generate(["the", "the hats"], 4)[1] == text
+
+
 def test_theirs_computes_what_ours_does(models):
     here = models / "ours"
     assert json.loads((here / "found/problems.json").read_text()) == {}
