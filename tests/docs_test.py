@@ -217,6 +217,8 @@ def overrides(words: list[str]) -> list[str]:
     values = FINETUNING if fine_tunes else PRETRAINING
     values = values | (SQUAD if config.startswith("squad") else {})
     values = values | (TEXT if "demo" in config else {})
+    if "init_from=runs/gpt2" in " ".join(words):
+        values = values | {"model.scan_layers": True}  # as all that is imported
     if "continue_from" in " ".join(words):
         values = values | {"train.num_steps": 4}
     return [f"--config.{key}={value}" for key, value in values.items()]
