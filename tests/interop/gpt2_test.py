@@ -100,11 +100,14 @@ def test_what_is_loaded_predicts_by_its_token_table(source):
     assert (model.kind, model.max_tokens) == ("causal_lm", GPT.max_len)
     tokens_BL = model.tokenizer.encode_batch(["the he"])[0][None]
     batch = {"tokens": tokens_BL, "segments": tokens_BL * 0, "attention_mask": tokens_BL >= 0}
-    projection, _ = model.module.apply({"params": model.params}, batch)
-    encoder = model.params["encoder"]
-    x_BLD, _ = Encoder(model.config).apply({"params": encoder}, *batch.values())
-    logits_BLV = x_BLD @ encoder["embed"]["token"].T
-    np.testing.assert_allclose(projection.logits(), logits_BLV, rtol=1e-5, atol=1e-5)
+
+    @jax.jit
+    def run(params):
+        x_BLD, _ = Encoder(model.config).apply({"params": params["encoder"]}, *batch.values())
+        projection, _ = model.module.apply({"params": params}, batch)
+        return projection.logits(), x_BLD @ params["encoder"]["embed"]["token"].T
+
+    np.testing.assert_allclose(*run(model.params), rtol=1e-5, atol=1e-5)
     with pytest.raises(ConfigError, match="vocabulary of byte-level BPE, without .CLS. and .SEP."):
         model.encode(["the"])
 
