@@ -7,14 +7,14 @@ from collections.abc import Callable
 from unittest import mock
 
 from benchmarks import measuring, train_step
-from sibert_jax.data import Tokenizer, load_corpora
+from sibert_jax.data import WordPiece, load_corpora
 from sibert_jax.data.cache import Cache
 from sibert_jax.data.python_docs import builtin_source
-from sibert_jax.data.tokenizer import word_piece_model
+from sibert_jax.data.word_piece import word_piece_model
 from sibert_jax.train.config import run_config
 from sibert_jax.train.resolve import resolve
 
-LIBRARY, OURS = "tokenizers (Hugging Face)", "sibert_jax.data.Tokenizer"
+LIBRARY, OURS = "tokenizers (Hugging Face)", "sibert_jax.data.WordPiece"
 MAX_PARAGRAPHS = 20_000
 
 
@@ -30,7 +30,7 @@ def measure(*, repeats: int = 5) -> measuring.Result:
     return measure_texts(tokenizer, texts, repeats)
 
 
-def measure_texts(tokenizer: Tokenizer, texts: list[str], repeats: int) -> measuring.Result:
+def measure_texts(tokenizer: WordPiece, texts: list[str], repeats: int) -> measuring.Result:
     """MB/s of both, each of them without what it has learnt in an earlier repeat.
 
     Args:
@@ -46,7 +46,7 @@ def measure_texts(tokenizer: Tokenizer, texts: list[str], repeats: int) -> measu
         return lambda: model.encode_batch_fast(texts, add_special_tokens=False)
 
     def ours() -> Callable[[], object]:
-        fresh = Tokenizer(tokenizer.pieces)
+        fresh = WordPiece(tokenizer.pieces)
         return lambda: fresh.encode_flat(texts)
 
     def timer(make: Callable[[], Callable[[], object]]) -> Callable[[], float]:

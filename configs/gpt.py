@@ -41,6 +41,7 @@ def get_config(variant: str = "mini"):
 def use_small(config):
     """The sizes of GPT-2's smallest model."""
     config.model.vocab_size = 50_257
+    config.data.tokenizer = "byte_bpe"
     config.model.max_len = 1024
     config.model.width = 768
     config.model.depth = 12

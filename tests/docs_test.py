@@ -23,9 +23,10 @@ from absl import logging
 
 from sibert_jax import command
 from sibert_jax.__main__ import COMMANDS
-from sibert_jax.data.tokenizer import SPECIAL_PIECES
+from sibert_jax.data import ByteBPE
+from sibert_jax.data.word_piece import SPECIAL_PIECES
 from sibert_jax.homogeneity import rules
-from sibert_jax.interop import hugging_face
+from sibert_jax.interop import gpt2, hugging_face
 from sibert_jax.model import Encoder
 from tests.builders import model_config, random_params, write_vocabulary
 
@@ -188,6 +189,16 @@ def write_bert(folder: pathlib.Path, vocabulary: pathlib.Path) -> None:
     shutil.copyfile(vocabulary, folder / "vocab.txt")
 
 
+def write_gpt2(folder: pathlib.Path) -> None:
+    """A small GPT-2 of Hugging Face's layout, of the sizes that commands get here."""
+    sizes = {key.removeprefix("model."): value for key, value in MODEL.items()}
+    cfg = model_config(arch="gpt", branch_scaling="none", norm_eps=1e-5, dropout=0.1, **sizes)
+    tokens = jax.numpy.ones((1, 8), jax.numpy.int32)
+    params = random_params(Encoder(cfg).init, tokens, 0 * tokens, tokens > 0)["params"]
+    gpt2.write(folder, cfg, {"encoder": params}, end_id=256)
+    ByteBPE.of_merges([], 512).save(folder / "vocab.json")
+
+
 @pytest.fixture
 def unchanged():
     """Puts back what commands change for their whole process."""
@@ -206,6 +217,8 @@ def overrides(words: list[str]) -> list[str]:
     values = FINETUNING if fine_tunes else PRETRAINING
     values = values | (SQUAD if config.startswith("squad") else {})
     values = values | (TEXT if "demo" in config else {})
+    if "init_from=runs/gpt2" in " ".join(words):
+        values = values | {"model.scan_layers": True}  # as all that is imported
     if "continue_from" in " ".join(words):
         values = values | {"train.num_steps": 4}
     return [f"--config.{key}={value}" for key, value in values.items()]
@@ -257,6 +270,7 @@ def test_the_commands_run_one_after_another(lines, tmp_path, monkeypatch, unchan
     write_stand_ins(tmp_path)
     if "bert-base-uncased" in " ".join(lines):
         write_bert(tmp_path / "bert-base-uncased", tmp_path / "vocab.txt")
+        write_gpt2(tmp_path / "gpt2")
     monkeypatch.chdir(tmp_path)
     if "--config.mesh." not in " ".join(lines):
         here = jax.devices()[:1]

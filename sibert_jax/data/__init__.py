@@ -1,6 +1,7 @@
 """Text to tokens to examples to batches, importing numpy alone."""
 
 from sibert_jax.data.batches import Masker, NextTokenBatches, PretrainingBatches
+from sibert_jax.data.byte_bpe import ByteBPE
 from sibert_jax.data.config import CorpusConfig, LabeledConfig, split_paths
 from sibert_jax.data.corpora import Corpora, load_corpora
 from sibert_jax.data.prefetch import prefetch
@@ -22,11 +23,13 @@ from sibert_jax.data.sequences import (
     seq_lens_for_training,
 )
 from sibert_jax.data.token_corpus import TokenCorpus
-from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.data.tokenizer import Tokenizer, vocabulary_file
+from sibert_jax.data.word_piece import WordPiece
 from sibert_jax.errors import DataError
 
 __all__ = [
     "BucketedBatches",
+    "ByteBPE",
     "Corpora",
     "CorpusConfig",
     "DataError",
@@ -44,6 +47,7 @@ __all__ = [
     "TokenCorpus",
     "Tokenizer",
     "WeightedExamples",
+    "WordPiece",
     "choose_seq_lens",
     "generator",
     "join_pair",
@@ -53,4 +57,5 @@ __all__ = [
     "seq_lens_for_one_pass",
     "seq_lens_for_training",
     "split_paths",
+    "vocabulary_file",
 ]

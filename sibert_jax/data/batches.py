@@ -7,7 +7,7 @@ import numpy as np
 from sibert_jax.data.cache import digest
 from sibert_jax.data.pretraining_examples import Examples
 from sibert_jax.data.randomness import EpochPermutations, Purpose, generator
-from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.data.word_piece import WordPiece
 from sibert_jax.errors import DataError
 
 SHOW_MASK = 0.8
@@ -127,7 +127,7 @@ class PretrainingBatches(ExampleBatches):
     def __init__(
         self,
         examples: Examples,
-        tokenizer: Tokenizer,
+        tokenizer: WordPiece,
         *,
         global_batch_size: int,
         seed: int,
@@ -212,7 +212,7 @@ class Masker:
       Devlin et al., BERT, https://arxiv.org/abs/1810.04805, §3.1 task 1 and appendix A.1.
     """
 
-    def __init__(self, tokenizer: Tokenizer, seq_len: int, mask_rate: float, whole_word: bool):
+    def __init__(self, tokenizer: WordPiece, seq_len: int, mask_rate: float, whole_word: bool):
         if not 0 < mask_rate < 1:
             raise DataError(f"task.mask_rate must lie between 0 and 1, found {mask_rate}")
         self._tokenizer = tokenizer

@@ -2,9 +2,11 @@
 
 import dataclasses
 
+from sibert_jax.data.byte_bpe import ByteBPE
 from sibert_jax.data.python_docs import builtin_source
 from sibert_jax.data.tables import FORMATS
 from sibert_jax.data.text_files import LAYOUTS, text_source
+from sibert_jax.data.word_piece import WordPiece
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key
 
@@ -44,8 +46,13 @@ class CorpusConfig:
     valid_fraction: float = key(0.02, "in (0, 1), chosen by a hash of the text")
     tfds_split: str = key("train", "split of a DIR without :SPLIT")
     tfds_feature: str = key("text", "feature that holds the text")
+    tokenizer: str = key(
+        "wordpiece", "of the vocabulary: WordPiece (BERT) or byte-level BPE (GPT-2)",
+        choices=(WordPiece.kind, ByteBPE.kind),
+    )  # fmt: skip
     vocab: str = key(
-        "", "WordPiece vocabulary file; empty: that of checkpoint.init_from, else one is trained",
+        "", "vocabulary file (vocab.txt; vocab.json beside merges.txt) or its directory; empty: "
+        "that of checkpoint.init_from, else one is trained",
         may_change=True,  # another vocabulary has another fingerprint, which the checkpoint has
     )  # fmt: skip
     vocab_train_bytes: int = key(20_000_000, "text that a trained vocabulary sees, bytes", low=1)

@@ -65,9 +65,10 @@ def load_corpora(c: CorpusConfig, *, vocab_size: int, progress: Progress) -> Cor
         nothing = HeldOutShare([valid], 0.0)
         identity = _identity([valid], nothing, cache)
         (held_out,) = _tokens([valid], nothing, identity, tokenizer, cache, progress).corpora
-    unknown = tokens.unigram_counts[tokenizer.unk_id] / max(1, tokens.unigram_counts.sum())
-    if unknown > MAX_UNKNOWN:
-        progress(f"{unknown:.0%} of the tokens are [UNK]: the vocabulary does not fit the text")
+    if tokenizer.unk_id is not None:
+        unknown = tokens.unigram_counts[tokenizer.unk_id] / max(1, tokens.unigram_counts.sum())
+        if unknown > MAX_UNKNOWN:
+            progress(f"{unknown:.0%} of the tokens are [UNK]: the vocabulary does not fit the text")
     return Corpora(
         tokenizer=tokenizer,
         train=tokens.corpora,

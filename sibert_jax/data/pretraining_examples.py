@@ -13,6 +13,7 @@ from sibert_jax.data.randomness import EpochPermutations, Purpose, generator
 from sibert_jax.data.sequences import tokens_to_drop
 from sibert_jax.data.token_corpus import TokenCorpus
 from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.data.word_piece import WordPiece
 from sibert_jax.errors import DataError
 
 # Tokens (L,) int32, segments (L,) int32, and 1 if the second span is a random one, else 0.
@@ -37,10 +38,13 @@ class Examples(Protocol):
 
 
 class SeparatedStream:
-    """The documents of a corpus as one stream `document [SEP] document [SEP] ... document`."""
+    """The documents of a corpus as one stream `document END document END ... document`.
+
+    END is [SEP] or <|endoftext|>, `Tokenizer.end_id`.
+    """
 
     def __init__(self, corpus: TokenCorpus, tokenizer: Tokenizer):
-        self._corpus, self._sep_id = corpus, tokenizer.sep_id
+        self._corpus, self._end_id = corpus, tokenizer.end_id
         # A separator follows each document: document d begins d positions later than stored.
         self._starts = corpus.document_token_starts + np.arange(corpus.num_documents + 1)
 
@@ -49,7 +53,7 @@ class SeparatedStream:
 
     def read(self, begin: int, end: int) -> np.ndarray:
         """Tokens [begin, end) of the stream, int32."""
-        tokens = np.full(end - begin, self._sep_id, np.int32)
+        tokens = np.full(end - begin, self._end_id, np.int32)
         starts = self._starts
         document = int(np.searchsorted(starts, begin, side="right")) - 1
         while starts[document] < end:
@@ -64,7 +68,7 @@ class SeparatedStream:
 
 
 class NextTokenExamples:
-    """Cuts the stream `document [SEP] document [SEP] ...` into L tokens and their successors.
+    """Cuts the stream `document END document END ...` into L tokens and their successors.
 
     Every token but the first is predicted in exactly one example, except for the last ones, fewer
     than L, that do not fill one.
@@ -115,7 +119,7 @@ class PackedExamples:
       Liu et al., RoBERTa, https://arxiv.org/abs/1907.11692, §4.2 ("FULL-SENTENCES").
     """
 
-    def __init__(self, corpus: TokenCorpus, seq_len: int, tokenizer: Tokenizer):
+    def __init__(self, corpus: TokenCorpus, seq_len: int, tokenizer: WordPiece):
         if seq_len < 3:
             raise DataError(f"data.seq_len={seq_len} leaves no room between [CLS] and [SEP]")
         self.seq_len = seq_len
@@ -180,7 +184,7 @@ class PairExamples:
         self,
         corpus: TokenCorpus,
         seq_len: int,
-        tokenizer: Tokenizer,
+        tokenizer: WordPiece,
         seed: int,
         short_prob: float = 0.1,
     ):

@@ -9,7 +9,7 @@ import numpy as np
 
 from sibert_jax.data.cache import digest
 from sibert_jax.data.randomness import EpochPermutations
-from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.data.word_piece import WordPiece
 from sibert_jax.errors import DataError
 
 PRICE_IN_BATCHES = 32  # batches of the longest that one more length must save in an epoch
@@ -86,7 +86,7 @@ class Sequences:
 
 
 def join_pair(
-    first: np.ndarray, second: np.ndarray | None, tokenizer: Tokenizer, seq_len: int
+    first: np.ndarray, second: np.ndarray | None, tokenizer: WordPiece, seq_len: int
 ) -> tuple[np.ndarray, int]:
     """Returns `[CLS] first [SEP]` or `[CLS] first [SEP] second [SEP]`, and where segment 1 begins.
 

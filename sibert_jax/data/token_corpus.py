@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from sibert_jax.data.cache import digest
-from sibert_jax.data.documents import Document, split_sentences
+from sibert_jax.data.documents import Document
 from sibert_jax.data.tokenizer import Tokenizer
 
 CHUNK_CHARS = 2_000_000
@@ -179,13 +179,10 @@ def write_corpora(
 def _flush(chunks, writers, tokenizer) -> None:
     for chunk, writer in zip(chunks, writers):
         if chunk:
-            sentences = [
-                [s for paragraph in document for s in split_sentences(paragraph)]
-                for document in chunk
-            ]
-            ids, lengths = tokenizer.encode_flat([s for document in sentences for s in document])
+            texts = [tokenizer.split(document) for document in chunk]
+            ids, lengths = tokenizer.encode_flat([text for parts in texts for text in parts])
             num_bytes = sum(len(p.encode()) + 1 for document in chunk for p in document)
-            document_lengths = np.array([len(document) for document in sentences])
+            document_lengths = np.array([len(parts) for parts in texts])
             writer.append(ids, lengths, document_lengths, num_bytes)
             chunk.clear()
 

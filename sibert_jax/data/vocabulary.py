@@ -7,7 +7,7 @@ where a directory has no `vocab.txt`.
 import dataclasses
 import json
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from sibert_jax.data.text_files import read_lines
 from sibert_jax.errors import DataError
@@ -43,6 +43,8 @@ class Cleaning:
 
 
 UNCASED = Cleaning()
+
+AddedToken: TypeAlias = tuple[int, str, bool]  # id, text, whether it is special
 
 
 class Vocabulary(NamedTuple):
@@ -84,7 +86,7 @@ def read_vocabulary(path: pathlib.Path) -> Vocabulary:
     else:
         missing = library if lines.is_file() else lines
         raise DataError(f"{missing} is missing, which defines the ids of tokens")
-    pieces = _with_added(pieces, [*added, *settings.added_tokens()], path)
+    pieces = with_added(pieces, [*added, *settings.added_tokens()], path)
     return Vocabulary(pieces, settings.cleaning(cleaning))
 
 
@@ -133,13 +135,9 @@ class _Settings:
             self._value("tokenize_chinese_chars", (bool,), chinese),
         )
 
-    def added_tokens(self) -> list[tuple[int, str, bool]]:
-        """Id, text and whether it is special, of tokens added to the WordPieces."""
-        tokens = self._value("added_tokens_decoder", (dict,), {})
-        try:
-            return [_added_token(int(i), token) for i, token in tokens.items()]
-        except (KeyError, TypeError, ValueError):
-            raise DataError(f"{self.path}: added_tokens_decoder cannot be understood") from None
+    def added_tokens(self) -> list[AddedToken]:
+        """The tokens that are added to the WordPieces."""
+        return added_tokens(self.path, self._value("added_tokens_decoder", (dict,), {}))
 
     def _value(self, key: str, types: tuple[type, ...], default: Any) -> Any:
         value = self._values.get(key)
@@ -153,12 +151,12 @@ class _Settings:
 
 def _settings(directory: pathlib.Path) -> _Settings:
     path = directory / SETTINGS
-    return _Settings(path, _read_object(path) if path.is_file() else {})
+    return _Settings(path, read_object(path) if path.is_file() else {})
 
 
 def _read_library(path: pathlib.Path) -> tuple[tuple[str, ...], list, Cleaning]:
     """WordPieces, added tokens and cleaning of a `tokenizer.json`."""
-    values = _read_object(path)
+    values = read_object(path)
     try:
         model, normalizer = values["model"], values["normalizer"]
         found = (
@@ -179,17 +177,28 @@ def _read_library(path: pathlib.Path) -> tuple[tuple[str, ...], list, Cleaning]:
         lower, accents = normalizer["lowercase"], normalizer["strip_accents"]
         chinese = normalizer["handle_chinese_chars"]
         cleaning = Cleaning(lower, lower if accents is None else accents, chinese)
-        return pieces, [_added_token(t["id"], t) for t in values["added_tokens"]], cleaning
+        return pieces, [added_token(t["id"], t) for t in values["added_tokens"]], cleaning
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not of a WordPiece tokenizer (looking for {error})") from None
 
 
-def _added_token(i: int, token: dict) -> tuple[int, str, bool]:
+def added_tokens(path: pathlib.Path, tokens: dict[str, Any]) -> list[AddedToken]:
+    """Those of `added_tokens_decoder` in a `tokenizer_config.json`."""
+    try:
+        return [added_token(int(i), token) for i, token in tokens.items()]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise DataError(f"{path}: added_tokens_decoder cannot be understood") from None
+
+
+def added_token(i: int, token: dict[str, Any]) -> AddedToken:
+    """One of `added_tokens` in a `tokenizer.json`."""
     return i, token["content"], token["special"]
 
 
-def _with_added(pieces: tuple[str, ...], added: list, path: pathlib.Path) -> tuple[str, ...]:
-    """The WordPieces, and after them the special tokens that other files add."""
+def with_added(
+    pieces: tuple[str, ...], added: list[AddedToken], path: pathlib.Path
+) -> tuple[str, ...]:
+    """The tokens of a vocabulary, and after them the special tokens that other files add."""
     result = list(pieces)
     for i, text, special in sorted(set(added)):
         if i == len(result) and text not in result:
@@ -200,13 +209,14 @@ def _with_added(pieces: tuple[str, ...], added: list, path: pathlib.Path) -> tup
             )
         if not special and text not in SPECIAL_PIECES:
             raise DataError(
-                f"{path} adds the word {text!r}, to be matched before WordPiece, which is not "
-                "supported; remove it from the tokenizer's files if no text needs it"
+                f"{path} adds the word {text!r}, to be matched before all others, which is "
+                "not supported; remove it from the tokenizer's files if no text needs it"
             )
     return tuple(result)
 
 
-def _read_object(path: pathlib.Path) -> dict[str, Any]:
+def read_object(path: pathlib.Path) -> dict[str, Any]:
+    """The object that a JSON file holds."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,8 +1,8 @@
-"""Learns a WordPiece vocabulary from the training text: the same text gives the same vocabulary.
+"""Learns a vocabulary from the training text: the same text gives the same vocabulary.
 
-The trainer of Hugging Face `tokenizers` breaks ties by the order of a hash table, so two runs over
-one text differ by a few WordPieces. Here ties go to pairs that begin a word, then to the first in
-alphabetical order.
+The WordPiece trainer of Hugging Face `tokenizers` breaks ties by the order of a hash table, so two
+runs over one text differ by a few WordPieces. Here ties go to pairs that begin a word, then to the
+first in alphabetical order.
 """
 
 import collections
@@ -11,11 +11,13 @@ import itertools
 import pathlib
 from collections.abc import Callable, Iterator
 
+from sibert_jax.data.byte_bpe import ByteBPE
 from sibert_jax.data.cache import FORMAT_VERSION, Cache, digest
 from sibert_jax.data.config import CorpusConfig
 from sibert_jax.data.documents import HeldOutShare, Source, shortened
-from sibert_jax.data.tokenizer import Tokenizer, bert_normalizer, bert_pre_tokenizer
+from sibert_jax.data.tokenizer import Tokenizer, vocabulary_file
 from sibert_jax.data.vocabulary import CONTINUATION, MAX_WORD_CHARS, SPECIAL_PIECES
+from sibert_jax.data.word_piece import WordPiece, bert_normalizer, bert_pre_tokenizer
 from sibert_jax.errors import DataError, named_by
 
 MAX_ALPHABET = 1000
@@ -55,37 +57,63 @@ def find_tokenizer(
                 f"the model wants {vocab_size}; set model.vocab_size={tokenizer.vocab_size} "
                 "or name another data.vocab"
             )
+        if tokenizer.kind != c.tokenizer:
+            raise DataError(
+                f"data.vocab: the vocabulary {c.vocab} is one for data.tokenizer="
+                f"{tokenizer.kind!r}, and the config has {c.tokenizer!r}; set the former, or name "
+                "another data.vocab"
+            )
         return tokenizer
+    learn, what = LEARNERS[c.tokenizer]
 
     def build(directory: pathlib.Path) -> dict:
-        counts = _sampled_word_counts(c.vocab_train_bytes, train, share, progress)
-        progress(f"learning {vocab_size:,} WordPieces from {counts.total():,} words")
-        Tokenizer(train_wordpieces(counts, vocab_size)).save(directory / "vocab.txt")
+        paragraphs = _sampled_paragraphs(c.vocab_train_bytes, train, share, progress)
+        tokenizer = learn(paragraphs, vocab_size, progress)
+        tokenizer.save(directory / tokenizer.file_name)
         return {"vocab_size": vocab_size}
 
-    key = digest("vocab", FORMAT_VERSION, hashes, vocab_size, c.vocab_train_bytes)
-    return Tokenizer.load(cache.load_or_build(f"vocab-{key}", build).path / "vocab.txt")
+    key = digest(what, FORMAT_VERSION, hashes, vocab_size, c.vocab_train_bytes)
+    return Tokenizer.load(vocabulary_file(cache.load_or_build(f"vocab-{key}", build).path))
 
 
-def _sampled_word_counts(
+def _learn_wordpieces(paragraphs, vocab_size, progress) -> WordPiece:
+    counts: collections.Counter = collections.Counter()
+    for paragraph in paragraphs:
+        counts.update(paragraph.split(" "))
+    progress(f"learning {vocab_size:,} WordPieces from {counts.total():,} words")
+    return WordPiece(train_wordpieces(counts, vocab_size))
+
+
+def _learn_merges(paragraphs, vocab_size, progress) -> ByteBPE:
+    texts = [f"{paragraph}\n" for paragraph in paragraphs]
+    progress(f"learning {vocab_size:,} tokens of byte-level BPE from {len(texts):,} paragraphs")
+    return ByteBPE.learned(texts, vocab_size)
+
+
+# Value of `data.tokenizer` -> what learns it, and the first part of its key in the cache.
+LEARNERS = {
+    WordPiece.kind: (_learn_wordpieces, "vocab"),
+    ByteBPE.kind: (_learn_merges, "byte_bpe"),
+}
+
+
+def _sampled_paragraphs(
     max_bytes: int, train: list[Source], share: HeldOutShare, progress: Callable[[str], None]
-) -> collections.Counter:
-    """Counts the words of about `max_bytes` bytes of paragraphs, taken evenly."""
+) -> Iterator[str]:
+    """Yields about `max_bytes` bytes of paragraphs, taken evenly."""
     progress("reading " + shortened([source.name for source in train], "parts"))
     sizes = [
         sum(_num_bytes(paragraph) for paragraph in _training_paragraphs(source, share))
         for source in train
     ]
     taken_share = min(1.0, max_bytes / max(1, sum(sizes)))
-    counts: collections.Counter = collections.Counter()
     for source in train:
         seen = taken = 0
         for paragraph in _training_paragraphs(source, share):
             seen += _num_bytes(paragraph)
             if taken < taken_share * seen:
                 taken += _num_bytes(paragraph)
-                counts.update(paragraph.split(" "))
-    return counts
+                yield paragraph
 
 
 def _training_paragraphs(source: Source, share: HeldOutShare) -> Iterator[str]:

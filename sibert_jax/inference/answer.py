@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from sibert_jax.data import BucketedBatches, Tokenizer
+from sibert_jax.data import BucketedBatches, WordPiece
 from sibert_jax.inference.sizes import power_of_two, seq_lens
 from sibert_jax.tasks.question_answering.dataset import Dataset, Question
 from sibert_jax.tasks.question_answering.features import WindowRows, WindowSizes, build_features
@@ -28,7 +28,7 @@ def answer(
     question: str,
     context: str,
     *,
-    tokenizer: Tokenizer,
+    tokenizer: WordPiece,
     task: QuestionAnsweringConfig,
     max_tokens: int,
     read: Callable[[dict], dict],

@@ -1,4 +1,4 @@
-"""A trained model from the directory of a run, of an export or of Hugging Face's BERT."""
+"""A trained model from the directory of a run, of an export or of Hugging Face's BERT or GPT-2."""
 
 import dataclasses
 import functools
@@ -12,15 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from sibert_jax.checkpoint import checkpoints_in, chosen, restore_all_params, steps_in
-from sibert_jax.data import Tokenizer
+from sibert_jax.data import Tokenizer, vocabulary_file
 from sibert_jax.errors import ConfigError
 from sibert_jax.files import user_path
 from sibert_jax.inference.loaded_model import LoadedModel
-from sibert_jax.interop import exported, hugging_face
+from sibert_jax.interop import exported, foreign
 from sibert_jax.interop.find_head import head_of
 from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.keys import from_dict
 from sibert_jax.model import ModelConfig, reparametrize
+from sibert_jax.tasks.causal_lm.task import CausalLMConfig, TiedHead
 from sibert_jax.tasks.classification.answers import answers
 from sibert_jax.tasks.classification.config import ClassificationConfig
 from sibert_jax.tasks.classification.task import ClassificationHead
@@ -36,7 +37,7 @@ def load(directory: str | pathlib.Path, step: int | str | None = None) -> Loaded
 
     Args:
       directory: a run's workdir, a directory that `python -m sibert_jax.interop export` wrote, or
-        one of Hugging Face's BERT.
+        one of Hugging Face's BERT or GPT-2.
       step: which checkpoint of a workdir: None, the newest one; "best", that of the best
         evaluation; or its number of updates.
 
@@ -80,11 +81,11 @@ def _of_workdir(directory: pathlib.Path, step: int | str | None) -> LoadedModel:
     source = chosen(directory, step)
     params = restore_all_params(source)
     home = checkpoints_in(directory).parent
-    tokenizer = Tokenizer.load(home / "vocab.txt")
+    tokenizer = Tokenizer.load(vocabulary_file(home))
     described = source.manifest.run
     if "data_fingerprint" not in described:  # imported weights
         cfg = ModelConfig(**described["config"]["model"])
-        return _of_bert(home, cfg, params, tuple(described["labels"]), tokenizer)
+        return _of_parts(home, cfg, params, tuple(described["labels"]), tokenizer)
     # What the model is a function of; the other keys may be those of another version.
     settings = read_settings(home / "config.json")
     task = exported.Task.of(settings)
@@ -94,10 +95,10 @@ def _of_workdir(directory: pathlib.Path, step: int | str | None) -> LoadedModel:
 
 def _of_export(directory: pathlib.Path) -> LoadedModel:
     cfg, params = exported.read(directory)
-    cfg, tokenizer = _on_any_device(cfg), Tokenizer.load(directory / "vocab.txt")
+    cfg, tokenizer = _on_any_device(cfg), Tokenizer.load(vocabulary_file(directory))
     saved = exported.read_task(directory)
     if saved is None:
-        return _of_bert(directory, cfg, params, (), tokenizer)
+        return _of_parts(directory, cfg, params, (), tokenizer)
     return _of_task(directory, cfg, params, tokenizer, saved)
 
 
@@ -126,21 +127,23 @@ def _of_task(
 
 
 def _of_hugging_face(directory: pathlib.Path) -> LoadedModel:
-    found = hugging_face.read(directory)
+    found = foreign.read(directory)
     tokenizer = Tokenizer.load(directory).filled(found.cfg.vocab_size)
-    return _of_bert(directory, found.cfg, found.params, found.labels, tokenizer)
+    return _of_parts(directory, found.cfg, found.params, found.labels, tokenizer)
 
 
-def _of_bert(
+def _of_parts(
     directory: pathlib.Path,
     cfg: ModelConfig,
     params: dict,
     labels: tuple[str, ...],
     tokenizer: Tokenizer,
 ) -> LoadedModel:
-    """A model whose head follows from its parameters, as BERT's does."""
+    """A model whose head follows from its parameters, as those of BERT and GPT-2 do."""
     kind, task, records = head_of(params) if cfg.arch == "bert" else "", None, None
-    if kind == "pretraining":
+    if cfg.arch == "gpt":
+        kind, task, head = "causal_lm", CausalLMConfig(head="tied"), TiedHead()
+    elif kind == "pretraining":
         tied, nsp = "output" not in params["head"], "nsp" in params["head"]
         head = StandardHead(cfg, tied, nsp, log_frequency=())
     elif kind == "classification":

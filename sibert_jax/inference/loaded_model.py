@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sibert_jax.data import BucketedBatches, Sequences, Tokenizer, join_pair
+from sibert_jax.data import BucketedBatches, Sequences, Tokenizer, WordPiece, join_pair
 from sibert_jax.errors import ConfigError
 from sibert_jax.inference.answer import Answer, answer
 from sibert_jax.inference.sizes import power_of_two, seq_lens
@@ -238,6 +238,11 @@ class LoadedModel:
             yield rows_B, np.asarray(run(self.params, batch))[: len(rows_B)]
 
     def _joined(self, text: Text) -> tuple[np.ndarray, int]:
+        if not isinstance(self.tokenizer, WordPiece):
+            raise ConfigError(
+                f"{self.directory} has a vocabulary of byte-level BPE, without [CLS] and [SEP] to "
+                "put around a text; encode() needs one of WordPieces."
+            )
         first, *second = self.tokenizer.encode_batch([text] if isinstance(text, str) else text)
         return join_pair(first, second[0] if second else None, self.tokenizer, self.max_tokens)
 
@@ -282,7 +287,7 @@ class LoadedModel:
     def _generate(self, task: Any) -> Callable:
         if task not in self._generators:
             run = functools.partial(
-                generate, self.module, task, end_id=self.tokenizer.sep_id, most=self.max_tokens
+                generate, self.module, task, end_id=self.tokenizer.end_id, most=self.max_tokens
             )
             self._generators[task] = jax.jit(run)
         return self._generators[task]

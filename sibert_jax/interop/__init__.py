@@ -1,1 +1,1 @@
-"""Weights in and out: Hugging Face's BERT, and SIBERT as a directory that explains itself."""
+"""Weights in and out: Hugging Face's BERT and GPT-2, and a format of our own."""

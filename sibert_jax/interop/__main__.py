@@ -1,9 +1,9 @@
 """Weights in and out: python -m sibert_jax.interop {import,export} SOURCE TARGET.
 
-import: a directory of Hugging Face's BERT, or one that `export` wrote, becomes a workdir that
-        `--config.checkpoint.init_from=TARGET` starts from.
+import: a directory of Hugging Face's BERT or GPT-2, or one that `export` wrote, becomes a workdir
+        that `--config.checkpoint.init_from=TARGET` starts from.
 export: a workdir's newest checkpoint becomes such a directory: Hugging Face's format for
-        model.arch="bert", ours for all others.
+        model.arch="bert" and "gpt", ours for all others.
 """
 
 import sys

@@ -13,8 +13,8 @@ from typing import Any
 import sibert_jax
 from sibert_jax.errors import InteropError
 from sibert_jax.files import user_path
-from sibert_jax.interop.hugging_face import new_directory
 from sibert_jax.interop.hugging_face_config import read_json
+from sibert_jax.interop.hugging_face_model import new_directory
 from sibert_jax.interop.per_layer import flatten, unflatten
 from sibert_jax.interop.tensor_files import (
     SINGLE,
@@ -39,7 +39,8 @@ Written by sibert_jax {version} from {source}.
 
 - `config.json`: sizes, as `ModelConfig` of sibert_jax has them
 - `model.safetensors`: {dtype} weights, one tensor a line below
-- `vocab.txt`, `tokenizer_config.json`: WordPiece vocabulary, and how text is cleaned{modeling}
+- `vocab.txt` (WordPiece), or `vocab.json` and `merges.txt` (byte-level BPE): the vocabulary
+- `tokenizer_config.json`: how text is cleaned{modeling}
 
 Read it back into JAX, {exactness}:
 

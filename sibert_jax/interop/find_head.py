@@ -18,7 +18,7 @@ NEEDED = {
 
 
 def head_of(params: dict) -> str:
-    """Returns the head that parameters belong to, as `HuggingFaceBert.head`."""
+    """Returns the head that parameters belong to, as `HuggingFaceModel.head`."""
     modules = params.get("head", {})
     return next((kind for kind, needed in NEEDED.items() if needed and needed[0] in modules), "")
 

@@ -4,7 +4,6 @@ The directory holds `config.json`, `model.safetensors` and a vocabulary, as `sav
 them for `BertModel`, `BertForPreTraining`, `BertForMaskedLM` and the fine-tuned kinds.
 """
 
-import dataclasses
 import itertools
 import json
 import pathlib
@@ -24,6 +23,7 @@ from sibert_jax.interop.hugging_face_config import (
     make_config,
     read_config,
 )
+from sibert_jax.interop.hugging_face_model import HuggingFaceModel, new_directory
 from sibert_jax.interop.names import SEGMENTS, Tensor, encoder_table, head_table
 from sibert_jax.interop.per_layer import flatten, unflatten
 from sibert_jax.interop.tensor_files import (
@@ -40,31 +40,7 @@ OUTPUT, OUTPUT_BIAS = "cls.predictions.decoder.weight", "cls.predictions.bias"
 OUTPUT_BIAS_COPY = "cls.predictions.decoder.bias"
 
 
-@dataclasses.dataclass(frozen=True)
-class HuggingFaceBert:
-    """The model in a directory, in our terms.
-
-    Attributes:
-      cfg: sizes; `dropout` is theirs, `scan_layers` true.
-      params: {"encoder": ...} and, of a model with a pooler or a head, "head"; float32.
-      head: "pretraining", "classification", "question_answering", "token_classification" or "": no
-        head.
-      labels: what the outputs of a classifier mean, in order; () of other heads.
-      unused: tensors of theirs that our model has no place for.
-      notes: what the user should know, a sentence each.
-      config: `config.json` as it came, for these parameters in float32.
-    """
-
-    cfg: ModelConfig
-    params: dict
-    head: str
-    labels: tuple[str, ...]
-    unused: tuple[str, ...]
-    notes: tuple[str, ...]
-    config: dict[str, Any]
-
-
-def read(directory: str | pathlib.Path) -> HuggingFaceBert:
+def read(directory: str | pathlib.Path) -> HuggingFaceModel:
     """Reads a directory, every name and shape checked.
 
     Raises:
@@ -96,7 +72,7 @@ def read(directory: str | pathlib.Path) -> HuggingFaceBert:
             f"attention_probs_dropout_prob is {theirs.attention_dropout}; our models have one "
             f"rate, model.dropout={theirs.cfg.dropout}"
         )
-    return HuggingFaceBert(
+    return HuggingFaceModel(
         cfg=theirs.cfg,
         params=unflatten(flat, scan_layers=theirs.cfg.scan_layers),
         head=head,
@@ -127,7 +103,7 @@ def write(
       directory: made if need be.
       cfg: of the model; `arch` must be "bert".
       params: its parameters.
-      head: as `HuggingFaceBert.head`.
+      head: as `HuggingFaceModel.head`.
       labels: of a classifier; (): "LABEL_0", ...
       pad_id: of the vocabulary.
       config: `config.json` of the directory that the parameters came from, to be written again;
@@ -185,18 +161,6 @@ def write(
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     write_safetensors(directory / SINGLE, tensors)
     return architecture
-
-
-def new_directory(directory: str | pathlib.Path) -> pathlib.Path:
-    """Makes a directory; refuses one with anything in it."""
-    directory = user_path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise InteropError(f"{directory} is there and not empty; name a new directory.")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InteropError(f"{directory} cannot be made: {error}.") from None
-    return directory
 
 
 def _full_names(tensors: dict[str, np.ndarray], directory: pathlib.Path) -> dict[str, np.ndarray]:

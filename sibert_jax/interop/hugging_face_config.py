@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from sibert_jax.errors import InteropError
@@ -97,12 +97,14 @@ def read_config(path: pathlib.Path) -> TheirConfig:
       InteropError: the file is missing or broken, or of a model that we cannot compute.
     """
     theirs = read_json(path)
-    for key, accepted in REQUIRED:
-        found = _value(theirs, key, accepted[0])
-        if not any(found == value and type(found) is type(value) for value in accepted):
-            raise InteropError(f"{path}: {key} is {found!r}, and only {accepted[0]!r} can be read.")
-    architecture = _architecture(path, theirs)
-    sizes = {ours: _checked(path, theirs, key, kind, d) for ours, key, kind, d in KEYS}
+    check_required(path, theirs, REQUIRED)
+    architecture = first_architecture(path, theirs)
+    has_type = _value(theirs, "model_type", None) is not None
+    if architecture and not has_type and not architecture.startswith("Bert"):
+        raise InteropError(
+            f"{path}: architectures names {architecture}, and only BERT can be read."
+        )
+    sizes = {ours: checked(path, theirs, key, kind, d) for ours, key, kind, d in KEYS}
     if sizes["width"] % sizes["num_heads"]:
         raise InteropError(
             f"{path}: hidden_size {sizes['width']} does not divide by num_attention_heads "
@@ -120,8 +122,8 @@ def read_config(path: pathlib.Path) -> TheirConfig:
         remat=False,
         attention_impl="auto",
     )
-    tied = _checked(path, theirs, "tie_word_embeddings", SWITCH, True)
-    attention_dropout = _checked(path, theirs, "attention_probs_dropout_prob", RATE, 0.1)
+    tied = checked(path, theirs, "tie_word_embeddings", SWITCH, True)
+    attention_dropout = checked(path, theirs, "attention_probs_dropout_prob", RATE, 0.1)
     labels = _labels(path, theirs)
     return TheirConfig(cfg, num_types, attention_dropout, architecture, labels, tied, theirs)
 
@@ -201,26 +203,36 @@ def _value(theirs: dict[str, Any], key: str, default: Any) -> Any:
     return default if value is None else value
 
 
-def _checked(path: pathlib.Path, theirs: dict[str, Any], key: str, kind: Kind, default: Any) -> Any:
+def check_required(
+    path: pathlib.Path, theirs: dict[str, Any], required: Iterable[tuple[str, tuple]]
+) -> None:
+    """Refuses a model that computes another function; each key with its accepted values."""
+    for key, accepted in required:
+        found = _value(theirs, key, accepted[0])
+        if not any(found == value and type(found) is type(value) for value in accepted):
+            raise InteropError(f"{path}: {key} is {found!r}, and only {accepted[0]!r} can be read.")
+
+
+def checked(path: pathlib.Path, theirs: dict[str, Any], key: str, kind: Kind, default: Any) -> Any:
+    """The value of a key, or its default; without one the key must be there."""
     value = _value(theirs, key, default)
     if value is None:
-        raise InteropError(f"{path} has no key {key!r}, which BERT's sizes need.")
+        raise InteropError(f"{path} has no key {key!r}, which the sizes of the model need.")
     if not kind.accepts(value):
         raise InteropError(f"{path}: {key} is {value!r}, wanted {kind.wanted}.")
     return value
 
 
-def _architecture(path: pathlib.Path, theirs: dict[str, Any]) -> str | None:
+def first_architecture(path: pathlib.Path, theirs: dict[str, Any]) -> str | None:
+    """The first of `architectures`; None: not named."""
     names = _value(theirs, "architectures", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InteropError(f"{path}: architectures is {names!r}, wanted a list of class names.")
-    if names and _value(theirs, "model_type", None) is None and "Bert" not in names[0][:4]:
-        raise InteropError(f"{path}: architectures names {names[0]}, and only BERT can be read.")
     return names[0] if names else None
 
 
 def _labels(path: pathlib.Path, theirs: dict[str, Any]) -> tuple[str, ...]:
-    count = _checked(path, theirs, "num_labels", SIZE, 2)
+    count = checked(path, theirs, "num_labels", SIZE, 2)
     names = _value(theirs, "id2label", {str(i): f"LABEL_{i}" for i in range(count)})
     try:
         by_id = {int(i): name for i, name in names.items()}

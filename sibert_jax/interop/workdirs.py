@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from sibert_jax.checkpoint import Checkpoints, chosen, restore_all_params
-from sibert_jax.data import Tokenizer
+from sibert_jax.data import Tokenizer, WordPiece, vocabulary_file
 from sibert_jax.errors import InteropError
 from sibert_jax.files import write_json
-from sibert_jax.interop import exported, hugging_face
+from sibert_jax.interop import exported, foreign, gpt2, hugging_face
 from sibert_jax.interop.find_head import head_of
 from sibert_jax.interop.hugging_face_config import read_json
+from sibert_jax.interop.hugging_face_model import new_directory
 from sibert_jax.model import ModelConfig
 from sibert_jax.train.config import default_config
 from sibert_jax.train.resolve import read_settings
@@ -23,8 +24,8 @@ from sibert_jax.train.resolve import read_settings
 # Of an imported workdir: the directory's own files, which an export writes again.
 ORIGINAL = "original"
 ORIGINAL_FILES = (
-    *("vocab.txt", "tokenizer.json", "tokenizer_config.json"),
-    *("special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json", "generation_config.json"),
 )
 
 
@@ -38,15 +39,18 @@ def import_weights(source: pathlib.Path, target: pathlib.Path) -> str:
             f"the vocabulary of {source} has {tokenizer.vocab_size} pieces and the token table "
             f"{cfg.vocab_size} rows; they are of different models."
         )
-    notes = [*found.notes, *_cleaning_note(tokenizer)]
+    notes = [*found.notes]
+    if isinstance(tokenizer, WordPiece):
+        notes += _cleaning_note(tokenizer)
     if num_spare := cfg.vocab_size - tokenizer.vocab_size:
         notes.append(f"{num_spare} rows of the token table have no piece; they are kept as unused")
         tokenizer = tokenizer.filled(cfg.vocab_size)
     config = default_config()
     config.model.update(dataclasses.asdict(cfg))
-    config.data.vocab = str(target / "vocab.txt")
-    hugging_face.new_directory(target)
-    tokenizer.save(target / "vocab.txt")
+    config.data.tokenizer = tokenizer.kind
+    config.data.vocab = str(target / tokenizer.file_name)
+    new_directory(target)
+    tokenizer.save(target / tokenizer.file_name)
     _keep_original(source, found.config, target / ORIGINAL)
     write_json(target / "config.json", config.to_dict())
     run = {
@@ -76,7 +80,7 @@ def _read(source: pathlib.Path) -> _Found:
     if "format" in read_json(source / "config.json"):
         cfg, params = exported.read(source)
         return _Found(cfg, params, (), None, [f"{source}: {cfg.arch}, {_size(params)}"])
-    found = hugging_face.read(source)
+    found = foreign.read(source)
     notes = [f"{source}: {found.config['architectures'][0]}, {_size(found.params)}", *found.notes]
     if found.labels:
         notes.append(f"labels: {', '.join(found.labels)}")
@@ -85,7 +89,7 @@ def _read(source: pathlib.Path) -> _Found:
     return _Found(found.cfg, found.params, found.labels, found.config, notes)
 
 
-def _cleaning_note(tokenizer: Tokenizer) -> list[str]:
+def _cleaning_note(tokenizer: WordPiece) -> list[str]:
     """Notes on unusual text cleaning."""
     cleaning = tokenizer.cleaning
     if not cleaning.do_lower_case:
@@ -129,20 +133,24 @@ def export_weights(
       dtype: of the weights in the file.
     """
     cfg = _model_of(source)
-    tokenizer = Tokenizer.load(source / "vocab.txt")
+    tokenizer = Tokenizer.load(vocabulary_file(source))
     found = chosen(source, step)
     params, manifest = restore_all_params(found), found.manifest
     original = source / ORIGINAL
     labels = tuple(manifest.run["labels"]) if "labels" in manifest.run else ()
-    if cfg.arch == "bert" and not cfg.attention_window:  # which theirs has not
-        head, config = head_of(params), None
-        if (original / "config.json").is_file():
-            config = read_json(original / "config.json")
+    config = None
+    if (original / "config.json").is_file():
+        config = read_json(original / "config.json")
+    is_theirs = not cfg.attention_window  # which theirs has not
+    if cfg.arch == "gpt" and is_theirs:
+        end_id = tokenizer.end_id
+        kind = gpt2.write(target, cfg, params, end_id=end_id, config=config, dtype=dtype)
+    elif cfg.arch == "bert" and is_theirs:
         kind = hugging_face.write(
             target,
             cfg,
             _in_unit(params, manifest.run),
-            head,
+            head_of(params),
             labels,
             pad_id=tokenizer.pad_id,
             config=config,
@@ -160,7 +168,7 @@ def export_weights(
     for name in kept:
         shutil.copyfile(original / name, target / name)
     if not kept:
-        tokenizer.save(target / "vocab.txt")
+        tokenizer.save(target / tokenizer.file_name)
     rounded = "" if dtype == "float32" else f", weights rounded to {dtype}"
     return f"{target}: {kind}, {_size(params)}, step {manifest.step:,}{rounded}"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sibert_jax.data import Tokenizer
+from sibert_jax.data import Tokenizer, WordPiece
 from sibert_jax.data.documents import text_hash
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import key
@@ -48,7 +48,7 @@ class FinetuningConfig:
     )
 
 
-def load_tokenizer(vocab: str, model: ModelConfig) -> Tokenizer:
+def load_tokenizer(vocab: str, model: ModelConfig) -> WordPiece:
     """The vocabulary of a fine-tuning run, from `data.vocab`.
 
     Raises:
@@ -60,6 +60,11 @@ def load_tokenizer(vocab: str, model: ModelConfig) -> Tokenizer:
             "vocabulary file, or a workdir to start from."
         )
     tokenizer = Tokenizer.load(vocab)
+    if not isinstance(tokenizer, WordPiece):
+        raise ConfigError(
+            f"the vocabulary {vocab} is of byte-level BPE, without [CLS] and [SEP]; fine-tuning "
+            "needs an encoder with a WordPiece vocabulary, such as BERT."
+        )
     if tokenizer.vocab_size != model.vocab_size:
         raise ConfigError(
             f"the vocabulary {vocab} has {tokenizer.vocab_size} tokens but "

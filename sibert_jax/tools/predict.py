@@ -9,7 +9,7 @@ import ml_collections
 
 from sibert_jax.checkpoint import restore_params
 from sibert_jax.config_file import override
-from sibert_jax.data import Tokenizer
+from sibert_jax.data import Tokenizer, vocabulary_file
 from sibert_jax.errors import ConfigError
 from sibert_jax.files import user_path
 from sibert_jax.train import sharding
@@ -30,7 +30,7 @@ def predict(
     """What the checkpoint of a run says of a file of new text: answers, or continuations.
 
     Args:
-      directory: the run's workdir; its `config.json` and `vocab.txt` are used, nothing is written.
+      directory: the run's workdir; its `config.json` and vocabulary are used, nothing is written.
       path: the text, in a form that the run's task reads.
       say: called with a line about the checkpoint, and on what of the text cannot be read.
       devices: of the mesh; None: all of them.
@@ -65,7 +65,7 @@ def predict(
         run.task,
         run.data,
         path,
-        Tokenizer.load(directory / "vocab.txt"),
+        Tokenizer.load(vocabulary_file(directory)),
         global_batch_size=run.train.global_batch_size,
         progress=say,
         workdir=directory,

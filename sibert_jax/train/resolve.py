@@ -9,7 +9,7 @@ from collections.abc import Callable
 import ml_collections
 
 from sibert_jax.checkpoint import checkpoints_in, steps_in
-from sibert_jax.data import Tokenizer
+from sibert_jax.data import Tokenizer, vocabulary_file
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import from_dict
 from sibert_jax.model.config import (
@@ -127,7 +127,7 @@ class Origin:
     @property
     def vocab(self) -> pathlib.Path:
         """The vocabulary file."""
-        return self.directory / "vocab.txt"
+        return vocabulary_file(self.directory)
 
 
 def read_settings(path: pathlib.Path) -> dict:
@@ -162,7 +162,9 @@ def _source(key: str, directory: str) -> Origin:
     except ConfigError as error:
         raise ConfigError(f"{named}: {error}") from None
     if not origin.vocab.is_file():
-        raise ConfigError(f"{named} has no vocab.txt, without which its token table means nothing.")
+        raise ConfigError(
+            f"{named} has no {origin.vocab.name}, without which its token table means nothing."
+        )
     return origin
 
 

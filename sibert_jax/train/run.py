@@ -123,7 +123,7 @@ def train(
             described = workdir.describe_run(mesh, state.params, data_facts(trainer.run, data))
             write_json(directory / "run.json", described)
             processes.say("\n".join(described["parameters"]))
-            data.tokenizer.save(directory / "vocab.txt")
+            data.tokenizer.save(directory / data.tokenizer.file_name)
             task.save(directory)
         stop_step = stack.enter_context(StopStep(stop, processes))
         traced, step = profile if processes.is_first else None, int(state.step)

@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks import command, first_step, layers, memory, tokenizing
-from sibert_jax.data import Tokenizer
-from sibert_jax.data.tokenizer import SPECIAL_PIECES
+from sibert_jax.data import WordPiece
+from sibert_jax.data.word_piece import SPECIAL_PIECES
 
 
 def test_three_ways_differ_in_their_layers_only(tiny):
@@ -20,7 +20,7 @@ def test_three_ways_differ_in_their_layers_only(tiny):
 
 
 def test_both_tokenizers_are_measured():
-    tokenizer = Tokenizer([*SPECIAL_PIECES, "a", "##b", "."])
+    tokenizer = WordPiece([*SPECIAL_PIECES, "a", "##b", "."])
     result = tokenizing.measure_texts(tokenizer, ["ab a."] * 50, repeats=2)
     assert [row.name for row in result.rows] == [tokenizing.LIBRARY, tokenizing.OURS]
     assert all(row.least > 0 for row in result.rows)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sibert_jax.data import CorpusConfig, TokenCorpus, Tokenizer, load_corpora
+from sibert_jax.data import CorpusConfig, TokenCorpus, WordPiece, load_corpora
 from sibert_jax.data.vocabulary import SPECIAL_PIECES
 
 FIRST_ORDINARY = len(SPECIAL_PIECES)
@@ -12,7 +12,7 @@ FIRST_ORDINARY = len(SPECIAL_PIECES)
 def make_tokenizer(num_ordinary, is_continuation=lambda i: i % 3 == 2):
     """Token FIRST_ORDINARY + i is "t<i>", or "##t<i>" where it continues a word."""
     ordinary = (f"{'##' * is_continuation(i)}t{i}" for i in range(num_ordinary))
-    return Tokenizer([*SPECIAL_PIECES, *ordinary])
+    return WordPiece([*SPECIAL_PIECES, *ordinary])
 
 
 def make_corpus(documents):

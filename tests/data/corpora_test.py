@@ -1,5 +1,6 @@
 """From text to token corpora: what they hold, and when the cache may be used."""
 
+import itertools
 import os
 import pathlib
 import textwrap
@@ -7,7 +8,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from sibert_jax.data import Tokenizer
+from sibert_jax.data import DataError, WordPiece
 from sibert_jax.data.documents import is_held_out, split_sentences
 from sibert_jax.data.text_files import read_documents
 from sibert_jax.data.vocabulary import SPECIAL_PIECES
@@ -137,15 +138,37 @@ def test_tokens_are_those_of_a_given_vocabulary(write_text, load, progress, tmp_
     pieces = [*SPECIAL_PIECES, *"aeioulmnrst.", *(f"##{c}" for c in "aeioulmnrst.")]
     counts = []
     for order, size in ((pieces, 29), (pieces[::-1], 29), (pieces, 70_000)):
-        Tokenizer(order).filled(size).save(vocab)
+        WordPiece(order).filled(size).save(vocab)
         corpora = load(path=path, vocab=vocab, vocab_size=size)
         counts.append(corpora.unigram_counts[:29].tolist())
         assert corpora.train[0].tokens.dtype == (np.uint16 if size == 29 else np.int32)
         assert corpora.train[0].num_tokens == sum(counts[-1]) > 0
     assert counts[0] == counts[1][::-1] == counts[2] != counts[1]
-    Tokenizer([*SPECIAL_PIECES, "."]).save(vocab)
+    WordPiece([*SPECIAL_PIECES, "."]).save(vocab)
     load(path=path, vocab=vocab, vocab_size=6)
     assert any("of the tokens are [UNK]" in line for line in progress)
+
+
+def test_tokens_of_bytes_hold_the_text_of_documents(load, write_text, progress, tmp_path):
+    path, valid = write_text("a.txt", 30), write_text("valid.txt", 5, seed=1)
+    fields = {"path": path, "valid_path": valid, "tokenizer": "byte_bpe", "vocab_size": 290}
+    corpora = load(**fields)
+    tokenizer, (corpus,) = corpora.tokenizer, corpora.train
+    starts = corpus.document_token_starts
+    documents = [tokenizer.decode(corpus.tokens[a:b]) for a, b in itertools.pairwise(starts)]
+    text = (tmp_path / "a.txt").read_text().removesuffix("\n")
+    assert documents == text.split("\n\n")
+    num_bytes = len("".join(documents).encode())
+    assert tokenizer.num_bytes @ corpora.unigram_counts == num_bytes > corpus.num_tokens
+    assert (tokenizer.vocab_size, len(tokenizer.merges)) == (290, 290 - 257)
+    assert done(progress) == ["reading", "learning", "tokenized", "tokenized"]
+    assert load(**fields).fingerprint == corpora.fingerprint
+    assert done(progress) == []
+    tokenizer.save(tmp_path / "vocab.json")
+    named = load(**fields | {"vocab": str(tmp_path)})
+    assert named.fingerprint == corpora.fingerprint
+    with pytest.raises(DataError, match="data.tokenizer='byte_bpe', and the config has 'wordp"):
+        load(path=path, vocab=str(tmp_path), vocab_size=290)
 
 
 def test_other_text_to_evaluate_on_leaves_the_training_tokens(write_text, load, progress):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sibert_jax.data import (
     BucketedBatches,
     Sequences,
-    Tokenizer,
+    WordPiece,
     choose_seq_lens,
     join_pair,
     seq_lens_for_one_pass,
@@ -45,7 +45,7 @@ def test_rows_are_the_sequences_with_padding_behind():
 @settings(max_examples=50)
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(8, 20))
 def test_a_pair_is_truncated_as_devlin_does(num_first, num_second, seq_len):
-    tokenizer = Tokenizer(SPECIAL_PIECES)
+    tokenizer = WordPiece(SPECIAL_PIECES)
     first, second = np.arange(100, 100 + num_first), np.arange(200, 200 + num_second)
     tokens, second_start = join_pair(first, second, tokenizer, seq_len)
     single, no_second = join_pair(first, None, tokenizer, seq_len)

@@ -37,11 +37,11 @@ INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 SIDE = pathlib.Path(__file__).with_name("transformers_side.py")
 
 
-def on_their_side(action: str, directory: pathlib.Path) -> None:
+def on_their_side(action: str, directory: pathlib.Path, side: pathlib.Path = SIDE) -> None:
     here = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
     if not here and "HF_PY" not in os.environ:
         pytest.skip("needs torch and transformers; name a Python that has them in HF_PY")
-    command = [os.environ.get("HF_PY", sys.executable), SIDE, action, directory]
+    command = [os.environ.get("HF_PY", sys.executable), side, action, directory]
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -34,6 +34,7 @@ PRETRAINING = [
     ({"task.loss_scale": float("inf")}, "task.loss_scale=inf must be"),
     ({"task.nsp": True}, "task.nsp=True needs model.num_segments=2, found 1"),
     ({"model.arch": "gpt"}, "model.arch='gpt' is unknown"),
+    ({"data.tokenizer": "byte_bpe"}, r"data.tokenizer='byte_bpe' has no \[MASK\], which task"),
     ({"model.num_heads": 3}, "model.width=16 does not divide by model.num_heads=3"),
     ({"model.depth": 0}, "model.depth=0 must be at least 1"),
     ({"model.dropout": 1.0}, "model.dropout=1.0 must be at least 0 and below 1"),

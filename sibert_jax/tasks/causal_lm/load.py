@@ -49,7 +49,7 @@ def load_causal_lm(
         f"{valid.num_examples:,} to evaluate on"
     )
     counts = corpora.unigram_counts.copy()
-    counts[tokenizer.sep_id] += sum(corpus.num_documents for corpus in corpora.train)
+    counts[tokenizer.end_id] += sum(corpus.num_documents for corpus in corpora.train)
     causal_lm = CausalLM(model, task, (seq_len,), counts, tokens_per_byte(corpora))
     return causal_lm, TaskData(
         train=train,

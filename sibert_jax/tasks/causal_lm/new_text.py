@@ -73,7 +73,7 @@ def load_prompts(
     continuing = restore(model, task, lengths, workdir, Continuing)
     if continuing.problem:
         raise ConfigError(continuing.problem)
-    continuing.end_id, continuing.most = tokenizer.sep_id, data.seq_len
+    continuing.end_id, continuing.most = tokenizer.end_id, data.seq_len
 
     def records(results: list[Any]) -> list[dict[str, Any]]:
         found: dict[int, np.ndarray] = {}
@@ -108,6 +108,6 @@ def check_prompt(name: str, prompt: np.ndarray, most: int) -> None:
 
 def continuation(tokenizer: Tokenizer, prompt: np.ndarray, tokens_T: np.ndarray) -> str:
     """The text that a row of `generate` adds to its prompt."""
-    new = new_tokens(tokens_T, len(prompt), tokenizer.sep_id)
+    new = new_tokens(tokens_T, len(prompt), tokenizer.end_id)
     before = tokenizer.decode(prompt)
     return tokenizer.decode([*prompt, *new])[len(before) :]

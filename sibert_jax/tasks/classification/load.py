@@ -12,7 +12,7 @@ from sibert_jax.data import (
     DataError,
     LabeledConfig,
     Sequences,
-    Tokenizer,
+    WordPiece,
     join_pair,
     seq_lens_for_one_pass,
     seq_lens_for_training,
@@ -109,7 +109,7 @@ def load_new_sentences(
     task: ClassificationConfig,
     data: LabeledConfig,
     text: str | Sequence[str] | Sequence[tuple[str, str]],
-    tokenizer: Tokenizer,
+    tokenizer: WordPiece,
     *,
     global_batch_size: int,
     progress: Callable[[str], None],
@@ -196,7 +196,7 @@ def _split(
 
 
 def _tokenize(
-    examples: Examples, dataset: Dataset, tokenizer: Tokenizer, seq_len: int
+    examples: Examples, dataset: Dataset, tokenizer: WordPiece, seq_len: int
 ) -> Sequences:
     columns = [tokenizer.encode_batch(column) for column in examples.texts]
     seconds = columns[1] if len(columns) == 2 else [None] * len(examples.ids)

@@ -203,8 +203,12 @@ def invariant_parts(task: PretrainingConfig) -> tuple[str, ...]:
 
 
 def check_keys(model: ModelConfig, task: PretrainingConfig, data) -> None:
-    """Refuses an encoder and a head that do not fit."""
-    del data
+    """Refuses an encoder, a head and a tokenizer that do not fit."""
+    if data.tokenizer != "wordpiece":
+        raise ConfigError(
+            f"data.tokenizer={data.tokenizer!r} has no [MASK], which task.name='pretraining' "
+            "needs; set data.tokenizer='wordpiece'."
+        )
     if task.nsp and model.num_segments < 2:
         raise ConfigError(
             f"task.nsp=True needs model.num_segments=2, found {model.num_segments}: the two "

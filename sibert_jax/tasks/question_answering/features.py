@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sibert_jax.data.cache import Cache, Entry, digest
-from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.data.word_piece import WordPiece
 from sibert_jax.errors import DataError
 from sibert_jax.tasks.question_answering.dataset import Dataset, read_dataset
 from sibert_jax.tasks.question_answering.windows import (
@@ -116,7 +116,7 @@ _ARRAYS = tuple(field.name for field in dataclasses.fields(Features))
 
 def load_features(
     path: pathlib.Path,
-    tokenizer: Tokenizer,
+    tokenizer: WordPiece,
     sizes: WindowSizes,
     cache: Cache,
     *,
@@ -175,7 +175,7 @@ def _open(entry: Entry) -> Features:
 
 def build_features(
     dataset: Dataset,
-    tokenizer: Tokenizer,
+    tokenizer: WordPiece,
     sizes: WindowSizes,
     *,
     for_training: bool,
@@ -290,7 +290,7 @@ class WindowRows:
       fingerprint: changes whenever a window would.
     """
 
-    def __init__(self, features: Features, tokenizer: Tokenizer, fingerprint: str):
+    def __init__(self, features: Features, tokenizer: WordPiece, fingerprint: str):
         self.features, self.fingerprint = features, fingerprint
         self.lengths = features.lengths
         self._tokenizer = tokenizer

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 from sibert_jax.data import (
     BucketedBatches,
     DataError,
-    Tokenizer,
+    WordPiece,
     seq_lens_for_one_pass,
     seq_lens_for_training,
 )
@@ -164,7 +164,7 @@ def load_new_questions(
     task: QuestionAnsweringConfig,
     data: SquadFilesConfig,
     text: str | Sequence[tuple[str, str]],
-    tokenizer: Tokenizer,
+    tokenizer: WordPiece,
     *,
     global_batch_size: int,
     progress: Callable[[str], None],

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sibert_jax.data.tokenizer import Tokenizer, word_piece_model
+from sibert_jax.data.word_piece import WordPiece, word_piece_model
 from sibert_jax.errors import DataError
 from sibert_jax.tasks.question_answering.dataset import Dataset, Question, normalize_answer
 
@@ -18,14 +18,14 @@ from sibert_jax.tasks.question_answering.dataset import Dataset, Question, norma
 class Tokens(NamedTuple):
     """WordPiece tokens of several texts, concatenated, with their character offsets."""
 
-    ids_T: np.ndarray  # int32, those of `Tokenizer.encode_batch`
+    ids_T: np.ndarray  # int32, those of `WordPiece.encode_batch`
     starts_T: np.ndarray  # int32, first character of the token in its text
     ends_T: np.ndarray  # int32, one past its last character
     lengths: np.ndarray  # (texts,) int64, tokens of each text
 
 
 class OffsetTokenizer:
-    """Encodes texts as `Tokenizer` does, with the character offsets of each token.
+    """Encodes texts as `WordPiece` does, with the character offsets of each token.
 
     `text[start:end]` is the original text of the token, including accents that were stripped,
     capitals, and dropped control characters inside it. Tokens of one letter that Unicode decomposes
@@ -35,20 +35,20 @@ class OffsetTokenizer:
       tokenizer: the vocabulary.
 
     Example:
-      >>> from sibert_jax.data.tokenizer import SPECIAL_PIECES
-      >>> tokens = OffsetTokenizer(Tokenizer([*SPECIAL_PIECES, "cafe", "##s"])).encode(["x Cafés"])
+      >>> from sibert_jax.data.word_piece import SPECIAL_PIECES
+      >>> tokens = OffsetTokenizer(WordPiece([*SPECIAL_PIECES, "cafe", "##s"])).encode(["x Cafés"])
       >>> ["x Cafés"[a:b] for a, b in zip(tokens.starts_T, tokens.ends_T)]
       ['x', 'Café', 's']
     """
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: WordPiece):
         ids = {token: i for i, token in enumerate(tokenizer.pieces)}
         self._model = word_piece_model(ids, tokenizer.cleaning)
         self._drops_marks = tokenizer.cleaning.strip_accents
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """Returns the tokens of all texts."""
-        # As in `Tokenizer`: a space always ends a word, so each distinct word is encoded once.
+        # As in `WordPiece`: a space always ends a word, so each distinct word is encoded once.
         words_by_text = [text.split(" ") for text in texts]
         words = list(itertools.chain.from_iterable(words_by_text))
         vocabulary = dict.fromkeys(words)

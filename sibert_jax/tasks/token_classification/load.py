@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from sibert_jax.data import (
     BucketedBatches,
     DataError,
-    Tokenizer,
+    WordPiece,
     seq_lens_for_one_pass,
     seq_lens_for_training,
 )
@@ -126,7 +126,7 @@ def load_new_sentences(
     task: TokenClassificationConfig,
     data: TaggedConfig,
     text: str | Sequence[str] | Sequence[Sequence[str]],
-    tokenizer: Tokenizer,
+    tokenizer: WordPiece,
     *,
     global_batch_size: int,
     progress: Callable[[str], None],

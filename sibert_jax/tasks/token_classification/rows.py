@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sibert_jax.data import Sequences, Tokenizer
+from sibert_jax.data import Sequences, WordPiece
 from sibert_jax.data.cache import digest
 from sibert_jax.tasks.token_classification.task import NO_TAG
 
@@ -22,7 +22,7 @@ class TaggedRows:
         self,
         words: list[list[str]],
         tags: list[list[int]] | None,
-        tokenizer: Tokenizer,
+        tokenizer: WordPiece,
         seq_len: int,
     ):
         distinct = list(dict.fromkeys(word for sentence in words for word in sentence))
@@ -63,6 +63,6 @@ class TaggedRows:
         return self._tokens.rows(indices_B, seq_len) | {"tags": tags_BL}
 
 
-def _add(tokens: list, labels: list, row: list, marks: list, tokenizer: Tokenizer) -> None:
+def _add(tokens: list, labels: list, row: list, marks: list, tokenizer: WordPiece) -> None:
     tokens.append(np.array([tokenizer.cls_id, *row, tokenizer.sep_id], np.int32))
     labels.append(np.array([NO_TAG, *marks, NO_TAG], np.int32))

@@ -3,7 +3,7 @@
 import pytest
 
 from sibert_jax.configs import glue
-from sibert_jax.data import DataError
+from sibert_jax.data import ByteBPE, DataError
 from sibert_jax.errors import ConfigError
 from sibert_jax.tasks.classification.examples import read_examples
 from sibert_jax.tasks.classification.glue import TASKS
@@ -104,6 +104,7 @@ def test_settings_that_do_not_go_together(config):
     ("data", "message"),
     [
         ({"vocab": ""}, "both empty, so there is no vocabulary"),
+        ({"vocab": "{bytes/vocab.json}"}, r"is of byte-level BPE, without \[CLS\] and \[SEP\]"),
         ({"vocab": "{shorter}"}, "has 47 .* but model.vocab_size=48; leave the"),
         ({"path": "absent/*.tsv"}, r"^data\.path: no file matches the glob 'absent/\*"),
         ({"valid_path": "absent/*.tsv"}, r"^data\.valid_path: no file matches"),
@@ -114,9 +115,14 @@ def test_settings_that_do_not_go_together(config):
     ],
 )
 def test_files_of_a_run(config, write_pairs, tmp_path, data, message):
-    names = {f"{{{name}}}": str(tmp_path / name) for name in ("unlabeled.tsv", "shorter")}
+    names = {
+        f"{{{name}}}": str(tmp_path / name)
+        for name in ("unlabeled.tsv", "shorter", "bytes/vocab.json")
+    }
     (tmp_path / "unlabeled.tsv").write_text("sentence1\tsentence2\na\tb\n")
     write_vocabulary(tmp_path / "shorter", WORDS[1:])
+    (tmp_path / "bytes").mkdir()
+    ByteBPE.of_merges([], 257).save(tmp_path / "bytes/vocab.json")
     config.data.path = config.data.valid_path = names["{train}"] = write_pairs("train.tsv")
     config.data.update({key: names.get(value, value) for key, value in data.items()})
     with pytest.raises((ConfigError, DataError), match=message):

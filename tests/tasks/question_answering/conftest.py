@@ -6,13 +6,13 @@ import string
 
 import pytest
 
-from sibert_jax.data import Tokenizer
-from sibert_jax.data.tokenizer import SPECIAL_PIECES
+from sibert_jax.data import WordPiece
+from sibert_jax.data.word_piece import SPECIAL_PIECES
 
 LETTERS = string.ascii_lowercase + string.digits
 WORDS = ("the", "oil", "crisis", "began", "in", "cafe", "##ing", "who")
 TOKENS = (*SPECIAL_PIECES, *string.punctuation, *LETTERS, *(f"##{c}" for c in LETTERS), *WORDS)
-TOKENIZER = Tokenizer(TOKENS)
+TOKENIZER = WordPiece(TOKENS)
 SHARED = pathlib.Path(__file__).parents[4] / "shared/data"
 
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sibert_jax.data import Tokenizer
+from sibert_jax.data import WordPiece
 from sibert_jax.data.vocabulary import Cleaning
 from sibert_jax.tasks.question_answering.windows import OffsetTokenizer, cut_windows
 
 from .conftest import TOKENS
 
-UNCASED = Tokenizer((*TOKENS, "中", "##\u11ab", "\u1112", "##\u1161"))
-CASED = Tokenizer(
+UNCASED = WordPiece((*TOKENS, "中", "##\u11ab", "\u1112", "##\u1161"))
+CASED = WordPiece(
     (*TOKENS, "The", "Café", "cafe\u0301", "##\u0301", "中"),
     cleaning=Cleaning(do_lower_case=False, strip_accents=False),
 )

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sibert_jax.config_file import load_config
-from sibert_jax.data import DataError, Tokenizer
-from sibert_jax.data.tokenizer import SPECIAL_PIECES
+from sibert_jax.data import DataError, WordPiece
+from sibert_jax.data.word_piece import SPECIAL_PIECES
 from sibert_jax.errors import ConfigError
 from sibert_jax.tasks.token_classification.entities import entities, entity_scores
 from sibert_jax.tasks.token_classification.rows import TaggedRows
@@ -107,7 +107,7 @@ def test_a_blank_line_of_plain_text_is_a_sentence_without_words(tmp_path):
 
 
 def test_the_first_token_of_a_word_has_its_tag_and_long_sentences_have_several_rows():
-    tokenizer = Tokenizer([*SPECIAL_PIECES, "un", "##do", "it", "##s"])
+    tokenizer = WordPiece([*SPECIAL_PIECES, "un", "##do", "it", "##s"])
     words = [["undo", "its", "it", "\u200b"], [], ["undo" + "s" * 9]]
     rows = TaggedRows(words, [[1, 2, 3, 4], [], [5]], tokenizer, seq_len=6)
     assert rows.sentences.tolist() == [0, 0, 1, 2]

@@ -10,8 +10,7 @@ import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sibert_jax.data import Tokenizer
-from sibert_jax.data import tokenizer as tokenizer_module
+from sibert_jax.data import Tokenizer, WordPiece, word_piece
 from sibert_jax.data.vocabulary import SPECIAL_PIECES, UNCASED, Cleaning
 from sibert_jax.data.vocabulary_training import train_wordpieces
 
@@ -31,7 +30,7 @@ CASED = Cleaning(do_lower_case=False, strip_accents=False)
 
 @pytest.fixture
 def tokenizer():
-    return Tokenizer(PIECES)
+    return WordPiece(PIECES)
 
 
 def reference(pieces, cleaning=UNCASED):
@@ -63,7 +62,7 @@ texts = st.lists(
 def test_word_by_word_gives_the_ids_of_whole_texts(batch, cleaning):
     pieces = (*PIECES, "É", "é", "##É", "##é", "A", "Σ")
     expected = [encoding.ids for encoding in reference(pieces, cleaning).encode_batch(batch)]
-    tokenizer = Tokenizer(pieces, cleaning=cleaning)
+    tokenizer = WordPiece(pieces, cleaning=cleaning)
     assert [ids.tolist() for ids in tokenizer.encode_batch(batch)] == expected
     ids, lengths = tokenizer.encode_flat(batch)
     assert (ids.dtype, ids.tolist()) == (np.dtype(np.int32), list(itertools.chain(*expected)))
@@ -72,7 +71,7 @@ def test_word_by_word_gives_the_ids_of_whole_texts(batch, cleaning):
 
 @pytest.mark.parametrize("size", [2, 10**6])
 def test_ids_do_not_depend_on_cached_words_or_unused_tokens(tokenizer, monkeypatch, size):
-    monkeypatch.setattr(tokenizer_module, "MAX_CACHED_WORDS", size)
+    monkeypatch.setattr(word_piece, "MAX_CACHED_WORDS", size)
     filled = tokenizer.filled(128)
     assert filled.vocab_size == 128
     for batch in (["the unaffable, [unused7]", "wanted"], ["embeddings"], ["the the", "naïve 中"]):
@@ -82,14 +81,14 @@ def test_ids_do_not_depend_on_cached_words_or_unused_tokens(tokenizer, monkeypat
 
 @pytest.mark.parametrize("cleaning", CLEANINGS)
 def test_save_and_load_keep_tokens_cleaning_and_hash(tmp_path, cleaning):
-    tokenizer = Tokenizer(PIECES, cleaning=cleaning)
+    tokenizer = WordPiece(PIECES, cleaning=cleaning)
     tokenizer.save(tmp_path / "vocab.txt")
     for path in (tmp_path / "vocab.txt", tmp_path):
         loaded = Tokenizer.load(path)
         assert (loaded.pieces, loaded.cleaning) == (PIECES, cleaning)
         assert loaded.hash == tokenizer.hash
-    assert (tokenizer.hash == Tokenizer(PIECES).hash) == (cleaning == UNCASED)
-    assert tokenizer.hash != Tokenizer(PIECES[:-1], cleaning=cleaning).hash
+    assert (tokenizer.hash == WordPiece(PIECES).hash) == (cleaning == UNCASED)
+    assert tokenizer.hash != WordPiece(PIECES[:-1], cleaning=cleaning).hash
 
 
 @pytest.mark.parametrize(
@@ -148,7 +147,7 @@ def test_merges_are_those_found_by_hand():
     found = train_wordpieces(counts, 5 + 10)
     assert found == (*SPECIAL_PIECES, *expected)
     assert train_wordpieces(collections.Counter(dict(reversed(counts.items()))), 5 + 10) == found
-    assert Tokenizer(found).is_special.sum() == 5 + 2
+    assert WordPiece(found).is_special.sum() == 5 + 2
 
 
 def test_where_nothing_ties_the_result_is_that_of_hugging_face():
@@ -167,6 +166,6 @@ def test_where_nothing_ties_the_result_is_that_of_hugging_face():
 
 
 def test_words_are_cleaned_and_split_at_punctuation():
-    tokenizer = Tokenizer(train_wordpieces(collections.Counter({"Café-au-Lait!": 9}), 60))
+    tokenizer = WordPiece(train_wordpieces(collections.Counter({"Café-au-Lait!": 9}), 60))
     (ids,) = tokenizer.encode_batch(["CAFE - au lait"])
     assert [tokenizer.pieces[i] for i in ids] == ["cafe", "-", "au", "lait"]

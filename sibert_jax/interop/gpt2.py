@@ -1,0 +1,233 @@
+"""GPT-2 from a Hugging Face directory into our `gpt`, and back.
+
+The directory holds `config.json`, `model.safetensors` and a vocabulary, as `save_pretrained` writes
+them for `GPT2LMHeadModel` and `GPT2Model`.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from sibert_jax.errors import InteropError
+from sibert_jax.files import user_path
+from sibert_jax.interop.gpt2_names import DECODER, OUTPUT, TOKENS, Row, table
+from sibert_jax.interop.hugging_face_config import (
+    DTYPE_KEYS,
+    POSITIVE,
+    RATE,
+    SIZE,
+    SMALL,
+    check_required,
+    checked,
+    first_architecture,
+    read_json,
+)
+from sibert_jax.interop.hugging_face_model import HuggingFaceModel, new_directory
+from sibert_jax.interop.per_layer import flatten, unflatten
+from sibert_jax.interop.tensor_files import (
+    SINGLE,
+    as_float32,
+    in_dtype,
+    read_tensors,
+    write_safetensors,
+)
+from sibert_jax.model import ModelConfig
+
+MODEL_TYPE = "gpt2"
+LANGUAGE_MODEL, BARE = "GPT2LMHeadModel", "GPT2Model"
+# Key, accepted values; the first is the default of transformers.
+REQUIRED = (
+    ("model_type", (MODEL_TYPE,)),
+    ("activation_function", ("gelu_new", "gelu_pytorch_tanh")),
+    ("scale_attn_weights", (True,)),
+    ("scale_attn_by_inverse_layer_idx", (False,)),
+    ("add_cross_attention", (False,)),
+    ("tie_word_embeddings", (True,)),
+)
+# Our field, their key, its kind and the default; see `hugging_face_config.KEYS`.
+KEYS = (
+    ("vocab_size", "vocab_size", SIZE, None),
+    ("max_len", "n_positions", SIZE, None),
+    ("width", "n_embd", SIZE, None),
+    ("depth", "n_layer", SIZE, None),
+    ("num_heads", "n_head", SIZE, None),
+    ("norm_eps", "layer_norm_epsilon", SMALL, 1e-5),
+    ("dropout", "resid_pdrop", RATE, 0.1),
+    ("init_std", "initializer_range", POSITIVE, 0.02),
+)
+OTHER_RATES = ("embd_pdrop", "attn_pdrop")
+MASKS = (".attn.bias", ".attn.masked_bias")  # of older files; they follow from n_positions
+
+
+def read(directory: str | pathlib.Path) -> HuggingFaceModel:
+    """Reads a directory, every name and shape checked.
+
+    Raises:
+      InteropError: a file is missing or broken, the architecture is another one, or a tensor is
+        missing or of another shape.
+    """
+    directory = user_path(directory)
+    path = directory / "config.json"
+    config = read_json(path)
+    cfg, notes = _sizes(path, config)
+    architecture = first_architecture(path, config) or LANGUAGE_MODEL
+    tensors = _full_names(read_tensors(directory, architecture), directory)
+    dtypes = sorted({str(array.dtype) for array in tensors.values()} - {"float32"})
+    flat = {row.ours: _part(row, tensors, directory) for row in table(cfg)}
+    _drop_copy_of_table(tensors, directory)
+    unused = set(tensors) - {row.theirs for row in table(cfg)}
+    if dtypes:
+        notes.append(f"weights of {', '.join(dtypes)} are kept and exported as float32")
+    kept = config | {key: "float32" for key in DTYPE_KEYS if key in config}
+    if architecture not in (LANGUAGE_MODEL, BARE):
+        notes.append(f"the head of {architecture} has no place here: it is read as {BARE}")
+        architecture = BARE
+    return HuggingFaceModel(
+        cfg=cfg,
+        params=unflatten(flat, scan_layers=cfg.scan_layers),
+        head="",
+        labels=(),
+        unused=tuple(sorted(unused)),
+        notes=tuple(notes),
+        config=kept | {"architectures": [architecture]},
+    )
+
+
+def write(
+    directory: str | pathlib.Path,
+    cfg: ModelConfig,
+    params: dict,
+    *,
+    end_id: int,
+    config: dict[str, Any] | None = None,
+    dtype: str = "float32",
+) -> str:
+    """Writes `config.json` and `model.safetensors` into a directory that is new or empty.
+
+    Args:
+      directory: made if need be.
+      cfg: of the model; `arch` must be "gpt".
+      params: its parameters.
+      end_id: the token that ends a document.
+      config: `config.json` of the directory that the parameters came from, to be written again;
+        None: that of a `GPT2LMHeadModel`, made from the sizes.
+      dtype: of the weights in the file, "float32", "bfloat16" or "float16".
+
+    Returns:
+      The class of transformers that loads it.
+
+    Raises:
+      InteropError: the directory is not empty, a parameter has no place in GPT-2, or is too large
+        for the dtype.
+    """
+    if cfg.arch != "gpt" or cfg.attention_window:
+        raise InteropError(
+            f"model.arch={cfg.arch!r} with model.attention_window={cfg.attention_window} cannot be "
+            "written as Hugging Face's GPT-2; there is a format of its own for it."
+        )
+    flat = flatten(params, scan_layers=cfg.scan_layers)
+    rows = list(table(cfg))
+    if extra := sorted(set(flat) - {row.ours for row in rows}):
+        raise InteropError(f"parameter {extra[0]} has no place in {LANGUAGE_MODEL}.")
+    if config is None:
+        config = _make_config(cfg, end_id)
+    (architecture,) = config["architectures"]
+    whole: dict[str, np.ndarray] = {}
+    for row in rows:
+        columns = whole.setdefault(row.theirs, np.empty(row.shape, np.float32))[..., row.columns]
+        columns[...] = np.reshape(flat[row.ours], columns.shape)
+    tensors = in_dtype(whole, dtype)
+    if dtype != "float32":
+        keys = [key for key in DTYPE_KEYS if key in config] or DTYPE_KEYS[1:]
+        config = config | dict.fromkeys(keys, dtype)
+    if architecture == BARE:
+        tensors = {name.removeprefix(DECODER): array for name, array in tensors.items()}
+    directory = new_directory(directory)
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_safetensors(directory / SINGLE, tensors)
+    return architecture
+
+
+def _sizes(path: pathlib.Path, config: dict[str, Any]) -> tuple[ModelConfig, list[str]]:
+    """Our sizes, and what the user should know of theirs."""
+    check_required(path, config, REQUIRED)
+    sizes = {ours: checked(path, config, key, kind, d) for ours, key, kind, d in KEYS}
+    if sizes["width"] % sizes["num_heads"]:
+        raise InteropError(
+            f"{path}: n_embd {sizes['width']} does not divide by n_head {sizes['num_heads']}."
+        )
+    rates = {key: checked(path, config, key, RATE, 0.1) for key in OTHER_RATES}
+    notes = [
+        f"{key} is {rate}; our models have one rate, model.dropout={sizes['dropout']}"
+        for key, rate in rates.items()
+        if rate != sizes["dropout"]
+    ]
+    cfg = ModelConfig(
+        arch="gpt",
+        **sizes,
+        ffn_width=checked(path, config, "n_inner", SIZE, 4 * sizes["width"]),
+        num_segments=1,
+        qkv_bias=True,
+        branch_scaling="none",
+        dtype="float32",
+        scan_layers=True,
+        remat=False,
+        attention_impl="auto",
+    )
+    return cfg, notes
+
+
+def _make_config(cfg: ModelConfig, end_id: int) -> dict[str, Any]:
+    """The `config.json` of a model of ours, as transformers reads it."""
+    sizes = dataclasses.asdict(cfg)
+    config = {"architectures": [LANGUAGE_MODEL]}
+    config |= {key: accepted[0] for key, accepted in REQUIRED}
+    config |= {key: sizes[ours] for ours, key, _, _ in KEYS}
+    config |= dict.fromkeys(OTHER_RATES, cfg.dropout)
+    return config | {
+        "n_inner": cfg.ffn_width,
+        "bos_token_id": end_id,
+        "eos_token_id": end_id,
+        "torch_dtype": "float32",
+    }
+
+
+def _full_names(tensors: dict[str, np.ndarray], directory: pathlib.Path) -> dict[str, np.ndarray]:
+    """Tensors by the names of `GPT2LMHeadModel`; `GPT2Model` alone leaves "transformer." out."""
+    named: dict[str, np.ndarray] = {}
+    for name, array in tensors.items():
+        if name.endswith(MASKS):
+            continue
+        full = f"{DECODER}{name}" if name.startswith(("wte.", "wpe.", "h.", "ln_f.")) else name
+        if full in named:
+            raise InteropError(f"{directory} has {full} twice, under different names.")
+        named[full] = array
+    return named
+
+
+def _part(row: Row, tensors: dict[str, np.ndarray], directory: pathlib.Path) -> np.ndarray:
+    if row.theirs not in tensors:
+        raise InteropError(
+            f"{directory} has no tensor {row.theirs}, which GPT-2 of its n_layer needs; "
+            "config.json is of another model."
+        )
+    array = tensors[row.theirs]
+    if array.shape != row.shape:
+        raise InteropError(
+            f"{directory}: {row.theirs} is {array.shape}, and the sizes in config.json ask for "
+            f"{row.shape}."
+        )
+    array = as_float32(array[..., row.columns], row.theirs, directory)
+    return np.ascontiguousarray(array).reshape(row.our_shape)
+
+
+def _drop_copy_of_table(tensors: dict[str, np.ndarray], directory: pathlib.Path) -> None:
+    copy = tensors.pop(OUTPUT, None)
+    if copy is not None and not np.array_equal(copy, tensors[TOKENS]):
+        raise InteropError(
+            f"{directory}: {OUTPUT} differs from {TOKENS}, and our gpt's output table is its token "
+            "table; remove the wrong one."
+        )
