@@ -90,7 +90,9 @@ class Quantized:
     def parts(self) -> dict[str, np.ndarray]:
         """What is stored: "codes" and "zero" packed, "scale" as it is."""
         found = {"codes": pack(self.codes_OGJ, self.form.bits), "scale": self.scale_OG}
-        return found if self.form.symmetric else found | {"zero": pack(self.zero_OG, self.form.bits)}
+        return (
+            found if self.form.symmetric else found | {"zero": pack(self.zero_OG, self.form.bits)}
+        )
 
     @classmethod
     def of_parts(cls, form: Form, parts: Mapping[str, np.ndarray]) -> "Quantized":
@@ -155,7 +157,7 @@ def read(path: pathlib.Path) -> dict[str, Quantized | np.ndarray]:
         metadata = file.metadata() or {}
     found: dict[str, Quantized | np.ndarray] = {}
     try:
-        for name, values in json.loads(metadata[KEY] if KEY in metadata else "{}").items():
+        for name, values in json.loads(metadata.get(KEY, "{}")).items():
             lists = {key: tuple(values[key]) for key in ("shape", "inputs")}
             form = Form(**values | lists)
             names = ("codes", "scale") if form.symmetric else ("codes", "scale", "zero")

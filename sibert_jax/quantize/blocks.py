@@ -1,4 +1,4 @@
-"""The modules of a model as functions of their own: what goes in and comes out in a forward pass."""
+"""The modules of a model as functions of their own, and what passes them in a forward pass."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

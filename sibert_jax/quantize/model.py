@@ -110,9 +110,9 @@ def _examples(
     current = jax.tree.map(jnp.asarray, dict(current))
     inputs = [blocks.traffic(current, batch)[block].inputs for batch in batches]
     targets = [blocks.traffic(original, batch)[block].outputs for batch in batches]
-    masks = jnp.stack([batch["attention_mask"] for batch in batches])
+    masks = np.stack([batch["attention_mask"] for batch in batches])
     return Examples(_stacked(inputs), _stacked(targets), masks)
 
 
 def _stacked(of_batches: Sequence[list[jax.Array]]) -> list[jax.Array]:
-    return [jnp.stack(arrays) for arrays in zip(*of_batches)]
+    return [np.stack(arrays) for arrays in zip(*of_batches)]

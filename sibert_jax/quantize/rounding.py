@@ -1,4 +1,6 @@
-"""A matrix onto the grid of its groups, by knobs that gradients can turn. Letters: interop/quantized.
+"""A matrix onto the grid of its groups, by knobs that gradients can turn.
+
+Letters: interop/quantized.
 
 With w a weight of a group, b bits, V in [−1/2, 1/2] a weight and α, β in [0, 1] a group:
 
@@ -47,7 +49,8 @@ class Knobs(NamedTuple):
     def nearest(cls, form: Form) -> "Knobs":
         """Round to nearest."""
         shape = form.grouped_shape
-        return cls(jnp.zeros(shape), jnp.ones(shape[:2]), jnp.ones(shape[:2]))
+        ones = np.ones(shape[:2], np.float32)
+        return cls(np.zeros(shape, np.float32), ones, ones)
 
 
 LOWER, UPPER = Knobs(-0.5, 0.0, 0.0), Knobs(0.5, 1.0, 1.0)

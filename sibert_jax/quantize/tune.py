@@ -1,8 +1,8 @@
 """SignRound on one block: the knobs of its matrices against the error of its output.
 
-Cheng et al., arXiv 2309.05516, algorithm 1: signed gradient descent at a rate that falls from 1/T to
-0, one batch a step, and the best knobs kept. Here "best" is by the error over all batches, measured
-ten times, so that the result is never worse than rounding to nearest.
+Cheng et al., arXiv 2309.05516, algorithm 1: signed gradient descent at a rate that falls from 1/T
+to 0, one batch a step, and the best knobs kept. Here "best" is by the error over all batches,
+measured ten times, so that the result is never worse than rounding to nearest.
 """
 
 import functools
