@@ -73,7 +73,7 @@ def of_file(
     tokens, second_starts = zip(*examples[:needed])
     sequences = Sequences.of(tokens, second_starts, {}, model.tokenizer.pad_id)
     longest, places = max(map(len, tokens)), np.arange(needed).reshape(num_batches, batch_size)
-    batches = [sequences.batch(place_B, longest) for place_B in places]
+    batches = [sequences.rows(place_B, longest) for place_B in places]
     if model.kind == "pretraining":
         rate = model.task.mask_rate if model.task is not None else MASK_RATE
         masker, rng = Masker(model.tokenizer, longest, rate, False), np.random.default_rng(seed)
