@@ -122,13 +122,15 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
 
 
 def unpack(packed: np.ndarray, bits: int, shape: tuple[int, ...]) -> np.ndarray:
-    """The inverse of `pack`: uint8 of a shape.
+    """The inverse of `pack`: uint8 of a shape; raises ValueError if there are too many or few.
 
     Example:
       >>> unpack(np.array([209, 112], np.uint8), 3, (5,)).tolist()
       [1, 2, 3, 0, 7]
     """
     count = int(np.prod(shape))
+    if packed.size != -(-count * bits // 8):
+        raise ValueError(f"{packed.size} bytes for {count} integers of {bits} bits")
     bits_NW = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
     return np.packbits(bits_NW, axis=1, bitorder="little").reshape(shape)
 

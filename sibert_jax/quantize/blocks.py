@@ -87,13 +87,8 @@ class Blocks:
             return outputs
 
         with nn.intercept_methods(watch):
-            self._module.apply({"params": unflatten_traced(flat)}, batch)
+            self._module.apply({"params": unflatten(dict(flat), scan_layers=False)}, batch)
         return found
-
-
-def unflatten_traced(flat: Mapping[str, jax.Array]) -> dict:
-    """The parameters of a model whose layers are not stacked."""
-    return unflatten(dict(flat), scan_layers=False)
 
 
 def _is_array(leaf: Any) -> bool:

@@ -6,7 +6,6 @@ import json
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from sibert_jax.interop.hugging_face import new_directory
 from sibert_jax.interop.quantized import Quantized
 from sibert_jax.interop.tensor_files import SINGLE
 from sibert_jax.quantize.model import Done
+from sibert_jax.quantize.settings import Settings
 
 UNFINISHED, MANIFEST = "unfinished", "quantization.json"
 
@@ -79,14 +79,15 @@ class Unfinished:
         write_json(path, identity)
 
     def keep(self, done: Done) -> None:
-        """Writes a block."""
-        stem = done.block.replace("/", ".")
+        """Writes a block; the files are numbered, in the order of the forward pass."""
+        place = len(list(self._folder.glob("*.safetensors")))
+        stem = f"{place:04}.{done.block.replace('/', '.')}"
+        write_json(self._folder / f"{stem}.json", done._replace(tensors={})._asdict())
         with atomically(self._folder / f"{stem}.safetensors") as path:
             quantized.write(path, done.tensors)
-        write_json(self._folder / f"{stem}.json", done._replace(tensors={})._asdict())
 
     def done(self) -> dict[str, Done]:
-        """The blocks, by name."""
+        """The blocks, by name, in that order."""
         found = {}
         for path in sorted(self._folder.glob("*.safetensors")):
             record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -111,7 +112,7 @@ def write(
     target: pathlib.Path,
     model: LoadedModel,
     tensors: Mapping[str, Quantized | np.ndarray],
-    settings: Any,
+    settings: Settings,
     blocks: Sequence[Done],
 ) -> int:
     """Writes the finished model into its directory; returns the bytes of the weights.
@@ -120,7 +121,7 @@ def write(
       target: the directory.
       model: that was quantized.
       tensors: all leaves.
-      settings: `Settings`.
+      settings: bits, groups, method.
       blocks: in the order of the forward pass.
     """
     quantized.write(target / SINGLE, tensors)

@@ -69,8 +69,6 @@ def quantize_directory(
         say(describe(done))
 
     tensors = quantize(model.module, model.params, batches, settings, done=earlier, keep=keep)
-    order = {name: place for place, name in enumerate(tensors)}
-    blocks.sort(key=lambda done: min(order[name] for name in done.tensors))
     nbytes = directory.write(target, model, tensors, settings, blocks)
     unfinished.remove()
     say(f"{target}: {nbytes / 1e6:.2f} MB of weights, {settings.bits} bits, {settings.method}")
