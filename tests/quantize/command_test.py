@@ -16,6 +16,7 @@ from sibert_jax.quantize.__main__ import main
 from tests.inference.conftest import LABELS
 
 TEXTS = ["w1 w2 w3", "w4", ("w1 w2", "w3")]
+BLOCKS = [*(f"encoder/layers/{i}" for i in range(3)), "head/pooler", "head/classifier"]
 WORDS = ("--group=4", "--steps=10", "--batches=2", "--batch_size=2")
 
 
@@ -26,6 +27,15 @@ def text(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def done(bert, text, tmp_path_factory):
+    """A classifier in 8 bits."""
+    out = tmp_path_factory.mktemp("folder") / "done"
+    words = ("--bits=8", "--method=rtn", f"--data={text}", *WORDS)
+    assert not status(bert("classification"), out, *words)
+    return out
+
+
 def status(*words) -> int:
     """Of the command."""
     with pytest.raises(SystemExit) as ended:
@@ -33,15 +43,9 @@ def status(*words) -> int:
     return ended.value.code
 
 
-def test_a_classifier_in_few_bits_loads_and_exports(bert, text, tmp_path, capsys):
-    out = tmp_path / "out"
-    command_line = (bert("classification"), out, "--bits=8", "--method=rtn", f"--data={text}")
-    assert not status(*command_line, *WORDS)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines[:-1]] == [
-        *(f"encoder/layers/{i}" for i in range(3)), "head/pooler", "head/classifier",
-    ]  # fmt: skip
-    manifest = json.loads((out / "quantization.json").read_text())
+def test_a_classifier_in_few_bits_loads_and_exports(bert, done, tmp_path):
+    out, manifest = done, json.loads((done / "quantization.json").read_text())
+    assert [block["block"] for block in manifest["blocks"]] == BLOCKS
     assert manifest["bytes"] < manifest["bytes_float32"]
     assert "round to nearest" in (out / "README.md").read_text()
     model, whole = sibert_jax.load(out), sibert_jax.load(bert("classification"))
@@ -58,7 +62,8 @@ def test_a_classifier_in_few_bits_loads_and_exports(bert, text, tmp_path, capsys
 
 
 def test_a_killed_run_continues_at_its_block(bert, text, tmp_path, capsys, monkeypatch):
-    command_line = (bert(""), tmp_path / "out", "--method=rtn", f"--data={text}", *WORDS)
+    model = bert("classification")
+    command_line = (model, tmp_path / "out", "--method=rtn", f"--data={text}", *WORDS)
     keep = directory.Unfinished.keep
 
     def killed(self, done):
@@ -77,18 +82,10 @@ def test_a_killed_run_continues_at_its_block(bert, text, tmp_path, capsys, monke
     assert re.search("2 blocks are done", lines[0])
     assert lines[1].startswith("encoder/layers/2: error ")
     manifest = json.loads((tmp_path / "out/quantization.json").read_text())
-    assert [b["block"] for b in manifest["blocks"]] == [f"encoder/layers/{i}" for i in range(3)]
+    assert [block["block"] for block in manifest["blocks"]] == BLOCKS
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"config.json", "model.safetensors", "vocab.txt", "README.md"} < files
     assert "unfinished" not in files
-
-
-@pytest.fixture(scope="module")
-def two(bert, text, tmp_path_factory):
-    """A model, and the same in few bits."""
-    out = tmp_path_factory.mktemp("two") / "done"
-    assert not status(bert(""), out, "--method=rtn", f"--data={text}", *WORDS)
-    return bert(""), out
 
 
 @pytest.mark.parametrize(
@@ -105,8 +102,10 @@ def two(bert, text, tmp_path_factory):
         ("nothing", "new", (), "nothing holds no model: name the workdir of a run"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_sentence(two, text, tmp_path, capsys, source, target, words, message):
-    places = {"bert": two[0], "done": two[1]}
+def test_bad_input_is_one_sentence(
+    bert, done, text, tmp_path, capsys, source, target, words, message
+):
+    places = {"bert": bert(""), "done": done}
     given = [f"--data={text}", *WORDS, *words]
     if "--data=" in words:
         given = [word for word in given if not word.startswith("--data=")]
