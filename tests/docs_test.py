@@ -78,11 +78,9 @@ PYTHON_OF_RUNS = (
 )  # whose commands make what its blocks of Python load
 LONG = ("--config=sibert_large", "runs/demo")
 ON_TEXT = "--config.data.path='text/*.txt'"
-SMALLER = {"1000": "1", "2000": "2", "--profile=1:3": "--profile=0:1"}  # steps that a page names
+# Steps that a page names, and the sizes of matrices and text that it counts on.
+SMALLER = {"1000": "1", "2000": "2", "--profile=1:3": "--profile=0:1"}
 SMALLER |= {"--group=64": "--group=16 --steps=10", "--batches=16": "--batches=1"}
-    "--group=64": "--group=16 --steps=10",
-    "--batches=16": "--batches=1",
-}  # steps that a page names
 
 
 def blocks(page: pathlib.Path, language: str) -> list[str]:
