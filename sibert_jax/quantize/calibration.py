@@ -45,7 +45,7 @@ def of_run(
         raise ConfigError(
             f"the training data of {home} cannot be read: {error}; give other text with --data=FILE"
         ) from None
-    return _of_one_length(batches, model.tokenizer.pad_id)
+    return of_one_length(batches, model.tokenizer.pad_id)
 
 
 def of_file(
@@ -79,7 +79,7 @@ def of_file(
         masker, rng = Masker(model.tokenizer, longest, rate, False), np.random.default_rng(seed)
         for batch in batches:
             batch["masked_positions"] = _mask(batch["tokens"], masker, rng)
-    return _of_one_length(batches, model.tokenizer.pad_id)
+    return of_one_length(batches, model.tokenizer.pad_id)
 
 
 def _packed(lines: Sequence[str], model: LoadedModel) -> list[tuple[np.ndarray, int]]:
@@ -106,7 +106,7 @@ def _mask(tokens_BL: np.ndarray, masker: Masker, rng: np.random.Generator) -> np
     return positions_BP
 
 
-def _of_one_length(batches: Sequence[Mapping[str, np.ndarray]], pad_id: int) -> Batches:
+def of_one_length(batches: Sequence[Mapping[str, np.ndarray]], pad_id: int) -> Batches:
     """What models read, padded to the longest batch."""
     longest = max(batch["tokens"].shape[1] for batch in batches)
     fill = {"tokens": pad_id, "segments": 0, "attention_mask": False}
