@@ -1,4 +1,4 @@
-"""Weights in few bits: what rounding costs, what SignRound recovers, and whether SIBERT loses less."""
+"""Weights in few bits: the loss, what SignRound recovers, and whether SIBERT loses less."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
