@@ -18,6 +18,7 @@ COMMANDS = {
     "checkpoint": "sibert_jax.checkpoint.__main__",
     "homogeneity": "sibert_jax.homogeneity.__main__",
     "interop": "sibert_jax.interop.__main__",
+    "quantize": "sibert_jax.quantize.__main__",
     "sweep": "sibert_jax.sweep",
 }
 

@@ -73,10 +73,13 @@ FINETUNING = TRAIN | {"data.num_seq_lens": 1, "data.seq_len": 48, "train.num_epo
 SQUAD = {"data.cache_dir": "cache", "task.max_query_len": 12, "task.doc_stride": 16}
 TEXT = {"data.source": "text", "data.path": "text/*.txt"}  # gathered in no time
 PAGES_OF_ONE_RUN = ("README.md", "checkpoints.md")
-PYTHON_OF_RUNS = ("python.md", "gpt.md")  # whose commands make what its blocks of Python load
+# Their commands make what their blocks of Python load.
+PYTHON_OF_RUNS = ("python.md", "gpt.md", "quantization.md")
 LONG = ("--config=sibert_large", "runs/demo")
 ON_TEXT = "--config.data.path='text/*.txt'"
-SMALLER = {"1000": "1", "2000": "2", "--profile=1:3": "--profile=0:1"}  # steps that a page names
+# Steps that a page names, and the sizes of matrices and text that it counts on.
+SMALLER = {"1000": "1", "2000": "2", "--profile=1:3": "--profile=0:1"}
+SMALLER |= {"--group=64": "--group=16 --steps=10", "--batches=16": "--batches=1"}
 
 
 def blocks(page: pathlib.Path, language: str) -> list[str]:

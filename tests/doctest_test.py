@@ -9,7 +9,18 @@ import pytest
 import sibert_jax
 
 PACKAGES = (
-    *("checkpoint", "data", "inference", "interop", "report", "runtime", "tasks", "tools", "train"),
+    *(
+        "checkpoint",
+        "data",
+        "inference",
+        "interop",
+        "quantize",
+        "report",
+        "runtime",
+        "tasks",
+        "tools",
+        "train",
+    ),
     "trees",
 )
 MODULES = pkgutil.walk_packages(sibert_jax.__path__, "sibert_jax.")

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "train": {"optim", "homogeneity", "checkpoint", "tasks", "model", "data", "runtime"},
     "interop": {"model", "data", "checkpoint", "tasks", "train"},
     "inference": {"checkpoint", "data", "interop", "model", "tasks", "train"},
+    "quantize": {"checkpoint", "data", "inference", "interop", "optim", "train"},
     "tools": {"checkpoint", "data", "report", "train", "runtime", "tasks"},
 }
 # The ground floor.

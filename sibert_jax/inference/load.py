@@ -36,8 +36,8 @@ def load(directory: str | pathlib.Path, step: int | str | None = None) -> Loaded
     """Loads a trained model onto the first device.
 
     Args:
-      directory: a run's workdir, a directory that `python -m sibert_jax.interop export` wrote, or
-        one of Hugging Face's BERT or GPT-2.
+      directory: a run's workdir, a directory that `python -m sibert_jax.interop export` or
+        `python -m sibert_jax.quantize` wrote, or one of Hugging Face's BERT or GPT-2.
       step: which checkpoint of a workdir: None, the newest one; "best", that of the best
         evaluation; or its number of updates.
 
@@ -98,7 +98,7 @@ def _of_export(directory: pathlib.Path) -> LoadedModel:
     cfg, tokenizer = _on_any_device(cfg), Tokenizer.load(vocabulary_file(directory))
     saved = exported.read_task(directory)
     if saved is None:
-        return _of_parts(directory, cfg, params, (), tokenizer)
+        return _of_parts(directory, cfg, params, exported.read_labels(directory), tokenizer)
     return _of_task(directory, cfg, params, tokenizer, saved)
 
 
@@ -123,6 +123,8 @@ def _of_task(
         max_tokens=saved.seq_len,
         records=_records_of(saved.config, task.score_map or (0.0, 1.0)),
         problem=task.problem,
+        labels=task.labels,
+        trained=saved,
     )
 
 
@@ -168,6 +170,7 @@ def _of_parts(
         task=task,
         max_tokens=cfg.max_len,
         records=records,
+        labels=labels,
     )
 
 

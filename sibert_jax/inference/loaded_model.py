@@ -15,6 +15,7 @@ from sibert_jax.data import BucketedBatches, Sequences, Tokenizer, WordPiece, jo
 from sibert_jax.errors import ConfigError
 from sibert_jax.inference.answer import Answer, answer
 from sibert_jax.inference.sizes import power_of_two, seq_lens
+from sibert_jax.interop.exported import Task as Trained
 from sibert_jax.model import Encoder, ModelConfig
 from sibert_jax.tasks.causal_lm.generation import generate
 from sibert_jax.tasks.causal_lm.new_text import check_prompt, continuation
@@ -52,6 +53,8 @@ class LoadedModel:
       max_tokens: of a text, special tokens included.
       records: of a classifier: what `predict` returns, from its outputs (N, C).
       problem: why the outputs of the head cannot be used, a sentence; "": they can.
+      labels: what the outputs of the head mean, in order; () where they mean nothing.
+      trained: the task of the run, as exports hold it; None: these weights are of no run.
     """
 
     directory: pathlib.Path
@@ -64,6 +67,8 @@ class LoadedModel:
     max_tokens: int
     records: Callable[[np.ndarray], list[dict[str, Any]]] | None = None
     problem: str = ""
+    labels: tuple[str, ...] = ()
+    trained: Trained | None = None
 
     def encode(
         self, texts: Sequence[Text], pooling: str = "mean", batch_size: int = 32

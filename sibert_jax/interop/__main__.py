@@ -3,7 +3,8 @@
 import: a directory of Hugging Face's BERT or GPT-2, or one that `export` wrote, becomes a workdir
         that `--config.checkpoint.init_from=TARGET` starts from.
 export: a workdir's newest checkpoint becomes such a directory: Hugging Face's format for
-        model.arch="bert" and "gpt", ours for all others.
+        model.arch="bert" and "gpt", ours for all others. A directory of sibert_jax.quantize becomes
+        one with the floats that its integers stand for.
 """
 
 import sys

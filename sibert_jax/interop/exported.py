@@ -13,16 +13,11 @@ from typing import Any
 import sibert_jax
 from sibert_jax.errors import InteropError
 from sibert_jax.files import user_path
+from sibert_jax.interop import quantized
 from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.interop.hugging_face_model import new_directory
 from sibert_jax.interop.per_layer import flatten, unflatten
-from sibert_jax.interop.tensor_files import (
-    SINGLE,
-    as_float32,
-    in_dtype,
-    read_safetensors,
-    write_safetensors,
-)
+from sibert_jax.interop.tensor_files import SINGLE, in_dtype, write_safetensors
 from sibert_jax.keys import from_dict
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks import task as tasks
@@ -122,12 +117,7 @@ def write(
     """
     flat = in_dtype(flatten(params, scan_layers=cfg.scan_layers), dtype)
     directory = new_directory(directory)
-    config = {"format": FORMAT, "version": sibert_jax.__version__} | dataclasses.asdict(cfg)
-    if labels:
-        config["id2label"] = {str(i): label for i, label in enumerate(labels)}
-    if task is not None:
-        config |= {"task": task.settings, "seq_len": task.seq_len}
-    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_config(directory, cfg, labels, task)
     write_safetensors(directory / SINGLE, flat)
     has_modeling = cfg.arch in WITH_MODELING
     if has_modeling:
@@ -147,16 +137,33 @@ def write(
     return directory
 
 
+def write_config(
+    directory: pathlib.Path,
+    cfg: ModelConfig,
+    labels: tuple[str, ...],
+    task: Task | None,
+    quantization: dict | None = None,
+) -> None:
+    """Writes `config.json`; arguments as `write`, and how the weights are quantized."""
+    config = {"format": FORMAT, "version": sibert_jax.__version__} | dataclasses.asdict(cfg)
+    if labels:
+        config["id2label"] = {str(i): label for i, label in enumerate(labels)}
+    if task is not None:
+        config |= {"task": task.settings, "seq_len": task.seq_len}
+    if quantization is not None:
+        config["quantization"] = quantization
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
 def read(directory: str | pathlib.Path) -> tuple[ModelConfig, dict]:
-    """The model and the parameters of a directory that `write` made.
+    """The model and the parameters of a directory that `write` or sibert_jax.quantize made.
 
     Raises:
       InteropError: a file is missing or broken, or of another program.
     """
     directory = user_path(directory)
     cfg = read_config(directory / "config.json")
-    path = directory / SINGLE
-    flat = {k: as_float32(x, k, path) for k, x in read_safetensors(path).items()}
+    flat = quantized.dequantized(quantized.read(directory / SINGLE))
     return cfg, unflatten(flat, scan_layers=cfg.scan_layers)
 
 
@@ -166,6 +173,19 @@ def read_task(directory: pathlib.Path) -> Task | None:
     if "task" not in values:
         return None
     return Task(values["task"], values["seq_len"])
+
+
+def read_labels(directory: pathlib.Path) -> tuple[str, ...]:
+    """What the outputs of the head mean; () where the directory does not say."""
+    values = read_json(directory / "config.json")
+    named = values.get("id2label", {})
+    return tuple(named[str(i)] for i in range(len(named)))
+
+
+def is_quantized(directory: pathlib.Path) -> bool:
+    """Whether a directory holds a model in integers."""
+    path = directory / "config.json"
+    return path.is_file() and "quantization" in read_json(path)
 
 
 def read_config(path: pathlib.Path) -> ModelConfig:

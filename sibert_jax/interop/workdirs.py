@@ -127,11 +127,15 @@ def export_weights(
     """Writes a checkpoint of a workdir as a directory; returns what it is, in words.
 
     Args:
-      source: the workdir.
+      source: the workdir, or a directory of sibert_jax.quantize, whose weights are then floats.
       target: the directory, new or empty.
       step: as `checkpoint.chosen` has it.
       dtype: of the weights in the file.
     """
+    if exported.is_quantized(source):
+        if step is not None:
+            raise InteropError(f"{source} is a quantized model, which has no steps.")
+        return _export_floats(source, target, dtype)
     cfg = _model_of(source)
     tokenizer = Tokenizer.load(vocabulary_file(source))
     found = chosen(source, step)
@@ -149,7 +153,7 @@ def export_weights(
         kind = hugging_face.write(
             target,
             cfg,
-            _in_unit(params, manifest.run),
+            _in_unit(params, manifest.run.get("score_map")),
             head_of(params),
             labels,
             pad_id=tokenizer.pad_id,
@@ -173,9 +177,28 @@ def export_weights(
     return f"{target}: {kind}, {_size(params)}, step {manifest.step:,}{rounded}"
 
 
-def _in_unit(params: dict, run: dict) -> dict:
+def _export_floats(source: pathlib.Path, target: pathlib.Path, dtype: str) -> str:
+    """Writes a quantized model with the floats that its integers stand for."""
+    (cfg, params), labels = exported.read(source), exported.read_labels(source)
+    tokenizer, trained = Tokenizer.load(vocabulary_file(source)), exported.read_task(source)
+    task = None if trained is None else trained.restored(cfg, source)
+    if cfg.arch == "bert" and not cfg.attention_window:
+        params = _in_unit(params, None if task is None else task.score_map)
+        kind = hugging_face.write(
+            target, cfg, params, head_of(params), labels, pad_id=tokenizer.pad_id, dtype=dtype
+        )
+    else:
+        kind = cfg.arch
+        exported.write(target, cfg, params, source.name, labels, trained, dtype)
+        if task is not None:
+            task.save(target)
+    tokenizer.save(target / tokenizer.file_name)
+    return f"{target}: {kind}, {_size(params)}, the floats of {source}"
+
+
+def _in_unit(params: dict, score_map: tuple[float, float] | None) -> dict:
     """Parameters whose score is in the unit of the data: the map is in weight and bias."""
-    shift, scale = run.get("score_map") or (0.0, 1.0)
+    shift, scale = score_map or (0.0, 1.0)
     if (shift, scale) == (0.0, 1.0) or "rows" in params["head"]["classifier"]:
         return params
     kernel, bias = (params["head"]["classifier"][name] for name in ("kernel", "bias"))

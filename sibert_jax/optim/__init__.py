@@ -21,6 +21,7 @@ from sibert_jax.optim.rotation import effective_learning_rate, radial_cosine, ro
 from sibert_jax.optim.scale_invariant_sgd import scale_invariant_sgd
 from sibert_jax.optim.schedules import make_schedule
 from sibert_jax.optim.sgd_sai import SgdSaiState, gradient_snr, sgd_sai
+from sibert_jax.optim.sign_descent import SignDescentState, sign_descent
 from sibert_jax.optim.sinkhorn import scale_by_sinkhorn
 from sibert_jax.optim.track_rotation import TrackRotationState, track_rotation
 from sibert_jax.optim.unit_rms import UnitClipState, clip_by_relative_unit_norm, scale_by_unit_rms
@@ -49,6 +50,7 @@ __all__ = [
     "Rows",
     "ScaleToEquilibriumState",
     "SgdSaiState",
+    "SignDescentState",
     "TrackRotationState",
     "UnitClipState",
     "clip_by_relative_global_norm",
@@ -74,6 +76,7 @@ __all__ = [
     "scale_to_equilibrium",
     "sgd_rotation",
     "sgd_sai",
+    "sign_descent",
     "track_rotation",
 ]
 

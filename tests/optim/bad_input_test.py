@@ -23,6 +23,7 @@ from sibert_jax.optim import (
     scale_invariant_sgd,
     scale_to_equilibrium,
     sgd_sai,
+    sign_descent,
     track_rotation,
 )
 
@@ -50,6 +51,8 @@ ARGUMENTS = [
     (lambda: scale_by_whitening(2.5), "num_steps"),
     (lambda: clip_by_relative_unit_norm(-0.1), "max_ratio"),
     (lambda: sgd_sai(momentum=1.0), "momentum"),
+    (lambda: sign_descent(0), "num_steps must be a whole number >= 1, found 0"),
+    (lambda: sign_descent(5, -1.0), "learning_rate"),
     (lambda: sgd_sai(eps=0.0), "eps"),
     (lambda: sgd_sai(scaling="paper"), "one of snr, snr_max_normalized, sqrt_size"),
     (lambda: scale_by_psgd_kron(0.0), "preconditioner_learning_rate"),

@@ -18,6 +18,7 @@ from sibert_jax.optim import (
     partition_by_invariance,
     scale_invariant_sgd,
     sgd_sai,
+    sign_descent,
     track_rotation,
 )
 
@@ -44,6 +45,7 @@ SGD = scale_invariant_sgd(0.1, 0.1)
 TRANSFORMS = {
     "scale_invariant_sgd by rows": scale_invariant_sgd(0.1, 0.1, blocks=ROWS),
     "sgd_sai": sgd_sai(),
+    "sign_descent": sign_descent(9, 0.1, lower=-1.0),
     "hyperball": hyperball(optax.sgd(1.0), 0.1),
     "track_rotation by labels": track_rotation(optax.sgd(0.1), 0.1, blocks=each_its_own),
     "partition": partition_by_invariance(SGD, optax.sgd(0.1), all_but_the_last),

@@ -1,0 +1,65 @@
+"""Weights in few bits: python -m sibert_jax.quantize SOURCE OUT --bits=4 --group=64
+
+SOURCE is the workdir of a run, an export, or a directory of Hugging Face's BERT;
+sibert_jax.load(OUT) runs the result. Stopped or killed, the same command continues at the block
+that it was at.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from sibert_jax import command
+from sibert_jax.errors import EXPECTED
+from sibert_jax.files import user_path
+from sibert_jax.quantize.settings import BITS, METHODS, Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Does what the command line says; 2 and one sentence on bad input."""
+    default = {field.name: field.default for field in dataclasses.fields(Settings)}
+    parser = command.parser("sibert_jax.quantize", __doc__)
+    parser.add_argument("source", type=user_path, metavar="SOURCE")
+    parser.add_argument("out", type=user_path, metavar="OUT")
+    for name, words in (
+        ("bits", f"of a weight: {', '.join(map(str, BITS))}"),
+        ("group", "consecutive inputs that share a scale; -1: all of an output"),
+        ("tables", "bits of the tables of embeddings; 0: they stay float32"),
+        ("steps", "of signround, for each block"),
+        ("seed", "of the order of the batches"),
+    ):
+        help_ = f"{words} (default: {default[name]})"
+        parser.add_argument(f"--{name}", type=int, default=default[name], metavar="N", help=help_)
+    parser.add_argument(
+        "--method",
+        default=default["method"],
+        help=f"{' or '.join(METHODS)} (default: {default['method']})",
+    )
+    parser.add_argument("--symmetric", action="store_true", help="no zero points")
+    parser.add_argument("--batches", type=int, default=16, metavar="N", help="to calibrate on")
+    parser.add_argument("--batch_size", type=int, default=8, metavar="N", help="examples of each")
+    parser.add_argument(
+        "--data", type=user_path, metavar="FILE", help="text, in place of the run's training data"
+    )
+    parser.add_argument(
+        "--step", metavar="best|N", help="the checkpoint to quantize instead of the newest one"
+    )
+    given = parser.parse_args(arguments)
+    from sibert_jax.quantize.run import quantize_directory
+
+    try:
+        quantize_directory(
+            given.source,
+            given.out,
+            Settings(**{name: getattr(given, name) for name in default}),
+            num_batches=given.batches,
+            batch_size=given.batch_size,
+            data=given.data,
+            step=given.step,
+            say=lambda line: print(line, flush=True),
+        )
+    except EXPECTED as error:
+        command.fail(str(error))
+
+
+if __name__ == "__main__":
+    command.run(main)

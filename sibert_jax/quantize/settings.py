@@ -1,0 +1,45 @@
+"""How a model is quantized."""
+
+import dataclasses
+
+from sibert_jax.errors import ConfigError
+
+BITS, METHODS = (2, 3, 4, 8), ("rtn", "signround")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Bits, groups, method.
+
+    Attributes:
+      bits: of a weight of a matrix product: 2, 3, 4 or 8.
+      group: consecutive inputs that share a scale, usually 32, 64 or 128; -1: all of an output.
+      method: "rtn", round to nearest; "signround", tuned by signed gradient descent.
+      symmetric: no zero points.
+      tables: bits of the tables of embeddings; 0: they stay float32.
+      steps: of the tuning of a block.
+      seed: of the order of the batches.
+
+    Raises:
+      ConfigError: a value is out of range.
+    """
+
+    bits: int = 4
+    group: int = 64
+    method: str = "signround"
+    symmetric: bool = False
+    tables: int = 8
+    steps: int = 200
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, choices in (("bits", BITS), ("tables", (0, *BITS)), ("method", METHODS)):
+            if getattr(self, name) not in choices:
+                words = ", ".join(map(str, choices))
+                raise ConfigError(f"--{name}={getattr(self, name)} must be one of {words}.")
+        if self.group != -1 and self.group < 2:
+            raise ConfigError(
+                f"--group={self.group} must be at least 2, or -1 for one group an output."
+            )
+        if self.steps < 1:
+            raise ConfigError(f"--steps={self.steps} must be at least 1.")
