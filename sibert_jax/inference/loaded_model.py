@@ -15,7 +15,7 @@ from sibert_jax.data import BucketedBatches, Sequences, Tokenizer, WordPiece, jo
 from sibert_jax.errors import ConfigError
 from sibert_jax.inference.answer import Answer, answer
 from sibert_jax.inference.sizes import power_of_two, seq_lens
-from sibert_jax.interop.exported import Task as Trained
+from sibert_jax.interop.exported import SavedTask
 from sibert_jax.model import Encoder, ModelConfig
 from sibert_jax.tasks.causal_lm.generation import generate
 from sibert_jax.tasks.causal_lm.new_text import check_prompt, continuation
@@ -68,7 +68,7 @@ class LoadedModel:
     records: Callable[[np.ndarray], list[dict[str, Any]]] | None = None
     problem: str = ""
     labels: tuple[str, ...] = ()
-    trained: Trained | None = None
+    trained: SavedTask | None = None
 
     def encode(
         self, texts: Sequence[Text], pooling: str = "mean", batch_size: int = 32

@@ -135,65 +135,104 @@ def export_weights(
     if exported.is_quantized(source):
         if step is not None:
             raise InteropError(f"{source} is a quantized model, which has no steps.")
-        return _export_floats(source, target, dtype)
-    cfg = _model_of(source)
-    tokenizer = Tokenizer.load(vocabulary_file(source))
-    found = chosen(source, step)
-    params, manifest = restore_all_params(found), found.manifest
-    original = source / ORIGINAL
-    labels = tuple(manifest.run["labels"]) if "labels" in manifest.run else ()
-    config = None
-    if (original / "config.json").is_file():
-        config = read_json(original / "config.json")
-    is_theirs = not cfg.attention_window  # which theirs has not
-    if cfg.arch == "gpt" and is_theirs:
-        end_id = tokenizer.end_id
-        kind = gpt2.write(target, cfg, params, end_id=end_id, config=config, dtype=dtype)
-    elif cfg.arch == "bert" and is_theirs:
-        kind = hugging_face.write(
-            target,
-            cfg,
-            _in_unit(params, manifest.run.get("score_map")),
-            head_of(params),
-            labels,
-            pad_id=tokenizer.pad_id,
-            config=config,
-            dtype=dtype,
-        )
+        model, origin = _of_quantized(source), f"the floats of {source}"
     else:
-        kind = cfg.arch
-        title = f"step {manifest.step:,} of {source.name}"
-        is_run = "data_fingerprint" in manifest.run  # not imported weights
-        task = exported.Task.of(read_settings(source / "config.json")) if is_run else None
-        exported.write(target, cfg, params, title, labels, task, dtype)
-        if task is not None:
-            task.restored(cfg, source).save(target)
+        model, number = _of_workdir(source, step)
+        origin = f"step {number:,}"
+    kind = _write(target, model, dtype)
+    original = source / ORIGINAL
     kept = [name for name in ORIGINAL_FILES if (original / name).is_file()]
     for name in kept:
         shutil.copyfile(original / name, target / name)
     if not kept:
-        tokenizer.save(target / tokenizer.file_name)
+        model.tokenizer.save(target / model.tokenizer.file_name)
     rounded = "" if dtype == "float32" else f", weights rounded to {dtype}"
-    return f"{target}: {kind}, {_size(params)}, step {manifest.step:,}{rounded}"
+    return f"{target}: {kind}, {_size(model.params)}, {origin}{rounded}"
 
 
-def _export_floats(source: pathlib.Path, target: pathlib.Path, dtype: str) -> str:
-    """Writes a quantized model with the floats that its integers stand for."""
-    (cfg, params), labels = exported.read(source), exported.read_labels(source)
-    tokenizer, trained = Tokenizer.load(vocabulary_file(source)), exported.read_task(source)
-    task = None if trained is None else trained.restored(cfg, source)
-    if cfg.arch == "bert" and not cfg.attention_window:
-        params = _in_unit(params, None if task is None else task.score_map)
-        kind = hugging_face.write(
-            target, cfg, params, head_of(params), labels, pad_id=tokenizer.pad_id, dtype=dtype
+class _Trained(NamedTuple):
+    """A model to be exported.
+
+    Attributes:
+      cfg, params, tokenizer: the model.
+      home: the directory that it is from.
+      title: where the weights come from, for the README.
+      labels: what the outputs of the head mean; () where they mean nothing.
+      score_map: of a score, as `Task.score_map`.
+      task: what the head was trained for; None: not known.
+      config: `config.json` of Hugging Face's that it was imported with; None: it was not.
+    """
+
+    cfg: ModelConfig
+    params: dict
+    tokenizer: Tokenizer
+    home: pathlib.Path
+    title: str
+    labels: tuple[str, ...]
+    score_map: tuple[float, float] | None
+    task: exported.SavedTask | None
+    config: dict | None = None
+
+
+def _of_workdir(source: pathlib.Path, step: int | str | None) -> tuple[_Trained, int]:
+    """The model in a checkpoint, and its step."""
+    cfg, tokenizer = _model_of(source), Tokenizer.load(vocabulary_file(source))
+    found = chosen(source, step)
+    params, manifest = restore_all_params(found), found.manifest
+    run, path = manifest.run, source / ORIGINAL / "config.json"
+    is_run = "data_fingerprint" in run  # not imported weights
+    trained = _Trained(
+        cfg,
+        params,
+        tokenizer,
+        home=source,
+        title=f"step {manifest.step:,} of {source.name}",
+        labels=tuple(run["labels"]) if "labels" in run else (),
+        score_map=run.get("score_map"),
+        task=exported.SavedTask.of(read_settings(source / "config.json")) if is_run else None,
+        config=read_json(path) if path.is_file() else None,
+    )
+    return trained, manifest.step
+
+
+def _of_quantized(source: pathlib.Path) -> _Trained:
+    """A quantized model, as the floats that its integers stand for."""
+    cfg, params = exported.read(source)
+    task = exported.read_task(source)
+    return _Trained(
+        cfg,
+        params,
+        Tokenizer.load(vocabulary_file(source)),
+        home=source,
+        title=source.name,
+        labels=exported.read_labels(source),
+        score_map=None if task is None else task.restored(cfg, source).score_map,
+        task=task,
+    )
+
+
+def _write(target: pathlib.Path, model: _Trained, dtype: str) -> str:
+    """Writes Hugging Face's format if it has the model, else ours; returns the class or arch."""
+    cfg, params = model.cfg, model.params
+    has_window = bool(cfg.attention_window)  # Hugging Face's models have none
+    if cfg.arch == "gpt" and not has_window:
+        end_id = model.tokenizer.end_id
+        return gpt2.write(target, cfg, params, end_id=end_id, config=model.config, dtype=dtype)
+    if cfg.arch == "bert" and not has_window:
+        return hugging_face.write(
+            target,
+            cfg,
+            _in_unit(params, model.score_map),
+            head_of(params),
+            model.labels,
+            pad_id=model.tokenizer.pad_id,
+            config=model.config,
+            dtype=dtype,
         )
-    else:
-        kind = cfg.arch
-        exported.write(target, cfg, params, source.name, labels, trained, dtype)
-        if task is not None:
-            task.save(target)
-    tokenizer.save(target / tokenizer.file_name)
-    return f"{target}: {kind}, {_size(params)}, the floats of {source}"
+    exported.write(target, cfg, params, model.title, model.labels, model.task, dtype)
+    if model.task is not None:
+        model.task.restored(cfg, model.home).save(target)
+    return cfg.arch
 
 
 def _in_unit(params: dict, score_map: tuple[float, float] | None) -> dict:

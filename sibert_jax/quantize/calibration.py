@@ -16,6 +16,7 @@ from sibert_jax.train.resolve import read_settings
 
 READ = ("tokens", "segments", "attention_mask", "masked_positions")  # by models, of a batch
 PACKED_LEN = 128  # most tokens of an example of packed text
+PACKED_KINDS = ("pretraining", "causal_lm", "")  # of models that no task was fine-tuned for
 MASK_RATE = 0.15  # where there is no run to say it
 Batches = list[dict[str, np.ndarray]]
 
@@ -60,7 +61,7 @@ def of_file(
       DataError: the file cannot be read, or has too few examples.
     """
     lines = [line for line in read_lines(path) if line.strip()]
-    packs = model.kind in ("pretraining", "")
+    packs = model.kind in PACKED_KINDS
     make = _packed if packs else _lines
     examples = make(lines, model)
     needed = num_batches * batch_size
@@ -83,9 +84,13 @@ def of_file(
 
 
 def _packed(lines: Sequence[str], model: LoadedModel) -> list[tuple[np.ndarray, int]]:
-    tokens = np.concatenate([np.zeros(0, np.int32), *model.tokenizer.encode_batch(lines)])
+    tokens, _ = model.tokenizer.encode_flat(model.tokenizer.split(lines))
     length = min(model.max_tokens, PACKED_LEN)
-    rows = tokens[: len(tokens) // (length - 2) * (length - 2)].reshape(-1, length - 2)
+    is_causal = model.config.is_causal  # such a model was trained without [CLS] and [SEP] around
+    num_text = length if is_causal else length - 2
+    rows = tokens[: len(tokens) // num_text * num_text].reshape(-1, num_text)
+    if is_causal:
+        return [(row, length) for row in rows]
     return [join_pair(row, None, model.tokenizer, length) for row in rows]
 
 

@@ -211,8 +211,8 @@ class TaskType:
       find: values of those that are open, from (task, data) and a function that takes a line.
       restore: the task without data as `Task.save` left it, from (model, task, seq_lens, workdir);
         None: `make` is enough.
-      is_causal: whether its encoder must attend to earlier tokens only, itself included; else it must
-        attend to both sides.
+      is_causal: whether it needs an encoder that attends to earlier tokens only, and to the token
+        itself; else it needs one that attends to both sides.
     """
 
     config: type

@@ -64,6 +64,7 @@ def test_no_block_is_worse_than_rounded_to_nearest(params, two_bits, bits, symme
         assert all(done.error < 0.7 * done.nearest for done in layers)
 
 
+@pytest.mark.slow  # of each block: the test before
 def test_the_features_are_nearer_to_those_of_the_float_model(params, two_bits, outputs):
     wanted = outputs(flatten(params, scan_layers=True))
     nearest, _ = run(params, 2, method="rtn")
