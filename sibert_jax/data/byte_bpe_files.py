@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from sibert_jax.data.text_files import read_lines
 from sibert_jax.data.vocabulary import (
     LIBRARY,
+    LIBRARY_CLASSES,
     SETTINGS,
     AddedToken,
     added_token,
@@ -22,12 +23,12 @@ from sibert_jax.errors import DataError
 
 IDS, MERGES = "vocab.json", "merges.txt"
 VERSION = "#version: 0.2"  # first line of the latter
-CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
+CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast", *LIBRARY_CLASSES)
 
 Merge: TypeAlias = tuple[str, str]
 
 
-class Merges(NamedTuple):
+class BPEVocabulary(NamedTuple):
     """Tokens in the order of their ids, and pairs of them in the order of their merging."""
 
     pieces: tuple[str, ...]
@@ -47,7 +48,7 @@ def is_byte_bpe(path: pathlib.Path) -> bool:
     return isinstance(model, dict) and model.get("type") == "BPE"
 
 
-def read_byte_bpe(path: pathlib.Path) -> Merges:
+def read_byte_bpe(path: pathlib.Path) -> BPEVocabulary:
     """Reads a `vocab.json` and the files beside it, or those of a directory.
 
     Raises:
@@ -66,10 +67,10 @@ def read_byte_bpe(path: pathlib.Path) -> Merges:
         raise DataError(f"{file}: the ids are not 0, 1, 2, ...")
     pieces = tuple(sorted(ids, key=ids.__getitem__))
     pieces = with_added(pieces, [*added, *_added_by_settings(directory)], directory)
-    return Merges(pieces, merges)
+    return BPEVocabulary(pieces, merges)
 
 
-def write_byte_bpe(path: pathlib.Path, vocabulary: Merges) -> None:
+def write_byte_bpe(path: pathlib.Path, vocabulary: BPEVocabulary) -> None:
     """Writes the files that `read_byte_bpe` reads: `path` and, beside it, the other two."""
     settings = {"tokenizer_class": CLASSES[0], "add_prefix_space": False}
     path.with_name(SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

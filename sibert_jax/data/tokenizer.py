@@ -1,4 +1,4 @@
-"""What a tokenizer offers, and the one that a vocabulary's files describe."""
+"""The interface of tokenizers, and the tokenizer of a vocabulary file."""
 
 import abc
 import pathlib
@@ -22,9 +22,9 @@ class Tokenizer(abc.ABC):
       pieces: the tokens in the order of their ids, as the file has them.
       hash: of everything that ids depend on.
       end_id: the token that ends a document.
-      pad_id: what fills a batch up where no token counts.
-      unk_id: the token of what cannot be encoded; None: there is no such text.
-      is_special: (V,) bool, tokens that no text has.
+      pad_id: the token of padding.
+      unk_id: the token of text that cannot be encoded; None: all text can be.
+      is_special: (V,) bool, tokens that no text is encoded as.
     """
 
     kind: str

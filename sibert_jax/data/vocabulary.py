@@ -15,6 +15,7 @@ from sibert_jax.errors import DataError
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
 MAX_WORD_CHARS = 100  # a longer word is [UNK]
+MIN_PAIR_COUNT = 2  # of a pair of tokens that training merges
 SETTINGS, LIBRARY = "tokenizer_config.json", "tokenizer.json"
 
 # Classes of `transformers` that clean and split a text as BERT does.

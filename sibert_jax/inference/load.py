@@ -17,8 +17,8 @@ from sibert_jax.errors import ConfigError
 from sibert_jax.files import user_path
 from sibert_jax.inference.loaded_model import LoadedModel
 from sibert_jax.interop import exported, foreign
+from sibert_jax.interop.config_json import read_json
 from sibert_jax.interop.find_head import head_of
-from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.keys import from_dict
 from sibert_jax.model import ModelConfig, reparametrize
 from sibert_jax.tasks.causal_lm.task import CausalLMConfig, TiedHead

@@ -14,7 +14,7 @@ import sibert_jax
 from sibert_jax.errors import InteropError
 from sibert_jax.files import user_path
 from sibert_jax.interop import quantized
-from sibert_jax.interop.hugging_face_config import read_json
+from sibert_jax.interop.config_json import read_json
 from sibert_jax.interop.hugging_face_model import new_directory
 from sibert_jax.interop.per_layer import flatten, unflatten
 from sibert_jax.interop.tensor_files import SINGLE, in_dtype, write_safetensors

@@ -14,8 +14,8 @@ from sibert_jax.data import Tokenizer, WordPiece, vocabulary_file
 from sibert_jax.errors import InteropError
 from sibert_jax.files import write_json
 from sibert_jax.interop import exported, foreign, gpt2, hugging_face
+from sibert_jax.interop.config_json import read_json
 from sibert_jax.interop.find_head import head_of
-from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.interop.hugging_face_model import new_directory
 from sibert_jax.model import ModelConfig
 from sibert_jax.train.config import default_config

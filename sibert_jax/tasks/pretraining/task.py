@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sibert_jax.data import WordPiece
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
@@ -204,7 +205,7 @@ def invariant_parts(task: PretrainingConfig) -> tuple[str, ...]:
 
 def check_keys(model: ModelConfig, task: PretrainingConfig, data) -> None:
     """Refuses an encoder, a head and a tokenizer that do not fit."""
-    if data.tokenizer != "wordpiece":
+    if data.tokenizer != WordPiece.kind:
         raise ConfigError(
             f"data.tokenizer={data.tokenizer!r} has no [MASK], which task.name='pretraining' "
             "needs; set data.tokenizer='wordpiece'."
