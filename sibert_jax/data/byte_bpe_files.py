@@ -12,6 +12,7 @@ from sibert_jax.data.text_files import read_lines
 from sibert_jax.data.vocabulary import (
     LIBRARY,
     LIBRARY_CLASSES,
+    PIECES,
     SETTINGS,
     AddedToken,
     added_token,
@@ -42,7 +43,7 @@ def is_byte_bpe(path: pathlib.Path) -> bool:
     if any((path / name).is_file() for name in (IDS, MERGES)):
         return True
     library = path / LIBRARY
-    if (path / "vocab.txt").is_file() or not library.is_file():
+    if (path / PIECES).is_file() or not library.is_file():
         return False
     model = read_object(library).get("model")
     return isinstance(model, dict) and model.get("type") == "BPE"

@@ -8,6 +8,7 @@ import numpy as np
 
 from sibert_jax.data.byte_bpe_files import IDS, is_byte_bpe
 from sibert_jax.data.documents import Document
+from sibert_jax.data.vocabulary import PIECES
 from sibert_jax.files import user_path
 
 
@@ -92,4 +93,4 @@ class Tokenizer(abc.ABC):
 def vocabulary_file(directory: pathlib.Path) -> pathlib.Path:
     """The vocabulary file that a run or an export wrote; it need not exist."""
     path = directory / IDS
-    return path if path.is_file() else directory / "vocab.txt"
+    return path if path.is_file() else directory / PIECES

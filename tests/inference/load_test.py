@@ -12,7 +12,8 @@ import sibert_jax
 from sibert_jax.errors import EXPECTED
 from sibert_jax.inference.embed import embed
 from sibert_jax.interop import exported, hugging_face
-from sibert_jax.interop.workdirs import export_weights, import_weights
+from sibert_jax.interop.workdir_export import export_weights
+from sibert_jax.interop.workdir_import import import_weights
 from sibert_jax.model import Encoder
 from sibert_jax.tasks.classification.config import ClassificationConfig
 from sibert_jax.tasks.classification.task import ClassificationHead

@@ -11,7 +11,7 @@ import sibert_jax
 from sibert_jax import command
 from sibert_jax.data import ByteBPE
 from sibert_jax.interop import exported, foreign, gpt2, hugging_face
-from sibert_jax.interop.workdirs import export_weights
+from sibert_jax.interop.workdir_export import export_weights
 from sibert_jax.model import Encoder
 from sibert_jax.quantize import directory
 from sibert_jax.quantize.__main__ import main
