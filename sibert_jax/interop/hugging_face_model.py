@@ -22,7 +22,7 @@ class HuggingFaceModel:
       cfg: sizes; `dropout` is theirs, `scan_layers` true.
       params: {"encoder": ...} and, of a BERT with a pooler or a head, "head"; float32.
       head: "pretraining", "classification", "question_answering", "token_classification" or "": no
-        head.
+        head with parameters, as in GPT-2.
       labels: what the outputs of a classifier mean, in order; () of other heads.
       unused: tensors of theirs that our model has no place for.
       notes: what the user should know, a sentence each.

@@ -75,7 +75,7 @@ def test_the_features_are_nearer_to_those_of_the_float_model(params, two_bits, o
     assert off["tuned"] < 0.7 * off["nearest"]
 
 
-def test_products_have_their_bits_tables_theirs_and_vectors_none(params, two_bits):
+def test_matrices_and_tables_have_their_bits_and_vectors_are_floats(params, two_bits):
     flat = flatten(params, scan_layers=True)
     assert list(two_bits[0]) == list(flat)
     for name, tensor in two_bits[0].items():
