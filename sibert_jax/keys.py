@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from sibert_jax.errors import ConfigError
 
 Section = TypeVar("Section")
+LIMITS = ("low", "above", "below", "high")  # of a number, in the metadata of its field
 
 
 def key(
@@ -26,6 +27,7 @@ def key(
     low: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    high: float | None = None,
     choices: Sequence[str] = (),
     inherited: bool = False,
     may_change: bool = False,
@@ -39,6 +41,7 @@ def key(
       low: least value.
       above: the value must be greater.
       below: the value must be less; inf: it must be finite.
+      high: greatest value.
       choices: the values that there are; (): any.
       inherited: None stands for the value of the run in `checkpoint.init_from`, else `default`.
       may_change: a resumed run may have another value: it says where things are, how to compute
@@ -50,6 +53,7 @@ def key(
         "low": low,
         "above": above,
         "below": below,
+        "high": high,
         "choices": tuple(choices),
         "inherited": inherited,
         "may_change": may_change,
@@ -73,11 +77,12 @@ def check(section: str, config: Any) -> None:
             raise ConfigError(
                 f"{name}={value!r} is unknown; choose one of {list(about['choices'])}."
             )
-        low, above, below = about["low"], about["above"], about["below"]
+        low, above, below, high = (about[name] for name in LIMITS)
         fits = (
             (low is None or value >= low)
             and (above is None or value > above)
             and (below is None or value < below)
+            and (high is None or value <= high)
         )
         if not fits:
             raise ConfigError(f"{name}={value!r} must be {describe_range(about)}.")
@@ -89,7 +94,7 @@ def describe_range(about: Mapping[str, Any]) -> str:
     Args:
       about: metadata of its field.
     """
-    low, above, below = about["low"], about["above"], about["below"]
+    low, above, below, high = (about[name] for name in LIMITS)
     bounds = []
     if about["choices"]:
         bounds.append(f"one of {', '.join(about['choices'])}")
@@ -99,6 +104,8 @@ def describe_range(about: Mapping[str, Any]) -> str:
         bounds.append("positive" if above == 0 else f"above {above}")
     if below is not None:
         bounds.append("finite" if below == math.inf else f"below {below}")
+    if high is not None:
+        bounds.append(f"at most {high}")
     return " and ".join(bounds)
 
 

@@ -18,7 +18,7 @@ USAGE = """python -m sibert_jax.main --config=NAME --workdir=DIR
 OPTIONS = (  # name, metavar, type, help of one line, so that all of it fits on a screen
     ("config", "NAME[:VAR]", str, "a Python file, or a name in the package's configs"),
     ("workdir", "DIR", user_path, "of the run; the same command again resumes it"),
-    ("predict", "FILE", user_path, "new text; answers, or what continues it, go to stdout"),
+    ("predict", "FILE", user_path, "new text; answers or continuations go to stdout"),
     ("embed", "FILE", user_path, "texts, one a line; their vectors go to --out"),
     ("out", "NAME.npy", user_path, "the vectors; the texts go to NAME.txt"),
     ("step", "best|N", str, "the checkpoint for these two; else the newest one"),

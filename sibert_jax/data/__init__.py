@@ -1,14 +1,14 @@
 """Text to tokens to examples to batches, importing numpy alone."""
 
-from sibert_jax.data.batches import Masker, NextTokenBatches, PretrainingBatches
+from sibert_jax.data.batches import NextTokenBatches, PretrainingBatches
 from sibert_jax.data.byte_bpe import ByteBPE
 from sibert_jax.data.config import CorpusConfig, LabeledConfig, split_paths
 from sibert_jax.data.corpora import Corpora, load_corpora
+from sibert_jax.data.masking import Masker
+from sibert_jax.data.packed_examples import NextTokenExamples, PackedExamples
 from sibert_jax.data.prefetch import prefetch
 from sibert_jax.data.pretraining_examples import (
     Examples,
-    NextTokenExamples,
-    PackedExamples,
     PairExamples,
     WeightedExamples,
 )

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from sibert_jax.data.byte_bpe_files import IDS, Merge, Merges, read_byte_bpe, write_byte_bpe
+from sibert_jax.data.byte_bpe_files import IDS, BPEVocabulary, Merge, read_byte_bpe, write_byte_bpe
 from sibert_jax.data.documents import Document
 from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.data.vocabulary import MIN_PAIR_COUNT
 from sibert_jax.errors import DataError
 
 END = "<|endoftext|>"
-MIN_PAIR_COUNT = 2
 # Tokens that no merge makes, as END.
 _SPECIAL = re.compile(r"<.+>|\[.+\]")
 
@@ -42,7 +42,7 @@ class ByteBPE(Tokenizer):
     Args:
       pieces: the tokens in the order of their ids, with a character for each byte (`CHARACTERS`);
         must hold all bytes, the results of all merges and "<|endoftext|>". All others are special:
-        no text has them.
+        no text is encoded as them.
       merges: pairs of tokens, first those that are merged first.
       name: of the vocabulary in error messages.
 
@@ -123,7 +123,7 @@ class ByteBPE(Tokenizer):
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes GPT-2's `vocab.json`, and beside it `merges.txt` and `tokenizer_config.json`."""
-        write_byte_bpe(pathlib.Path(path), Merges(self.pieces, self.merges))
+        write_byte_bpe(pathlib.Path(path), BPEVocabulary(self.pieces, self.merges))
 
     def split(self, document: Document) -> list[str]:
         """The paragraphs of a document, each but the last with its line end."""

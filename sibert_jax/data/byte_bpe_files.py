@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 from sibert_jax.data.text_files import read_lines
 from sibert_jax.data.vocabulary import (
     LIBRARY,
+    LIBRARY_CLASSES,
+    PIECES,
     SETTINGS,
     AddedToken,
     added_token,
@@ -22,12 +24,12 @@ from sibert_jax.errors import DataError
 
 IDS, MERGES = "vocab.json", "merges.txt"
 VERSION = "#version: 0.2"  # first line of the latter
-CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
+CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast", *LIBRARY_CLASSES)
 
 Merge: TypeAlias = tuple[str, str]
 
 
-class Merges(NamedTuple):
+class BPEVocabulary(NamedTuple):
     """Tokens in the order of their ids, and pairs of them in the order of their merging."""
 
     pieces: tuple[str, ...]
@@ -41,13 +43,13 @@ def is_byte_bpe(path: pathlib.Path) -> bool:
     if any((path / name).is_file() for name in (IDS, MERGES)):
         return True
     library = path / LIBRARY
-    if (path / "vocab.txt").is_file() or not library.is_file():
+    if (path / PIECES).is_file() or not library.is_file():
         return False
     model = read_object(library).get("model")
     return isinstance(model, dict) and model.get("type") == "BPE"
 
 
-def read_byte_bpe(path: pathlib.Path) -> Merges:
+def read_byte_bpe(path: pathlib.Path) -> BPEVocabulary:
     """Reads a `vocab.json` and the files beside it, or those of a directory.
 
     Raises:
@@ -66,10 +68,10 @@ def read_byte_bpe(path: pathlib.Path) -> Merges:
         raise DataError(f"{file}: the ids are not 0, 1, 2, ...")
     pieces = tuple(sorted(ids, key=ids.__getitem__))
     pieces = with_added(pieces, [*added, *_added_by_settings(directory)], directory)
-    return Merges(pieces, merges)
+    return BPEVocabulary(pieces, merges)
 
 
-def write_byte_bpe(path: pathlib.Path, vocabulary: Merges) -> None:
+def write_byte_bpe(path: pathlib.Path, vocabulary: BPEVocabulary) -> None:
     """Writes the files that `read_byte_bpe` reads: `path` and, beside it, the other two."""
     settings = {"tokenizer_class": CLASSES[0], "add_prefix_space": False}
     path.with_name(SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

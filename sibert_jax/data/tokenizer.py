@@ -1,4 +1,4 @@
-"""What a tokenizer offers, and the one that a vocabulary's files describe."""
+"""The interface of tokenizers, and the tokenizer of a vocabulary file."""
 
 import abc
 import pathlib
@@ -8,6 +8,7 @@ import numpy as np
 
 from sibert_jax.data.byte_bpe_files import IDS, is_byte_bpe
 from sibert_jax.data.documents import Document
+from sibert_jax.data.vocabulary import PIECES
 from sibert_jax.files import user_path
 
 
@@ -22,9 +23,9 @@ class Tokenizer(abc.ABC):
       pieces: the tokens in the order of their ids, as the file has them.
       hash: of everything that ids depend on.
       end_id: the token that ends a document.
-      pad_id: what fills a batch up where no token counts.
-      unk_id: the token of what cannot be encoded; None: there is no such text.
-      is_special: (V,) bool, tokens that no text has.
+      pad_id: the token of padding.
+      unk_id: the token of text that cannot be encoded; None: all text can be.
+      is_special: (V,) bool, tokens that no text is encoded as.
     """
 
     kind: str
@@ -92,4 +93,4 @@ class Tokenizer(abc.ABC):
 def vocabulary_file(directory: pathlib.Path) -> pathlib.Path:
     """The vocabulary file that a run or an export wrote; it need not exist."""
     path = directory / IDS
-    return path if path.is_file() else directory / "vocab.txt"
+    return path if path.is_file() else directory / PIECES

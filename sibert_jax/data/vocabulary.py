@@ -15,7 +15,8 @@ from sibert_jax.errors import DataError
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
 MAX_WORD_CHARS = 100  # a longer word is [UNK]
-SETTINGS, LIBRARY = "tokenizer_config.json", "tokenizer.json"
+MIN_PAIR_COUNT = 2  # of a pair of tokens that training merges
+PIECES, SETTINGS, LIBRARY = "vocab.txt", "tokenizer_config.json", "tokenizer.json"
 
 # Classes of `transformers` that clean and split a text as BERT does.
 BERT_CLASSES = (
@@ -73,7 +74,7 @@ def read_vocabulary(path: pathlib.Path) -> Vocabulary:
                 f"the directory {path.parent} instead of {path.name}"
             )
         return Vocabulary(pieces, settings.cleaning(UNCASED))
-    settings, lines, library = _settings(path), path / "vocab.txt", path / LIBRARY
+    settings, lines, library = _settings(path), path / PIECES, path / LIBRARY
     if library.is_file():
         pieces, added, cleaning = _read_library(library)
         if lines.is_file() and (found := tuple(read_lines(lines))) != pieces:

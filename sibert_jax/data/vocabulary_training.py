@@ -16,13 +16,17 @@ from sibert_jax.data.cache import FORMAT_VERSION, Cache, digest
 from sibert_jax.data.config import CorpusConfig
 from sibert_jax.data.documents import HeldOutShare, Source, shortened
 from sibert_jax.data.tokenizer import Tokenizer, vocabulary_file
-from sibert_jax.data.vocabulary import CONTINUATION, MAX_WORD_CHARS, SPECIAL_PIECES
+from sibert_jax.data.vocabulary import (
+    CONTINUATION,
+    MAX_WORD_CHARS,
+    MIN_PAIR_COUNT,
+    SPECIAL_PIECES,
+)
 from sibert_jax.data.word_piece import WordPiece, bert_normalizer, bert_pre_tokenizer
 from sibert_jax.errors import DataError, named_by
 
 MAX_ALPHABET = 1000
 MIN_CHAR_SHARE = 1e-6  # of all characters; words with a rarer one become [UNK]
-MIN_PAIR_COUNT = 2
 
 
 def find_tokenizer(

@@ -14,6 +14,7 @@ from sibert_jax.data.tokenizer import Tokenizer
 from sibert_jax.data.vocabulary import (
     CONTINUATION,
     MAX_WORD_CHARS,
+    PIECES,
     SPECIAL_PIECES,
     UNCASED,
     Cleaning,
@@ -50,7 +51,7 @@ class WordPiece(Tokenizer):
       Wu et al., Google's Neural Machine Translation System, https://arxiv.org/abs/1609.08144, §4.1.
     """
 
-    kind, file_name = "wordpiece", "vocab.txt"
+    kind, file_name = "wordpiece", PIECES
 
     def __init__(
         self,

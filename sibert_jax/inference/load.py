@@ -17,8 +17,8 @@ from sibert_jax.errors import ConfigError
 from sibert_jax.files import user_path
 from sibert_jax.inference.loaded_model import LoadedModel
 from sibert_jax.interop import exported, foreign
+from sibert_jax.interop.config_json import read_json
 from sibert_jax.interop.find_head import head_of
-from sibert_jax.interop.hugging_face_config import read_json
 from sibert_jax.keys import from_dict
 from sibert_jax.model import ModelConfig, reparametrize
 from sibert_jax.tasks.causal_lm.task import CausalLMConfig, TiedHead
@@ -88,7 +88,7 @@ def _of_workdir(directory: pathlib.Path, step: int | str | None) -> LoadedModel:
         return _of_parts(home, cfg, params, tuple(described["labels"]), tokenizer)
     # What the model is a function of; the other keys may be those of another version.
     settings = read_settings(home / "config.json")
-    task = exported.Task.of(settings)
+    task = exported.SavedTask.of(settings)
     cfg = from_dict(ModelConfig, settings["model"], "model")
     return _of_task(home, cfg, params, tokenizer, task)
 
@@ -107,7 +107,7 @@ def _of_task(
     cfg: ModelConfig,
     params: dict,
     tokenizer: Tokenizer,
-    saved: exported.Task,
+    saved: exported.SavedTask,
 ) -> LoadedModel:
     """A model of ours with the head that it was trained with."""
     cfg = _on_any_device(cfg)

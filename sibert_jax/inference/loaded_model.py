@@ -15,7 +15,7 @@ from sibert_jax.data import BucketedBatches, Sequences, Tokenizer, WordPiece, jo
 from sibert_jax.errors import ConfigError
 from sibert_jax.inference.answer import Answer, answer
 from sibert_jax.inference.sizes import power_of_two, seq_lens
-from sibert_jax.interop.exported import Task as Trained
+from sibert_jax.interop.exported import SavedTask
 from sibert_jax.model import Encoder, ModelConfig
 from sibert_jax.tasks.causal_lm.generation import generate
 from sibert_jax.tasks.causal_lm.new_text import check_prompt, continuation
@@ -68,7 +68,7 @@ class LoadedModel:
     records: Callable[[np.ndarray], list[dict[str, Any]]] | None = None
     problem: str = ""
     labels: tuple[str, ...] = ()
-    trained: Trained | None = None
+    trained: SavedTask | None = None
 
     def encode(
         self, texts: Sequence[Text], pooling: str = "mean", batch_size: int = 32
@@ -156,11 +156,11 @@ class LoadedModel:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> str | list[str]:
-        """What continues a text, up to the end of a document or of what the model reads at once.
+        """Continues a text, up to the end of a document or to `max_tokens` with the prompt.
 
         Args:
-          prompt: one text, or several, of which each gives a text.
-          max_new_tokens: at most so many, at least 1.
+          prompt: one text, or several.
+          max_new_tokens: most tokens of a continuation, at least 1.
           temperature: 0: the likeliest token each time; else tokens are drawn from the
             probabilities at this temperature.
           top_k: draw from the k likeliest tokens; 0: from all.
@@ -168,11 +168,16 @@ class LoadedModel:
           seed: of the draws.
 
         Returns:
-          The text after the prompt; its first token may continue the last word.
+          The continuation of each prompt, without it; its first token may continue a word.
 
         Raises:
           ConfigError: this is no causal language model, or an argument is out of range.
           DataError: a prompt is empty, or has `max_tokens` or more.
+
+        Example::
+
+            model = sibert_jax.load("runs/gpt")
+            text = model.generate("the value of", 20, temperature=0.8, top_k=50)
         """
         self._check_kind("generate", "causal_lm")
         if self.problem:
@@ -292,7 +297,11 @@ class LoadedModel:
     def _generate(self, task: Any) -> Callable:
         if task not in self._generators:
             run = functools.partial(
-                generate, self.module, task, end_id=self.tokenizer.end_id, most=self.max_tokens
+                generate,
+                self.module,
+                task,
+                end_id=self.tokenizer.end_id,
+                max_tokens=self.max_tokens,
             )
             self._generators[task] = jax.jit(run)
         return self._generators[task]

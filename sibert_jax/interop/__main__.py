@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from sibert_jax.checkpoint import CheckpointError
     from sibert_jax.data import DataError
     from sibert_jax.errors import InteropError
-    from sibert_jax.interop.workdirs import export_weights, import_weights
+    from sibert_jax.interop.workdir_export import export_weights
+    from sibert_jax.interop.workdir_import import import_weights
 
     try:
         if given.action == "import":

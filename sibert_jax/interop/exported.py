@@ -14,14 +14,14 @@ import sibert_jax
 from sibert_jax.errors import InteropError
 from sibert_jax.files import user_path
 from sibert_jax.interop import quantized
-from sibert_jax.interop.hugging_face_config import read_json
+from sibert_jax.interop.config_json import read_json
 from sibert_jax.interop.hugging_face_model import new_directory
 from sibert_jax.interop.per_layer import flatten, unflatten
 from sibert_jax.interop.tensor_files import SINGLE, in_dtype, write_safetensors
 from sibert_jax.keys import from_dict
 from sibert_jax.model import ModelConfig
-from sibert_jax.tasks import task as tasks
 from sibert_jax.tasks.registry import task_type
+from sibert_jax.tasks.task import Task
 
 # No module of this package, which needs no torch: it goes out with the weights.
 MODELING = pathlib.Path(__file__).with_name("modeling_sibert.py.txt")
@@ -63,7 +63,7 @@ features = Sibert.from_directory(".")(torch.tensor([[2, 5, 7, 3]]))  # (1, 4, {w
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class SavedTask:
     """The task of a run, with which its head can be used.
 
     Attributes:
@@ -75,11 +75,11 @@ class Task:
     seq_len: int
 
     @classmethod
-    def of(cls, settings: dict) -> "Task":
+    def of(cls, settings: dict) -> "SavedTask":
         """Of the `config.json` of a run; its other keys may be those of another version."""
         return cls(settings["task"], settings["data"]["seq_len"])
 
-    def restored(self, cfg: ModelConfig, directory: pathlib.Path) -> tasks.Task:
+    def restored(self, cfg: ModelConfig, directory: pathlib.Path) -> Task:
         """The task itself, without data; `directory` is that of the run, or of `write`."""
         kind = task_type(self.settings["name"])
         return kind.of_workdir(cfg, self.config, (self.seq_len,), directory)
@@ -96,7 +96,7 @@ def write(
     params: dict,
     source: str,
     labels: tuple[str, ...] = (),
-    task: Task | None = None,
+    task: SavedTask | None = None,
     dtype: str = "float32",
 ) -> pathlib.Path:
     """Writes a directory that is new or empty, and returns it.
@@ -141,7 +141,7 @@ def write_config(
     directory: pathlib.Path,
     cfg: ModelConfig,
     labels: tuple[str, ...],
-    task: Task | None,
+    task: SavedTask | None,
     quantization: dict | None = None,
 ) -> None:
     """Writes `config.json`; arguments as `write`, and how the weights are quantized."""
@@ -167,19 +167,20 @@ def read(directory: str | pathlib.Path) -> tuple[ModelConfig, dict]:
     return cfg, unflatten(flat, scan_layers=cfg.scan_layers)
 
 
-def read_task(directory: pathlib.Path) -> Task | None:
+def read_task(directory: pathlib.Path) -> SavedTask | None:
     """The task of a directory that `write` made; None if it does not say."""
     values = read_json(directory / "config.json")
     if "task" not in values:
         return None
-    return Task(values["task"], values["seq_len"])
+    return SavedTask(values["task"], values["seq_len"])
 
 
 def read_labels(directory: pathlib.Path) -> tuple[str, ...]:
     """What the outputs of the head mean; () where the directory does not say."""
     values = read_json(directory / "config.json")
-    named = values.get("id2label", {})
-    return tuple(named[str(i)] for i in range(len(named)))
+    if "id2label" not in values:
+        return ()
+    return tuple(values["id2label"][str(i)] for i in range(len(values["id2label"])))
 
 
 def is_quantized(directory: pathlib.Path) -> bool:

@@ -5,7 +5,6 @@ them for `GPT2LMHeadModel` and `GPT2Model`.
 """
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
@@ -13,27 +12,24 @@ import numpy as np
 
 from sibert_jax.errors import InteropError
 from sibert_jax.files import user_path
-from sibert_jax.interop.gpt2_names import DECODER, OUTPUT, TOKENS, Row, table
-from sibert_jax.interop.hugging_face_config import (
-    DTYPE_KEYS,
+from sibert_jax.interop.config_json import (
+    IMPORTED,
     POSITIVE,
     RATE,
     SIZE,
     SMALL,
     check_required,
     checked,
+    checked_sizes,
     first_architecture,
+    rate_notes,
     read_json,
+    stored_in,
 )
-from sibert_jax.interop.hugging_face_model import HuggingFaceModel, new_directory
+from sibert_jax.interop.gpt2_names import DECODER, OUTPUT, TOKENS, Row, table
+from sibert_jax.interop.hugging_face_model import HuggingFaceModel, write_model
 from sibert_jax.interop.per_layer import flatten, unflatten
-from sibert_jax.interop.tensor_files import (
-    SINGLE,
-    as_float32,
-    in_dtype,
-    read_tensors,
-    write_safetensors,
-)
+from sibert_jax.interop.tensor_files import as_float32, dtype_notes, read_tensors, renamed
 from sibert_jax.model import ModelConfig
 
 MODEL_TYPE = "gpt2"
@@ -47,7 +43,7 @@ REQUIRED = (
     ("add_cross_attention", (False,)),
     ("tie_word_embeddings", (True,)),
 )
-# Our field, their key, its kind and the default; see `hugging_face_config.KEYS`.
+# As `config_json.Key`; the defaults are those of transformers' GPT2Config.
 KEYS = (
     ("vocab_size", "vocab_size", SIZE, None),
     ("max_len", "n_positions", SIZE, None),
@@ -74,14 +70,12 @@ def read(directory: str | pathlib.Path) -> HuggingFaceModel:
     config = read_json(path)
     cfg, notes = _sizes(path, config)
     architecture = first_architecture(path, config) or LANGUAGE_MODEL
-    tensors = _full_names(read_tensors(directory, architecture), directory)
-    dtypes = sorted({str(array.dtype) for array in tensors.values()} - {"float32"})
+    tensors = renamed(read_tensors(directory, architecture), _full_name, directory)
+    tensors = {name: array for name, array in tensors.items() if not name.endswith(MASKS)}
+    notes += dtype_notes(tensors)
     flat = {row.ours: _part(row, tensors, directory) for row in table(cfg)}
     _drop_copy_of_table(tensors, directory)
     unused = set(tensors) - {row.theirs for row in table(cfg)}
-    if dtypes:
-        notes.append(f"weights of {', '.join(dtypes)} are kept and exported as float32")
-    kept = config | {key: "float32" for key in DTYPE_KEYS if key in config}
     if architecture not in (LANGUAGE_MODEL, BARE):
         notes.append(f"the head of {architecture} has no place here: it is read as {BARE}")
         architecture = BARE
@@ -92,7 +86,7 @@ def read(directory: str | pathlib.Path) -> HuggingFaceModel:
         labels=(),
         unused=tuple(sorted(unused)),
         notes=tuple(notes),
-        config=kept | {"architectures": [architecture]},
+        config=stored_in(config, "float32") | {"architectures": [architecture]},
     )
 
 
@@ -139,45 +133,25 @@ def write(
     for row in rows:
         columns = whole.setdefault(row.theirs, np.empty(row.shape, np.float32))[..., row.columns]
         columns[...] = np.reshape(flat[row.ours], columns.shape)
-    tensors = in_dtype(whole, dtype)
-    if dtype != "float32":
-        keys = [key for key in DTYPE_KEYS if key in config] or DTYPE_KEYS[1:]
-        config = config | dict.fromkeys(keys, dtype)
     if architecture == BARE:
-        tensors = {name.removeprefix(DECODER): array for name, array in tensors.items()}
-    directory = new_directory(directory)
-    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    write_safetensors(directory / SINGLE, tensors)
+        whole = {name.removeprefix(DECODER): array for name, array in whole.items()}
+    write_model(directory, config, whole, dtype)
     return architecture
 
 
 def _sizes(path: pathlib.Path, config: dict[str, Any]) -> tuple[ModelConfig, list[str]]:
     """Our sizes, and what the user should know of theirs."""
     check_required(path, config, REQUIRED)
-    sizes = {ours: checked(path, config, key, kind, d) for ours, key, kind, d in KEYS}
-    if sizes["width"] % sizes["num_heads"]:
-        raise InteropError(
-            f"{path}: n_embd {sizes['width']} does not divide by n_head {sizes['num_heads']}."
-        )
+    sizes = checked_sizes(path, config, KEYS)
     rates = {key: checked(path, config, key, RATE, 0.1) for key in OTHER_RATES}
-    notes = [
-        f"{key} is {rate}; our models have one rate, model.dropout={sizes['dropout']}"
-        for key, rate in rates.items()
-        if rate != sizes["dropout"]
-    ]
     cfg = ModelConfig(
         arch="gpt",
         **sizes,
         ffn_width=checked(path, config, "n_inner", SIZE, 4 * sizes["width"]),
         num_segments=1,
-        qkv_bias=True,
-        branch_scaling="none",
-        dtype="float32",
-        scan_layers=True,
-        remat=False,
-        attention_impl="auto",
+        **IMPORTED,
     )
-    return cfg, notes
+    return cfg, rate_notes(rates, cfg.dropout)
 
 
 def _make_config(cfg: ModelConfig, end_id: int) -> dict[str, Any]:
@@ -195,24 +169,17 @@ def _make_config(cfg: ModelConfig, end_id: int) -> dict[str, Any]:
     }
 
 
-def _full_names(tensors: dict[str, np.ndarray], directory: pathlib.Path) -> dict[str, np.ndarray]:
-    """Tensors by the names of `GPT2LMHeadModel`; `GPT2Model` alone leaves "transformer." out."""
-    named: dict[str, np.ndarray] = {}
-    for name, array in tensors.items():
-        if name.endswith(MASKS):
-            continue
-        full = f"{DECODER}{name}" if name.startswith(("wte.", "wpe.", "h.", "ln_f.")) else name
-        if full in named:
-            raise InteropError(f"{directory} has {full} twice, under different names.")
-        named[full] = array
-    return named
+def _full_name(name: str) -> str:
+    """The name in `GPT2LMHeadModel`; `GPT2Model` alone leaves "transformer." out."""
+    is_bare = name.startswith(("wte.", "wpe.", "h.", "ln_f."))
+    return f"{DECODER}{name}" if is_bare else name
 
 
 def _part(row: Row, tensors: dict[str, np.ndarray], directory: pathlib.Path) -> np.ndarray:
     if row.theirs not in tensors:
         raise InteropError(
-            f"{directory} has no tensor {row.theirs}, which GPT-2 of its n_layer needs; "
-            "config.json is of another model."
+            f"{directory} has no tensor {row.theirs}, which GPT-2 of the sizes in config.json "
+            "needs; put the files of one model there."
         )
     array = tensors[row.theirs]
     if array.shape != row.shape:

@@ -1,8 +1,8 @@
 """One table from our parameter paths to Hugging Face's names of GPT-2's tensors.
 
-Letters as in model/config.py. Their `Conv1D` keeps (in, out), as Flax's `Dense` does, with queries,
-keys and values side by side; our attention kernels split or join the heads. So a parameter of ours
-is a range of columns of theirs, in another shape.
+Letters as in model/config.py. The kernels of Hugging Face's `Conv1D` are (in, out), as those of
+Flax's `Dense`; queries, keys and values are side by side in one of them, and our attention kernels
+have an axis of heads. So each of our parameters is a range of columns of a tensor, reshaped.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class Row(NamedTuple):
     Attributes:
       ours: its path, such as "encoder/embed/token".
       our_shape: its shape.
-      theirs: name of the tensor in `GPT2LMHeadModel`.
+      theirs: name of the tensor of `GPT2LMHeadModel` that holds it.
       shape: of that tensor.
       columns: the part of its last axis that is ours.
     """

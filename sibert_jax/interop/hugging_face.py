@@ -5,7 +5,6 @@ them for `BertModel`, `BertForPreTraining`, `BertForMaskedLM` and the fine-tuned
 """
 
 import itertools
-import json
 import pathlib
 from typing import Any
 
@@ -13,9 +12,9 @@ import numpy as np
 
 from sibert_jax.errors import InteropError
 from sibert_jax.files import user_path
+from sibert_jax.interop.config_json import rate_notes
 from sibert_jax.interop.find_head import check_head, choose_head, needed_modules
 from sibert_jax.interop.hugging_face_config import (
-    DTYPE_KEYS,
     LABELED,
     TheirConfig,
     architecture_of,
@@ -23,16 +22,10 @@ from sibert_jax.interop.hugging_face_config import (
     make_config,
     read_config,
 )
-from sibert_jax.interop.hugging_face_model import HuggingFaceModel, new_directory
+from sibert_jax.interop.hugging_face_model import HuggingFaceModel, write_model
 from sibert_jax.interop.names import SEGMENTS, Tensor, encoder_table, head_table
 from sibert_jax.interop.per_layer import flatten, unflatten
-from sibert_jax.interop.tensor_files import (
-    SINGLE,
-    as_float32,
-    in_dtype,
-    read_tensors,
-    write_safetensors,
-)
+from sibert_jax.interop.tensor_files import as_float32, dtype_notes, read_tensors, renamed
 from sibert_jax.model import ModelConfig
 
 WORDS = "bert.embeddings.word_embeddings.weight"
@@ -49,8 +42,9 @@ def read(directory: str | pathlib.Path) -> HuggingFaceModel:
     """
     directory = user_path(directory)
     theirs = read_config(directory / "config.json")
-    tensors = _full_names(read_tensors(directory, theirs.architecture or "BertModel"), directory)
-    dtypes = sorted({str(array.dtype) for array in tensors.values()} - {"float32", "int64"})
+    tensors = read_tensors(directory, theirs.architecture or "BertModel")
+    tensors = renamed(tensors, _full_name, directory)
+    notes = dtype_notes(tensors)
     unused = _without_copies(tensors, theirs, directory)
     head, note = choose_head(tensors, theirs)
     flat = {}
@@ -64,14 +58,9 @@ def read(directory: str | pathlib.Path) -> HuggingFaceModel:
                 f"{theirs.cfg.depth} needs; config.json is of another model."
             )
     check_head(flat, head, theirs, directory)
-    notes = [note] if note else []
-    if dtypes:
-        notes.append(f"weights of {', '.join(dtypes)} are kept and exported as float32")
-    if theirs.attention_dropout != theirs.cfg.dropout:
-        notes.append(
-            f"attention_probs_dropout_prob is {theirs.attention_dropout}; our models have one "
-            f"rate, model.dropout={theirs.cfg.dropout}"
-        )
+    notes = [note, *notes] if note else notes
+    rates = {"attention_probs_dropout_prob": theirs.attention_dropout}
+    notes += rate_notes(rates, theirs.cfg.dropout)
     return HuggingFaceModel(
         cfg=theirs.cfg,
         params=unflatten(flat, scan_layers=theirs.cfg.scan_layers),
@@ -149,32 +138,20 @@ def write(
             "place for it."
         )
     exported = {table[name].theirs: table[name].export(array) for name, array in flat.items()}
-    tensors = in_dtype(exported, dtype)
-    if dtype != "float32":
-        keys = [key for key in DTYPE_KEYS if key in config] or DTYPE_KEYS[1:]
-        config = config | dict.fromkeys(keys, dtype)
     if not tied:
-        tensors[OUTPUT_BIAS_COPY] = tensors[OUTPUT_BIAS].copy()
+        exported[OUTPUT_BIAS_COPY] = exported[OUTPUT_BIAS].copy()
     if not head:
-        tensors = {name.removeprefix("bert."): array for name, array in tensors.items()}
-    directory = new_directory(directory)
-    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    write_safetensors(directory / SINGLE, tensors)
+        exported = {name.removeprefix("bert."): array for name, array in exported.items()}
+    write_model(directory, config, exported, dtype)
     return architecture
 
 
-def _full_names(tensors: dict[str, np.ndarray], directory: pathlib.Path) -> dict[str, np.ndarray]:
-    """Tensors by the names of today, with the "bert." that `BertModel` alone leaves out."""
-    named: dict[str, np.ndarray] = {}
-    for name, array in tensors.items():
-        full = name.replace("LayerNorm.gamma", "LayerNorm.weight")
-        full = full.replace("LayerNorm.beta", "LayerNorm.bias")
-        if full.startswith(("embeddings.", "encoder.", "pooler.")):
-            full = f"bert.{full}"
-        if full in named:
-            raise InteropError(f"{directory} has {full} twice, under different names.")
-        named[full] = array
-    return named
+def _full_name(name: str) -> str:
+    """The name of today, with the "bert." that `BertModel` alone leaves out."""
+    name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
+    name = name.replace("LayerNorm.beta", "LayerNorm.bias")
+    is_bare = name.startswith(("embeddings.", "encoder.", "pooler."))
+    return f"bert.{name}" if is_bare else name
 
 
 def _without_copies(

@@ -1,13 +1,25 @@
 """`config.json` of Hugging Face's BERT: their keys and defaults, our sizes, heads and labels."""
 
 import dataclasses
-import json
-import math
 import pathlib
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from sibert_jax.errors import InteropError
+from sibert_jax.interop.config_json import (
+    IMPORTED,
+    POSITIVE,
+    RATE,
+    SIZE,
+    SMALL,
+    SWITCH,
+    check_required,
+    checked,
+    checked_sizes,
+    first_architecture,
+    read_json,
+    stored_in,
+    value_of,
+)
 from sibert_jax.model import ModelConfig
 
 # Our head behind each class of theirs. Other classes of BERT have a head that we have no place for.
@@ -30,26 +42,7 @@ REQUIRED = (
     ("is_decoder", (False,)),
     ("add_cross_attention", (False,)),
 )
-# Keys that say how the weights are stored, not what they are.
-DTYPE_KEYS = ("dtype", "torch_dtype")
 
-
-class Kind(NamedTuple):
-    """The values that a key may have."""
-
-    wanted: str
-    accepts: Callable[[Any], bool]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-SIZE = Kind("a whole number from 1", lambda x: type(x) is int and x >= 1)
-RATE = Kind("a number from 0, less than 1", lambda x: _is_number(x) and 0 <= x < 1)
-SMALL = Kind("a number from 0", lambda x: _is_number(x) and x >= 0)
-POSITIVE = Kind("a number above 0", lambda x: _is_number(x) and x > 0)
-SWITCH = Kind("true or false", lambda x: isinstance(x, bool))
 
 # Our field, their key, its kind and the default that transformers' BertConfig has; a size without
 # default must be there, since transformers would silently take that of BERT-base.
@@ -99,29 +92,15 @@ def read_config(path: pathlib.Path) -> TheirConfig:
     theirs = read_json(path)
     check_required(path, theirs, REQUIRED)
     architecture = first_architecture(path, theirs)
-    has_type = _value(theirs, "model_type", None) is not None
+    has_type = value_of(theirs, "model_type", None) is not None
     if architecture and not has_type and not architecture.startswith("Bert"):
         raise InteropError(
             f"{path}: architectures names {architecture}, and only BERT can be read."
         )
-    sizes = {ours: checked(path, theirs, key, kind, d) for ours, key, kind, d in KEYS}
-    if sizes["width"] % sizes["num_heads"]:
-        raise InteropError(
-            f"{path}: hidden_size {sizes['width']} does not divide by num_attention_heads "
-            f"{sizes['num_heads']}."
-        )
+    sizes = checked_sizes(path, theirs, KEYS)
     num_types = sizes["num_segments"]
     sizes["num_segments"] = max(2, num_types)
-    cfg = ModelConfig(
-        arch="bert",
-        **sizes,
-        qkv_bias=True,
-        branch_scaling="none",
-        dtype="float32",
-        scan_layers=True,
-        remat=False,
-        attention_impl="auto",
-    )
+    cfg = ModelConfig(arch="bert", **sizes, **IMPORTED)
     tied = checked(path, theirs, "tie_word_embeddings", SWITCH, True)
     attention_dropout = checked(path, theirs, "attention_probs_dropout_prob", RATE, 0.1)
     labels = _labels(path, theirs)
@@ -161,7 +140,7 @@ def kept_config(theirs: TheirConfig, head: str, *, has_nsp: bool) -> dict[str, A
       head: the one whose weights were read; "": none.
       has_nsp: whether there is a next-sentence head.
     """
-    kept = theirs.values | {key: "float32" for key in DTYPE_KEYS if key in theirs.values}
+    kept = stored_in(theirs.values, "float32")
     if theirs.architecture in HEADS and HEADS[theirs.architecture] == head:
         return kept
     if not head:
@@ -177,63 +156,9 @@ def architecture_of(head: str, *, has_nsp: bool) -> str:
     return next(name for name, kind in HEADS.items() if kind == head)
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """The object that a file of JSON holds."""
-    if not path.parent.is_dir():
-        what = "is a file" if path.parent.exists() else "does not exist"
-        raise InteropError(
-            f"{path.parent} {what}; name a directory on this machine that holds config.json and "
-            "model.safetensors (`hf download NAME --local-dir DIR` fetches one)."
-        )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InteropError(
-            f"{path} is missing; name a directory with config.json and model.safetensors."
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InteropError(f"{path} cannot be read as JSON: {error}.") from None
-    if not isinstance(values, dict):
-        raise InteropError(f"{path} holds a {type(values).__name__}, wanted an object of settings.")
-    return values
-
-
-def _value(theirs: dict[str, Any], key: str, default: Any) -> Any:
-    value = theirs.get(key)
-    return default if value is None else value
-
-
-def check_required(
-    path: pathlib.Path, theirs: dict[str, Any], required: Iterable[tuple[str, tuple]]
-) -> None:
-    """Refuses a model that computes another function; each key with its accepted values."""
-    for key, accepted in required:
-        found = _value(theirs, key, accepted[0])
-        if not any(found == value and type(found) is type(value) for value in accepted):
-            raise InteropError(f"{path}: {key} is {found!r}, and only {accepted[0]!r} can be read.")
-
-
-def checked(path: pathlib.Path, theirs: dict[str, Any], key: str, kind: Kind, default: Any) -> Any:
-    """The value of a key, or its default; without one the key must be there."""
-    value = _value(theirs, key, default)
-    if value is None:
-        raise InteropError(f"{path} has no key {key!r}, which the sizes of the model need.")
-    if not kind.accepts(value):
-        raise InteropError(f"{path}: {key} is {value!r}, wanted {kind.wanted}.")
-    return value
-
-
-def first_architecture(path: pathlib.Path, theirs: dict[str, Any]) -> str | None:
-    """The first of `architectures`; None: not named."""
-    names = _value(theirs, "architectures", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InteropError(f"{path}: architectures is {names!r}, wanted a list of class names.")
-    return names[0] if names else None
-
-
 def _labels(path: pathlib.Path, theirs: dict[str, Any]) -> tuple[str, ...]:
     count = checked(path, theirs, "num_labels", SIZE, 2)
-    names = _value(theirs, "id2label", {str(i): f"LABEL_{i}" for i in range(count)})
+    names = value_of(theirs, "id2label", {str(i): f"LABEL_{i}" for i in range(count)})
     try:
         by_id = {int(i): name for i, name in names.items()}
     except (AttributeError, ValueError):

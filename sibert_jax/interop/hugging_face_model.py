@@ -1,11 +1,16 @@
 """A model from a Hugging Face directory, and the directory of one."""
 
 import dataclasses
+import json
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from sibert_jax.errors import InteropError
 from sibert_jax.files import user_path
+from sibert_jax.interop.config_json import stored_in
+from sibert_jax.interop.tensor_files import SINGLE, in_dtype, write_safetensors
 from sibert_jax.model import ModelConfig
 
 
@@ -17,7 +22,7 @@ class HuggingFaceModel:
       cfg: sizes; `dropout` is theirs, `scan_layers` true.
       params: {"encoder": ...} and, of a BERT with a pooler or a head, "head"; float32.
       head: "pretraining", "classification", "question_answering", "token_classification" or "": no
-        head.
+        head with parameters, as in GPT-2.
       labels: what the outputs of a classifier mean, in order; () of other heads.
       unused: tensors of theirs that our model has no place for.
       notes: what the user should know, a sentence each.
@@ -43,3 +48,20 @@ def new_directory(directory: str | pathlib.Path) -> pathlib.Path:
     except OSError as error:
         raise InteropError(f"{directory} cannot be made: {error}.") from None
     return directory
+
+
+def write_model(
+    directory: str | pathlib.Path,
+    config: dict[str, Any],
+    tensors: dict[str, np.ndarray],
+    dtype: str,
+) -> None:
+    """Writes `config.json` and `model.safetensors`, in a dtype, into a new or empty directory.
+
+    Raises:
+      InteropError: the directory is not empty, or a weight is too large for the dtype.
+    """
+    tensors = in_dtype(tensors, dtype)
+    directory, config = new_directory(directory), stored_in(config, dtype)
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_safetensors(directory / SINGLE, tensors)

@@ -84,7 +84,7 @@ class Quantized:
 
     @property
     def nbytes(self) -> int:
-        """In a file."""
+        """Bytes in a file."""
         return sum(part.nbytes for part in self.parts().values())
 
     def parts(self) -> dict[str, np.ndarray]:
@@ -174,5 +174,5 @@ def read(path: pathlib.Path) -> dict[str, Quantized | np.ndarray]:
 
 
 def dequantized(tensors: Mapping[str, Quantized | np.ndarray]) -> dict[str, np.ndarray]:
-    """float32 of all."""
+    """All tensors, in float32."""
     return {k: x.float32() if isinstance(x, Quantized) else x for k, x in tensors.items()}

@@ -1,6 +1,7 @@
 """safetensors files: one, or several with an index."""
 
 import pathlib
+from collections.abc import Callable
 
 import jax.numpy as jnp  # registers bfloat16 with numpy
 import numpy as np
@@ -8,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from sibert_jax.errors import InteropError
-from sibert_jax.interop.hugging_face_config import read_json
+from sibert_jax.interop.config_json import read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # What holds weights too, but only another program can read.
@@ -67,6 +68,26 @@ def as_float32(array: np.ndarray, name: str, path: pathlib.Path) -> np.ndarray:
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise InteropError(f"{path}: {name} is {array.dtype}, wanted a float type.")
     return array.astype(np.float32)
+
+
+def renamed(
+    tensors: dict[str, np.ndarray], rename: Callable[[str], str], directory: pathlib.Path
+) -> dict[str, np.ndarray]:
+    """Tensors by other names; two of one name are refused."""
+    found: dict[str, np.ndarray] = {}
+    for name, array in tensors.items():
+        new = rename(name)
+        if new in found:
+            raise InteropError(f"{directory} has {new} twice, under different names.")
+        found[new] = array
+    return found
+
+
+def dtype_notes(tensors: dict[str, np.ndarray]) -> list[str]:
+    """A sentence on weights of shorter float types."""
+    dtypes = {array.dtype for array in tensors.values() if array.dtype != np.float32}
+    names = sorted(str(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
+    return [f"weights of {', '.join(names)} are kept and exported as float32"] if names else []
 
 
 def write_safetensors(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from sibert_jax.model.config import ModelConfig
 from sibert_jax.model.constraints import constrain
 from sibert_jax.model.norm import normalize
-from sibert_jax.model.relu_attention import no_later, relu_attention, relu_weights
+from sibert_jax.model.relu_attention import causal_mask, relu_attention, relu_weights
 
 
 def softmax_weights(logits_BHLM: jax.Array, mask_B1LM: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -26,9 +26,10 @@ def softmax_weights(logits_BHLM: jax.Array, mask_B1LM: jax.Array) -> tuple[jax.A
 class Attention(nn.Module):
     """Self-attention. SIBERT: degree 0 -> 2 (values and output); BERT: softmax and biases.
 
-    Where the collection "cache" is mutable, keys and values are kept in it, (B, M, H, K) each: a
-    first call makes it as long as its own input, which may be padded; later ones write theirs at
-    `place`, attend to all of it that the mask has, and need it to be long enough.
+    If the collection "cache" is mutable, keys and values are cached there, (B, M, H, K) each. The
+    first call creates them, as long as its own input, which may be padded; before later calls they
+    must be padded to the length that is needed. A later call writes its keys and values at `place`
+    and attends to all that the mask allows.
 
     Attributes:
       cfg: sizes.
@@ -78,20 +79,20 @@ class Attention(nn.Module):
             q_BLHK, k_BMHK = normalize(q_BLHK, c.norm_eps), normalize(k_BMHK, c.norm_eps)
         if self.is_mutable_collection("cache") and not self.is_initializing():
             k_BMHK, v_BMHK = (
-                self._kept(f"kept_{name}", new, place)
+                self._cached(f"cached_{name}", new, place)
                 for name, new in (("key", k_BMHK), ("value", v_BMHK))
             )
         num_queries, num_keys = q_BLHK.shape[1], k_BMHK.shape[1]
         drops = c.dropout > 0 and not deterministic
-        of_rows = mask_B1LM.shape[2] > 1 or num_queries != num_keys
-        if self.kind == "relu" and not drops and not of_rows:
+        varies = mask_B1LM.shape[2] > 1 or num_queries != num_keys
+        if self.kind == "relu" and not drops and not varies:
             y_BLHK, dead_BHL1 = relu_attention(
                 q_BLHK, k_BMHK, v_BMHK, mask_B1LM[:, 0, 0], causal=c.is_causal,
                 impl=c.attention_impl,
             )  # fmt: skip
         else:
             if c.is_causal:
-                mask_B1LM = mask_B1LM & no_later(num_queries, num_keys, place)[None, None]
+                mask_B1LM = mask_B1LM & causal_mask(num_queries, num_keys, place)[None, None]
             if self.kind != "relu":  # a constant factor cancels in ReLU attention
                 q_BLHK = q_BLHK * jnp.asarray(c.head_width**-0.5, dtype)
             logits_BHLM = jnp.einsum("BLHK,BMHK->BHLM", q_BLHK, k_BMHK)
@@ -105,7 +106,7 @@ class Attention(nn.Module):
         )(y_BLHK.reshape(-1, c.num_heads, c.head_width))  # fmt: skip
         return y_TD.reshape(x_BLD.shape), dead_BHL1
 
-    def _kept(self, name: str, new_BLHK: jax.Array, place) -> jax.Array:
-        kept = self.variable("cache", name, lambda: new_BLHK)
-        kept.value = jax.lax.dynamic_update_slice_in_dim(kept.value, new_BLHK, place, axis=1)
-        return kept.value
+    def _cached(self, name: str, new_BLHK: jax.Array, place) -> jax.Array:
+        cached = self.variable("cache", name, lambda: new_BLHK)
+        cached.value = jax.lax.dynamic_update_slice_in_dim(cached.value, new_BLHK, place, axis=1)
+        return cached.value

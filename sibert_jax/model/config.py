@@ -25,7 +25,11 @@ class Arch(NamedTuple):
       has_relu_attention: else softmax.
       unused: keys of `model` that it ignores.
       is_causal: a token attends to itself and to earlier ones, and there are no segments.
-      is_prenorm: of those that are no SIBERT: a norm with gain and bias follows the last layer.
+      is_sandwich: of SIBERT: branches are normalized before and after.
+      is_prenorm: of others: a norm with gain and bias precedes each branch and follows the last
+        layer.
+      has_embed_norm: a norm with gain and bias follows the embeddings.
+      norm_eps: the default of the key.
     """
 
     is_scale_invariant: bool
@@ -33,25 +37,32 @@ class Arch(NamedTuple):
     has_relu_attention: bool
     unused: tuple[str, ...] = ()
     is_causal: bool = False
+    is_sandwich: bool = False
     is_prenorm: bool = False
+    has_embed_norm: bool = True
+    norm_eps: float = 1e-6
 
 
+# Arguments in order: is_scale_invariant, is_sibert, has_relu_attention.
 ARCHS = {
     "sibert": Arch(True, True, True),
     "sibert_qk_norm": Arch(True, True, False),
-    "sibert_sandwich": Arch(True, True, True, unused=("branch_scaling",)),
-    "bert": Arch(False, False, False, unused=("branch_scaling", "qkv_bias")),
+    "sibert_sandwich": Arch(True, True, True, unused=("branch_scaling",), is_sandwich=True),
+    "bert": Arch(False, False, False, unused=("branch_scaling", "qkv_bias"), norm_eps=1e-12),
     "bert_prenorm": Arch(
-        False, False, False, unused=("branch_scaling", "qkv_bias"), is_prenorm=True
+        False, False, False, unused=("branch_scaling", "qkv_bias"), is_prenorm=True,
+        norm_eps=1e-12,
     ),
     "reparametrized": Arch(True, False, False, unused=("branch_scaling", "qkv_bias")),
-    "sigpt": Arch(True, True, True, unused=("branch_scaling", "num_segments"), is_causal=True),
+    "sigpt": Arch(
+        True, True, True, unused=("branch_scaling", "num_segments"), is_causal=True,
+        is_sandwich=True,
+    ),
     "gpt": Arch(
         False, False, False, unused=("branch_scaling", "qkv_bias", "num_segments"),
-        is_causal=True, is_prenorm=True,
+        is_causal=True, is_prenorm=True, has_embed_norm=False, norm_eps=1e-5,
     ),
 }  # fmt: skip
-SANDWICHES = ("sibert_sandwich", "sigpt")  # branches are normalized at both ends
 # Names of `jax.checkpoint_policies`: nothing, products with weights, all products.
 REMAT_POLICIES = ("nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable")
 
@@ -72,7 +83,7 @@ class ModelConfig:
     """Keys under `model`."""
 
     arch: str = key("sibert", "architecture", choices=tuple(ARCHS), inherited=True)
-    vocab_size: int = key(8192, "V: WordPieces, rows of the token table", low=1, inherited=True)
+    vocab_size: int = key(8192, "V: tokens, rows of the token table", low=1, inherited=True)
     max_len: int = key(128, "longest sequence, rows of the position table", low=1, inherited=True)
     num_segments: int = key(
         2,
@@ -104,8 +115,8 @@ class ModelConfig:
         choices=("none", "depth"), inherited=True,
     )  # fmt: skip
     norm_eps: float = key(
-        1e-6, "SIBERT: relative, var + eps·mean(x²); BERT: absolute, var + eps (there 1e-12; GPT-2 "
-        "1e-5)",
+        ARCHS["sibert"].norm_eps, "SIBERT: relative, var + eps·mean(x²); BERT: absolute, var + eps "
+        "(there 1e-12; GPT-2 1e-5)",
         low=0, inherited=True,
     )  # fmt: skip
     dropout: float = key(0.0, "rate on stem, attention weights and branches", low=0, below=1)
@@ -209,12 +220,12 @@ class ModelConfig:
 
     @property
     def output_std(self) -> float:
-        """Standard deviation of the last matrix of a branch; GPT-2's is the less, the deeper."""
+        """Standard deviation of the last matrix of a branch; GPT-2 divides it by √(2·depth)."""
         return self.init_std * (2 * self.depth) ** -0.5 if self.arch == "gpt" else self.init_std
 
     @property
     def function_keys(self) -> tuple[str, ...]:
-        """Those of FUNCTION_KEYS that this architecture has a use for."""
+        """Those of FUNCTION_KEYS that this architecture uses."""
         return tuple(key for key in FUNCTION_KEYS if key not in ARCHS[self.arch].unused)
 
 
@@ -224,6 +235,4 @@ INHERITED_KEYS = tuple(named(ModelConfig, "inherited"))
 
 def fresh_encoder(arch: str) -> ModelConfig:
     """The encoder of an architecture that starts from nothing and has every default."""
-    guards = {"bert": 1e-12, "bert_prenorm": 1e-12, "gpt": 1e-5}
-    default = ModelConfig(arch=arch)
-    return dataclasses.replace(default, norm_eps=guards.get(arch, default.norm_eps))
+    return dataclasses.replace(ModelConfig(arch=arch), norm_eps=ARCHS[arch].norm_eps)

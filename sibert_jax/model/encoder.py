@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.model.config import ARCHS, SANDWICHES, ModelConfig
+from sibert_jax.model.config import ARCHS, ModelConfig
 from sibert_jax.model.constraints import constrain
 from sibert_jax.model.layers import LAYERS, square_init
 from sibert_jax.model.norm import AffineNorm, normalize
@@ -50,8 +50,8 @@ class Embedding(nn.Module):
 class Encoder(nn.Module):
     """The encoder of `cfg.arch`; all its parameters are the scale-invariant ones.
 
-    A causal one can keep keys and values, in the collection "cache", and go on from there: see
-    `Attention`.
+    A causal encoder can cache keys and values in the collection "cache", to encode a sequence piece
+    by piece: see `Attention`.
 
     Example:
       >>> encoder = Encoder(cfg)
@@ -63,7 +63,7 @@ class Encoder(nn.Module):
     def setup(self):
         c = self.cfg
         self.embed = Embedding(c)
-        if c.arch != "gpt":
+        if ARCHS[c.arch].has_embed_norm:
             self.embed_norm = AffineNorm(c.norm_eps, relative=c.is_sibert)
         if c.is_sibert:
             self.stem = nn.Dense(c.width, False, c.compute_dtype, kernel_init=square_init(c))
@@ -90,21 +90,21 @@ class Encoder(nn.Module):
         Args:
           tokens_BL: int, ids in [0, vocab_size).
           segments_BL: int, ids in [0, num_segments); a model of 1 has no table and ignores them.
-          mask_BL: bool, False on padding; of all tokens in the cache, if there is one.
+          mask_BL: bool, False on padding; with a cache, (B, M) over all its tokens.
           deterministic: no dropout; otherwise the "dropout" rng is needed.
-          place: of the first token, int32; above 0 with a cache of the earlier ones.
+          place: position of the first token, int32; above 0 only with a cache of the earlier ones.
 
         Returns:
           x_BLD in the compute dtype and dead_N, int32: the dead attention rows (valid query, any
           head) of each layer.
         """
         x_BLD = self.embed(tokens_BL, segments_BL, place)
-        if self.cfg.arch != "gpt":
+        if ARCHS[self.cfg.arch].has_embed_norm:
             x_BLD = self.embed_norm(x_BLD)
         x_BLD = self.dropout(x_BLD, deterministic=deterministic)
         if self.cfg.is_sibert:
             x_BLD = self.stem(x_BLD)
-        if self.cfg.arch in SANDWICHES:
+        if ARCHS[self.cfg.arch].is_sandwich:
             x_BLD = normalize(x_BLD, self.cfg.norm_eps)
         x_BLD, dead_N = self.layers(x_BLD, mask_BL, deterministic, place)
         if self.cfg.is_sibert:

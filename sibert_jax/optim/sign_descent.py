@@ -27,7 +27,7 @@ def sign_descent(
     lower: Any = None,
     upper: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Signed gradient descent with a bounded way: every entry moves by η_t a step, T steps.
+    r"""Signed gradient descent inside bounds: every entry moves by η_t per step, for T steps.
 
     .. math:: x \leftarrow \mathrm{clip}\big(x - \eta_t\,\mathrm{sign}(g),\ l,\ u\big), \qquad
       \eta_t = \eta\,\max(0,\ 1 - t/T)
@@ -36,8 +36,8 @@ def sign_descent(
     η(T + 1)/2 from its start: about 1/2 at the default η = 1/T. Meant for parameters whose range is
     known, such as the rounding of weights. State: 4 bytes.
 
-    Stated results: g = 0 stays; after T steps nothing moves; a NaN in g makes that entry NaN. A
-    leaf whose g is None stays.
+    Stated results: an entry with g = 0 stays; after T steps nothing moves; a NaN in g makes that
+    entry NaN. A leaf whose g is None stays.
 
     Args:
       num_steps: T ≥ 1.
@@ -76,10 +76,10 @@ def sign_descent(
         floating_leaves(params)
         return SignDescentState(jnp.zeros([], jnp.int32))
 
-    def bounds_of(bound, params):
+    def bounds_of(bound, params, name):
         if bound is None:
             return [None] * len(jax.tree.leaves(params))
-        return prefix_values(bound, params, "bound")
+        return prefix_values(bound, params, name)
 
     def moved(g, x, rate, low, high):
         if g is None:
@@ -101,8 +101,8 @@ def sign_descent(
         leaves = zip(
             aligned(updates, params),
             jax.tree.leaves(params),
-            bounds_of(lower, params),
-            bounds_of(upper, params),
+            bounds_of(lower, params, "lower bound"),
+            bounds_of(upper, params, "upper bound"),
         )
         outs = [moved(g, x, rate, low, high) for g, x, low, high in leaves]
         state = SignDescentState(optax.safe_increment(state.count))

@@ -1,8 +1,8 @@
-"""Weights in few bits: python -m sibert_jax.quantize SOURCE OUT --bits=4 --group=64
+"""Weights in 2 to 8 bits: python -m sibert_jax.quantize SOURCE OUT --bits=4 --group=64
 
-SOURCE is the workdir of a run, an export, or a directory of Hugging Face's BERT;
-sibert_jax.load(OUT) runs the result. Stopped or killed, the same command continues at the block
-that it was at.
+SOURCE is the workdir of a run, an export, or a directory of Hugging Face's BERT or GPT-2;
+sibert_jax.load(OUT) runs the result. If it is stopped or killed, the same command continues with
+the first block that is not done.
 """
 
 import dataclasses
@@ -38,7 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, default=16, metavar="N", help="to calibrate on")
     parser.add_argument("--batch_size", type=int, default=8, metavar="N", help="examples of each")
     parser.add_argument(
-        "--data", type=user_path, metavar="FILE", help="text, in place of the run's training data"
+        "--data",
+        type=user_path,
+        metavar="FILE",
+        help="text to calibrate on instead of the run's training data",
     )
     parser.add_argument(
         "--step", metavar="best|N", help="the checkpoint to quantize instead of the newest one"

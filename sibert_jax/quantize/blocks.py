@@ -14,7 +14,7 @@ from sibert_jax.trees import nest
 
 
 class Traffic(NamedTuple):
-    """Of one call of a module on one batch.
+    """What goes in and out of one call of a module on one batch.
 
     Attributes:
       inputs: arrays among its arguments.
@@ -66,7 +66,7 @@ class Blocks:
         self.traffic = jax.jit(self._traffic)
 
     def _traffic(self, flat: Mapping[str, jax.Array], batch: Mapping) -> dict[str, Traffic]:
-        """Runs the model; what passes each block.
+        """Runs the model and returns the inputs and outputs of each block.
 
         Args:
           flat: parameters, as interop/per_layer names them.

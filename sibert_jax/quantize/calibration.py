@@ -14,8 +14,9 @@ from sibert_jax.inference.loaded_model import LoadedModel
 from sibert_jax.train.config import run_config
 from sibert_jax.train.resolve import read_settings
 
-READ = ("tokens", "segments", "attention_mask", "masked_positions")  # by models, of a batch
+INPUTS = ("tokens", "segments", "attention_mask", "masked_positions")  # those of models
 PACKED_LEN = 128  # most tokens of an example of packed text
+PACKED_KINDS = ("pretraining", "causal_lm", "")  # of models that no task was fine-tuned for
 MASK_RATE = 0.15  # where there is no run to say it
 Batches = list[dict[str, np.ndarray]]
 
@@ -26,7 +27,7 @@ def of_run(
     """The first batches that the run of a model was trained on, all padded to one length.
 
     Raises:
-      ConfigError, DataError: the model is of no run, or its data cannot be read.
+      ConfigError: the model is of no run, or its data cannot be read.
     """
     home = model.directory
     if model.trained is None or not steps_in(checkpoints_in(home)):
@@ -60,7 +61,7 @@ def of_file(
       DataError: the file cannot be read, or has too few examples.
     """
     lines = [line for line in read_lines(path) if line.strip()]
-    packs = model.kind in ("pretraining", "")
+    packs = model.kind in PACKED_KINDS
     make = _packed if packs else _lines
     examples = make(lines, model)
     needed = num_batches * batch_size
@@ -83,9 +84,13 @@ def of_file(
 
 
 def _packed(lines: Sequence[str], model: LoadedModel) -> list[tuple[np.ndarray, int]]:
-    tokens = np.concatenate([np.zeros(0, np.int32), *model.tokenizer.encode_batch(lines)])
+    tokens, _ = model.tokenizer.encode_flat(model.tokenizer.split(lines))
     length = min(model.max_tokens, PACKED_LEN)
-    rows = tokens[: len(tokens) // (length - 2) * (length - 2)].reshape(-1, length - 2)
+    is_causal = model.config.is_causal  # such a model was trained without [CLS] and [SEP] around
+    num_text = length if is_causal else length - 2
+    rows = tokens[: len(tokens) // num_text * num_text].reshape(-1, num_text)
+    if is_causal:
+        return [(row, length) for row in rows]
     return [join_pair(row, None, model.tokenizer, length) for row in rows]
 
 
@@ -107,7 +112,7 @@ def _mask(tokens_BL: np.ndarray, masker: Masker, rng: np.random.Generator) -> np
 
 
 def of_one_length(batches: Sequence[Mapping[str, np.ndarray]], pad_id: int) -> Batches:
-    """What models read, padded to the longest batch."""
+    """The inputs of models, padded to the longest batch."""
     longest = max(batch["tokens"].shape[1] for batch in batches)
     fill = {"tokens": pad_id, "segments": 0, "attention_mask": False}
     padded = []
@@ -118,7 +123,7 @@ def of_one_length(batches: Sequence[Mapping[str, np.ndarray]], pad_id: int) -> B
                 name: np.pad(batch[name], ((0, 0), (0, short)), constant_values=fill[name])
                 if name in fill
                 else batch[name]
-                for name in READ
+                for name in INPUTS
                 if name in batch
             }
         )

@@ -28,12 +28,12 @@ Written by sibert_jax {version} from {source}.
 
 - weights of matrix products: {bits} bits, {grid}, {group}, {method}
 - tables of embeddings: {tables}
-- gains, biases and what is left: float32
+- gains, biases and all else: float32
 - {megabytes:.2f} MB in place of {float_megabytes:.2f} MB: {ratio:.1f} times smaller
 
 Files: `config.json` (sizes), `model.safetensors` (of each matrix NAME: NAME.codes, integers packed
 without gaps from the lowest bit up; NAME.scale, float32; NAME.zero, packed; their form is in the
-file's metadata), `{manifest}` (settings and the error of each block), `vocab.txt`.
+file's metadata), `{manifest}` (settings and the error of each block), and the vocabulary.
 
 ```python
 import sibert_jax
@@ -43,18 +43,18 @@ model = sibert_jax.load(".")
 
 Floats, also for PyTorch: `python -m sibert_jax.interop export DIRECTORY TARGET`.
 
-| block | squared error, nearest | as it is | seconds |
+| block | squared error, nearest | as written | seconds |
 | :-- | --: | --: | --: |
 {table}
 """
 
 
 class Unfinished:
-    """Blocks that are done, in a folder of the target.
+    """The blocks that are done so far, in a folder of the target.
 
     Args:
       target: new, empty, or left behind by the same work.
-      identity: all that the result depends on, for JSON.
+      identity: all that the result depends on, as JSON values.
 
     Raises:
       ConfigError: the target holds a model, or other work.
@@ -71,7 +71,7 @@ class Unfinished:
             if wrong := sorted(key for key in identity if found.get(key) != identity[key]):
                 raise ConfigError(
                     f"{target} was begun with another {', '.join(wrong)}; give the same command "
-                    "to continue, or another directory."
+                    "to continue, or name another directory."
                 )
             return
         new_directory(target)

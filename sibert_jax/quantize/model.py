@@ -19,7 +19,7 @@ from sibert_jax.quantize.tune import Examples, tune
 
 
 class Done(NamedTuple):
-    """A block that is quantized.
+    """A block that was quantized.
 
     Attributes:
       block: its name, as `matrices.block_of`.
@@ -47,8 +47,8 @@ def quantize(
 ) -> dict[str, Quantized | np.ndarray]:
     """Quantizes every matrix of a model; tables first, then blocks in the order they run in.
 
-    A block is tuned to give the output that it has in the float model, on the input that it gets
-    from the quantized blocks before it.
+    A block is tuned to give the output that it has in the float model, from the input that the
+    quantized blocks before it give.
 
     Args:
       module: encoder and head, as `LoadedModel.module`.
@@ -59,7 +59,7 @@ def quantize(
       keep: called with each block that is quantized.
 
     Returns:
-      All leaves, as interop/per_layer names them: `Quantized`, or float32 where none is due.
+      All leaves, as interop/per_layer names them: `Quantized`, or float32 if it is not quantized.
 
     Raises:
       ConfigError: a group does not divide the inputs of a leaf.

@@ -24,7 +24,7 @@ def quantize_directory(
     step: int | str | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Quantizes a trained model; called again after an interruption, it continues at a block.
+    """Quantizes a trained model; called again, it continues after the last block that is done.
 
     Args:
       source: as `sibert_jax.load` takes it, but not quantized.
@@ -77,6 +77,6 @@ def quantize_directory(
 def describe(done: Done) -> str:
     """A line on a block."""
     return (
-        f"{done.block}: error {done.nearest:.3g} rounded to nearest, {done.error:.3g} as it is, "
+        f"{done.block}: error {done.nearest:.3g} rounded to nearest, {done.error:.3g} as written, "
         f"{done.seconds:.1f} s"
     )

@@ -9,7 +9,7 @@ BITS, METHODS = (2, 3, 4, 8), ("rtn", "signround")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Bits, groups, method.
+    """Bits, groups and method; each field is an option of the command.
 
     Attributes:
       bits: of a weight of a matrix product: 2, 3, 4 or 8.

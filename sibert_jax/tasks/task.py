@@ -211,8 +211,8 @@ class TaskType:
       find: values of those that are open, from (task, data) and a function that takes a line.
       restore: the task without data as `Task.save` left it, from (model, task, seq_lens, workdir);
         None: `make` is enough.
-      is_causal: whether it needs an encoder whose tokens see earlier ones only; else it needs one
-        whose tokens see both sides.
+      is_causal: whether it needs an encoder that attends to earlier tokens only, and to the token
+        itself; else it needs one that attends to both sides.
     """
 
     config: type

@@ -1,5 +1,7 @@
-"""Shared by the tasks that predict tokens: their logits, and token frequencies as a prior."""
+"""Shared by the tasks that predict tokens: keys, logits, and token frequencies as a prior."""
 
+import dataclasses
+import math
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -9,11 +11,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from sibert_jax.files import atomically
+from sibert_jax.keys import key
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.invariant_head import UnitFeatures, unit_rows, unit_table
 from sibert_jax.tasks.losses import table_logits
 
 TOKEN_COUNTS = "token_counts.npy"  # in a workdir: (V,) int64, of the training text
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenOutputConfig:
+    """Keys under `task` of every task that predicts tokens."""
+
+    name: str = key("", "the task")
+    head: str = key("invariant", "the kind of head")
+    logit_scale: float = key(
+        8.0, "of the invariant head: factor of the cosines at the start; learned, up to 4 × away",
+        above=0, below=math.inf,
+    )  # fmt: skip
+    table_norm: str = key(
+        "rows", "of the invariant head: rows of the table over their norms, or the table over the "
+        "root mean square of these", choices=("rows", "table"),
+    )  # fmt: skip
+    loss_scale: float = key(
+        1.0, "multiplies the loss that is differentiated", above=0, below=math.inf
+    )
 
 
 class OutputProjection(NamedTuple):

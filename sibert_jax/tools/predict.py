@@ -27,7 +27,7 @@ def predict(
     step: int | str | None = None,
     overrides: Sequence[str] = (),
 ) -> list[str]:
-    """What the checkpoint of a run says of a file of new text: answers, or continuations.
+    """Answers to a file of new text, or continuations of it, from a checkpoint of a run.
 
     Args:
       directory: the run's workdir; its `config.json` and vocabulary are used, nothing is written.
@@ -82,9 +82,9 @@ def _overridden(settings: dict, words: Sequence[str]) -> dict:
     for word in words:
         name = word.partition("config.")[2].partition("=")[0]
         if name not in free:
-            there_are = f"there are {', '.join(sorted(free))}" if free else "this task has none"
+            remedy = f"set one of {', '.join(sorted(free))}" if free else "this task has none"
             raise ConfigError(
-                f"{word}: --predict changes keys of the task that say how to answer; {there_are}."
+                f"{word}: with --predict, only keys that say how to answer can be set; {remedy}."
             )
     task = override(ml_collections.ConfigDict(settings), words).task
     return settings | {"task": task.to_dict()}

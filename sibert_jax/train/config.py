@@ -155,7 +155,8 @@ class RunConfig:
                 f"data.seq_len={self.data.seq_len} must lie between 8 and model.max_len="
                 f"{self.model.max_len}, the rows of the position table."
             )
-        self._check_direction()
+        found = f"model.arch is {self.model.arch!r}"
+        check_direction(self.task.name, self.model.arch, found, "set it to one of")
         self.task_type.check(self.model, self.task, self.data)
         self._check_invariance()
         if self.train.num_steps:
@@ -166,17 +167,6 @@ class RunConfig:
         """The parameters in whose joint scale the loss is invariant: "encoder", "head" or both."""
         parts = self.task_type.invariant_parts(self.task)
         return parts if self.model.is_scale_invariant else ()
-
-    def _check_direction(self) -> None:
-        if self.model.is_causal != self.task_type.is_causal:
-            wanted = [
-                name for name, arch in ARCHS.items() if arch.is_causal != self.model.is_causal
-            ]
-            sees = "earlier ones only" if self.task_type.is_causal else "both sides"
-            raise ConfigError(
-                f"task.name={self.task.name!r} needs an encoder whose tokens see {sees}, and "
-                f"model.arch is {self.model.arch!r}; choose one of {wanted}."
-            )
 
     def _check_invariance(self) -> None:
         """Refuses the recipe for parameters that scale the loss, in a scale-invariant encoder."""
@@ -239,6 +229,29 @@ def distributed_config(config: ml_collections.ConfigDict) -> DistributedConfig:
     if "distributed" not in values:
         raise ConfigError("distributed is missing; start from default_config().")
     return from_dict(DistributedConfig, values["distributed"], "distributed")
+
+
+def check_direction(task_name: str, arch: str, found: str, remedy: str) -> None:
+    """Refuses a causal encoder for a task that reads both sides, and the reverse.
+
+    Args:
+      task_name: value of `task.name`.
+      arch: value of `model.arch`.
+      found: where that value stands, which begins the message.
+      remedy: what to do; the architectures that fit follow it.
+
+    Raises:
+      ConfigError: the encoder does not fit.
+    """
+    is_causal = task_type(task_name).is_causal
+    if ARCHS[arch].is_causal == is_causal:
+        return
+    fitting = ", ".join(name for name, other in ARCHS.items() if other.is_causal == is_causal)
+    sees = "only itself and earlier ones" if is_causal else "the tokens on both sides"
+    raise ConfigError(
+        f"{found}, and task.name={task_name!r} needs an encoder in which a token attends to "
+        f"{sees}; {remedy} {fitting}."
+    )
 
 
 def default_config(task_name: str = "pretraining") -> ml_collections.ConfigDict:

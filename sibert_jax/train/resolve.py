@@ -12,13 +12,9 @@ from sibert_jax.checkpoint import checkpoints_in, steps_in
 from sibert_jax.data import Tokenizer, vocabulary_file
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import from_dict
-from sibert_jax.model.config import (
-    ARCHS,
-    INHERITED_KEYS,
-    SHAPE_KEYS,
-    fresh_encoder,
-)
+from sibert_jax.model.config import ARCHS, INHERITED_KEYS, SHAPE_KEYS, fresh_encoder
 from sibert_jax.tasks.registry import task_type
+from sibert_jax.train.config import check_direction
 
 ConfigDict = ml_collections.ConfigDict
 
@@ -74,6 +70,9 @@ def resolve(
         longest, found = origin.seq_len, origin.task
     elif key := _key_of_origin(config):
         origin = _source(key, config.checkpoint[key])
+        arch = origin.model["arch"]
+        named = f"checkpoint.{key}={config.checkpoint[key]} has model.arch={arch!r}"
+        check_direction(config.task.name, arch, named, "name a checkpoint of")
         _check_same(config, origin, open_keys, key)
         if key == "continue_from":
             found = origin.task

@@ -3,7 +3,7 @@
 import pytest
 
 import sibert_jax
-from sibert_jax.interop.workdirs import export_weights
+from sibert_jax.interop.workdir_export import export_weights
 from sibert_jax.tools.predict import predict
 from tests.tasks.classification.conftest import make_config, vocab, write_pairs
 

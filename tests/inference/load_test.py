@@ -12,7 +12,8 @@ import sibert_jax
 from sibert_jax.errors import EXPECTED
 from sibert_jax.inference.embed import embed
 from sibert_jax.interop import exported, hugging_face
-from sibert_jax.interop.workdirs import export_weights, import_weights
+from sibert_jax.interop.workdir_export import export_weights
+from sibert_jax.interop.workdir_import import import_weights
 from sibert_jax.model import Encoder
 from sibert_jax.tasks.classification.config import ClassificationConfig
 from sibert_jax.tasks.classification.task import ClassificationHead
@@ -122,7 +123,7 @@ def test_scores_are_in_the_unit_of_the_data(tmp_path):
     params["params"]["head"]["classifier"]["bias"] += 2.5  # the middle of the range
     task = ClassificationConfig(kind="regression", score_range=(250.0, 1000.0))
     own, theirs = tmp_path / "own", tmp_path / "theirs"
-    settings = exported.Task(dataclasses.asdict(task), 24)
+    settings = exported.SavedTask(dataclasses.asdict(task), 24)
     exported.write(own, CFG, params["params"], "a test", ("score",), settings)
     hugging_face.write(theirs, CFG, params["params"], "classification", ("score",))
     for directory in (own, theirs):

@@ -40,7 +40,18 @@ def source(tmp_path):
     return directory
 
 
-def test_read_is_the_inverse_of_write(source):
+def with_copies(directory):
+    """As older files have them: masks, a copy of the table, and no architecture."""
+    mask = np.tril(np.ones((1, 1, 16, 16), np.float32))
+    extra = {"transformer.h.0.attn.bias": mask, "transformer.h.0.attn.masked_bias": mask[0, 0, 0]}
+    table = tensors_of(directory)["transformer.wte.weight"]
+    edit_tensors(directory, extra | {"lm_head.weight": table})
+    edit_config(directory, drop=["architectures"])
+
+
+@pytest.mark.parametrize("change", [lambda directory: None, with_copies])
+def test_read_is_the_inverse_of_write(source, change):
+    change(source)
     found = foreign.read(source)
     fields = ("vocab_size", "max_len", "width", "depth", "num_heads", "ffn_width", "norm_eps")
     assert all(getattr(found.cfg, field) == getattr(GPT, field) for field in fields)
@@ -60,22 +71,17 @@ def test_queries_keys_and_values_stand_side_by_side(source):
         np.testing.assert_array_equal(kernel_DHK.reshape(D, D), joint[:, i * D : (i + 1) * D])
 
 
-def with_copies(directory):
-    """As older files have them: masks, a copy of the table, and no architecture."""
-    mask = np.tril(np.ones((1, 1, 16, 16), np.float32))
-    extra = {"transformer.h.0.attn.bias": mask, "transformer.h.0.attn.masked_bias": mask[0, 0, 0]}
-    table = tensors_of(directory)["transformer.wte.weight"]
-    edit_tensors(directory, extra | {"lm_head.weight": table})
-    edit_config(directory, drop=["architectures"])
-
-
 def bare(directory):
     edit_tensors(directory, rename=lambda name: name.removeprefix("transformer."))
     edit_config(directory, architectures=["GPT2Model"], n_inner=20)
 
 
 @pytest.mark.parametrize(
-    ("change", "architecture"), [(with_copies, "GPT2LMHeadModel"), (bare, "GPT2Model")]
+    ("change", "architecture"),
+    [
+        pytest.param(with_copies, "GPT2LMHeadModel", marks=pytest.mark.slow),
+        (bare, "GPT2Model"),
+    ],
 )
 def test_what_is_imported_is_exported_to_the_bit(source, tmp_path, change, architecture):
     before = tensors_of(source)

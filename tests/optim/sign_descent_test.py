@@ -63,5 +63,5 @@ def test_it_finds_the_least_of_a_bounded_quadratic():
 
 def test_bounds_must_fit_the_parameters():
     tx = sign_descent(3, lower={"w": 0.0})
-    with pytest.raises(ValueError, match="leaf b has no bound"):
+    with pytest.raises(ValueError, match="leaf b has no lower bound"):
         first_update(tx, random_tree(1), random_tree(0))

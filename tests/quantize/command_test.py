@@ -9,10 +9,13 @@ import pytest
 
 import sibert_jax
 from sibert_jax import command
-from sibert_jax.interop import exported, hugging_face
-from sibert_jax.interop.workdirs import export_weights
+from sibert_jax.data import ByteBPE
+from sibert_jax.interop import exported, foreign, gpt2, hugging_face
+from sibert_jax.interop.workdir_export import export_weights
+from sibert_jax.model import Encoder
 from sibert_jax.quantize import directory
 from sibert_jax.quantize.__main__ import main
+from tests.builders import model_config, random_params
 from tests.inference.conftest import LABELS
 
 TEXTS = ["w1 w2 w3", "w4", ("w1 w2", "w3")]
@@ -61,6 +64,22 @@ def test_a_classifier_in_few_bits_loads_and_exports(bert, done, tmp_path):
     assert theirs.labels == LABELS
 
 
+@pytest.mark.slow
+def test_a_gpt2_in_few_bits_continues_texts_and_exports(text, tmp_path):
+    source, out, floats = (tmp_path / name for name in ("source", "out", "floats"))
+    cfg = model_config(arch="gpt", vocab_size=257, num_segments=1)
+    tokens, valid = np.ones((1, 4), np.int32), np.ones((1, 4), bool)
+    encoder = random_params(Encoder(cfg).init, tokens, tokens, valid)["params"]
+    gpt2.write(source, cfg, {"encoder": encoder}, end_id=256)
+    ByteBPE.of_merges([], 257).save(source / "vocab.json")
+    assert not status(source, out, "--bits=8", f"--data={text}", *WORDS)
+    assert isinstance(sibert_jax.load(out).generate("w1", 3), str)
+    assert "GPT2LMHeadModel" in export_weights(out, floats)
+    theirs = foreign.read(floats).params
+    jax.tree.map(np.testing.assert_array_equal, theirs, exported.read(out)[1])
+
+
+@pytest.mark.slow  # without the files: model_test.py
 def test_a_killed_run_continues_at_its_block(bert, text, tmp_path, capsys, monkeypatch):
     model = bert("classification")
     command_line = (model, tmp_path / "out", "--method=rtn", f"--data={text}", *WORDS)

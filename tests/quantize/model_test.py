@@ -64,6 +64,7 @@ def test_no_block_is_worse_than_rounded_to_nearest(params, two_bits, bits, symme
         assert all(done.error < 0.7 * done.nearest for done in layers)
 
 
+@pytest.mark.slow  # of each block: the test before
 def test_the_features_are_nearer_to_those_of_the_float_model(params, two_bits, outputs):
     wanted = outputs(flatten(params, scan_layers=True))
     nearest, _ = run(params, 2, method="rtn")
@@ -74,7 +75,7 @@ def test_the_features_are_nearer_to_those_of_the_float_model(params, two_bits, o
     assert off["tuned"] < 0.7 * off["nearest"]
 
 
-def test_products_have_their_bits_tables_theirs_and_vectors_none(params, two_bits):
+def test_matrices_and_tables_have_their_bits_and_vectors_are_floats(params, two_bits):
     flat = flatten(params, scan_layers=True)
     assert list(two_bits[0]) == list(flat)
     for name, tensor in two_bits[0].items():

@@ -81,7 +81,9 @@ def test_gradients_pass_rounding_and_stop_outside_the_grid():
         return rounded(w_OGJ, knobs._replace(v_OGJ=v_OGJ), form).values().sum()
 
     # The first weight is below the grid; the last one is on its end, where the gradient is whole.
-    np.testing.assert_allclose(jax.grad(total)(knobs.v_OGJ)[0, 0], [0, 1, 1, 1])  # the scale
+    np.testing.assert_allclose(
+        jax.jit(jax.grad(total))(knobs.v_OGJ)[0, 0], [0, 1, 1, 1]
+    )  # the scale
 
 
 def test_the_factor_of_a_group_has_the_gradient_of_its_scale():
@@ -93,6 +95,7 @@ def test_the_factor_of_a_group_has_the_gradient_of_its_scale():
         found = rounded(w_OGJ, knobs._replace(alpha_OG=alpha_OG), form)
         return found.scale_OG, found.values()
 
-    (scale_OG, values_OGJ), tangents = jax.jvp(both, (knobs.alpha_OG,), (knobs.alpha_OG,))
+    differentiate = jax.jit(lambda alpha_OG: jax.jvp(both, (alpha_OG,), (alpha_OG,)))
+    (scale_OG, values_OGJ), tangents = differentiate(knobs.alpha_OG)
     wanted_OGJ = (values_OGJ - w_OGJ) / scale_OG[..., None] * tangents[0][..., None]
     np.testing.assert_allclose(tangents[1], wanted_OGJ, atol=1e-5)

@@ -33,7 +33,7 @@ PRETRAINING = [
     ({"task.mask_rate": 1.5}, "task.mask_rate=1.5 must be positive and below 1"),
     ({"task.loss_scale": float("inf")}, "task.loss_scale=inf must be"),
     ({"task.nsp": True}, "task.nsp=True needs model.num_segments=2, found 1"),
-    ({"model.arch": "gpt"}, "model.arch='gpt' is unknown"),
+    ({"model.arch": "roberta"}, "model.arch='roberta' is unknown"),
     ({"data.tokenizer": "byte_bpe"}, r"data.tokenizer='byte_bpe' has no \[MASK\], which task"),
     ({"model.num_heads": 3}, "model.width=16 does not divide by model.num_heads=3"),
     ({"model.depth": 0}, "model.depth=0 must be at least 1"),
@@ -78,7 +78,8 @@ PRETRAINING = [
     ({"distributed.process_id": 1}, "distributed.process_id=1 must be at least 0 and below"),
     ({"distributed.heartbeat_secs": 0}, "distributed.heartbeat_secs=0 must be at least 2"),
 ]
-FINE_TUNING = [
+OTHER_TASKS = [
+    ("causal_lm", {"task.top_p": 1.5}, "task.top_p=1.5 must be positive and at most 1"),
     ("classification", {"task.dataset": "sst-2"}, "task.dataset='sst-2' is unknown"),
     ("classification", {"data.path": ""}, "data.path is empty"),
     ("classification", {"data.num_seq_lens": 0}, "data.num_seq_lens=0 must be at least 1"),
@@ -97,7 +98,7 @@ def refused(config, changes, message):
 
 
 @pytest.mark.parametrize(
-    ("task", "changes", "message"), [("pretraining", *row) for row in PRETRAINING] + FINE_TUNING
+    ("task", "changes", "message"), [("pretraining", *row) for row in PRETRAINING] + OTHER_TASKS
 )
 def test_keys_that_cannot_work_are_named(config, task, changes, message):
     configs = {"pretraining": config, "classification": glue.get_config()}
@@ -135,7 +136,14 @@ def test_a_key_that_there_is_not_is_named(config, section, name, message):
         (["--config.optim.clip_factor=0.5"], "optim.clip_factor=0.5 must be above 1"),
         (["--config.mesh.data=3"], "needs 3 devices and 8 are here"),
         (["--config.train.microbatches=5"], "train.global_batch_size=32 does not divide by"),
-        (["--config.model.attention_impl=pallas"], "is a kernel for TPUs and GPUs; the devices"),
+        (
+            [
+                "--config.model.attention_impl=pallas",
+                "--config.model.attention_window=0",
+                "--config.model.global_attention_every=0",
+            ],
+            "is a kernel for TPUs and GPUs; the devices",
+        ),
         (["--config.data.source=text"], 'data.source="text" needs data.path, which is empty'),
         (["--profile=3:9999"], "--profile=3:9999 ends after the last step"),
         (["--config=nowhere.py"], "there is no file 'nowhere.py'"),

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from sibert_jax.configs import glue, mini, squad1
+from sibert_jax.configs import glue, gpt, mini, squad1
 from sibert_jax.errors import ConfigError
 from sibert_jax.model.config import INHERITED_KEYS, fresh_encoder
 from sibert_jax.train.config import default_config, run_config
@@ -120,6 +120,16 @@ def test_a_bert_is_asked_for_by_name_as_it_has_another_optimizer(tmp_path):
     # Always there in BERT, whatever the key says.
     config = start(glue.get_config("arch=bert"), source, model__qkv_bias=True)
     assert resolve(config).model.arch == "bert"
+
+
+@pytest.mark.parametrize(
+    ("configs", "arch", "fitting"), [(gpt, "bert", "sigpt, gpt"), (glue, "gpt", "sibert, .*bert")]
+)
+def test_an_encoder_of_the_other_direction_is_refused(tmp_path, configs, arch, fitting):
+    source = make_run(tmp_path / "a", arch=arch)
+    message = f"init_from={source} has model.arch='{arch}', .* name a checkpoint of {fitting}"
+    with pytest.raises(ConfigError, match=message):
+        resolve(start(configs.get_config(), source))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """A block of query rows at a time: memory O(length × block) in both passes, on any backend.
 
 The forward pass saves no score, only the output and the row sums; the backward pass computes the
-scores of a block again and adds up dk and dv over the blocks. Where causal, the keys are cut into
-blocks too, and those that are later than all rows of a block are never looked at.
+scores of a block again and adds up dk and dv over the blocks. If causal, the keys are cut into
+blocks too, and those that are later than all rows of a block are skipped.
 """
 
 import functools
@@ -25,7 +25,7 @@ def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal):
 
         def add(j, sums):
             k, v, ids = keys.block(j)
-            r = einsum.positive_scores(q, k, query_ids, ids, keys.ahead(i, j))
+            r = einsum.positive_scores(q, k, query_ids, ids, keys.offset(i, j))
             return tuple(map(jnp.add, sums, einsum.weighted_values(r, v)))
 
         dtype = einsum.accumulator(v_BHMK.dtype)
@@ -59,7 +59,7 @@ def _backward(causal, saved, cotangents):
         def add(j, sums):
             dk, dv, dq = sums
             k, v, ids = keys.block(j)
-            r = einsum.positive_scores(q, k, query_ids, ids, keys.ahead(i, j))
+            r = einsum.positive_scores(q, k, query_ids, ids, keys.offset(i, j))
             more_q, more_k, more_v = einsum.gradients(q, k, v, r, g, d)
             return dk.at[j].add(more_k), dv.at[j].add(more_v), dq + more_q
 
@@ -97,11 +97,11 @@ class _Keys:
         return self.k[j], self.v[j], self._ids[j]
 
     def num_blocks(self, i):
-        """Of those that the rows of block i may see."""
+        """Blocks of keys that the rows of block i attend to."""
         return i + 1 if self._causal else 1
 
-    def ahead(self, i, j):
-        """Where causal, how far block i of the rows is ahead of block j of the keys."""
+    def offset(self, i, j):
+        """As of `causal_mask`, for block i of the rows and block j of the keys; else None."""
         return (i - j) * BLOCK if self._causal else None
 
 

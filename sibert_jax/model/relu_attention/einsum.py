@@ -28,18 +28,23 @@ def product(letters: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum(letters, a, b, preferred_element_type=accumulator(b.dtype))
 
 
-def no_later(num_queries: int, num_keys: int, ahead) -> jax.Array:
-    """(L, M), bool: which keys are no later than a query; query 0 is `ahead` of key 0."""
+def causal_mask(num_queries: int, num_keys: int, offset) -> jax.Array:
+    """(L, M), bool: True where the key is not later than the query.
+
+    Args:
+      num_queries, num_keys: L, M.
+      offset: position of query 0 minus that of key 0.
+    """
     shape = (num_queries, num_keys)
     query, key = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
-    return key <= query + ahead
+    return key <= query + offset
 
 
-def positive_scores(q_BHLK, k_BHMK, query_ids_BL, key_ids_BM, ahead=None) -> jax.Array:
-    """r_BHLM: ReLU(q·kᵀ) where the ids agree; with `ahead`, as `no_later` has it, causal."""
+def positive_scores(q_BHLK, k_BHMK, query_ids_BL, key_ids_BM, offset=None) -> jax.Array:
+    """r_BHLM: ReLU(q·kᵀ) where the ids agree; with the `offset` of `causal_mask`, causal."""
     seen_BHLM = query_ids_BL[:, None, :, None] == key_ids_BM[:, None, None, :]
-    if ahead is not None:
-        seen_BHLM &= no_later(q_BHLK.shape[2], k_BHMK.shape[2], ahead)[None, None]
+    if offset is not None:
+        seen_BHLM &= causal_mask(q_BHLK.shape[2], k_BHMK.shape[2], offset)[None, None]
     return jnp.where(seen_BHLM, jax.nn.relu(product("BHLK,BHMK->BHLM", q_BHLK, k_BHMK)), 0.0)
 
 
@@ -82,8 +87,8 @@ def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal):
 
 
 def _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal):
-    ahead = 0 if causal else None
-    r_BHLM = positive_scores(q_BHLK, k_BHMK, query_ids_BL, key_ids_BM, ahead)
+    offset = 0 if causal else None
+    r_BHLM = positive_scores(q_BHLK, k_BHMK, query_ids_BL, key_ids_BM, offset)
     weighted_BHLK, total_BHL = weighted_values(r_BHLM, v_BHMK)
     out_BHLK = divide(weighted_BHLK, total_BHL).astype(v_BHMK.dtype)
     saved = (q_BHLK, k_BHMK, v_BHMK, r_BHLM.astype(v_BHMK.dtype), out_BHLK, total_BHL)

@@ -86,7 +86,7 @@ def relu_attention(
     out_BHLK, total_BHL = attend(q_BHLK, k_BHLK, v_BHLK, query_ids_BL, key_ids_BL, causal=causal)
     dead_BHL1 = total_BHL[..., None] <= 0
     if causal:
-        mean_BHLK = mean_value_so_far(v_BHLK, mask_BL, segments_BL)
+        mean_BHLK = causal_mean_value(v_BHLK, mask_BL, segments_BL)
     elif segments_BL is None:
         mean_BHLK = mean_value(v_BHLK, mask_BL)
     else:
@@ -122,7 +122,7 @@ def mean_value_of_segment(
     return jax.vmap(example)(v_BHMK.astype(accumulator(v_BHMK.dtype)), mask_BM, segments_BL)
 
 
-def mean_value_so_far(
+def causal_mean_value(
     v_BHMK: jax.Array, mask_BM: jax.Array, segments_BM: jax.Array | None
 ) -> jax.Array:
     """The mean over the valid keys up to each row in its segment, (B, H, M, K); 0 without any."""

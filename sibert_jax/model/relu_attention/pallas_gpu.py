@@ -63,11 +63,11 @@ def _backward(causal, interpret, saved, cotangents):
 attend.defvjp(_forward, _backward)
 
 
-# What one block of queries and one block of keys contribute; `ahead` as in einsum.py.
+# What one block of queries and one block of keys contribute; `offset` as in einsum.py.
 
 
-def _outputs(ahead, query_ids_L, key_ids_M, q_LK, k_MK, v_MK):
-    r_LM = _positive_scores(ahead, query_ids_L, key_ids_M, q_LK, k_MK)
+def _outputs(offset, query_ids_L, key_ids_M, q_LK, k_MK, v_MK):
+    r_LM = _positive_scores(offset, query_ids_L, key_ids_M, q_LK, k_MK)
     return einsum.product("LM,MK->LK", r_LM.astype(v_MK.dtype), v_MK), r_LM.sum(axis=1)
 
 
@@ -75,22 +75,22 @@ def _divided(out_LK, total_L):
     return einsum.divide(out_LK, total_L), total_L
 
 
-def _query_gradients(ahead, query_ids_L, key_ids_M, q_LK, k_MK, v_MK, g_LK, d_L):
-    r_LM = _positive_scores(ahead, query_ids_L, key_ids_M, q_LK, k_MK)
+def _query_gradients(offset, query_ids_L, key_ids_M, q_LK, k_MK, v_MK, g_LK, d_L):
+    r_LM = _positive_scores(offset, query_ids_L, key_ids_M, q_LK, k_MK)
     return (einsum.product("LM,MK->LK", _score_gradients(r_LM, v_MK, g_LK, d_L), k_MK),)
 
 
-def _key_gradients(ahead, query_ids_L, key_ids_M, q_LK, k_MK, v_MK, g_LK, d_L):
-    r_LM = _positive_scores(ahead, query_ids_L, key_ids_M, q_LK, k_MK)
+def _key_gradients(offset, query_ids_L, key_ids_M, q_LK, k_MK, v_MK, g_LK, d_L):
+    r_LM = _positive_scores(offset, query_ids_L, key_ids_M, q_LK, k_MK)
     dk_MK = einsum.product("LM,LK->MK", _score_gradients(r_LM, v_MK, g_LK, d_L), q_LK)
     return dk_MK, einsum.product("LM,LK->MK", r_LM.astype(g_LK.dtype), g_LK)
 
 
-def _positive_scores(ahead, query_ids_L, key_ids_M, q_LK, k_MK):
+def _positive_scores(offset, query_ids_L, key_ids_M, q_LK, k_MK):
     s_LM = einsum.product("LK,MK->LM", q_LK, k_MK)
     seen_LM = query_ids_L[:, None] == key_ids_M[None, :]
-    if ahead is not None:
-        seen_LM &= einsum.no_later(*s_LM.shape, ahead)
+    if offset is not None:
+        seen_LM &= einsum.causal_mask(*s_LM.shape, offset)
     return jnp.where(seen_LM, jnp.maximum(s_LM, 0.0), 0.0)
 
 
@@ -115,7 +115,7 @@ def _sum_over_blocks(
     """Sums over the blocks of L or of M; the grid has those of the other.
 
     Args:
-      contribution: `ahead`, blocks of the operands -> what they add to each result, in float32.
+      contribution: `offset`, blocks of the operands -> what they add to each result, in float32.
       summed: "L" or "M", which the results do not have.
       operands: pairs of letters and array; each has L or M, split into blocks; K is whole.
       results: pairs of letters and dtype.
@@ -135,11 +135,11 @@ def _sum_over_blocks(
 
         def add(block, sums):
             here = pl.ds(block * BLOCK, BLOCK)
-            ahead = None
+            offset = None
             if causal:
-                ahead = (own - block if kept == "L" else block - own) * BLOCK
+                offset = (own - block if kept == "L" else block - own) * BLOCK
             parts = contribution(
-                ahead, *(held.get(i, ref.at[here])[...] for i, ref in enumerate(read))
+                offset, *(held.get(i, ref.at[here])[...] for i, ref in enumerate(read))
             )
             return tuple(total + part for total, part in zip(sums, parts))
 

@@ -65,11 +65,11 @@ def _backward(causal, interpret, saved, cotangents):
 attend.defvjp(_forward, _backward)
 
 
-# What one block of queries and one block of keys contribute; `ahead` as in einsum.py.
+# What one block of queries and one block of keys contribute; `offset` as in einsum.py.
 
 
-def _outputs(ahead, query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM):
-    r_ML = _positive_scores(ahead, query_ids_1L, key_ids_M1, q_KL, k_KM)
+def _outputs(offset, query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM):
+    r_ML = _positive_scores(offset, query_ids_1L, key_ids_M1, q_KL, k_KM)
     out_KL = _product("KM,ML->KL", v_KM, r_ML.astype(v_KM.dtype))
     return out_KL, r_ML.sum(axis=0, keepdims=True)
 
@@ -78,25 +78,27 @@ def _divided(out_KL, total_1L):
     return out_KL * _inverse(total_1L), total_1L
 
 
-def _query_gradients(ahead, query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM, out_KL, d_out_KL, total_1L):
-    r_ML = _positive_scores(ahead, query_ids_1L, key_ids_M1, q_KL, k_KM)
+def _query_gradients(
+    offset, query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM, out_KL, d_out_KL, total_1L
+):
+    r_ML = _positive_scores(offset, query_ids_1L, key_ids_M1, q_KL, k_KM)
     ds_ML, _ = _score_gradients(r_ML, v_KM, out_KL, d_out_KL, total_1L)
     return (_product("KM,ML->KL", k_KM, ds_ML.astype(k_KM.dtype)),)
 
 
-def _key_gradients(ahead, query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM, out_KL, d_out_KL, total_1L):
-    r_ML = _positive_scores(ahead, query_ids_1L, key_ids_M1, q_KL, k_KM)
+def _key_gradients(offset, query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM, out_KL, d_out_KL, total_1L):
+    r_ML = _positive_scores(offset, query_ids_1L, key_ids_M1, q_KL, k_KM)
     ds_ML, g_KL = _score_gradients(r_ML, v_KM, out_KL, d_out_KL, total_1L)
     dk_KM = _product("KL,ML->KM", q_KL, ds_ML.astype(q_KL.dtype))
     return dk_KM, _product("KL,ML->KM", g_KL, r_ML.astype(g_KL.dtype))
 
 
-def _positive_scores(ahead, query_ids_1L, key_ids_M1, q_KL, k_KM):
+def _positive_scores(offset, query_ids_1L, key_ids_M1, q_KL, k_KM):
     s_ML = _product("KM,KL->ML", k_KM, q_KL)
     seen_ML = key_ids_M1 == query_ids_1L
-    if ahead is not None:
+    if offset is not None:
         key, query = (jax.lax.broadcasted_iota(jnp.int32, s_ML.shape, axis) for axis in (0, 1))
-        seen_ML &= key <= query + ahead
+        seen_ML &= key <= query + offset
     return jnp.where(seen_ML, jnp.maximum(s_ML, 0.0), 0.0)
 
 
@@ -140,7 +142,7 @@ def _sum_over_blocks(
     """Sums over the last axis of the grid, in float32.
 
     Args:
-      contribution: `ahead`, blocks of the operands -> what they add to each result.
+      contribution: `offset`, blocks of the operands -> what they add to each result.
       order: letters of the grid, the innermost last: the results do not have this one.
       operands: pairs of letters and array; L and M are split into blocks, K is whole.
       results: pairs of letters and dtype.
@@ -163,14 +165,14 @@ def _sum_over_blocks(
             for total in sums:
                 total[...] = jnp.zeros_like(total)
 
-        def add(ahead):
-            for total, part in zip(sums, contribution(ahead, *(ref[...] for ref in read))):
+        def add(offset):
+            for total, part in zip(sums, contribution(offset, *(ref[...] for ref in read))):
                 total[...] += part
 
         if causal:
             query, key = (pl.program_id(order.index(letter)) for letter in "LM")
-            ahead = query * blocks["L"] - key * blocks["M"]
-            pl.when(ahead > -blocks["L"])(lambda: add(ahead))
+            offset = query * blocks["L"] - key * blocks["M"]
+            pl.when(offset > -blocks["L"])(lambda: add(offset))
         else:
             add(None)
 

@@ -1,4 +1,4 @@
-"""Continuations of prompts, a token at a time, from kept keys and values. T: tokens in all."""
+"""Continuations of prompts, a token at a time, from cached keys and values."""
 
 import flax.linen as nn
 import jax
@@ -16,23 +16,23 @@ def generate(
     seed: jax.Array | int,
     *,
     end_id: int,
-    most: int,
+    max_tokens: int,
 ) -> jax.Array:
-    """Continues every row up to its `end_id`, its limit, or the last of T places.
+    """Continues every row up to its `end_id`, its limit, or T tokens.
 
-    Rows go in step: while a longer prompt is read, a shorter one is continued. So each step is one
-    token of each row at the same place, whose cost does not grow with what it has generated but
-    for the attention.
+    All rows advance together: a step is one token of each row, at the same place, so a short prompt
+    is already continued while a longer one is still read. Keys and values are cached in T places,
+    and a step costs the same whatever was generated before it.
 
     Args:
       module: encoder and head of a causal language model.
-      task: how tokens are chosen.
+      task: how tokens are chosen, and how many at most.
       params: {"encoder": ..., "head": ...}.
       batch: "tokens" (B, L), padded on the right, "attention_mask", False on padding, and
         "example_index" (B,), which the draws of a row depend on.
       seed: of the draws.
       end_id: the token that ends a text.
-      most: T >= L, all tokens of a row, at most model.max_len.
+      max_tokens: T >= L, all tokens of a row, at most model.max_len.
 
     Returns:
       (B, T) int32: the prompt, what continues it, and `end_id` from there on.
@@ -40,8 +40,10 @@ def generate(
     prompts_BL, mask_BL = batch["tokens"], batch["attention_mask"]
     num_rows, num_places = prompts_BL.shape
     length_B = mask_BL.sum(axis=1, dtype=jnp.int32)
-    limit_B = jnp.minimum(length_B + task.max_new_tokens, most)
-    tokens_BT = jnp.full((num_rows, most), end_id, jnp.int32).at[:, :num_places].set(prompts_BL)
+    limit_B = jnp.minimum(length_B + task.max_new_tokens, max_tokens)
+    tokens_BT = (
+        jnp.full((num_rows, max_tokens), end_id, jnp.int32).at[:, :num_places].set(prompts_BL)
+    )
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), batch["example_index"])
 
     def run(cache, tokens, mask, place):
@@ -52,10 +54,10 @@ def generate(
         return projection, kept
 
     _, cache = run({}, prompts_BL, mask_BL, 0)
-    cache = jax.tree.map(lambda x: _longer(x, most), cache)
-    place_T = jnp.arange(most, dtype=jnp.int32)
+    cache = jax.tree.map(lambda x: _padded(x, max_tokens), cache)
+    place_T = jnp.arange(max_tokens, dtype=jnp.int32)
 
-    def goes_on(state):
+    def is_unfinished(state):
         place, _, _, ended_B = state
         return ~jnp.all(ended_B | (place + 1 >= limit_B))
 
@@ -74,7 +76,7 @@ def generate(
 
     # The last token of the shortest prompt is read again: its outputs are needed.
     start = (length_B.min() - 1, tokens_BT, cache, jnp.zeros(num_rows, bool))
-    tokens_BT = jax.lax.while_loop(goes_on, step, start)[1]
+    tokens_BT = jax.lax.while_loop(is_unfinished, step, start)[1]
     return jnp.where(place_T[None] < limit_B[:, None], tokens_BT, end_id)
 
 
@@ -100,13 +102,13 @@ def choose(
 
 
 def new_tokens(tokens_T: np.ndarray, prompt_len: int, end_id: int) -> np.ndarray:
-    """What of a row of `generate` continues the prompt, without the end."""
+    """The tokens of a row of `generate` after its prompt, up to `end_id`."""
     after = tokens_T[prompt_len:]
     (ends,) = np.nonzero(after == end_id)
     return after[: ends[0]] if len(ends) else after
 
 
-def _longer(kept: jax.Array, num_keys: int) -> jax.Array:
-    """Keys or values (..., M, H, K) with room for as many keys."""
-    missing = num_keys - kept.shape[-3]
-    return jnp.pad(kept, [(0, 0)] * (kept.ndim - 3) + [(0, missing), (0, 0), (0, 0)])
+def _padded(cached: jax.Array, num_keys: int) -> jax.Array:
+    """Cached keys or values, (..., M, H, K), padded to M = `num_keys`."""
+    missing = num_keys - cached.shape[-3]
+    return jnp.pad(cached, [(0, 0)] * (cached.ndim - 3) + [(0, missing), (0, 0), (0, 0)])

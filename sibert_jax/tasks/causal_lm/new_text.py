@@ -22,14 +22,14 @@ class Continuing(CausalLM):
     """The model of a run, whose evaluation of a batch is to continue its prompts."""
 
     end_id: int
-    most: int  # tokens of a prompt and what continues it
+    max_tokens: int  # of a prompt and its continuation
 
     def own_shapes(self, num_rows: int, seq_len: int) -> dict:
         return {"example_index": ((num_rows,), jnp.int32)}
 
     def eval_batch(self, params, batch):
         """(B, T) int32: see `generate`."""
-        keys = {"end_id": self.end_id, "most": self.most}
+        keys = {"end_id": self.end_id, "max_tokens": self.max_tokens}
         return generate(self.model, self.task, params, batch, self.task.sampling_seed, **keys)
 
     def eval_metrics(self, results: list) -> dict[str, float]:
@@ -73,7 +73,7 @@ def load_prompts(
     continuing = restore(model, task, lengths, workdir, Continuing)
     if continuing.problem:
         raise ConfigError(continuing.problem)
-    continuing.end_id, continuing.most = tokenizer.end_id, data.seq_len
+    continuing.end_id, continuing.max_tokens = tokenizer.end_id, data.seq_len
 
     def records(results: list[Any]) -> list[dict[str, Any]]:
         found: dict[int, np.ndarray] = {}
@@ -95,14 +95,23 @@ def load_prompts(
     return continuing, NewText(batches, records, lines)
 
 
-def check_prompt(name: str, prompt: np.ndarray, most: int) -> None:
-    """Refuses a prompt that cannot be continued; `most`: tokens that the model reads."""
+def check_prompt(name: str, prompt: np.ndarray, max_tokens: int) -> None:
+    """Refuses a prompt without tokens, or without room for one more.
+
+    Args:
+      name: of the prompt in messages.
+      prompt: its tokens.
+      max_tokens: of a prompt and its continuation.
+
+    Raises:
+      DataError: the prompt cannot be continued.
+    """
     if not len(prompt):
         raise DataError(f"{name} is an empty prompt; write at least one word to continue")
-    if len(prompt) >= most:
+    if len(prompt) >= max_tokens:
         raise DataError(
-            f"{name} has {len(prompt)} tokens, and the model was trained on {most} at most, one of "
-            "them new; shorten the prompt"
+            f"{name} has {len(prompt)} tokens, and the model reads {max_tokens} at most, with at "
+            f"least one new one among them; shorten the prompt to {max_tokens - 1} tokens"
         )
 
 

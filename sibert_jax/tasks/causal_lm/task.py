@@ -16,6 +16,7 @@ from sibert_jax.tasks.losses import table_cross_entropy
 from sibert_jax.tasks.task import Task
 from sibert_jax.tasks.token_outputs import (
     OutputProjection,
+    TokenOutputConfig,
     invariant_projection,
     log_frequencies,
     save_counts,
@@ -24,7 +25,7 @@ from sibert_jax.tasks.token_outputs import (
 
 
 @dataclasses.dataclass(frozen=True)
-class CausalLMConfig:
+class CausalLMConfig(TokenOutputConfig):
     """Keys under `task` of a causal language model; the last five are of --predict."""
 
     name: str = key("causal_lm", "causal_lm")
@@ -32,19 +33,8 @@ class CausalLMConfig:
         "invariant", "invariant: the token table is the output table, and all is scale invariant; "
         "tied: GPT-2's, the token table and nothing else", choices=("invariant", "tied"),
     )  # fmt: skip
-    logit_scale: float = key(
-        8.0, "of the invariant head: factor of the cosines at the start; learned, up to 4 × away",
-        above=0, below=math.inf,
-    )  # fmt: skip
-    table_norm: str = key(
-        "rows", "of the invariant head: rows of the table over their norms, or the table over the "
-        "root mean square of these", choices=("rows", "table"),
-    )  # fmt: skip
     loss_blocks: int = key(
         8, "parts in which positions meet the output table: more parts, less memory", low=1
-    )
-    loss_scale: float = key(
-        1.0, "multiplies the loss that is differentiated", above=0, below=math.inf
     )
     max_new_tokens: int = key(64, "most tokens that continue a prompt", low=1, may_change=True)
     temperature: float = key(
@@ -53,8 +43,8 @@ class CausalLMConfig:
     )  # fmt: skip
     top_k: int = key(0, "draw from the k likeliest tokens; 0: from all", low=0, may_change=True)
     top_p: float = key(
-        1.0, "draw from the fewest likeliest tokens that have this probability together, at most "
-        "1; 1: from all", above=0, below=1 + 1e-9, may_change=True,
+        1.0, "draw from the fewest likeliest tokens of this probability together; 1: from all",
+        above=0, high=1, may_change=True,
     )  # fmt: skip
     sampling_seed: int = key(0, "of the draws", low=0, below=2**31, may_change=True)
 

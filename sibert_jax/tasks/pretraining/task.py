@@ -8,17 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sibert_jax.data import WordPiece
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig, encoder_flops_per_token
 from sibert_jax.tasks.losses import cross_entropy, table_cross_entropy
 from sibert_jax.tasks.pretraining.heads import InvariantHead, StandardHead
 from sibert_jax.tasks.task import Task
-from sibert_jax.tasks.token_outputs import log_frequencies, save_counts, with_counts
+from sibert_jax.tasks.token_outputs import (
+    TokenOutputConfig,
+    log_frequencies,
+    save_counts,
+    with_counts,
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class PretrainingConfig:
+class PretrainingConfig(TokenOutputConfig):
     """Keys under `task` of a pretraining config."""
 
     name: str = key("pretraining", "pretraining")
@@ -27,23 +33,12 @@ class PretrainingConfig:
         "tied: BERT's; untied: BERT's with an output table of its own, the paper's",
         choices=("invariant", "tied", "untied"),
     )  # fmt: skip
-    logit_scale: float = key(
-        8.0, "of the invariant head: factor of the cosines at the start; learned, up to 4 × away",
-        above=0, below=math.inf,
-    )  # fmt: skip
-    table_norm: str = key(
-        "rows", "of the invariant head: rows of the table over their norms, or the table over the "
-        "root mean square of these", choices=("rows", "table"),
-    )  # fmt: skip
     unigram_prior: bool = key(True, "the output bias starts from the log frequency of the tokens")
     nsp: bool = key(True, "next-sentence loss; False: text packed without padding")
     mask_rate: float = key(0.15, "share of the tokens to predict", above=0, below=1)
     whole_word: bool = key(False, "mask all tokens of a word together")
     loss_blocks: int = key(
         1, "parts in which masked positions meet the output table: more parts, less memory", low=1
-    )
-    loss_scale: float = key(
-        1.0, "multiplies the loss that is differentiated", above=0, below=math.inf
     )
 
     def __post_init__(self):
@@ -204,7 +199,7 @@ def invariant_parts(task: PretrainingConfig) -> tuple[str, ...]:
 
 def check_keys(model: ModelConfig, task: PretrainingConfig, data) -> None:
     """Refuses an encoder, a head and a tokenizer that do not fit."""
-    if data.tokenizer != "wordpiece":
+    if data.tokenizer != WordPiece.kind:
         raise ConfigError(
             f"data.tokenizer={data.tokenizer!r} has no [MASK], which task.name='pretraining' "
             "needs; set data.tokenizer='wordpiece'."
