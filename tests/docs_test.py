@@ -113,6 +113,7 @@ def demo() -> list[str]:
 )
 def test_the_blocks_of_code_run_and_print_what_follows_them(name, tmp_path, monkeypatch, unchanged):
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "models", "models")  # of the checkout
     if name in PYTHON_OF_RUNS:
         write_stand_ins(tmp_path)
         here = jax.devices()[:1]
