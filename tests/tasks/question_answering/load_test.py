@@ -127,7 +127,8 @@ def test_a_file_is_loaded_or_refused_by_name(load, files, unanswerable, message)
 def test_new_questions_are_answered_in_the_order_of_the_file(write):
     lines = [f"who {i}\tThe  Oil\u00a0crisis began in {1970 + i}.\n" for i in range(6)]
     configs = MODEL, QuestionAnsweringConfig(**SETTINGS), SquadFilesConfig(seq_len=16)
-    path, options = str(write("new.tsv", "".join(lines))), {"progress": print}
+    path = write("new.tsv", "".join(lines))
+    path, options = str(path), {"progress": print, "workdir": path.parent}
     task, new = load_new_questions(*configs, path, TOKENIZER, global_batch_size=4, **options)
     assert len(new.batches) > len(task.seq_lens) == 1  # each length is compiled
     results = []
