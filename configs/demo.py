@@ -4,16 +4,14 @@ Command:  make demo
 Hardware: 2 CPU cores
 """
 
+from sibert_jax.configs import mini
 from sibert_jax.train.config import default_config
 
 
 def get_config():
     config = default_config()
     config.model.vocab_size = 4096
-    config.model.attention_window = 2  # as in configs/mini.py
-    config.model.global_attention_every = 2
-    config.optim.eta_lambda = 1e-3
-    config.optim.schedule = "linear"
+    mini.use_local_layer(config)
     config.train.num_steps = 600
     config.train.log_every_steps = 10
     config.train.eval_every_steps = 100

@@ -23,10 +23,7 @@ def get_config(arm: str = "sibert"):
     config.checkpoint.every_steps = 400
     match arm:
         case "sibert":
-            config.model.attention_window = 2  # else it learns topics alone: docs/attention.md
-            config.model.global_attention_every = 2
-            config.optim.eta_lambda = 1e-3
-            config.optim.schedule = "linear"
+            use_local_layer(config)
         case "paper":
             sibert_base.use_paper(config)
             config.optim.eta_lambda = 3.3e-3
@@ -41,6 +38,14 @@ def get_config(arm: str = "sibert"):
                 f"configs/mini.py:{arm} is unknown; there are sibert, paper, bert, bert_prenorm."
             )
     return config
+
+
+def use_local_layer(config):
+    """A layer that attends to neighbors: without it, short runs learn topics alone."""
+    config.model.attention_window = 2
+    config.model.global_attention_every = 2
+    config.optim.eta_lambda = 1e-3
+    config.optim.schedule = "linear"
 
 
 def use_bert(config, arch: str = "bert"):

@@ -192,7 +192,7 @@ class ModelConfig:
 
     @property
     def reach(self) -> tuple[int, ...]:
-        """For each layer, the distance up to which it attends."""
+        """For each layer, how many tokens away it attends at most."""
         window, every = self.attention_window or self.max_len, self.global_attention_every
         return tuple(
             self.max_len if every and i % every == 0 else window for i in range(1, self.depth + 1)

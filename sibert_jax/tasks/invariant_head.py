@@ -16,6 +16,16 @@ SHARDING = (  # for `TaskType.sharding`
     (r"head/.+/rows", P(None, "fsdp")),  # outputs, D
     (r"head/logit_scale", P(None)),  # 2
 )
+# The recommended recipe for a model of degree 0 in every part: SGD on all parameters with gradients
+# of matrices orthogonalized, one norm per tensor (experiments/headline).
+STATELESS = {
+    "model.identity_init": True,
+    "optim.name": "orthogonalized_sgd",
+    "optim.blocks": "tensor",
+    "optim.eta_lambda": 3e-4,
+    "optim.warmup_fraction": 0.02,
+    "optim.head.name": "same",
+}
 SCALE_RANGE = 4.0  # a learned scale lies within this factor of the one it starts from
 
 
@@ -43,6 +53,13 @@ def learned_scale(pair_2: jax.Array, start: float) -> jax.Array:
 
     A constant scale bounds how sure a prediction can be: right where features say little about a
     token, too small once they say much.
+
+    Args:
+      pair_2: a and b, float32.
+      start: > 0.
+
+    Returns:
+      s, a scalar in [start/4, 4·start]. The form is ours.
     """
     a2, b2 = jnp.square(pair_2)
     return start * jnp.exp2(jnp.log2(SCALE_RANGE) * (a2 - b2) / (a2 + b2))

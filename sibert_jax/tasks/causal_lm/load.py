@@ -69,18 +69,6 @@ def tokens_per_byte(corpora: Corpora) -> float:
     return (held_out.num_tokens + held_out.num_documents) / held_out.num_bytes
 
 
-# The recipe of pretraining: SGD on all parameters with gradients of matrices orthogonalized, one
-# norm per tensor, each of them scale invariant.
-DEFAULTS = {
-    "model.arch": "sigpt",
-    "model.identity_init": True,
-    "optim.name": "orthogonalized_sgd",
-    "optim.blocks": "tensor",
-    "optim.eta_lambda": 3e-4,
-    "optim.warmup_fraction": 0.02,
-    "optim.head.name": "same",
-}
-
 TASK = TaskType(
     config=CausalLMConfig,
     data=CorpusConfig,
@@ -89,7 +77,7 @@ TASK = TaskType(
     load=load_causal_lm,
     restore=restore,
     sharding=invariant_head.SHARDING,
-    defaults=DEFAULTS,
+    defaults={"model.arch": "sigpt", **invariant_head.STATELESS},
     invariant_parts=invariant_parts,
     load_new_text=load_prompts,
     is_causal=True,

@@ -94,18 +94,6 @@ def build_batches(
         return train_batches, batches(examples(corpora.valid, 0), 0, False)
 
 
-# The recommended recipe: SGD on all parameters with gradients of matrices orthogonalized, one norm
-# per tensor, each of them scale invariant (experiments/headline).
-DEFAULTS = {
-    "model.arch": "sibert_sandwich",
-    "model.identity_init": True,
-    "optim.name": "orthogonalized_sgd",
-    "optim.blocks": "tensor",
-    "optim.eta_lambda": 3e-4,
-    "optim.warmup_fraction": 0.02,
-    "optim.head.name": "same",
-}
-
 TASK = TaskType(
     config=PretrainingConfig,
     data=CorpusConfig,
@@ -121,7 +109,7 @@ TASK = TaskType(
         (r"head/output_bias", P("tensor")),  # V
         *invariant_head.SHARDING,
     ),
-    defaults=DEFAULTS,
+    defaults={"model.arch": "sibert_sandwich", **invariant_head.STATELESS},
     check=check_keys,
     invariant_parts=invariant_parts,
 )
