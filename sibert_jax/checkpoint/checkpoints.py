@@ -352,7 +352,6 @@ class Checkpoints:
 
 
 def _remove(path: pathlib.Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    while path.exists():
+        with contextlib.suppress(FileNotFoundError):  # Orbax may be deleting its own at this moment
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
