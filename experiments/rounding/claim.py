@@ -19,7 +19,14 @@ from sibert_jax.report.run_folder import Run
 from sibert_jax.train.config import run_config
 from sibert_jax.train.resolve import read_settings
 
-RATES = {"SIBERT, orthogonalized SGD": 8e-4, "BERT, AdamW": 1e-3}
+# Pretraining arm: its rate; config, rate and keys of fine-tuning, None where there is no such task.
+ARMS = {
+    "SIBERT, orthogonalized SGD": (2.4e-3, ("glue", 1e-2)),
+    "BERT, AdamW": (4e-3, ("glue:arch=bert", 1e-3)),
+    "SIGPT, orthogonalized SGD": (2.4e-3, None),
+    "GPT, AdamW": (4e-3, None),
+}
+STEPS, FINETUNING_STEPS = 1200, 1500  # at `hours`: 2.5 M tokens
 BITS, METHODS = (8, 4, 3, 2), ("rtn", "signround")
 GROUP = 32
 SIZES = {  # batches to calibrate on, steps, batches to evaluate on
@@ -31,8 +38,31 @@ BATCH_SIZE = 8
 
 
 def points(scale: str) -> list[dict]:
-    """A run of each architecture."""
-    return [arms.arm_point(arm, rate, scale) for arm, rate in RATES.items()]
+    """A run of each architecture, then SST-2 from those that read both ways."""
+    pretrained, finetuned = [], []
+    length = {} if scale == "minutes" else {"train__num_steps": STEPS}
+    for arm, (rate, finetuning) in ARMS.items():
+        pretrained.append(arms.arm_point(arm, rate, arms.small(scale), **length))
+        if finetuning and scale != "minutes":
+            finetuned.append(on_sst2(arm, pretrained[-1], *finetuning))
+    return pretrained + finetuned
+
+
+def on_sst2(arm: str, start: dict, config: str, rate: float) -> dict:
+    """A run that fine-tunes the model of another one."""
+    return {
+        "arm": f"SST-2; {arm}",
+        "config": config,
+        "data.path": "{data}/glue/SST-2/train.tsv*",
+        "data.valid_path": "{data}/glue/SST-2/dev.tsv*",
+        "data.num_seq_lens": 3,
+        "optim.learning_rate": rate,
+        "train.num_epochs": 0.0,
+        "train.num_steps": FINETUNING_STEPS,
+        "checkpoint.init_from": f"{{runs}}/{claims.run_name(start)}",
+        "checkpoint.keep": 1,
+        "seed": 0,
+    }
 
 
 def measure(run: Run) -> dict:
