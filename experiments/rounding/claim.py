@@ -1,8 +1,8 @@
 """Weights in few bits: the loss, what SignRound recovers, and whether scale invariance helps."""
 
-import pathlib
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import arms, claims
+from sibert_jax.data.config import CorpusConfig
 from sibert_jax.inference.load import load
+from sibert_jax.inference.loaded_model import LoadedModel
 from sibert_jax.interop.per_layer import unflatten
 from sibert_jax.interop.quantized import dequantized
 from sibert_jax.quantize import Settings, quantize
 from sibert_jax.quantize.calibration import of_one_length
 from sibert_jax.report.figure import COLORS
 from sibert_jax.report.run_folder import Run
+from sibert_jax.tasks.registry import task_type
+from sibert_jax.tasks.task import Task, TaskData, TaskType
 from sibert_jax.train.config import run_config
 from sibert_jax.train.resolve import read_settings
 
@@ -28,6 +32,9 @@ ARMS = {
     "GPT, AdamW": (4e-3, 400, None),
 }
 SST2, SST2_STEPS = "SST-2; ", 500
+# The model that comes along, without training here.
+LONGER = {"arm": "models/mini, SIBERT", "path": "{train}", "valid_path": "{valid}"}
+SECONDS = {"minutes": 0.0, "hours": 300.0, "gpu": 300.0}  # of that
 BITS, METHODS = (8, 4, 3, 2), ("rtn", "signround")
 GROUP, BATCH_SIZE = 32, 8
 SIZES = {  # batches to calibrate on, steps, batches to evaluate on
@@ -45,7 +52,7 @@ def points(scale: str) -> list[dict]:
         pretrained.append(arms.arm_point(arm, rate, arms.small(scale), **length))
         if finetuning and scale != "minutes":
             finetuned.append(on_sst2(arm, pretrained[-1], *finetuning))
-    return pretrained + finetuned
+    return pretrained + finetuned + ([] if scale == "minutes" else [LONGER])
 
 
 def on_sst2(arm: str, start: dict, config: str, rate: float) -> dict:
@@ -66,28 +73,42 @@ def on_sst2(arm: str, start: dict, config: str, rate: float) -> dict:
 
 
 def measure(run: Run) -> dict:
-    """The model in few bits, by "bits method"; its seconds apart, as no rerun repeats them."""
-    width = run.config["model"]["width"]
+    """The model of a run in few bits, by "bits method"."""
+    folder, width = run.path, run.config["model"]["width"]
+    run = run_config(read_settings(folder / "config.json"))
     size = "minutes" if width < 64 else "hours" if width < 768 else "gpu"
-    found = quantized(run.path, *SIZES[size])
-    seconds = {name: value.pop("seconds") for name, value in found.items() if name != "float"}
-    return {"quantized": found, claims.QUANTIZE_SECONDS: seconds}
+    task, data = loaded(run.task_type, run.model, run.task, run.data)
+    return results(load(folder), task, data, *SIZES[size])
 
 
-def quantized(folder: pathlib.Path, batches: int, steps: int, evals: int) -> dict:
-    """Loss, accuracy of a classifier, bytes of all weights and errors of the blocks.
+def compute(point: dict) -> dict:
+    """The same of the model that comes along."""
+    folder = claims.HERE.parent / "models/mini"
+    model, paths = load(folder), {key: point[key] for key in ("path", "valid_path")}
+    saved = model.trained
+    text = CorpusConfig("text", **paths, vocab=str(folder / "vocab.txt"), seq_len=saved.seq_len)
+    _, data = loaded(task_type(saved.config.name), model.config, saved.config, text)
+    return results(model, saved.restored(model.config, folder), data, *SIZES["hours"])
+
+
+def loaded(kind: TaskType, *sections: Any) -> tuple[Task, TaskData]:
+    """A task and its data, from model, task and data of a config."""
+    return kind.load(*sections, global_batch_size=BATCH_SIZE, seed=0, progress=lambda line: None)
+
+
+def results(
+    model: LoadedModel, task: Task, data: TaskData, batches: int, steps: int, evals: int
+) -> dict:
+    """Loss, accuracy of a classifier, bytes of all weights, errors of the blocks; CPU seconds.
 
     Args:
-      folder: workdir of a run.
-      batches: to calibrate on, the first of the training data.
+      model: of floats.
+      task: the model's.
+      data: the model is calibrated on the first of its training data.
+      batches: to calibrate on.
       steps: of SignRound.
       evals: batches of the held-out text; of a labeled set, all are used.
     """
-    model, run = load(folder), run_config(read_settings(folder / "config.json"))
-    task, data = run.task_type.load(
-        run.model, run.task, run.data, global_batch_size=BATCH_SIZE, seed=run.seed,
-        progress=lambda line: None,
-    )  # fmt: skip
     seen = [data.train.batch(i, slice(0, BATCH_SIZE)) for i in range(batches)]
     seen = of_one_length(seen, model.tokenizer.pad_id)
     count = len(data.valid) if model.kind == "classification" else min(evals, len(data.valid))
@@ -102,22 +123,21 @@ def quantized(folder: pathlib.Path, batches: int, steps: int, evals: int) -> dic
         return {"loss": loss} | is_right
 
     size = sum(leaf.size for leaf in jax.tree.leaves(model.params))
-    found = {"float": {**scores(model.params), "bytes": 4 * size}}
+    found, seconds = {"float": {**scores(model.params), "bytes": 4 * size}}, {}
     for bits in BITS:
         for method in METHODS:
             settings = Settings(bits=bits, group=GROUP, method=method, steps=steps)
             blocks, started = [], time.process_time()
             tensors = quantize(model.module, model.params, seen, settings, keep=blocks.append)
-            seconds = time.process_time() - started
-            params = unflatten(dequantized(tensors), scan_layers=run.model.scan_layers)
+            seconds[f"{bits} {method}"] = round(time.process_time() - started, 1)
+            params = unflatten(dequantized(tensors), scan_layers=model.config.scan_layers)
             found[f"{bits} {method}"] = {
                 **scores(params),
                 "bytes": sum(tensor.nbytes for tensor in tensors.values()),
                 "errors": {done.block: float(f"{done.error:.4g}") for done in blocks},
                 "nearest": {done.block: float(f"{done.nearest:.4g}") for done in blocks},
-                "seconds": round(seconds, 1),
             }
-    return found
+    return {"quantized": found, claims.QUANTIZE_SECONDS: seconds}
 
 
 def above(line: dict, bits: int, method: str) -> float:
