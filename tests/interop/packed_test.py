@@ -33,8 +33,7 @@ def features(cfg):
     return jax.jit(lambda params: Encoder(cfg).apply({"params": params["encoder"]}, *ARRAYS)[0])
 
 
-@pytest.mark.parametrize("scan_layers", [True, False])
-@pytest.mark.parametrize(("bits", "symmetric"), [(3, False), (4, True)])
+@pytest.mark.parametrize(("bits", "symmetric", "scan_layers"), [(3, False, True), (4, True, False)])
 def test_outputs_are_those_of_the_floats(bits, symmetric, scan_layers):
     cfg = dataclasses.replace(CFG, scan_layers=scan_layers)
     tensors = rounded(cfg, bits, symmetric)
@@ -43,7 +42,7 @@ def test_outputs_are_those_of_the_floats(bits, symmetric, scan_layers):
     np.testing.assert_allclose(features(cfg)(params), features(cfg)(floats), atol=1e-5)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("bits", [2, 3, 8])
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_a_matrix_is_unpacked_to_the_bit(bits, symmetric):
     form = forms({"a/kernel": np.ones((6, 5))}, Settings(bits=4, group=3))["a/kernel"]
