@@ -153,7 +153,7 @@ class RunConfig:
         if not 8 <= self.data.seq_len <= self.model.max_len:
             raise ConfigError(
                 f"data.seq_len={self.data.seq_len} must lie between 8 and model.max_len="
-                f"{self.model.max_len}, the rows of the position table."
+                f"{self.model.max_len}, its longest sequence."
             )
         found = f"model.arch is {self.model.arch!r}"
         check_direction(self.task.name, self.model.arch, found, "set it to one of")
