@@ -119,7 +119,7 @@ def write(
     directory = new_directory(directory)
     write_config(directory, cfg, labels, task)
     write_safetensors(directory / SINGLE, flat)
-    has_modeling = cfg.arch in WITH_MODELING and cfg.positions == "learned"
+    has_modeling = cfg.arch in WITH_MODELING
     if has_modeling:
         shutil.copyfile(MODELING, directory / MODELING.stem)
     text = README.format(
