@@ -17,7 +17,8 @@ Warn = Callable[[str], None]
 class MetricsFile:
     """`metrics.jsonl`: one object a row, `step` first. The source of truth for reports.
 
-    Rows that cannot be written wait in memory, and follow with the first one that can.
+    What is not finite, such as the clip's threshold where the rate is 0, is null: JSON has no other
+    word for it. Rows that cannot be written wait in memory, and follow with the first one that can.
 
     Args:
       path: the file, made if it is not there.
@@ -45,7 +46,9 @@ class MetricsFile:
 
     def write(self, step: int, row: dict[str, float]):
         """Appends a row and hands it to the operating system."""
-        self._waiting.append((step, json.dumps({"step": step, **row}).encode() + b"\n"))
+        numbers = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        line = json.dumps({"step": step, **numbers}, allow_nan=False)
+        self._waiting.append((step, line.encode() + b"\n"))
         self._drain()
 
     def _drain(self):
