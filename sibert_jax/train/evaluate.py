@@ -96,7 +96,7 @@ def write_results(
 
 
 def evaluations(path: pathlib.Path) -> list[dict[str, float | None]]:
-    """The rows of a metrics file that hold an evaluation, as {"step", "eval/..."}; None: no number."""
+    """The rows of a metrics file with an evaluation, as {"step", "eval/..."}; None: not finite."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows = [{k: v for k, v in row.items() if k == "step" or k.startswith("eval/")} for row in rows]
     return [row for row in rows if len(row) > 1]
