@@ -6,12 +6,35 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tensorboardX import SummaryWriter
 from tensorboardX.record_writer import register_writer_factory
 
+from sibert_jax.train.trackers import Forgiving, open_tracker
+
 Warn = Callable[[str], None]
+
+
+def open_all(
+    names: Sequence[str], directory: pathlib.Path, last_step: int, settings: dict, warn: Warn
+) -> list:
+    """The metrics file, TensorBoard and trackers of a run.
+
+    Args:
+      names: of those besides the file.
+      directory: the workdir.
+      last_step: rows after this step will be written again; -1: all of them.
+      settings: of the run, for trackers.
+      warn: takes a line of text.
+    """
+    opened: list = [MetricsFile(directory / "metrics.jsonl", last_step, warn)]
+    for name in names:
+        if name == "tensorboard":
+            opened.append(TensorBoard(directory / name, last_step, warn))
+        else:
+            opened.append(Forgiving(name, open_tracker(name, directory, settings), warn))
+    return opened
 
 
 class MetricsFile:
