@@ -18,6 +18,8 @@ if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and (
 ):
     FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ.setdefault("XLA_FLAGS", FLAGS)
+# Lowering writes a stack trace to each operation, which nothing here reads.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 # XLA gives its CPU devices this many threads, and waiting collectives hold theirs: with the default
 # of eight, two sums of one program on eight devices may wait for each other for ever.
 os.environ["NPROC"] = "64"
