@@ -16,8 +16,9 @@ from sibert_jax.train.config import run_config
 from sibert_jax.train.loop import load_batch
 from sibert_jax.train.resolve import resolve
 from sibert_jax.train.run import load_task
+from sibert_jax.train.start import find_rates, fresh_params
 from sibert_jax.train.step import TrainState
-from sibert_jax.train.trainer import Shapes, Trainer, find_rates, fresh_params
+from sibert_jax.train.trainer import Shapes, Trainer
 
 MEGABYTE = 1e6
 
