@@ -26,6 +26,7 @@ def test_both_tokenizers_are_measured():
     assert all(row.least > 0 for row in result.rows)
 
 
+@pytest.mark.slow
 def test_continuations_are_measured_with_and_without_the_cache():
     result = generation.measure((6,), width=16, depth=1, num_anew=2, repeats=1)
     assert [row.name for row in result.rows] == [generation.CACHED, generation.ANEW]

@@ -36,10 +36,8 @@ def build(**changes):
     return module, jax.tree.map(jnp.asarray, params)
 
 
-@pytest.mark.parametrize(
-    "arch",
-    ["sigpt", *(pytest.param(a, marks=pytest.mark.slow) for a in ("gpt", "sibert", "bert"))],
-)
+@pytest.mark.slow  # with documents in a row, and through the head: tests/tasks/causal_lm
+@pytest.mark.parametrize("arch", ["sigpt", "gpt", "sibert", "bert"])
 def test_features_depend_on_distances_and_on_the_order_of_tokens(arch):
     module, params = build(arch=arch)
     assert "position" not in params["params"]["embed"]

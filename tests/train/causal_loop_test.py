@@ -50,6 +50,7 @@ def test_from_one_state_a_step_is_the_same_on_another_mesh(small):
         assert_the_same_step(measured, params, other_measured, after.params)
 
 
+@pytest.mark.slow  # of a gradient: tests/tasks/causal_lm
 @pytest.mark.parametrize("small", ["mini"], indirect=True)
 def test_at_any_scale_sigpt_trains_alike(small):
     """All parameters by 2⁻⁸ and the loss by 2⁵: Lemma 2.4 of Li et al., bit for bit."""
