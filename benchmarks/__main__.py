@@ -5,6 +5,7 @@ python -m benchmarks loop          one of them
 """
 
 import argparse
+import functools
 import pathlib
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from benchmarks import (
     attention,
     finetuning,
     first_step,
+    generation,
     input_pipeline,
     layers,
     loop,
@@ -27,6 +29,12 @@ from benchmarks.measuring import Result
 
 BENCHMARKS = {
     "pytorch": pytorch.measure,
+    "pytorch_gpt": functools.partial(
+        pytorch.measure,
+        family="gpt",
+        sizes=("mini", "4x256", "4x512"),
+        vocab_sizes=pytorch.VOCAB_SIZES[:1],
+    ),
     "loop": loop.measure,
     "models": models.measure,
     "finetuning": finetuning.measure,
@@ -37,6 +45,7 @@ BENCHMARKS = {
     "memory": memory.measure,
     "optimizers": optimizers.measure,
     "attention": attention.measure,
+    "generation": generation.measure,
 }
 BUSY = 0.5  # load average from which a warning is given
 
@@ -53,7 +62,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--repeats", type=int, help="of each contestant; default: as each has it")
     parser.add_argument(
-        "--size", choices=pytorch.SIZES, help="of `pytorch`: measure one, 8,192 WordPieces"
+        "--size", choices=pytorch.SIZES, help="of PyTorch's: measure one, 8,192 WordPieces"
     )
     arguments = parser.parse_args(argv)
     if arguments.repeats is not None and arguments.repeats < 1:
@@ -64,7 +73,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def call(name: str, arguments: argparse.Namespace) -> Result:
     """Measures one benchmark as the command line says."""
     options = {} if arguments.repeats is None else {"repeats": arguments.repeats}
-    if name == "pytorch":
+    if name.startswith("pytorch"):
         options["python"] = arguments.rivals
         if arguments.size is not None:
             options |= {"sizes": (arguments.size,), "vocab_sizes": pytorch.VOCAB_SIZES[:1]}

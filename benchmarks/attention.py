@@ -12,6 +12,7 @@ from sibert_jax.model import relu_attention
 
 LENGTHS = (128, 512, 2048, 8192)
 EINSUM, BLOCKWISE, SOFTMAX = "ReLU, einsum", "ReLU, blockwise", "jax.nn.dot_product_attention"
+CAUSAL = "ReLU, blockwise, causal"
 KERNELS, CUDNN = "ReLU, kernels", "cuDNN's flash attention"
 MEMORY = "temporary MiB"
 
@@ -23,13 +24,14 @@ def _softmax(q_BLHK, k_BLHK, v_BLHK, mask_BL, implementation: str = "xla"):
     )
 
 
-def _relu(impl: str) -> Callable:
-    return lambda *args: relu_attention(*args, impl=impl)[0]
+def _relu(impl: str, causal: bool = False) -> Callable:
+    return lambda *args: relu_attention(*args, impl=impl, causal=causal)[0]
 
 
 def contestants(platform: str) -> dict[str, Callable]:
     """The implementations for "cpu", "gpu" or "tpu"."""
     found = {EINSUM: _relu("einsum"), BLOCKWISE: _relu("blockwise"), SOFTMAX: _softmax}
+    found[CAUSAL] = _relu("blockwise", causal=True)
     if platform in ("gpu", "tpu"):
         found[KERNELS] = _relu("pallas")
     if platform == "gpu":

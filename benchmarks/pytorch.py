@@ -1,4 +1,4 @@
-"""Our training steps against that of Hugging Face's BERT in PyTorch, and against the bare limit.
+"""Our training steps, Hugging Face's BERT and GPT-2 in PyTorch, and the bare limit.
 
 All take the same steps on the same batches: sizes, length, masked share and next-sentence loss are
 alike. PyTorch runs in a process of its own, which waits while we measure, as we do while it does.
@@ -20,16 +20,37 @@ from benchmarks.rival import Rival, RivalError
 
 PRODUCTS = {"JAX": "matrix product in JAX", "PyTorch": "matrix product in PyTorch"}
 VOCAB_SIZES = (8192, 30_522)
+GPT, SIGPT = "GPT, AdamW", "scale-invariant GPT, orthogonalized SGD"
 SHARE = "share of the matrix product's rate"
 AS_IT_IS = "of Hugging Face's as it is"
-NOTE = (
+MASKED_HEAD = (
     "Hugging Face's BERT computes logits at every position; with a masked head its own encoder and "
-    "head compute them at the masked positions only, as ours do. "
+    "head compute them at the masked positions only, as ours do."
+)
+NOTE = (
     f"The share is the model's FLOP/s over those of a product of two float32 matrices of "
     f"{matrix_product.SIZE:,} × {matrix_product.SIZE:,}, the faster of JAX's and PyTorch's in the "
     "same repeat. FLOPs are counted alike for all: those of the matrix products that the loss "
-    "needs, with logits at the masked positions only."
+    "needs, with logits at the positions to predict only."
 )
+
+
+class Family(NamedTuple):
+    """What is compared.
+
+    Attributes:
+      theirs: what Hugging Face's model is called.
+      arms: ours, with what `step_config` calls them; the last has the same computation as theirs.
+    """
+
+    theirs: str
+    arms: dict[str, str]
+
+
+FAMILIES = {
+    "bert": Family("BERT", {SIBERT: "sibert", BERT: "bert"}),
+    "gpt": Family("GPT-2", {SIGPT: "gpt:mini", GPT: "gpt:mini_adamw"}),
+}
 
 
 class Size(NamedTuple):
@@ -50,9 +71,19 @@ SIZES = {
 }
 
 
+SIZE_KEYS = {
+    "bert": (
+        "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+        "intermediate_size", "max_position_embeddings",
+    ),
+    "gpt2": ("vocab_size", "n_embd", "n_layer", "n_head", "n_inner", "n_positions"),
+}  # fmt: skip
+
+
 def measure(
     python: str,
     *,
+    family: str = "bert",
     sizes: tuple[str, ...] = tuple(SIZES),
     vocab_sizes: tuple[int, ...] = VOCAB_SIZES,
     repeats: int = 5,
@@ -61,6 +92,7 @@ def measure(
 
     Args:
       python: one that has torch and transformers; without it only ours are measured.
+      family: of `FAMILIES`.
       sizes: names of `SIZES`.
       vocab_sizes: numbers of WordPieces.
       repeats: of each contestant.
@@ -83,17 +115,18 @@ def measure(
                 contestants = SIZES[name], vocab_size
                 group = f"{name}, vocabulary {vocab_size:,}"
                 try:
-                    rows += measure_size(group, *contestants, rival, repeats, notes)
+                    rows += measure_size(group, *contestants, rival, repeats, notes, family)
                 except RivalError as error:
                     rival = _left_out(error, notes)
-                    rows += measure_size(group, *contestants, rival, repeats, notes)
+                    rows += measure_size(group, *contestants, rival, repeats, notes, family)
     return measuring.Result(
-        title="Training step: ours and Hugging Face's BERT in PyTorch, float32, length 128",
+        title=f"Training step: ours and Hugging Face's {FAMILIES[family].theirs} in PyTorch, "
+        "float32, length 128",
         unit="tokens/s",
         more_is_better=True,
         baseline="the best of ours" if rival is None else "PyTorch's best",
         rows=rows,
-        notes=[*notes, NOTE],
+        notes=[*notes, *([MASKED_HEAD] if family == "bert" else []), NOTE],
     )
 
 
@@ -109,6 +142,7 @@ def measure_size(
     rival: Rival | None,
     repeats: int,
     notes: list[str],
+    family: str = "bert",
 ) -> list[measuring.Row]:
     """The rows of one size; what could not be measured goes to the notes.
 
@@ -116,8 +150,8 @@ def measure_size(
       RivalError: PyTorch's process ended.
     """
     runs = {
-        name: train_step.start(step_config(arch, size, vocab_size))
-        for name, arch in ((SIBERT, "sibert"), (BERT, "bert"))
+        name: train_step.start(step_config(arm, size, vocab_size))
+        for name, arm in FAMILIES[family].arms.items()
     }
     timed = {name: train_step.step_timer(run, size.num_steps) for name, run in runs.items()}
     per_token = {
@@ -126,24 +160,26 @@ def measure_size(
     }
     timed[PRODUCTS["JAX"]] = matrix_product.flops_per_second
     if rival is not None:
-        theirs = rival_timers(rival, runs[BERT], size, notes)
-        per_token |= dict.fromkeys(theirs, per_token[BERT])
+        like_theirs = list(runs)[-1]
+        theirs = rival_timers(rival, runs[like_theirs], size, notes)
+        per_token |= dict.fromkeys(theirs, per_token[like_theirs])
         timed |= theirs | {PRODUCTS["PyTorch"]: lambda: _product_in(rival)}
     measuring.say(f"measuring {group}")
     return as_rows(group, measuring.in_turn(timed, repeats), per_token)
 
 
-def step_config(arch: str, size: Size, vocab_size: int):
-    """Ours, with the segments and the next-sentence loss that Hugging Face's model has."""
+def step_config(arm: str, size: Size, vocab_size: int):
+    """Ours; an encoder has the segments and the next-sentence loss that Hugging Face's BERT has."""
     config = train_step.model_config(
-        arch,
+        arm,
         width=size.width,
         depth=size.depth,
         num_heads=size.num_heads,
         batch_size=size.batch_size,
         vocab_size=vocab_size,
     )
-    config.task.nsp, config.model.num_segments = True, 2
+    if config.task.name == "pretraining":
+        config.task.nsp, config.model.num_segments = True, 2
     return config
 
 
@@ -152,20 +188,15 @@ def rival_timers(
 ) -> dict[str, Callable[[], float]]:
     """PyTorch's contestants on the batches of a run, each returning tokens/s."""
     model = run.trainer.run.model
-    sizes = {
-        "vocab_size": model.vocab_size,
-        "hidden_size": size.width,
-        "num_hidden_layers": size.depth,
-        "num_attention_heads": size.num_heads,
-        "intermediate_size": model.ffn_width,
-        "max_position_embeddings": model.max_len,
-    }
+    kind = "gpt2" if model.is_causal else "bert"
+    values = model.vocab_size, size.width, size.depth, size.num_heads, model.ffn_width
+    sizes = dict(zip(SIZE_KEYS[kind], (*values, model.max_len), strict=True))
     batches = [jax.device_get(run.batch(index)) for index in range(size.num_steps)]
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory) / "batches.npz"
         np.savez(path, **{name: np.stack([b[name] for b in batches]) for name in batches[0]})
         measuring.say("PyTorch compiles its steps")
-        prepared = rival.ask("prepare", sizes=sizes, batches=str(path))
+        prepared = rival.ask("prepare", kind=kind, sizes=sizes, batches=str(path))
     for way, why in prepared["failed"].items():
         notes.append(f"PyTorch, {way}, is left out: {why}")
     tokens = size.num_steps * run.tokens_per_step
@@ -200,11 +231,11 @@ def as_rows(
     for name, speeds in values.items():
         shares = [per_token[name] * speed / best for speed, best in zip(speeds, limit)]
         more[name] = {SHARE: statistics.median(shares)}
-    theirs = [name for name in values if name not in (SIBERT, BERT)]
+    theirs = [name for name in values if name.startswith("PyTorch")]
     if not theirs:
         return measuring.rows(values, _fastest(values, values), group, more)
     as_it_is = [name for name in theirs if not name.endswith("masked head")]
-    if as_it_is:
+    if as_it_is and len(as_it_is) < len(theirs):
         against = values[_fastest(values, as_it_is)]
         for name, speeds in values.items():
             ratios = [speed / other for speed, other in zip(speeds, against)]

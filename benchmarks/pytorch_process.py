@@ -1,4 +1,4 @@
-"""Hugging Face's BERT in PyTorch, measured on command: the other end of `rival.Rival`.
+"""Hugging Face's BERT and GPT-2 in PyTorch, measured on command: the other end of `rival.Rival`.
 
 Runs under a Python that has torch and transformers and needs nothing of ours. Attention is SDPA,
 the optimizer fused AdamW, dropout is off, everything is float32 on the CPU.
@@ -6,6 +6,8 @@ the optimizer fused AdamW, dropout is off, everything is float32 on the CPU.
 - `eager`, `compiled`: `BertForPreTraining` as it is, which computes logits at every position;
 - `eager, masked head`, `compiled, masked head`: its own encoder and head, with the head applied at
   the masked positions only, as ours does.
+
+Of GPT-2, `GPT2LMHeadModel`, there is the loss over all positions alone.
 """
 
 import json
@@ -24,22 +26,19 @@ class Steps:
     """One model and optimizer, and the ways to take a step with it.
 
     Args:
-      sizes: of `transformers.BertConfig`.
+      kind: "bert" or "gpt2".
+      sizes: of `transformers.BertConfig` or `GPT2Config`.
       path: .npz file of our batches, each array with a leading axis of steps.
     """
 
-    def __init__(self, sizes: dict, path: str):
+    def __init__(self, kind: str, sizes: dict, path: str):
         torch.manual_seed(0)
-        config = transformers.BertConfig(
-            **sizes,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            attn_implementation="sdpa",
-        )
-        self.model = transformers.BertForPreTraining(config).train()
+        self.model = {"bert": make_bert, "gpt2": make_gpt2}[kind](sizes).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
         self.batches = read_batches(path)
         losses = {"": self.whole_loss, ", masked head": self.masked_loss}
+        if kind == "gpt2":
+            losses = {"": self.next_token_loss}
         self.ways = {f"eager{name}": loss for name, loss in losses.items()} | {
             f"compiled{name}": torch.compile(loss) for name, loss in losses.items()
         }
@@ -67,6 +66,12 @@ class Steps:
         entropy = torch.nn.functional.cross_entropy
         mlm_loss = entropy(logits.flatten(0, 1), batch["masked_labels"].flatten())
         return mlm_loss + entropy(nsp, batch["nsp_labels"])
+
+    def next_token_loss(self, batch: dict) -> torch.Tensor:
+        """Of the token after each, the last included, which the library's own loss leaves out."""
+        logits = self.model(input_ids=batch["tokens"], use_cache=False).logits
+        entropy = torch.nn.functional.cross_entropy
+        return entropy(logits.flatten(0, 1), batch["targets"].flatten())
 
     def warm_up(self) -> dict[str, str]:
         """Takes a few steps in every way; returns why those that cannot be taken cannot."""
@@ -96,6 +101,24 @@ class Steps:
         return {"seconds": time.perf_counter() - since, "loss": float(loss)}
 
 
+def make_bert(sizes: dict) -> torch.nn.Module:
+    """With heads for masks and for the next sentence."""
+    config = transformers.BertConfig(
+        **sizes,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        attn_implementation="sdpa",
+    )
+    return transformers.BertForPreTraining(config)
+
+
+def make_gpt2(sizes: dict) -> torch.nn.Module:
+    """With the token table as its head."""
+    dropouts = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    config = transformers.GPT2Config(**sizes, **dropouts, attn_implementation="sdpa")
+    return transformers.GPT2LMHeadModel(config)
+
+
 def read_batches(path: str) -> list[dict[str, torch.Tensor]]:
     """Our batches as PyTorch's: int64, with -100 where nothing is to be predicted."""
     with np.load(path) as arrays:
@@ -103,6 +126,9 @@ def read_batches(path: str) -> list[dict[str, torch.Tensor]]:
     batches = []
     for step in range(len(stacked["tokens"])):
         batch = {name: values[step] for name, values in stacked.items()}
+        if "targets" in batch:
+            batches.append({name: batch[name].long() for name in ("tokens", "targets")})
+            continue
         weighted = batch.pop("masked_weights") > 0
         batch = {name: values.long() for name, values in batch.items()}
         batch["masked_labels"] = batch.pop("masked_targets").masked_fill(~weighted, -100)
@@ -137,10 +163,10 @@ def answer(request: dict, state: dict) -> dict:
         case {"do": "versions", "threads": threads}:
             torch.set_num_threads(threads)
             return {"torch": torch.__version__, "transformers": transformers.__version__}
-        case {"do": "prepare", "sizes": sizes, "batches": path}:
+        case {"do": "prepare", "kind": kind, "sizes": sizes, "batches": path}:
             state.clear()  # the model before, whose memory this one needs
             torch.compiler.reset()
-            state["steps"] = Steps(sizes, path)
+            state["steps"] = Steps(kind, sizes, path)
             failed = state["steps"].warm_up()
             return {"ways": list(state["steps"].ways), "failed": failed}
         case {"do": "steps", "way": way}:

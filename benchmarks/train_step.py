@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import ml_collections
 
 from benchmarks import measuring
-from sibert_jax.configs import mini
+from sibert_jax.configs import gpt, mini
 from sibert_jax.tasks.task import Batch, TaskData
 from sibert_jax.train import sharding
 from sibert_jax.train.config import run_config
 from sibert_jax.train.loop import load_batch
 from sibert_jax.train.resolve import resolve
 from sibert_jax.train.run import load_task
+from sibert_jax.train.start import find_rates, fresh_params
 from sibert_jax.train.step import TrainState
-from sibert_jax.train.trainer import Shapes, Trainer, find_rates, fresh_params
+from sibert_jax.train.trainer import Shapes, Trainer
 
 MEGABYTE = 1e6
 
@@ -46,7 +47,7 @@ class Started:
 
 
 def model_config(
-    arch: str,
+    arm: str,
     *,
     width: int = 128,
     depth: int = 2,
@@ -54,17 +55,19 @@ def model_config(
     batch_size: int = 32,
     vocab_size: int = 8192,
 ) -> ml_collections.ConfigDict:
-    """An arm of `configs/mini.py`, on the builtin text.
+    """An arm of `configs/mini.py` or a variant of `configs/gpt.py`, on the builtin text.
 
     Args:
-      arch: "sibert" (SGD), "paper" (SGD, LAMB on the head) or "bert" (AdamW).
+      arm: "sibert" (SGD), "paper" (SGD, LAMB on the head) or "bert" (AdamW); "gpt:mini" or
+        "gpt:mini_adamw".
       width: features of the residual stream.
       depth: layers.
       num_heads: divides the width.
       batch_size: examples of a step.
       vocab_size: WordPieces.
     """
-    config = mini.get_config(arch)
+    name, _, variant = arm.rpartition(":")
+    config = gpt.get_config(variant) if name == "gpt" else mini.get_config(arm)
     config.data.source = "builtin"
     config.data.path = config.data.valid_path = ""
     config.model.update(width=width, depth=depth, num_heads=num_heads, ffn_width=4 * width)

@@ -11,6 +11,7 @@ from sibert_jax.configs import mini, sibert_base
 def get_config():
     config = sibert_base.get_config()
     mini.use_bert(config)
+    config.model.positions = "learned"
     config.task.unigram_prior = False
     config.optim.learning_rate = 1e-4
     config.optim.warmup_steps = 10_000

@@ -11,7 +11,7 @@ from sibert_jax.train.config import default_config
 def get_config():
     config = default_config()
     config.model.vocab_size = 4096
-    mini.use_local_layer(config)
+    mini.use_neighbors(config)
     config.train.num_steps = 600
     config.train.log_every_steps = 10
     config.train.eval_every_steps = 100

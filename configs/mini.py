@@ -23,7 +23,7 @@ def get_config(arm: str = "sibert"):
     config.checkpoint.every_steps = 400
     match arm:
         case "sibert":
-            use_local_layer(config)
+            use_neighbors(config)
         case "paper":
             sibert_base.use_paper(config)
             config.optim.eta_lambda = 3.3e-3
@@ -40,8 +40,9 @@ def get_config(arm: str = "sibert"):
     return config
 
 
-def use_local_layer(config):
-    """A layer that attends to neighbors: without it, short runs learn topics alone."""
+def use_neighbors(config):
+    """Rotary positions and a layer that attends to neighbors: short runs then learn word order."""
+    config.model.positions = "rotary"
     config.model.attention_window = 2
     config.model.global_attention_every = 2
     config.optim.eta_lambda = 1e-3

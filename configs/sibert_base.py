@@ -37,7 +37,9 @@ def get_config(recipe: str = "stateless"):
     config.train.eval_every_steps = 10_000
     config.train.eval_batches = 64
     config.checkpoint.every_steps = 5_000
-    if recipe == "paper":
+    if recipe == "stateless":
+        config.model.positions = "rotary"
+    elif recipe == "paper":
         use_paper(config)
         config.task.unigram_prior = False
         config.optim.eta_lambda = 0.0
@@ -46,7 +48,7 @@ def get_config(recipe: str = "stateless"):
         config.optim.schedule = "piecewise"
         config.optim.head.learning_rate = 8e-4
         config.optim.head.warmup_steps = 10_000
-    elif recipe != "stateless":
+    else:
         raise ConfigError(f"configs/sibert_base.py:{recipe} is unknown: stateless or paper.")
     return config
 

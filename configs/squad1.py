@@ -43,7 +43,8 @@ def get_config(variant: str = ""):
         base = bert_base if choice["arch"] == "bert" else sibert_base
         config.model = base.get_config().model
         if choice["arch"] == "sibert":
-            config.model.arch = None  # that of `init_from`, the paper's encoder or ours
+            # Those of `init_from`: the paper's encoder or ours.
+            config.model.arch = config.model.positions = None
         if choice["optim"] == "paper":
             config.optim.learning_rate = 5e-5 if choice["arch"] == "bert" else 1e-4
     return config

@@ -22,6 +22,10 @@ SPHERES = {
 ARMS: dict[str, tuple[Overrides, str]] = {
     "BERT, AdamW": (BERT, "optim.learning_rate"),
     "BERT, AdamW, random init": (BERT | {"model.identity_init": False}, "optim.learning_rate"),
+    "BERT, AdamW, learned positions": (
+        BERT | {"model.positions": "learned"},
+        "optim.learning_rate",
+    ),
     "PreNorm BERT, AdamW": (BERT | {"config": "mini:bert_prenorm"}, "optim.learning_rate"),
     "SIBERT, AdamW": (
         BERT
@@ -51,12 +55,17 @@ ARMS: dict[str, tuple[Overrides, str]] = {
     "GPT, AdamW": ({"config": "gpt:mini_adamw"}, "optim.learning_rate"),
 }
 
-# Without local layers, all arms learn topics alone in runs of these lengths: docs/attention.md.
-LOCAL = {"model.attention_window": 2, "model.global_attention_every": 2}
+# With learned positions or full attention, runs of these lengths hardly learn the order of words:
+# experiments/headline.
+NEIGHBORS = {
+    "model.positions": "rotary",
+    "model.attention_window": 2,
+    "model.global_attention_every": 2,
+}
 
 SIZES: dict[str, Overrides] = {
     "minutes": {
-        **LOCAL,
+        **NEIGHBORS,
         "model.vocab_size": 1024,
         "model.width": 32,
         "model.ffn_width": 128,
@@ -68,9 +77,9 @@ SIZES: dict[str, Overrides] = {
         "train.eval_batches": 8,
     },
     # configs/mini.py: 2 × 128
-    "hours": {**LOCAL, "train.eval_batches": 32, "checkpoint.keep": 1},
+    "hours": {**NEIGHBORS, "train.eval_batches": 32, "checkpoint.keep": 1},
     "small": {
-        **LOCAL,
+        **NEIGHBORS,
         "model.width": 64,
         "model.num_heads": 1,
         "model.ffn_width": 256,
@@ -82,7 +91,7 @@ SIZES: dict[str, Overrides] = {
         "checkpoint.keep": 1,
     },
     "gpu": {
-        **dict.fromkeys(LOCAL, 0),
+        "model.positions": "rotary",
         "model.vocab_size": 30_522,
         "model.width": 768,
         "model.depth": 12,
@@ -117,7 +126,8 @@ def arm_point(arm: str, rate: float, scale: str, seed: int = 0, **changes: Any) 
       **changes: further keys, dots as double underscores.
     """
     overrides, key = ARMS[arm]
-    point = {"arm": arm, **overrides, **SIZES[scale], **claims.text(scale), key: rate, "seed": seed}
+    sizes = {**SIZES[scale], **claims.text(scale)}
+    point = {"arm": arm, **sizes, **overrides, key: rate, "seed": seed}
     point |= warmup(point)
     return point | {name.replace("__", "."): value for name, value in changes.items()}
 

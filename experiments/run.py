@@ -11,7 +11,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -47,6 +47,7 @@ class Job(NamedTuple):
       known: what placeholders in them stand for.
       workdir: of the runs of trained points.
       place: folder of results, picture and table.
+      next_round: points that follow from the results of these, from scale and lines; None: none do.
     """
 
     claim: str
@@ -56,24 +57,33 @@ class Job(NamedTuple):
     known: dict[str, str]
     workdir: pathlib.Path
     place: pathlib.Path
+    next_round: Callable[[str, list[dict]], list[dict]] | None = None
 
     @property
     def results(self) -> claims.Results:
         """Of this claim, at all scales."""
         return claims.Results(self.place / "results.jsonl")
 
+    def plan(self) -> list[dict]:
+        """All points; those of the next round as the results so far have it."""
+        if self.next_round is None:
+            return self.points
+        found = self.results.of(self.claim, self.scale, self.points)
+        return self.points + self.next_round(self.scale, found)
+
     def lines(self) -> list[dict]:
         """The results so far, in the order of the plan."""
-        return self.results.of(self.claim, self.scale, self.points)
+        return self.results.of(self.claim, self.scale, self.plan())
 
-    def left(self) -> list[dict]:
-        """The points without a result."""
-        done = [line["point"] for line in self.lines()]
-        return [point for point in self.points if point not in done]
+    def left(self, points: list[dict]) -> list[dict]:
+        """Those of some points that have no result."""
+        done = [line["point"] for line in self.results.of(self.claim, self.scale, points)]
+        return [point for point in points if point not in done]
 
     def print_plan(self, workers: int) -> None:
         """What is left, in tokens and in time."""
-        left, tokens, seconds = self.left(), 0, 0.0
+        points = self.plan()
+        left, tokens, seconds = self.left(points), 0, 0.0
         for point in left:
             cost = 0, getattr(self.module, "SECONDS", {}).get(self.scale, 0.0)
             if claims.is_trained(point):
@@ -81,15 +91,18 @@ class Job(NamedTuple):
                 print(f"  {claims.run_name(point)}: {cost[0]:,} tokens, {cost[1] / 60:.1f} min")
             tokens, seconds = tokens + cost[0], seconds + cost[1]
         print(
-            f"{self.claim}, {self.scale}: {len(self.points)} points, {len(left)} to run, "
+            f"{self.claim}, {self.scale}: {len(points)} points, {len(left)} to run, "
             f"{tokens:,} tokens, about {seconds / 60 / workers:.1f} minutes with {workers} at once",
             flush=True,
         )
 
     def run(self, workers: int) -> None:
-        """Runs the points that are left."""
+        """Runs the points that are left, and then those of the next round."""
         self.place.mkdir(parents=True, exist_ok=True)
-        left = self.left()
+        self._run(self.left(self.points), workers)
+        self._run(self.left(self.plan()), workers)
+
+    def _run(self, left: list[dict], workers: int) -> None:
         runs = [point for point in left if claims.is_trained(point)]
         for point in (point for point in left if point not in runs):
             started = time.monotonic()
@@ -144,7 +157,7 @@ class Job(NamedTuple):
         chosen = random.sample(lines, count)
         with tempfile.TemporaryDirectory() as folder:
             points, path = [line["point"] for line in chosen], pathlib.Path(folder)
-            again = self._replace(points=points, workdir=path, place=path)
+            again = self._replace(points=points, workdir=path, place=path, next_round=None)
             again.run(workers=1)
             for line, other in zip(chosen, again.lines(), strict=True):
                 kept = {k: v for k, v in line["result"].items() if k not in claims.CLOCKED}
@@ -177,7 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = claims.placeholders(given.data, workdir)
         place = claims.HERE / given.claim if given.publish else workdir
         points = module.points(given.scale)
-        job = Job(given.claim, module, given.scale, points, known, workdir, place)
+        later = getattr(module, "next_round", None)
+        job = Job(given.claim, module, given.scale, points, known, workdir, place, later)
         if given.verify:
             job.verify(given.verify)
             return 0

@@ -1,5 +1,6 @@
 """Strictness for every test: CPU, eight fake devices, no silent promotion of dtype or rank."""
 
+import importlib.metadata
 import os
 import pathlib
 
@@ -10,6 +11,15 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(XLA_CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# XLA's emitters by MLIR, in 32 modules a program, take thrice as long to compile. A flag that XLA
+# does not know ends the process, so these are set where they are known to be.
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and (
+    importlib.metadata.version("jaxlib").startswith("0.10.")
+):
+    FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ.setdefault("XLA_FLAGS", FLAGS)
+# Lowering writes a stack trace to each operation, which nothing here reads.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 # XLA gives its CPU devices this many threads, and waiting collectives hold theirs: with the default
 # of eight, two sums of one program on eight devices may wait for each other for ever.
 os.environ["NPROC"] = "64"

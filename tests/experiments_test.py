@@ -102,6 +102,38 @@ def test_trained_points_end_in_lines_that_a_rerun_repeats(tmp_path):
     job.verify(1)
 
 
+def test_a_second_round_follows_from_the_results_of_the_first(tmp_path):
+    claim = claims.load("decoder", "hours")
+    first = claim.points("hours")
+    assert len(first) == 6 * len(claim.ARMS)  # equal tuning
+
+    def line(point, loss):
+        curves = {"eval/loss": [[1.0, 2.0], [5.0, 4.0]]}
+        result = {"eval_loss": loss, "state_bytes": 8, "num_parameters": 2, "curves": curves}
+        return {"claim": "decoder", "scale": "hours", "point": point, "result": result}
+
+    losses = [4.0 + (i % 6 - 3) ** 2 / 10 for i in range(len(first))]
+    losses[0] = None  # diverged
+    job = run.Job("decoder", claim, "hours", first, {}, tmp_path, tmp_path, claim.next_round)
+    for point, loss in zip(first, losses):
+        job.results.append(line(point, loss))
+    later = job.plan()[len(first) :]
+    for arm in claim.ARMS:
+        own = [point for point in later if point["arm"] == arm]
+        (best,) = (p for p, loss in zip(first, losses) if p["arm"] == arm and loss == 4.0)
+        keys = ("optim.learning_rate", "optim.weight_decay", "optim.eta_lambda")
+        assert all(point.get(key) == best.get(key) for point in own for key in keys)
+        assert [point["seed"] for point in own] == [1, 2] + [0] * (0 if arm == claim.CONTROL else 4)
+    assert {claims.digest(p) for p in first}.isdisjoint(map(claims.digest, later))
+    for point in later:
+        job.results.append(line(point, 4.5))
+    job.draw()
+    page = (tmp_path / "results.md").read_text()
+    assert "| GPT, SGD-SaI | 4.333 ± 0.289 | +0.000 (p 1) | 4.317 ± 0.331 | 4.00 |" in page
+    assert "| GPT, AdamW | 4.333 ± 0.289 | +0.000 | 4.200 ± 0.187 (1 diverged) | 4.00 |" in page
+    assert "| GPT, SGD-SaI | 4.333 ± 0.289 | 4.500 | 4.500 | 4.500 | 4.500 |" in page
+
+
 def test_the_theory_predicts_norms_and_bounds_gradients(tmp_path):
     for line in lines_of("theory", tmp_path):
         result = line["result"]

@@ -98,7 +98,8 @@ def test_every_config_builds_and_shards_over_eight_devices(name):
 
 def encoder_size(c) -> int:
     """By the formulas of Devlin et al. 2019, without what SIBERT leaves out."""
-    tables = (c.vocab_size + c.max_len + (2 if c.has_segments else 0)) * c.width
+    positions = c.max_len if c.positions == "learned" else 0
+    tables = (c.vocab_size + positions + (2 if c.has_segments else 0)) * c.width
     matrices = 4 * c.width**2 + 2 * c.width * c.ffn_width
     if c.arch == "bert":
         biases = 4 * c.width + c.ffn_width + c.width

@@ -12,12 +12,13 @@ from experiments import arms, claims
 RATES = {
     "SIBERT, orthogonalized SGD": (5e-4, 1e-3, 2e-3),
     "BERT, AdamW": (1e-3, 2e-3, 4e-3),
-    "SIBERT, AdamW": (1e-3, 2e-3, 4e-3),
     "SIBERT, plain SGD": (5e-4, 1e-3, 2e-3),
+    "SIBERT, AdamW": (1e-3, 2e-3, 4e-3),
     "PreNorm BERT, AdamW": (1e-3, 2e-3, 4e-3),
     "SIBERT, the paper's recipe": (1e-3, 3e-3, 9e-3),
     "SIBERT, SGD on spheres": (0.012, 0.024, 0.048),
     "SIBERT, Muon on spheres": (0.006, 0.012, 0.024),
+    "BERT, AdamW, learned positions": (1e-3, 2e-3, 4e-3),
     "BERT, AdamW, random init": (1e-3, 2e-3, 4e-3),
 }
 BASELINE = "BERT, AdamW"

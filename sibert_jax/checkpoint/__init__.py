@@ -23,8 +23,8 @@ __getattr__ = lazy.attributes(
     {
         "Checkpoints": "checkpoints",
         "checkpoints_in": "manifest",
-        "chosen": "read",
-        "newest_verified": "read",
+        "chosen": "choose",
+        "newest_verified": "choose",
         "restore_all_params": "transfer",
         "restore_params": "transfer",
         "start_from": "transfer",

@@ -1,13 +1,7 @@
 """The checkpoints of a run: parameters, the rest of its state, and a manifest that proves them.
 
 Orbax's CheckpointManager writes them in the background and commits each by a rename; the manifest
-is in place by then. Names in the directory: `12` is the checkpoint after 12 updates;
-`12.orbax-checkpoint-tmp` is being written, or was when killed; `12.retired` is being removed;
-`12.corrupt` did not verify when the run came to step 12 again.
-
-Retention is ours, not an option of the CheckpointManager: that chooses what to delete when a save
-starts, `max_to_keep` and its preservation policies alike, so that an old checkpoint would go before
-the new one has been read back. It also deletes in place, so that a kill would leave a part of one.
+is in place by then. The names in the directory: see `retention`.
 """
 
 import concurrent.futures
@@ -15,8 +9,6 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import re
-import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,13 +18,13 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from sibert_jax.checkpoint import manifest as manifests
-from sibert_jax.checkpoint import read
+from sibert_jax.checkpoint import read, retention
+from sibert_jax.checkpoint.choose import first_verified, tell
+from sibert_jax.checkpoint.collectives import from_all, is_first
 from sibert_jax.checkpoint.manifest import Manifest, as_text, own_parts, partial_digest, steps_in
 from sibert_jax.errors import CheckpointError
 from sibert_jax.files import atomically, user_path
 
-TEMPORARY = ocp.path.step.TMP_DIR_SUFFIX
-SCRATCH = re.compile(rf"\d+({re.escape(TEMPORARY)}.*|\.retired|\.digests\..*)")
 # Seconds that the first process waits for the digests of the others, once all have written.
 GATHER_SECONDS = 600
 
@@ -65,7 +57,7 @@ class Checkpoints:
         self,
         directory: str | pathlib.Path,
         keep: int,
-        say: Callable[[str], None] = read.tell,
+        say: Callable[[str], None] = tell,
         *,
         keep_best: bool = False,
     ):
@@ -133,24 +125,13 @@ class Checkpoints:
     def _make_room(self, step: int) -> None:
         """Moves what stands in the way of a checkpoint aside; nothing complete is lost."""
         self._problems.pop(step, None)
-        if read.is_first():
-            for path in self.directory.glob(f"{step}.*"):
-                if SCRATCH.fullmatch(path.name):
-                    _remove(path)
-            self._set_aside(step)
-        read.from_all("")  # the others wait for it
+        if is_first():
+            retention.clear(self.directory, f"{step}.*")
+            retention.set_aside(self.directory, step)
+        from_all("")  # the others wait for it
         if step in self._manager.all_steps():
             self._manager.close()
             self._manager = self._open()
-
-    def _set_aside(self, step: int) -> None:
-        path, number = self.directory / str(step), 1
-        aside = self.directory / f"{step}.corrupt"
-        while aside.exists():
-            number += 1
-            aside = self.directory / f"{step}.corrupt{number}"
-        if path.exists():
-            path.rename(aside)
 
     def _digest(self, step: int, shapes: dict, parts: dict) -> dict[str, int]:
         """In the background: digests the shards that this process saves.
@@ -162,7 +143,7 @@ class Checkpoints:
             name: sum(partial_digest(part, index, shapes[name].shape) for part, index in own)
             for name, own in parts.items()
         }
-        if not read.is_first():
+        if not is_first():
             with atomically(self._digests_of(step, jax.process_index())) as temporary:
                 temporary.write_text(json.dumps(sums))
         return sums
@@ -186,7 +167,7 @@ class Checkpoints:
                     sums[name] += total
                 source.unlink()
             digests = {name: as_text(total) for name, total in sums.items()}
-            (path,) = self.directory.glob(f"{saving.step}{TEMPORARY}*")
+            (path,) = self.directory.glob(f"{saving.step}{retention.TEMPORARY}*")
             made = manifests.make(path, saving.step, saving.description, saving.shapes, digests)
             made.write(path)
         except Exception as error:  # raised here, it would leave the others waiting for the commit
@@ -197,7 +178,7 @@ class Checkpoints:
         saving.digests.result()
         self._manager.wait_until_finished()
         if saving.failure is not None:
-            _remove(self.directory / str(saving.step))
+            retention.remove(self.directory / str(saving.step))
             raise saving.failure
         share = (jax.process_index(), jax.process_count())
         read.verify(self.directory / str(saving.step), share)
@@ -207,25 +188,14 @@ class Checkpoints:
     def _settle(self, step: int) -> None:
         """Counts a checkpoint that has been read back, and removes those that are too old now."""
         self._problems[step] = ""
-        if read.is_first():
+        if is_first():
             steps = steps_in(self.directory)
             if jax.process_count() == 1:  # one of several does not read what all have written
                 for old in steps:
-                    read.first_verified(self.directory, [old], self._problems, self._say)
+                    first_verified(self.directory, [old], self._problems, self._say)
             best = manifests.best_step(self.manifest(step)) if self._keep_best else None
             old = [found for found in steps if not self._is_damaged(found)][: -self._keep]
-            self._retire([found for found in old if found != best])
-
-    def _retire(self, steps: list[int]) -> None:
-        """Removes checkpoints, and what killed processes left; errors are only reported."""
-        try:
-            for step in steps:  # first the name, so that a kill leaves no part of a checkpoint
-                (self.directory / str(step)).rename(self.directory / f"{step}.retired")
-            for path in self.directory.iterdir():
-                if SCRATCH.fullmatch(path.name):
-                    _remove(path)
-        except OSError as error:
-            self._say(f"old checkpoints in {self.directory} cannot be removed: {error}")
+            retention.retire(self.directory, [found for found in old if found != best], self._say)
 
     def wait(self) -> None:
         """Returns when the last checkpoint is complete; raises CheckpointError if it failed."""
@@ -238,19 +208,19 @@ class Checkpoints:
                 finishing.result()
         except CheckpointError as error:
             failure = error
-        failures = read.from_all(str(failure or ""))
+        failures = from_all(str(failure or ""))
         self.seconds_blocked += time.perf_counter() - since
         if any(failures):
-            if read.is_first():
+            if is_first():
                 with contextlib.suppress(OSError):
-                    self._set_aside(step)
+                    retention.set_aside(self.directory, step)
             process = next(i for i, text in enumerate(failures) if text)
             if process == jax.process_index():
                 raise failure
             raise CheckpointError(f"process {process}: {failures[process]}")
         if jax.process_count() > 1:
             self._settle(step)
-            read.from_all("")  # the others see what the first one has left
+            from_all("")  # the others see what the first one has left
 
     @contextlib.contextmanager
     def _reporting(self, step: int):
@@ -298,7 +268,7 @@ class Checkpoints:
             self._problems.clear()
         steps = steps_in(self.directory)
         steps.sort(key=lambda step: (step % multiple_of == 0, step), reverse=True)
-        return read.first_verified(self.directory, steps, self._problems, self._say)
+        return first_verified(self.directory, steps, self._problems, self._say)
 
     def manifest(self, step: int) -> Manifest:
         """The manifest of a checkpoint."""
@@ -327,9 +297,10 @@ class Checkpoints:
     def delete_after(self, step: int) -> None:
         """Removes the checkpoints after a step, when the run is rolled back to it."""
         self.wait()
-        if read.is_first():
-            self._retire([found for found in self.steps() if found > step])
-        read.from_all("")
+        if is_first():
+            later = [found for found in self.steps() if found > step]
+            retention.retire(self.directory, later, self._say)
+        from_all("")
 
     def close(self) -> None:
         """Waits for the last checkpoint and releases the threads."""
@@ -349,9 +320,3 @@ class Checkpoints:
         else:  # a failing write must not hide what went wrong first
             with contextlib.suppress(Exception):
                 self._release()
-
-
-def _remove(path: pathlib.Path) -> None:
-    while path.exists():
-        with contextlib.suppress(FileNotFoundError):  # Orbax may be deleting its own at this moment
-            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,6 +1,5 @@
 """Reads checkpoints: on the host to verify them, or onto a mesh; both compare the digests."""
 
-import dataclasses
 import gc
 import logging
 import math
@@ -8,19 +7,18 @@ import pathlib
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 from sibert_jax.checkpoint import manifest as manifests
+from sibert_jax.checkpoint.collectives import add
 from sibert_jax.checkpoint.manifest import (
     ITEMS,
-    MASK,
     Manifest,
     as_text,
     digest,
@@ -30,101 +28,7 @@ from sibert_jax.checkpoint.manifest import (
 from sibert_jax.errors import CheckpointError, CorruptError
 
 READ_BYTES = 1 << 26
-TEXT_BYTES = 1024
 WHOLE = (0, 1)
-
-
-def tell(text: str) -> None:
-    """A line on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A verified checkpoint of another run."""
-
-    path: pathlib.Path
-    manifest: Manifest
-
-
-def newest_verified(directory: pathlib.Path, say: Callable[[str], None] = tell) -> Source:
-    """The newest checkpoint that verifies; each newer one is named in one line.
-
-    Args:
-      directory: a run's workdir or its `checkpoints`.
-      say: takes the lines.
-
-    Raises:
-      CheckpointError: there is none.
-    """
-    directory = manifests.checkpoints_in(directory)
-    newest = first_verified(directory, reversed(manifests.steps_in(directory)), {}, say)
-    if newest is None:
-        raise CheckpointError(f"{directory} holds no complete checkpoint to start from.")
-    return Source(directory / str(newest), manifest_of(directory / str(newest)))
-
-
-def chosen(
-    directory: pathlib.Path, step: int | str | None, say: Callable[[str], None] = tell
-) -> Source:
-    """A verified checkpoint of a run.
-
-    Args:
-      directory: a run's workdir or its `checkpoints`.
-      step: None: the newest that verifies; "best": that of the best evaluation so far, by the
-        main metric of the task; else updates, a number or its digits.
-      say: takes a line about each newer one that does not verify.
-
-    Raises:
-      CheckpointError: there is no such checkpoint, or it does not verify.
-    """
-    if step is None:
-        return newest_verified(directory, say)
-    directory = manifests.checkpoints_in(directory)
-    steps = manifests.steps_in(directory)
-    if step == "best":
-        step = manifests.best_step(newest_verified(directory, say).manifest)
-        if step is None:
-            raise CheckpointError(f"{directory}: there has been no evaluation, so none is best.")
-        if step not in steps:
-            raise CheckpointError(
-                f"the best evaluation in {directory} was at step {step:,}, whose checkpoint is not "
-                "kept; runs keep it with --config.checkpoint.keep_best=True."
-            )
-    if not str(step).isdecimal() or int(step) not in steps:
-        raise CheckpointError(
-            f'{directory} has no checkpoint of step {step}; give "best", or one of {steps}.'
-        )
-    path = directory / str(int(step))
-    if problem := problem_of(path):
-        raise CheckpointError(f"checkpoint {path} cannot be used: {problem}")
-    return Source(path, manifest_of(path))
-
-
-def first_verified(
-    directory: pathlib.Path,
-    steps: Iterable[int],
-    problems: dict[int, str],
-    say: Callable[[str], None],
-) -> int | None:
-    """The first of some steps that verifies; all processes call this, and each reads a share.
-
-    Args:
-      directory: of the checkpoints.
-      steps: in the order of preference; those of process 0 count.
-      problems: by step, of those examined before, "" if it verifies; the others are added.
-      say: called in process 0 with a line about each checkpoint that does not verify.
-    """
-    steps, share = iter(steps), (jax.process_index(), jax.process_count())
-    while (step := from_first(next(steps, None))) is not None:
-        if step not in problems:
-            path = directory / str(step)
-            problems[step] = next(filter(None, from_all(problem_of(path, share))), "")
-            if problems[step] and is_first():
-                say(f"checkpoint {path} is skipped: {problems[step]}")
-        if not problems[step]:
-            return step
-    return None
 
 
 def verify(path: pathlib.Path, share: tuple[int, int] = WHOLE) -> Manifest:
@@ -285,7 +189,7 @@ def restore_items(
         name: sum(partial_digest(part, where, leaf.shape) for part, where in own_parts(leaf))
         for name, leaf in named(restored).items()
     }
-    for name, total in _add(sums).items():
+    for name, total in add(sums).items():
         if as_text(total) != stored[name]["digest"]:
             raise CheckpointError(
                 f"leaf {name} of checkpoint {path} is not what was saved; run "
@@ -317,39 +221,3 @@ def named(tree: Any) -> dict[str, Any]:
 
 def _name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-# What the processes of a run tell each other. These are collectives: never in a background thread,
-# where their order against those of the training step is not the same in all processes.
-
-
-def is_first() -> bool:
-    """Whether this process writes manifests and decides."""
-    return jax.process_index() == 0
-
-
-def from_first(step: int | None) -> int | None:
-    """The step that the first process gives, in all processes."""
-    if jax.process_count() == 1:
-        return step
-    answer = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step)))
-    return None if answer < 0 else answer
-
-
-def from_all(text: str) -> list[str]:
-    """The text of every process, by index, cut to TEXT_BYTES."""
-    if jax.process_count() == 1:
-        return [text]
-    row = np.frombuffer(text.encode()[:TEXT_BYTES].ljust(TEXT_BYTES, b"\0"), np.uint8)
-    rows = np.asarray(multihost_utils.process_allgather(row))
-    return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in rows]
-
-
-def _add(sums: dict[str, int]) -> dict[str, int]:
-    """Adds digests modulo 2^64 over all processes, which all call this with the same names."""
-    if jax.process_count() == 1:
-        return sums
-    halves = [divmod(total & MASK, 1 << 32) for total in sums.values()]  # JAX has no 64 bits here
-    gathered = multihost_utils.process_allgather(np.array(halves, np.uint32))
-    totals = [sum((int(high) << 32) + int(low) for high, low in leaf) for leaf in zip(*gathered)]
-    return {name: total & MASK for name, total in zip(sums, totals)}

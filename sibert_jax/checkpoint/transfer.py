@@ -8,16 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sibert_jax.checkpoint.choose import Source, chosen, newest_verified, tell
+from sibert_jax.checkpoint.collectives import is_first
 from sibert_jax.checkpoint.manifest import AVERAGES, check_same_leaves, stored_params
-from sibert_jax.checkpoint.read import (
-    Source,
-    chosen,
-    is_first,
-    named,
-    newest_verified,
-    restore_items,
-    tell,
-)
+from sibert_jax.checkpoint.read import named, restore_items
 from sibert_jax.errors import CheckpointError
 from sibert_jax.files import flatten, user_path
 from sibert_jax.trees import nest

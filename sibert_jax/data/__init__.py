@@ -13,15 +13,13 @@ from sibert_jax.data.pretraining_examples import (
     WeightedExamples,
 )
 from sibert_jax.data.randomness import EpochPermutations, Purpose, generator
-from sibert_jax.data.sequences import (
-    BucketedBatches,
-    Sequences,
+from sibert_jax.data.seq_lens import (
     choose_seq_lens,
-    join_pair,
     longest_of_batches,
     seq_lens_for_one_pass,
     seq_lens_for_training,
 )
+from sibert_jax.data.sequences import BucketedBatches, Sequences, join_pair
 from sibert_jax.data.token_corpus import TokenCorpus
 from sibert_jax.data.tokenizer import Tokenizer, vocabulary_file
 from sibert_jax.data.word_piece import WordPiece

@@ -78,7 +78,16 @@ class ExampleBatches:
 
 
 class NextTokenBatches(ExampleBatches):
-    """Batches of `NextTokenExamples`: tokens, and the one that follows each."""
+    """Batches of `NextTokenExamples`: tokens, and the one that follows each.
+
+    Args:
+      examples, global_batch_size, seed, shuffle: see `ExampleBatches`.
+      start_id: a token with which documents start, to number them by; None: they are not numbered.
+    """
+
+    def __init__(self, examples: Examples, *, start_id: int | None = None, **keys):
+        super().__init__(examples, **keys)
+        self._start_id = start_id
 
     def batch(self, step: int, rows: slice = slice(None)) -> Batch:
         """Returns rows of the batch of one step.
@@ -89,7 +98,8 @@ class NextTokenBatches(ExampleBatches):
 
         Returns:
           tokens, targets and segments, all 0, (B,L) int32; attention_mask (B,L) bool, all True;
-          example_weights (B,) float32, 0 on rows that fill up the last batch of an evaluation.
+          example_weights (B,) float32, 0 on rows that fill up the last batch of an evaluation;
+          with a `start_id`, documents (B,L) int32, from 0 in each row.
 
         Raises:
           IndexError: if there is no such step.
@@ -97,13 +107,18 @@ class NextTokenBatches(ExampleBatches):
         places, weights_B = self._places(step, rows)
         read = [self._examples.example(*place)[0] for place in places]
         tokens_BT = np.array(read, np.int32).reshape(len(read), self.seq_len + 1)
-        return {
+        batch = {
             "tokens": tokens_BT[:, :-1],
             "targets": tokens_BT[:, 1:],
             "segments": np.zeros((len(read), self.seq_len), np.int32),
             "attention_mask": np.ones((len(read), self.seq_len), bool),
             "example_weights": weights_B,
         }
+        if self._start_id is not None:
+            starts_BL = batch["tokens"][:, 1:] == self._start_id
+            starts_BL = np.pad(starts_BL, ((0, 0), (1, 0)))
+            batch["documents"] = np.cumsum(starts_BL, axis=1, dtype=np.int32)
+        return batch
 
 
 class PretrainingBatches(ExampleBatches):

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 from sibert_jax.data import BucketedBatches, Sequences, Tokenizer, WordPiece, join_pair
 from sibert_jax.errors import ConfigError
 from sibert_jax.inference.answer import Answer, answer
+from sibert_jax.inference.fill_mask import Guess, guess
 from sibert_jax.inference.sizes import power_of_two, seq_lens
 from sibert_jax.interop.exported import SavedTask
 from sibert_jax.interop.packed import Packed
@@ -22,17 +23,9 @@ from sibert_jax.tasks.causal_lm.generation import generate
 from sibert_jax.tasks.causal_lm.new_text import check_prompt, continuation
 from sibert_jax.tasks.question_answering.task import QuestionAnswering
 
-MASK = "[MASK]"
 POOLINGS = ("mean", "first")
 
 Text = str | tuple[str, str]
-
-
-class Guess(NamedTuple):
-    """A token in the place of a mask."""
-
-    token: str  # a WordPiece; "##..." continues a word
-    probability: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,22 +123,13 @@ class LoadedModel:
         self._check_kind("fill_mask", "pretraining")
         if self.problem:
             raise ConfigError(self.problem)
-        parts = self.tokenizer.encode_batch(text.split(MASK))
-        tokens_L = parts[0]
-        for part in parts[1:]:
-            tokens_L = np.concatenate([tokens_L, [self.tokenizer.mask_id], part]).astype(np.int32)
-        joined, _ = join_pair(tokens_L, None, self.tokenizer, self.max_tokens)
-        (positions_P,) = np.nonzero(joined == self.tokenizer.mask_id)
-        if len(positions_P) != len(parts) - 1 or not len(positions_P):
-            raise ConfigError(
-                f"fill_mask: {MASK} occurs {len(parts) - 1} times in the text, and "
-                f"{len(positions_P)} times in its first {self.max_tokens} tokens; write it in "
-                "place of each word to guess."
-            )
-        ((_, batch),) = self._batches([joined], [len(joined)], batch_size=1)
-        batch["masked_positions"] = positions_P.astype(np.int32)[None]
-        logits_PV = np.asarray(self._mask_logits(self.params, batch), np.float64)[0]
-        guesses = [self._guesses(logits_V, top_k) for logits_V in logits_PV]
+        guesses = guess(
+            text,
+            top_k,
+            tokenizer=self.tokenizer,
+            max_tokens=self.max_tokens,
+            read=self._read_masks,
+        )
         return guesses[0] if len(guesses) == 1 else guesses
 
     def generate(
@@ -233,11 +217,6 @@ class LoadedModel:
                 f"{method}() needs a model of {wanted}, and {self.directory} holds {found}."
             )
 
-    def _guesses(self, logits_V: np.ndarray, top_k: int) -> list[Guess]:
-        probability_V = _softmax(logits_V)
-        best = np.argsort(-probability_V, kind="stable")[:top_k]
-        return [Guess(self.tokenizer.pieces[i], float(probability_V[i])) for i in best]
-
     def _outputs(
         self, run: Callable, texts: Sequence[Text], batch_size: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -318,6 +297,11 @@ class LoadedModel:
         task = QuestionAnswering(self.config, self.task, (self.max_tokens,))
         return jax.jit(task.eval_batch)
 
+    def _read_masks(self, tokens_L: np.ndarray, positions_P: np.ndarray) -> np.ndarray:
+        ((_, batch),) = self._batches([tokens_L], [len(tokens_L)], batch_size=1)
+        batch["masked_positions"] = positions_P.astype(np.int32)[None]
+        return np.asarray(self._mask_logits(self.params, batch), np.float64)[0]
+
     @functools.cached_property
     def _mask_logits(self) -> Callable:
         def run(params, batch):
@@ -325,8 +309,3 @@ class LoadedModel:
             return projection.logits()
 
         return jax.jit(run)
-
-
-def _softmax(x: np.ndarray) -> np.ndarray:
-    weight = np.exp(x - x.max())
-    return weight / weight.sum()

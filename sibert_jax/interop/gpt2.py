@@ -122,6 +122,11 @@ def write(
             f"model.arch={cfg.arch!r} with model.attention_window={cfg.attention_window} cannot be "
             "written as Hugging Face's GPT-2; there is a format of its own for it."
         )
+    if cfg.positions != "learned":
+        raise InteropError(
+            f"model.positions={cfg.positions!r} cannot be written as Hugging Face's GPT-2, which "
+            "has a position table; there is a format of its own for it."
+        )
     flat = flatten(params, scan_layers=cfg.scan_layers)
     rows = list(table(cfg))
     if extra := sorted(set(flat) - {row.ours for row in rows}):

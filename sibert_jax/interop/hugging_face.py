@@ -116,6 +116,11 @@ def write(
             f"model.attention_window={cfg.attention_window} cannot be written as Hugging Face's "
             "BERT, whose layers attend to all tokens; there is a format of its own for it."
         )
+    if cfg.positions != "learned":
+        raise InteropError(
+            f"model.positions={cfg.positions!r} cannot be written as Hugging Face's BERT, which "
+            "has a position table; there is a format of its own for it."
+        )
     flat = flatten(params, scan_layers=cfg.scan_layers)
     tied = "head/output" not in flat
     if config is None:

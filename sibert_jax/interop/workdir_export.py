@@ -114,11 +114,12 @@ def _of_quantized(source: pathlib.Path) -> _Trained:
 def _write(target: pathlib.Path, model: _Trained, dtype: str) -> str:
     """Writes Hugging Face's format if it has the model, else ours; returns the class or arch."""
     cfg, params = model.cfg, model.params
-    has_window = bool(cfg.attention_window)  # Hugging Face's models have none
-    if cfg.arch == "gpt" and not has_window:
+    # Hugging Face's models have no window and no rotation.
+    is_theirs = not cfg.attention_window and cfg.positions == "learned"
+    if cfg.arch == "gpt" and is_theirs:
         end_id = model.tokenizer.end_id
         return gpt2.write(target, cfg, params, end_id=end_id, config=model.config, dtype=dtype)
-    if cfg.arch == "bert" and not has_window:
+    if cfg.arch == "bert" and is_theirs:
         return hugging_face.write(
             target,
             cfg,

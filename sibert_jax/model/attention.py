@@ -5,6 +5,8 @@ The paper states neither padding nor rows without a positive score; both are set
 the degree stays 0 (see `relu_attention`).
 """
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,25 @@ from sibert_jax.model.config import ModelConfig
 from sibert_jax.model.constraints import constrain
 from sibert_jax.model.norm import normalize
 from sibert_jax.model.relu_attention import causal_mask, relu_attention, relu_weights
+from sibert_jax.model.rotary import rotate
+
+
+class Tokens(NamedTuple):
+    """Where the tokens of a batch stand, and which of them a layer attends to.
+
+    Attributes:
+      mask_B1LM: bool, the keys that a query attends to, where causal if they are no later than
+        itself; or (B, 1, 1, M), the same for all.
+      position_BL: int32, of each query in its text; or (1, L), the same in every row.
+      place: of the first query among the keys, int32.
+      documents_BL: int32 in [0, L), for several texts in one row: a query attends only to keys of
+        its own number; without a cache. None: all are one.
+    """
+
+    mask_B1LM: jax.Array
+    position_BL: jax.Array
+    place: jax.Array | int = 0
+    documents_BL: jax.Array | None = None
 
 
 def softmax_weights(logits_BHLM: jax.Array, mask_B1LM: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -48,22 +69,20 @@ class Attention(nn.Module):
     def __call__(
         self,
         x_BLD: jax.Array,
-        mask_B1LM: jax.Array,
+        tokens: Tokens,
         *,
         deterministic: bool,
-        place: jax.Array | int = 0,
     ) -> tuple[jax.Array, jax.Array]:
         """Attends. Returns (B, L, D) and the dead rows (B, H, L, 1), bool.
 
         Args:
           x_BLD: the input.
-          mask_B1LM: bool, the keys that a query attends to, where causal if they are no later than
-            itself; or (B, 1, 1, M), the same for all.
+          tokens: where they stand.
           deterministic: no dropout on the weights.
-          place: of the first token among the keys, int32.
         """
         c = self.cfg
         dtype, init = c.compute_dtype, nn.initializers.truncated_normal(c.init_std)
+        mask_B1LM, position_BL, place, documents_BL = tokens
 
         x_TD = x_BLD.reshape(-1, c.width)
 
@@ -77,6 +96,8 @@ class Attention(nn.Module):
         q_BLHK, k_BMHK, v_BMHK = project("query"), project("key"), project("value")
         if self.kind == "qk_norm":
             q_BLHK, k_BMHK = normalize(q_BLHK, c.norm_eps), normalize(k_BMHK, c.norm_eps)
+        if c.positions == "rotary":
+            q_BLHK, k_BMHK = rotate(q_BLHK, position_BL), rotate(k_BMHK, position_BL)
         if self.is_mutable_collection("cache") and not self.is_initializing():
             k_BMHK, v_BMHK = (
                 self._cached(f"cached_{name}", new, place)
@@ -87,10 +108,13 @@ class Attention(nn.Module):
         varies = mask_B1LM.shape[2] > 1 or num_queries != num_keys
         if self.kind == "relu" and not drops and not varies:
             y_BLHK, dead_BHL1 = relu_attention(
-                q_BLHK, k_BMHK, v_BMHK, mask_B1LM[:, 0, 0], causal=c.is_causal,
+                q_BLHK, k_BMHK, v_BMHK, mask_B1LM[:, 0, 0], documents_BL, causal=c.is_causal,
                 impl=c.attention_impl,
             )  # fmt: skip
         else:
+            if documents_BL is not None:
+                same_BLM = documents_BL[:, :, None] == documents_BL[:, None, :]
+                mask_B1LM = mask_B1LM & same_BLM[:, None]
             if c.is_causal:
                 mask_B1LM = mask_B1LM & causal_mask(num_queries, num_keys, place)[None, None]
             if self.kind != "relu":  # a constant factor cancels in ReLU attention

@@ -24,7 +24,7 @@ class Arch(NamedTuple):
       is_sibert: stem, PreNorm without affine and relative guards; else embeddings as in BERT.
       has_relu_attention: else softmax.
       unused: keys of `model` that it ignores.
-      is_causal: a token attends to itself and to earlier ones, and there are no segments.
+      is_causal: a token attends to itself and to earlier ones, and there is no segment table.
       is_sandwich: of SIBERT: branches are normalized before and after.
       is_prenorm: of others: a norm with gain and bias precedes each branch and follows the last
         layer.
@@ -58,6 +58,10 @@ ARCHS = {
         True, True, True, unused=("branch_scaling", "num_segments"), is_causal=True,
         is_sandwich=True,
     ),
+    "sigpt_qk_norm": Arch(
+        True, True, False, unused=("branch_scaling", "num_segments"), is_causal=True,
+        is_sandwich=True,
+    ),
     "gpt": Arch(
         False, False, False, unused=("branch_scaling", "qkv_bias", "num_segments"),
         is_causal=True, is_prenorm=True, has_embed_norm=False, norm_eps=1e-5,
@@ -70,8 +74,8 @@ REMAT_POLICIES = ("nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_
 # shapes of the parameters follow from them; FUNCTION_KEYS change only what is computed from these.
 # The other keys say how to initialize and how to compute.
 SHAPE_KEYS = (
-    "arch", "vocab_size", "max_len", "num_segments", "width", "depth", "num_heads", "ffn_width",
-    "qkv_bias", "scan_layers",
+    "arch", "vocab_size", "max_len", "positions", "num_segments", "width", "depth", "num_heads",
+    "ffn_width", "qkv_bias", "scan_layers",
 )  # fmt: skip
 FUNCTION_KEYS = (
     "attention_window", "global_attention_every", "branch_scaling", "norm_eps", "dropout",
@@ -85,6 +89,10 @@ class ModelConfig:
     arch: str = key("sibert", "architecture", choices=tuple(ARCHS), inherited=True)
     vocab_size: int = key(8192, "V: tokens, rows of the token table", low=1, inherited=True)
     max_len: int = key(128, "longest sequence, rows of the position table", low=1, inherited=True)
+    positions: str = key(
+        "learned", "learned: a table; rotary: queries and keys are turned by their position",
+        choices=("learned", "rotary"), inherited=True,
+    )  # fmt: skip
     num_segments: int = key(
         2,
         "2: a segment table, for sentence pairs; 1: none, as always in a causal model",
@@ -149,6 +157,12 @@ class ModelConfig:
             raise ConfigError(
                 f"model.width={self.width} does not divide by model.num_heads={self.num_heads}; "
                 "each head needs the same whole number of features."
+            )
+        if self.positions == "rotary" and self.head_width % 2:
+            raise ConfigError(
+                f'model.positions="rotary" turns pairs of features, and model.width={self.width} '
+                f"over model.num_heads={self.num_heads} gives {self.head_width} features a head, "
+                'an odd number; change one of them, or set model.positions="learned".'
             )
         if self.global_attention_every and not self.attention_window:
             raise ConfigError(

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sibert_jax.model.attention import Tokens
 from sibert_jax.model.config import ARCHS, ModelConfig
 from sibert_jax.model.constraints import constrain
 from sibert_jax.model.layers import LAYERS, square_init
@@ -16,28 +17,32 @@ from sibert_jax.model.norm import AffineNorm, normalize
 
 
 class Embedding(nn.Module):
-    """Token + position (+ segment) tables, summed: degree 1; float32, (rows, D)."""
+    """Token (+ position) (+ segment) tables, summed: degree 1; float32, (rows, D)."""
 
     cfg: ModelConfig
 
     def setup(self):
         init, c = nn.initializers.truncated_normal(self.cfg.init_std), self.cfg
         self.token = self.param("token", init, (c.vocab_size, c.width), jnp.float32)
-        self.position = self.param("position", init, (c.max_len, c.width), jnp.float32)
+        if c.positions == "learned":
+            self.position = self.param("position", init, (c.max_len, c.width), jnp.float32)
         if c.has_segments:
             self.segment = self.param("segment", init, (c.num_segments, c.width), jnp.float32)
 
-    def __call__(self, tokens_BL: jax.Array, segments_BL: jax.Array, place=0) -> jax.Array:
+    def __call__(self, tokens_BL: jax.Array, segments_BL: jax.Array, tokens: Tokens) -> jax.Array:
         seq_len = tokens_BL.shape[1]
         if seq_len > self.cfg.max_len:
             raise ValueError(
                 f"sequences of {seq_len} tokens are longer than model.max_len={self.cfg.max_len}."
             )
         dtype = self.cfg.compute_dtype
-        position_LD = jax.lax.dynamic_slice_in_dim(self.position, place, seq_len)
         # Rounded only after the look-up: a frequent token's gradient is a sum of thousands of rows.
         x_BLD = constrain(constrain(self.token, "VD")[tokens_BL].astype(dtype), "BLD")
-        x_BLD += position_LD.astype(dtype)[None]
+        if self.cfg.positions == "learned" and tokens.documents_BL is None:
+            position_LD = jax.lax.dynamic_slice_in_dim(self.position, tokens.place, seq_len)
+            x_BLD += position_LD.astype(dtype)[None]
+        elif self.cfg.positions == "learned":
+            x_BLD += self.position[tokens.position_BL].astype(dtype)
         if not self.cfg.has_segments:
             return x_BLD
         if self.cfg.num_segments > 2:
@@ -84,6 +89,7 @@ class Encoder(nn.Module):
         *,
         deterministic: bool = True,
         place: jax.Array | int = 0,
+        documents_BL: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Encodes a batch.
 
@@ -93,12 +99,16 @@ class Encoder(nn.Module):
           mask_BL: bool, False on padding; with a cache, (B, M) over all its tokens.
           deterministic: no dropout; otherwise the "dropout" rng is needed.
           place: position of the first token, int32; above 0 only with a cache of the earlier ones.
+          documents_BL: int32 in [0, L), not descending, for several documents in one row: a token
+            attends only to its own, and positions count from its start. None: a row is one.
 
         Returns:
           x_BLD in the compute dtype and dead_N, int32: the dead attention rows (valid query, any
           head) of each layer.
         """
-        x_BLD = self.embed(tokens_BL, segments_BL, place)
+        position_BL = positions(tokens_BL.shape[1], place, documents_BL)
+        tokens = Tokens(mask_BL[:, None, None, :], position_BL, place, documents_BL)
+        x_BLD = self.embed(tokens_BL, segments_BL, tokens)
         if ARCHS[self.cfg.arch].has_embed_norm:
             x_BLD = self.embed_norm(x_BLD)
         x_BLD = self.dropout(x_BLD, deterministic=deterministic)
@@ -106,12 +116,21 @@ class Encoder(nn.Module):
             x_BLD = self.stem(x_BLD)
         if ARCHS[self.cfg.arch].is_sandwich:
             x_BLD = normalize(x_BLD, self.cfg.norm_eps)
-        x_BLD, dead_N = self.layers(x_BLD, mask_BL, deterministic, place)
+        x_BLD, dead_N = self.layers(x_BLD, tokens, deterministic)
         if self.cfg.is_sibert:
             x_BLD = normalize(x_BLD, self.cfg.norm_eps)
         elif ARCHS[self.cfg.arch].is_prenorm:
             x_BLD = self.final_norm(x_BLD)
         return x_BLD, dead_N
+
+
+def positions(seq_len: int, place: jax.Array | int, documents_BL: jax.Array | None) -> jax.Array:
+    """Of each token from the start of its document, (B, L) int32; (1, L) where a row is one."""
+    index_1L = jnp.arange(seq_len, dtype=jnp.int32)[None]
+    if documents_BL is None:
+        return place + index_1L
+    starts_BL = jnp.diff(documents_BL, axis=1, prepend=-1) != 0
+    return index_1L - jax.lax.cummax(jnp.where(starts_BL, index_1L, 0), axis=1)
 
 
 class LayerStack(nn.Module):
@@ -121,20 +140,22 @@ class LayerStack(nn.Module):
     layer: type[nn.Module]
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_BM: jax.Array, deterministic: bool, place):
+    def __call__(self, x_BLD: jax.Array, tokens: Tokens, deterministic: bool):
         c = self.cfg
-        num_queries, num_keys = x_BLD.shape[1], mask_BM.shape[1]
-        mask_BL = jax.lax.dynamic_slice_in_dim(mask_BM, place, num_queries, axis=1)
-        mask_B11M, mask_B1L1 = mask_BM[:, None, None, :], mask_BL[:, None, :, None]
-        place_L1 = place + jnp.arange(num_queries, dtype=jnp.int32)[:, None]
+        mask_B11M = tokens.mask_B1LM
+        num_queries, num_keys = x_BLD.shape[1], mask_B11M.shape[3]
+        mask_B11L = jax.lax.dynamic_slice_in_dim(mask_B11M, tokens.place, num_queries, axis=3)
+        mask_B1L1 = jnp.swapaxes(mask_B11L, 2, 3)
+        place_L1 = tokens.place + jnp.arange(num_queries, dtype=jnp.int32)[:, None]
         distance_LM = jnp.abs(place_L1 - jnp.arange(num_keys, dtype=jnp.int32)[None])
         reach_N = jnp.asarray(c.reach, jnp.int32)
 
         def run(layer: nn.Module, x_BLD: jax.Array, reach: jax.Array):
-            mask = mask_B11M
+            seen = tokens
             if c.attention_window:
-                mask = mask & (distance_LM <= reach)[None, None]
-            x_BLD, dead_BHL1 = layer(constrain(x_BLD, "BLD"), mask, deterministic, place)
+                near_11LM = (distance_LM <= reach)[None, None]
+                seen = tokens._replace(mask_B1LM=mask_B11M & near_11LM)
+            x_BLD, dead_BHL1 = layer(constrain(x_BLD, "BLD"), seen, deterministic)
             return constrain(x_BLD, "BLD"), jnp.sum(dead_BHL1 & mask_B1L1, dtype=jnp.int32)
 
         if c.remat:

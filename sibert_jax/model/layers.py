@@ -1,7 +1,6 @@
 """One encoder layer of each architecture. Comments: degrees (arXiv 2202.00980, Table 2).
 
-Each maps (x_BLD, mask_B1LM, deterministic, place) to (x_BLD, dead rows (B, H, L, 1)); a mask that
-is the same for all queries may be (B, 1, 1, M), and `place` is that of the first token.
+Each maps (x_BLD, `Tokens`, deterministic) to (x_BLD, dead rows (B, H, L, 1)).
 """
 
 import functools
@@ -10,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.model.attention import Attention
+from sibert_jax.model.attention import Attention, Tokens
 from sibert_jax.model.config import ModelConfig
 from sibert_jax.model.constraints import constrain
 from sibert_jax.model.norm import AffineNorm, normalize
@@ -60,13 +59,13 @@ class SibertLayer(nn.Module):
     attention: str = "relu"
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool, place):
+    def __call__(self, x_BLD: jax.Array, tokens: Tokens, deterministic: bool):
         c, scale = self.cfg, jnp.asarray(self.cfg.branch_scale, x_BLD.dtype)
         dropout = nn.Dropout(c.dropout, deterministic=deterministic)
         u_BLD = normalize(x_BLD, c.norm_eps)  # 0
         y_BLD, dead_BHL1 = Attention(
             c, self.attention, c.qkv_bias, out_bias=False, name="attention"
-        )(u_BLD, mask_B1LM, deterministic=deterministic, place=place)
+        )(u_BLD, tokens, deterministic=deterministic)
         x_BLD = x_BLD + scale * dropout(y_BLD)  # 2 + 2
         u_BLD = normalize(x_BLD, c.norm_eps)  # 0
         y_BLD = FeedForward(c, "relu", out_bias=False, name="ffn")(u_BLD)
@@ -77,15 +76,16 @@ class SandwichLayer(nn.Module):
     """Each branch normalized before and after: a stream of degree 0, k = 1/√(2N) (option B)."""
 
     cfg: ModelConfig
+    attention: str = "relu"
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool, place):
+    def __call__(self, x_BLD: jax.Array, tokens: Tokens, deterministic: bool):
         c = self.cfg
         scale = jnp.asarray((2 * c.depth) ** -0.5, x_BLD.dtype)
         dropout = nn.Dropout(c.dropout, deterministic=deterministic)
-        y_BLD, dead_BHL1 = Attention(c, "relu", c.qkv_bias, out_bias=False, name="attention")(
-            normalize(x_BLD, c.norm_eps), mask_B1LM, deterministic=deterministic, place=place
-        )
+        y_BLD, dead_BHL1 = Attention(
+            c, self.attention, c.qkv_bias, out_bias=False, name="attention"
+        )(normalize(x_BLD, c.norm_eps), tokens, deterministic=deterministic)
         x_BLD = x_BLD + scale * dropout(normalize(y_BLD, c.norm_eps))  # 0 + 0
         y_BLD = FeedForward(c, "relu", out_bias=False, name="ffn")(normalize(x_BLD, c.norm_eps))
         return x_BLD + scale * dropout(normalize(y_BLD, c.norm_eps)), dead_BHL1  # 0 + 0
@@ -97,11 +97,11 @@ class BertLayer(nn.Module):
     cfg: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool, place):
+    def __call__(self, x_BLD: jax.Array, tokens: Tokens, deterministic: bool):
         c = self.cfg
         dropout = nn.Dropout(c.dropout, deterministic=deterministic)
         y_BLD, dead_BHL1 = Attention(c, "softmax", qkv_bias=True, out_bias=True, name="attention")(
-            x_BLD, mask_B1LM, deterministic=deterministic, place=place
+            x_BLD, tokens, deterministic=deterministic
         )
         norm = AffineNorm(c.norm_eps, relative=False, name="attention_norm")
         x_BLD = norm(x_BLD + dropout(y_BLD))
@@ -117,12 +117,12 @@ class PreNormBertLayer(nn.Module):
     activation: str = "gelu"
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_B1LM: jax.Array, deterministic: bool, place):
+    def __call__(self, x_BLD: jax.Array, tokens: Tokens, deterministic: bool):
         c = self.cfg
         dropout = nn.Dropout(c.dropout, deterministic=deterministic)
         norm = AffineNorm(c.norm_eps, relative=False, name="attention_norm")
         y_BLD, dead_BHL1 = Attention(c, "softmax", qkv_bias=True, out_bias=True, name="attention")(
-            norm(x_BLD), mask_B1LM, deterministic=deterministic, place=place
+            norm(x_BLD), tokens, deterministic=deterministic
         )
         x_BLD = x_BLD + dropout(y_BLD)
         norm = AffineNorm(c.norm_eps, relative=False, name="ffn_norm")
@@ -138,5 +138,6 @@ LAYERS = {
     "bert_prenorm": PreNormBertLayer,
     "reparametrized": BertLayer,
     "sigpt": SandwichLayer,
+    "sigpt_qk_norm": functools.partial(SandwichLayer, attention="qk_norm"),
     "gpt": functools.partial(PreNormBertLayer, activation="gelu_new"),
 }

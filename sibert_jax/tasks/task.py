@@ -84,7 +84,12 @@ class EncoderWithHead(nn.Module):
     def __call__(self, batch: Batch, *, deterministic: bool = True, place: jax.Array | int = 0):
         """Returns the head's outputs and dead_N; arguments as of `Encoder`."""
         arrays = (batch[name] for name in ("tokens", "segments", "attention_mask"))
-        x_BLD, dead_N = self.encoder(*arrays, deterministic=deterministic, place=place)
+        x_BLD, dead_N = self.encoder(
+            *arrays,
+            deterministic=deterministic,
+            place=place,
+            documents_BL=batch.get("documents"),  # of tasks that pack several into a row
+        )
         table_VD = self.encoder.token_table()
         return self.head(x_BLD, batch, table_VD, deterministic=deterministic), dead_N
 

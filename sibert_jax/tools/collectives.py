@@ -64,7 +64,8 @@ def collectives(hlo: str, mesh_shape: dict[str, int]) -> list[Collective]:
       mesh_shape: sizes of the mesh axes, in order; device ids count through it row by row.
 
     Raises:
-      ValueError: a loop whose number of turns, or a group whose devices, cannot be read.
+      ValueError: a loop with collectives whose number of turns, or a group whose devices, cannot be
+        read.
     """
     entry, computations = _computations(hlo)
     counts = Counter()
@@ -106,7 +107,8 @@ def _calls(entry: str, computations: dict[str, list[str]]) -> Counter:
             opcode = _opcode(line)
             if opcode == "while":
                 body = re.search(r"\bbody=%?([\w.-]+)", line)[1]
-                visit(body, count * _trips(line, computations))
+                if _communicates(body, computations):
+                    visit(body, count * _trips(line, computations))
             elif opcode and not opcode.endswith(("-done", "-update")):
                 for called in _CALLED.findall(line):
                     visit(called, count)
@@ -116,6 +118,19 @@ def _calls(entry: str, computations: dict[str, list[str]]) -> Counter:
 
     visit(entry, 1)
     return times
+
+
+def _communicates(name: str, computations: dict[str, list[str]]) -> bool:
+    """Whether there is a collective in a computation, or in one that it names."""
+    seen, left = set(), {name}
+    while left:
+        lines = computations[left.pop()]
+        if any((_opcode(line) or "").removesuffix("-start") in KINDS for line in lines):
+            return True
+        words = set(re.findall(r"[\w.-]+", "\n".join(lines)))
+        left |= (words & computations.keys()) - seen
+        seen |= left
+    return False
 
 
 def _opcode(line: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Runs that continue: with another length, or in another workdir as a second phase."""
+"""Runs that continue: from a checkpoint of theirs, or in another workdir as a second phase."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,17 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sibert_jax.checkpoint import newest_verified
+from sibert_jax.checkpoint import Checkpoints, newest_verified
 from sibert_jax.checkpoint.read import named, restore_items
 from sibert_jax.errors import ConfigError
 from sibert_jax.files import flatten, user_path
 from sibert_jax.tasks.task import TaskData
 from sibert_jax.train.config import RunConfig, keys_where, run_config
-from sibert_jax.train.loop import with_its_window
-from sibert_jax.train.optimizer import make_schedule
+from sibert_jax.train.optim_config import make_schedule
 from sibert_jax.train.optimizer_table import has_average
+from sibert_jax.train.start import fresh_params
 from sibert_jax.train.step import TrainState
-from sibert_jax.train.trainer import Shapes, Trainer, fresh_params, state_of
+from sibert_jax.train.trainer import Shapes, Trainer, state_of
 from sibert_jax.trees import path_name
 
 POSITIONS = "encoder/embed/position"  # (max_len, D), and optimizer state of its shape
@@ -201,3 +201,36 @@ def describe_new_length(run: RunConfig, before: RunConfig, step: int, updates: i
         whose = {"optim": f"η at step {step:,}", "optim.head": "that of the head"}
         changes.append(f"{whose.get(section, f'that of {section}')} {change} ({group.schedule})")
     return f"the run of {old:,} steps becomes one of {new:,}: {', '.join(changes)}"
+
+
+def restore(trainer: Trainer, checkpoints: Checkpoints, step: int) -> TrainState:
+    """The state of a checkpoint of this run, as it continues."""
+    before = run_config(checkpoints.description(step)["config"])
+    return with_its_window(trainer, trainer.restore(checkpoints, step), before, step)
+
+
+def with_its_window(
+    trainer: Trainer, state: TrainState, before: RunConfig, step: int
+) -> TrainState:
+    """A restored state; its window of logged means is emptied if its row is written.
+
+    Args:
+      trainer: that continues.
+      state: after `step` updates.
+      before: the run that wrote it.
+      step: updates done.
+    """
+    if before.train.log_every_steps == trainer.run.train.log_every_steps:
+        return state
+    if not is_logged(before, step):
+        return state  # the row to come is of all steps since the last one
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, trainer.abstract_state.window)
+    empty = jax.jit(
+        lambda window: jax.tree.map(jax.numpy.zeros_like, window), out_shardings=shardings
+    )
+    return state.replace(window=empty(state.window))
+
+
+def is_logged(before: RunConfig, step: int) -> bool:
+    """Whether the row of a step was written by a run with these settings: its window is over."""
+    return step % before.train.log_every_steps == 0 or step == before.train.num_steps

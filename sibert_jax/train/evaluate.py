@@ -95,15 +95,15 @@ def write_results(
         write_json(directory / "results.json", results)
 
 
-def evaluations(path: pathlib.Path) -> list[dict[str, float]]:
-    """The rows of a metrics file that hold an evaluation, as {"step", "eval/..."}."""
+def evaluations(path: pathlib.Path) -> list[dict[str, float | None]]:
+    """The rows of a metrics file with an evaluation, as {"step", "eval/..."}; None: not finite."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows = [{k: v for k, v in row.items() if k == "step" or k.startswith("eval/")} for row in rows]
     return [row for row in rows if len(row) > 1]
 
 
-def best_row(rows: list[dict[str, float]], name: str, *, lower_is_better: bool) -> dict:
+def best_row(rows: list[dict[str, float | None]], name: str, *, lower_is_better: bool) -> dict:
     """The first row with the best value of a metric; {} if it is a number in none."""
-    ranked = [row for row in rows if row[name] == row[name]]
+    ranked = [row for row in rows if row[name] is not None]
     choose = min if lower_is_better else max
     return choose(ranked, key=lambda row: row[name]) if ranked else {}

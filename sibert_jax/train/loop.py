@@ -24,7 +24,7 @@ from sibert_jax.tasks.task import Batch, TaskData
 from sibert_jax.train import sharding, writers
 from sibert_jax.train.bad_steps import BadStepError, Health, with_counts
 from sibert_jax.train.best import Best
-from sibert_jax.train.config import RunConfig, run_config
+from sibert_jax.train.continuing import restore
 from sibert_jax.train.diagnostics import metrics_row
 from sibert_jax.train.evaluate import Evaluator
 from sibert_jax.train.optimizer_table import averaged_params
@@ -74,23 +74,11 @@ class Loop:
         kept = self.first or -1  # step 0 is evaluated again
         self.writers = []
         if processes.is_first:
-            directory = services.directory
-            self.writers.append(
-                writers.MetricsFile(directory / "metrics.jsonl", kept, processes.say)
+            settings = flatten(dataclasses.asdict(trainer.run))
+            self.writers = writers.open_all(
+                self.train.writer_names, services.directory, kept, settings, processes.say
             )
-            for name in self.train.writer_names:
-                self.writers.append(self.open_writer(name, directory, kept))
         self.pending: tuple[Interval, StepReport] | None = None
-
-    def open_writer(self, name: str, directory: pathlib.Path, kept: int):
-        """TensorBoard or a tracker, for the rows after a step."""
-        say = self.services.processes.say
-        if name == "tensorboard":
-            return writers.TensorBoard(directory / name, kept, say)
-        from sibert_jax.train.trackers import Forgiving, open_tracker
-
-        settings = flatten(dataclasses.asdict(self.run_config))
-        return Forgiving(name, open_tracker(name, directory, settings), say)
 
     def __enter__(self):
         return self
@@ -300,36 +288,3 @@ class Loop:
 def is_due(step: int, every_steps: int) -> bool:
     """Whether something that happens every so many steps happens after `step`; 0: never."""
     return every_steps > 0 and step % every_steps == 0
-
-
-def restore(trainer: Trainer, checkpoints: Checkpoints, step: int) -> TrainState:
-    """The state of a checkpoint of this run, as it continues."""
-    before = run_config(checkpoints.description(step)["config"])
-    return with_its_window(trainer, trainer.restore(checkpoints, step), before, step)
-
-
-def with_its_window(
-    trainer: Trainer, state: TrainState, before: RunConfig, step: int
-) -> TrainState:
-    """A restored state; its window of logged means is emptied if its row is written.
-
-    Args:
-      trainer: that continues.
-      state: after `step` updates.
-      before: the run that wrote it.
-      step: updates done.
-    """
-    if before.train.log_every_steps == trainer.run.train.log_every_steps:
-        return state
-    if not is_logged(before, step):
-        return state  # the row to come is of all steps since the last one
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, trainer.abstract_state.window)
-    empty = jax.jit(
-        lambda window: jax.tree.map(jax.numpy.zeros_like, window), out_shardings=shardings
-    )
-    return state.replace(window=empty(state.window))
-
-
-def is_logged(before: RunConfig, step: int) -> bool:
-    """Whether the row of a step was written by a run with these settings: its window is over."""
-    return step % before.train.log_every_steps == 0 or step == before.train.num_steps

@@ -24,21 +24,15 @@ from sibert_jax.runtime.watchdog import WAITING, Watchdog
 from sibert_jax.tasks.task import Task, TaskData
 from sibert_jax.train import sharding, workdir
 from sibert_jax.train.config import RunConfig, run_config
-from sibert_jax.train.continuing import continue_from, describe_new_length
+from sibert_jax.train.continuing import continue_from, describe_new_length, restore
 from sibert_jax.train.evaluate import write_results
-from sibert_jax.train.loop import Loop, Services, load_batch, restore
+from sibert_jax.train.loop import Loop, Services, load_batch
 from sibert_jax.train.optimizer_table import averaged_params
 from sibert_jax.train.resolve import resolve
+from sibert_jax.train.start import find_rates, fresh_params
 from sibert_jax.train.step import TrainState
 from sibert_jax.train.trackers import check_installed
-from sibert_jax.train.trainer import (
-    Shapes,
-    Trainer,
-    check_divisible,
-    check_kernels,
-    find_rates,
-    fresh_params,
-)
+from sibert_jax.train.trainer import Shapes, Trainer, check_divisible, check_kernels
 
 
 def train(

@@ -5,12 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from sibert_jax import homogeneity, optim
+from sibert_jax import homogeneity
 from sibert_jax.checkpoint import Checkpoints
 from sibert_jax.checkpoint.manifest import AVERAGES
 from sibert_jax.errors import ConfigError
@@ -18,10 +16,9 @@ from sibert_jax.tasks.task import Batch, Task
 from sibert_jax.train import sharding
 from sibert_jax.train.bad_steps import BadSteps
 from sibert_jax.train.config import RunConfig
-from sibert_jax.train.diagnostics import leaves_where
 from sibert_jax.train.optimizer import build_optimizer
-from sibert_jax.train.optimizer_table import TABLE, averaged_params, has_average
-from sibert_jax.train.step import Step, StepReport, TrainState, gradient
+from sibert_jax.train.optimizer_table import averaged_params, has_average
+from sibert_jax.train.step import Step, StepReport, TrainState
 
 # Purposes of the seed, so that no two uses share random bits.
 INIT, DROPOUT = 0, 1
@@ -197,64 +194,6 @@ def _without_params(state: TrainState) -> dict:
     """The fields of a state but the parameters, by name."""
     names = (field.name for field in dataclasses.fields(state) if field.name != "params")
     return {name: getattr(state, name) for name in names}
-
-
-def fresh_params(run: RunConfig, shapes: Shapes) -> Any:
-    """The parameters that a run of this seed starts from."""
-
-    def init(batch: Batch):
-        key = jax.random.fold_in(jax.random.key(run.seed), INIT)
-        params = shapes.task.init(key, batch)
-        return jax.tree.map(
-            lambda x, inside: x * run.init_scale if inside else x, params, shapes.mask
-        )
-
-    # One example is enough for the shapes that `init` needs.
-    zeros = {
-        name: np.zeros((1, *leaf.shape[1:]), leaf.dtype)
-        for name, leaf in shapes.longest_batch().items()
-    }
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes.params)
-    return jax.jit(init, out_shardings=shardings)(zeros)
-
-
-def find_rates(run: RunConfig, shapes: Shapes, params: Any, batch: Batch) -> RunConfig:
-    """The run with η and λ instead of `optim.eta_lambda`: its first step turns by √(2ηλ).
-
-    An optimizer that measures η itself gets 1, the factor of that.
-
-    Args:
-      run: whose `optim.eta_lambda` may be 0: then the rates are in it.
-      shapes: of its task.
-      params: before the first update.
-      batch: the first one.
-
-    Raises:
-      ConfigError: the gradient is zero.
-    """
-    eta_lambda = run.optim.eta_lambda
-    if eta_lambda == 0:
-        return run
-    probe = run.optim.with_rates(1.0, eta_lambda)
-    if TABLE[probe.name].measures_rate:
-        return dataclasses.replace(run, optim=probe)
-    measured = build_optimizer(probe, run.train.num_steps, shapes.mask).measured
-
-    def norms(params, batch):
-        grads, _ = gradient(shapes.task, params, batch, None, run.train.microbatches)
-        return [optax.tree.norm(leaves_where(measured, tree)) for tree in (params, grads)]
-
-    param_norm, grad_norm = jax.jit(sharding.on_mesh(norms, shapes.mesh))(params, batch)
-    if not float(grad_norm) > 0:
-        raise ConfigError(
-            f"the gradient at initialization has norm {float(grad_norm)}, so optim.eta_lambda "
-            "cannot set η; give optim.learning_rate and optim.weight_decay."
-        )
-    learning_rate = float(
-        optim.equilibrium.learning_rate_for_rotation(eta_lambda, param_norm, grad_norm)
-    )
-    rates = run.optim.with_rates(learning_rate, eta_lambda / learning_rate)
-    return dataclasses.replace(run, optim=rates)
 
 
 def _check_invariance(run: RunConfig, shapes: Shapes) -> None:

@@ -6,18 +6,42 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tensorboardX import SummaryWriter
 from tensorboardX.record_writer import register_writer_factory
 
+from sibert_jax.train.trackers import Forgiving, open_tracker
+
 Warn = Callable[[str], None]
+
+
+def open_all(
+    names: Sequence[str], directory: pathlib.Path, last_step: int, settings: dict, warn: Warn
+) -> list:
+    """The metrics file, TensorBoard and trackers of a run.
+
+    Args:
+      names: of those besides the file.
+      directory: the workdir.
+      last_step: rows after this step will be written again; -1: all of them.
+      settings: of the run, for trackers.
+      warn: takes a line of text.
+    """
+    opened: list = [MetricsFile(directory / "metrics.jsonl", last_step, warn)]
+    for name in names:
+        if name == "tensorboard":
+            opened.append(TensorBoard(directory / name, last_step, warn))
+        else:
+            opened.append(Forgiving(name, open_tracker(name, directory, settings), warn))
+    return opened
 
 
 class MetricsFile:
     """`metrics.jsonl`: one object a row, `step` first. The source of truth for reports.
 
-    Rows that cannot be written wait in memory, and follow with the first one that can.
+    What is not finite, such as the clip's threshold where the rate is 0, is null: JSON has no other
+    word for it. Rows that cannot be written wait in memory, and follow with the first one that can.
 
     Args:
       path: the file, made if it is not there.
@@ -45,7 +69,9 @@ class MetricsFile:
 
     def write(self, step: int, row: dict[str, float]):
         """Appends a row and hands it to the operating system."""
-        self._waiting.append((step, json.dumps({"step": step, **row}).encode() + b"\n"))
+        numbers = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        line = json.dumps({"step": step, **numbers}, allow_nan=False)
+        self._waiting.append((step, line.encode() + b"\n"))
         self._drain()
 
     def _drain(self):

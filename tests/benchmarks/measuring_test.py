@@ -68,7 +68,8 @@ def test_without_a_name_every_benchmark_is_run(tmp_path, monkeypatch):
         monkeypatch.setitem(command.BENCHMARKS, name, noted)
     command.main([f"--out={tmp_path}", "--repeats=2", "--rivals=/python"])
     assert list(called) == list(command.BENCHMARKS)
-    assert called.pop("pytorch") == {"repeats": 2, "python": "/python"}
+    for name in ("pytorch", "pytorch_gpt"):
+        assert called.pop(name) == {"repeats": 2, "python": "/python"}
     assert all(options == {"repeats": 2} for options in called.values())
     assert len(list(tmp_path.glob("*.json"))) == len(command.BENCHMARKS)
 

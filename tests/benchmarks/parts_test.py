@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import command, first_step, layers, memory, tokenizing
+from benchmarks import command, first_step, generation, layers, memory, tokenizing
 from sibert_jax.data import WordPiece
 from sibert_jax.data.word_piece import SPECIAL_PIECES
 
@@ -23,6 +23,13 @@ def test_both_tokenizers_are_measured():
     tokenizer = WordPiece([*SPECIAL_PIECES, "a", "##b", "."])
     result = tokenizing.measure_texts(tokenizer, ["ab a."] * 50, repeats=2)
     assert [row.name for row in result.rows] == [tokenizing.LIBRARY, tokenizing.OURS]
+    assert all(row.least > 0 for row in result.rows)
+
+
+@pytest.mark.slow
+def test_continuations_are_measured_with_and_without_the_cache():
+    result = generation.measure((6,), width=16, depth=1, num_anew=2, repeats=1)
+    assert [row.name for row in result.rows] == [generation.CACHED, generation.ANEW]
     assert all(row.least > 0 for row in result.rows)
 
 

@@ -104,7 +104,7 @@ def test_a_run_and_its_export_guess_as_the_run_was_evaluated(config, train_one, 
     config.update_from_flattened_dict(
         {"task.head": "invariant", "train.num_steps": 1, "optim.head.name": "same"}
     )
-    config.train.eval_every_steps = 0
+    config.model.depth, config.train.eval_every_steps = 1, 0
     train_one(config, tmp_path / "run")
     export_weights(tmp_path / "run", tmp_path / "out")
     run, out = sibert_jax.load(tmp_path / "run"), sibert_jax.load(tmp_path / "out")

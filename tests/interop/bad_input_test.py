@@ -150,6 +150,7 @@ def test_nothing_is_overwritten_and_nothing_left_out(source, tmp_path):
     large = {"encoder": jax.tree.map(lambda x: x * 1e5, params["encoder"])}
     with_output = params | {"head": {"output": np.zeros((50, 12), np.float32)}}
     sibert = dataclasses.replace(BERT, arch="sibert")
+    rotary = dataclasses.replace(BERT, positions="rotary")
     for write, arguments, words in (
         (hugging_face.write, (source, BERT, params, ""), "not empty"),
         (exported.write, (source, BERT, params, "a test"), "not empty"),
@@ -166,6 +167,7 @@ def test_nothing_is_overwritten_and_nothing_left_out(source, tmp_path):
         (hugging_face.write, (new, BERT, with_output, "pretraining"), "no head/transform/kernel, "),
         (hugging_face.write, (new, BERT, with_output, ""), "head/output has no place in BertModel"),
         (hugging_face.write, (new, sibert, params, ""), "'sibert' cannot be written as Hugging"),
+        (hugging_face.write, (new, rotary, params, ""), "'rotary' cannot be written as Hugging"),
     ):
         with pytest.raises(InteropError, match=words):
             write(*arguments)

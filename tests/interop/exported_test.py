@@ -44,6 +44,7 @@ def test_model_comes_back_bit_for_bit(tmp_path, arch, scan_layers):
         {},
         {"qkv_bias": True, "num_segments": 1},
         {"attention_window": 2, "global_attention_every": 2},
+        {"positions": "rotary"},
     ],
 )
 @pytest.mark.parametrize("arch", exported.WITH_MODELING)

@@ -174,6 +174,7 @@ def test_directory_of_gpt2_that_does_not_fit_is_named(source, spoil, words):
     ("cfg", "head", "words"),
     [
         (dataclasses.replace(GPT, attention_window=4), {}, "attention_window=4 cannot be written"),
+        (dataclasses.replace(GPT, positions="rotary"), {}, "positions='rotary' cannot be written"),
         (BERT, {}, "model.arch='bert' with .* cannot be written as Hugging Face's GPT-2"),
         (GPT, {"head": {"output": np.zeros((260, 12))}}, "head/output has no place in GPT2LMHead"),
     ],

@@ -108,3 +108,14 @@ def assert_no_number_is_no_dead_row(impl):
     out, dead, *_ = computed(impl, q, k, v, d_out, valid | True, None)
     assert np.isnan(out[0, 1]).all()
     assert not dead[0, 0, 1, 0]
+
+
+def rotated(x_BLHK, position_BL):
+    """`apply_rotary_pos_emb` of GPT-NeoX and LLaMA, in float64."""
+    width = x_BLHK.shape[-1]
+    inverse = 1.0 / 10_000 ** (np.arange(0, width, 2) / width)
+    angle = position_BL[..., None] * inverse
+    both = np.concatenate([angle, angle], axis=-1)[:, :, None]
+    first, second = x_BLHK[..., : width // 2], x_BLHK[..., width // 2 :]
+    half_turned = np.concatenate([-second, first], axis=-1)
+    return x_BLHK * np.cos(both) + half_turned * np.sin(both)

@@ -11,6 +11,7 @@ import pytest
 from sibert_jax.homogeneity import analyse
 from sibert_jax.model import Encoder
 from tests.builders import model_config, random_params
+from tests.model.attention_reference import rotated
 
 LENGTH = 12
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 40, (2, LENGTH)), jnp.int32)
@@ -24,6 +25,9 @@ FORMS = [
             {"arch": "sigpt"},
             {"arch": "sigpt", "attention_window": 3},
             {"arch": "gpt", "scan_layers": False},
+            {"arch": "sigpt", "positions": "rotary"},
+            {"arch": "sigpt_qk_norm"},
+            {"arch": "sigpt_qk_norm", "positions": "rotary", "attention_window": 3},
             {"arch": "sigpt", "dropout": 0.1},
         ]
     ),
@@ -74,7 +78,9 @@ def in_numpy(params, cfg, tokens):
     def gelu(x):
         return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
-    x = p["embed"]["token"][tokens] + p["embed"]["position"][: len(tokens)]
+    x, place = p["embed"]["token"][tokens], np.arange(len(tokens))[None]
+    if cfg.positions == "learned":
+        x = x + p["embed"]["position"][: len(tokens)]
     for i in range(cfg.depth):
         layer = jax.tree.map(lambda leaf, i=i: leaf[i], p["layers"]["layer"])
         a, u = layer["attention"], norm(x, layer["attention_norm"])
@@ -82,6 +88,8 @@ def in_numpy(params, cfg, tokens):
             np.einsum("ld,dhk->hlk", u, a[name]["kernel"]) + a[name]["bias"][:, None]
             for name in ("query", "key", "value")
         )
+        if cfg.positions == "rotary":
+            q, k = (rotated(y.swapaxes(0, 1)[None], place)[0].swapaxes(0, 1) for y in (q, k))
         scores = np.einsum("hlk,hmk->hlm", q, k) / np.sqrt(cfg.head_width)
         scores[:, np.triu(np.ones(scores.shape[1:], bool), 1)] = -np.inf
         weights = np.exp(scores - scores.max(-1, keepdims=True))
@@ -94,14 +102,16 @@ def in_numpy(params, cfg, tokens):
     return norm(x, p["final_norm"])
 
 
-def test_gpt_is_gpt2():
-    module, params = build(arch="gpt", norm_eps=1e-5)
+@pytest.mark.parametrize("positions", ["learned", pytest.param("rotary", marks=pytest.mark.slow)])
+def test_gpt_is_gpt2_or_that_with_rotary_positions(positions):
+    module, params = build(arch="gpt", norm_eps=1e-5, positions=positions)
     found, _ = jax.jit(module.apply)(params, TOKENS, 0 * TOKENS, VALID)
     for row in range(2):
         wanted = in_numpy(params, module.cfg, np.asarray(TOKENS[row]))
         np.testing.assert_allclose(found[row], wanted, atol=3e-5)
     assert sorted(params["params"]) == ["embed", "final_norm", "layers"]
-    assert sorted(params["params"]["embed"]) == ["position", "token"]
+    tables = ["position", "token"] if positions == "learned" else ["token"]
+    assert sorted(params["params"]["embed"]) == tables
 
 
 def test_the_branches_of_gpt_start_smaller_the_deeper_it_is():
@@ -111,6 +121,22 @@ def test_the_branches_of_gpt_start_smaller_the_deeper_it_is():
     for branch, first, last in (("attention", "query", "out"), ("ffn", "up", "down")):
         ratio = np.std(params[branch][first]["kernel"]) / np.std(params[branch][last]["kernel"])
         assert ratio == pytest.approx(4, rel=0.05)
+
+
+@pytest.mark.parametrize("changes", FORMS[:-1], ids=str)
+def test_documents_in_one_row_are_as_alone(changes):
+    module, params = build(**changes)
+    documents = jnp.asarray([[0] * 5 + [1] * 7, [0] * 12])
+    run = jax.jit(module.apply)
+    found, dead = run(params, TOKENS, 0 * TOKENS, VALID, documents_BL=documents)
+    for row, part in ((0, slice(0, 5)), (0, slice(5, 12)), (1, slice(0, 12))):
+        alone = jnp.roll(TOKENS[row : row + 1], -part.start, axis=1)  # causal: the rest is not seen
+        wanted, _ = run(params, alone, 0 * alone, VALID[:1])
+        np.testing.assert_allclose(found[row, part], wanted[0, : part.stop - part.start], atol=1e-5)
+    other = TOKENS.at[0, :5].add(1)
+    again, _ = run(params, other % 40, 0 * TOKENS, VALID, documents_BL=documents)
+    np.testing.assert_array_equal(again[0, 5:], found[0, 5:])
+    assert dead.shape == (2,)
 
 
 @pytest.mark.slow  # by what it generates: tests/tasks/causal_lm
@@ -157,10 +183,21 @@ def test_powers_of_two_change_no_bit_of_sigpt_and_its_gradient_is_orthogonal():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"attention_impl": "blockwise"}, {"attention_window": 3}], ids=str
+    "changes",
+    [
+        {"attention_impl": "blockwise"},
+        {"attention_window": 3, "positions": "rotary"},
+        pytest.param({"arch": "sigpt_qk_norm", "positions": "rotary"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_sigpt_is_certified(changes):
-    module, params = build(arch="sigpt", **changes)
-    report = analyse(lambda params: module.apply(params, TOKENS, 0 * TOKENS, VALID)[0], params)
+    module, params = build(**{"arch": "sigpt", **changes})
+    documents = jnp.asarray([[0] * 5 + [1] * 7] * 2)
+
+    def features(params):
+        return module.apply(params, TOKENS, 0 * TOKENS, VALID, documents_BL=documents)[0]
+
+    report = analyse(features, params)
     assert report.is_invariant()
     assert report.unknown_primitives() == []

@@ -23,6 +23,11 @@ SHAPE = {"data": 2, "fsdp": 4, "tensor": 1}
 RING = [(i, (i + 1) % 4) for i in range(4)]
 
 
+def sum_after_a_loop_of_open_length(x):
+    turns = jax.lax.axis_index("fsdp") + 2  # as over the blocks of keys before a block of queries
+    return jax.lax.psum(jax.lax.fori_loop(0, turns, lambda i, x: jnp.sin(x), x), "fsdp")
+
+
 def sums_in_loops(x):
     def inner(carry, _):
         return jax.lax.psum(jnp.sin(carry), "fsdp") * 0.1, None
@@ -37,6 +42,8 @@ def sums_in_loops(x):
     ("fn", "specs", "wanted", "sent_bytes"),
     [
         (sums_in_loops, (P(), P()), ("all-reduce", "fsdp", 4, 256, 15), 15 * 2 * 3 / 4 * 256),
+        (sum_after_a_loop_of_open_length, (P(), P()), ("all-reduce", "fsdp", 4, 256, 1),
+         2 * 3 / 4 * 256),
         (functools.partial(jax.lax.all_gather, axis_name="data", tiled=True), (P("data"), P()),
          ("all-gather", "data", 2, 256, 1), 128),
         (functools.partial(jax.lax.psum_scatter, axis_name="data", tiled=True), (P(), P("data")),
@@ -44,7 +51,7 @@ def sums_in_loops(x):
         (functools.partial(jax.lax.ppermute, axis_name="fsdp", perm=RING), (P("fsdp"), P("fsdp")),
          ("collective-permute", "fsdp", 2, 64, 1), 64),
     ],
-    ids=["sums in loops in loops", "gather", "scatter", "ring"],
+    ids=["sums in loops in loops", "open loop", "gather", "scatter", "ring"],
 )  # fmt: skip
 def test_what_a_program_sends_is_found(fn, specs, wanted, sent_bytes):
     mesh = sharding.make_mesh(*SHAPE.values())

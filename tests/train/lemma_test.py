@@ -66,8 +66,8 @@ def test_a_loss_times_a_constant_trains_alike(config):
 
 # Of the fully invariant model, the optimizers that need no rate of their own for another scale.
 WITHOUT_RATES = {
-    "orthogonalized_sgd": {"name": "orthogonalized_sgd", "eta_lambda": 2e-3, "blocks": "tensor"},
     "equilibrium_sgd": {"name": "equilibrium_sgd", "eta_lambda": 2e-3, "blocks": "tensor"},
+    "orthogonalized_sgd": {"name": "orthogonalized_sgd", "eta_lambda": 2e-3, "blocks": "tensor"},
     "with memory": {"name": "equilibrium_sgd", "eta_lambda": 2e-3, "options": "memory=4"},
     "clipped": {"name": "equilibrium_sgd", "eta_lambda": 2e-3, "clip_factor": 1.01},
     "unclipped": {"name": "equilibrium_sgd", "eta_lambda": 2e-3, "clip_factor": float("inf")},

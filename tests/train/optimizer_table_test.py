@@ -219,11 +219,11 @@ def test_a_schedule_free_run_is_evaluated_at_its_average(keys):
     jax.tree.map(np.testing.assert_array_equal, averaged_params(state, params), wanted)
 
 
-def test_a_schedule_free_run_hands_on_its_average_and_resumes(config, train_one, tmp_path):
-    config.optim.name, config.train.num_steps = "schedule_free_sgd", 6
-    whole = train_one(config, tmp_path / "whole")
-    train_one(config, tmp_path / "cut", stop=StopAfter(3))
-    resumed = train_one(config, tmp_path / "cut")
+def test_a_schedule_free_run_hands_on_its_average_and_resumes(plain, train_one, tmp_path):
+    plain.optim.name, plain.train.num_steps, plain.train.eval_batches = "schedule_free_sgd", 4, 1
+    whole = train_one(plain, tmp_path / "whole")
+    train_one(plain, tmp_path / "cut", stop=StopAfter(2))
+    resumed = train_one(plain, tmp_path / "cut")
     jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
     found, _ = restore_params(tmp_path / "cut", jax.eval_shape(lambda: whole.params))
     average = averaged_params(whole.opt_state, whole.params)

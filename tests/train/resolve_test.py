@@ -123,7 +123,8 @@ def test_a_bert_is_asked_for_by_name_as_it_has_another_optimizer(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("configs", "arch", "fitting"), [(gpt, "bert", "sigpt, gpt"), (glue, "gpt", "sibert, .*bert")]
+    ("configs", "arch", "fitting"),
+    [(gpt, "bert", "sigpt, sigpt_qk_norm, gpt"), (glue, "gpt", "sibert, .*bert")],
 )
 def test_an_encoder_of_the_other_direction_is_refused(tmp_path, configs, arch, fitting):
     source = make_run(tmp_path / "a", arch=arch)

@@ -13,7 +13,8 @@ from sibert_jax.train.config import run_config
 from sibert_jax.train.loop import load_batch
 from sibert_jax.train.resolve import resolve
 from sibert_jax.train.run import load_task
-from sibert_jax.train.trainer import Shapes, Trainer, bare_task, find_rates, fresh_params
+from sibert_jax.train.start import find_rates, fresh_params
+from sibert_jax.train.trainer import Shapes, Trainer, bare_task
 
 Sizes = tuple[int, int, int]  # of a mesh
 

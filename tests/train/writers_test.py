@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sibert_jax.train import writers
+from sibert_jax.train.evaluate import best_row, evaluations
 
 
 class FullDisk:
@@ -57,6 +58,23 @@ def test_rows_wait_for_a_full_disk_and_none_is_cut(tmp_path):
         file.write(step, {"a": 1.0})
     file.close()
     assert "the last 2 rows" in said[-1]
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    file = writers.MetricsFile(path, -1, print)
+    for step, loss in enumerate((np.inf, 0.5, np.nan, 0.5)):
+        file.write(step, {"optim/clip_threshold": np.inf, "eval/loss": loss})
+    file.close()
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    read = [json.loads(row, parse_constant=refuse) for row in path.read_text().splitlines()]
+    assert read[1] == {"step": 1, "optim/clip_threshold": None, "eval/loss": 0.5}
+    for lower_is_better in (True, False):
+        found = best_row(evaluations(path), "eval/loss", lower_is_better=lower_is_better)
+        assert found == {"step": 1, "eval/loss": 0.5}
 
 
 @pytest.mark.parametrize("fault", ["unwritable", "full"])

@@ -33,16 +33,26 @@ def load_causal_lm(
     """
     corpora = load_corpora(data, vocab_size=model.vocab_size, progress=progress)
     tokenizer, seq_len = corpora.tokenizer, data.seq_len
+    # The separator before a document is its first token: the first word follows from that alone.
+    start_id = tokenizer.end_id if task.boundaries == "segments" else None
     with named_by("data.path"):
         sets = [NextTokenExamples(corpus, seq_len, tokenizer) for corpus in corpora.train]
         examples = sets[0] if len(sets) == 1 else WeightedExamples(sets, corpora.weights, seed)
         train = NextTokenBatches(
-            examples, global_batch_size=global_batch_size, seed=seed, shuffle=True
+            examples,
+            global_batch_size=global_batch_size,
+            seed=seed,
+            shuffle=True,
+            start_id=start_id,
         )
     with named_by("held-out text (data.valid_path, data.valid_fraction)"):
         held_out = NextTokenExamples(corpora.valid, seq_len, tokenizer)
         valid = NextTokenBatches(
-            held_out, global_batch_size=global_batch_size, seed=0, shuffle=False
+            held_out,
+            global_batch_size=global_batch_size,
+            seed=0,
+            shuffle=False,
+            start_id=start_id,
         )
     progress(
         f"{train.num_examples:,} examples of {seq_len} tokens to train on; "

@@ -33,6 +33,10 @@ class CausalLMConfig(TokenOutputConfig):
         "invariant", "invariant: the token table is the output table, and all is scale invariant; "
         "tied: GPT-2's, the token table and nothing else", choices=("invariant", "tied"),
     )  # fmt: skip
+    boundaries: str = key(
+        "separator", "between documents: separator: a token attends across; segments: it does not, "
+        "and positions count from the start of its document", choices=("separator", "segments"),
+    )  # fmt: skip
     loss_blocks: int = key(
         8, "parts in which positions meet the output table: more parts, less memory", low=1
     )
@@ -123,7 +127,8 @@ class CausalLM(Task):
         self.task, self._token_counts, self._tokens_per_byte = task, token_counts, tokens_per_byte
 
     def own_shapes(self, num_rows: int, seq_len: int) -> dict:
-        return {"targets": ((num_rows, seq_len), jnp.int32)}
+        names = ("targets", "documents") if self.task.boundaries == "segments" else ("targets",)
+        return dict.fromkeys(names, ((num_rows, seq_len), jnp.int32))
 
     def save(self, directory: pathlib.Path) -> None:
         """Writes the counts that the outputs of the invariant head depend on."""

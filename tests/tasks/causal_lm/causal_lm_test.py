@@ -34,10 +34,11 @@ BATCH = {
     "example_weights": jnp.asarray([1.0, 1.0, 1.0, 0.0]),
 }
 RECIPES = {"sigpt": "invariant", "gpt": "tied"}
+QK_NORM = "sigpt_qk_norm"
 
 
 def make_task(arch="sigpt", tokens_per_byte=0.25, model=(), **keys):
-    task = CausalLMConfig(head=RECIPES[arch], **keys)
+    task = CausalLMConfig(head=RECIPES.get(arch, "invariant"), **keys)
     cfg = model_config(arch=arch, **dict(model))
     made = CausalLM(cfg, task, (16,), COUNTS, tokens_per_byte)
     return made, jax.tree.map(jnp.asarray, random_params(made.init, BATCH, std=0.3))
@@ -61,6 +62,23 @@ def test_examples_are_the_text_and_what_follows_each_token():
     assert np.concatenate([batch["example_weights"] for batch in found]).tolist() == [1, 1, 1, 0]
     with pytest.raises(DataError, match="too few for one example"):
         NextTokenExamples(corpus, 29, tokenizer)
+    numbered = NextTokenBatches(examples, global_batch_size=2, seed=0, shuffle=False, start_id=sep)
+    for step, batch in enumerate(found):
+        documents = numbered.batch(step)["documents"]
+        assert (documents[:, 0] == 0).all()
+        np.testing.assert_array_equal(np.diff(documents) == 1, batch["tokens"][:, 1:] == sep)
+
+
+def test_with_segments_no_token_sees_another_document():
+    task, params = make_task(boundaries="segments", model={"positions": "rotary"})
+    assert task.abstract_batch(4, 16)["documents"].shape == (4, 16)
+    documents = jnp.asarray([[0] * 6 + [1] * 10] * 4)
+    run = jax.jit(
+        lambda tokens: task.logits(params, {**BATCH, "tokens": tokens, "documents": documents})
+    )
+    found, other = run(BATCH["tokens"]), run(BATCH["tokens"].at[:, :6].set(7))
+    np.testing.assert_array_equal(other[:, 6:], found[:, 6:])
+    assert (other[:, :6] != found[:, :6]).any()
 
 
 @pytest.mark.parametrize("arch", RECIPES)
@@ -84,7 +102,7 @@ def test_the_loss_is_over_all_positions_in_nats_and_bits(arch):
 
 
 def test_sigpt_is_invariant_with_its_head_and_what_breaks_gpt_is_named():
-    task, params = make_task()
+    task, params = make_task(model={"positions": "rotary"})
     assert all(jax.tree.leaves(task.invariance_mask(params)))
     gradient = jax.jit(jax.value_and_grad(lambda p: task.sums(p, BATCH)["token_loss"]))
     loss, grads = gradient(params)
@@ -114,6 +132,8 @@ def prompts_of(lengths):
         ("sigpt", {}),
         pytest.param("gpt", {}, marks=pytest.mark.slow),
         pytest.param("sigpt", {"attention_window": 3}, marks=pytest.mark.slow),
+        pytest.param("sigpt", {"positions": "rotary"}, marks=pytest.mark.slow),
+        pytest.param(QK_NORM, {"positions": "rotary"}, marks=pytest.mark.slow),
         pytest.param("gpt", {"scan_layers": False}, marks=pytest.mark.slow),
         pytest.param("sigpt", {"attention_impl": "blockwise"}, marks=pytest.mark.slow),
     ],
@@ -174,6 +194,7 @@ def workdir(tmp_path_factory):
     config.optim.update(eta_lambda=0.0, learning_rate=1.0, weight_decay=1e-3)
     config.train.update(num_steps=4, global_batch_size=8, eval_every_steps=0, eval_batches=0)
     config.train.compilation_cache_dir = ""
+    config.model.positions, config.task.boundaries = "rotary", "segments"
     with jax.numpy_dtype_promotion("standard"):
         train(config, folder / "run", jax.devices()[:1])
     return folder / "run"
