@@ -48,9 +48,10 @@ FRESH = {
 }
 ADAMW = {"optim.name": "adamw", "optim.learning_rate": 3e-4}
 IMPORTED = {"checkpoint.init_from": "{runs}/mini"}
+STATELESS = {"optim.name": "orthogonalized_sgd", "optim.eta_lambda": 1e-3}
 ARMS = {
     "models/mini, AdamW": ADAMW | IMPORTED,
-    "models/mini, stateless": IMPORTED,
+    "models/mini, stateless": STATELESS | IMPORTED,
     "from scratch, AdamW": ADAMW | FRESH,
 }
 
@@ -83,6 +84,7 @@ def finetune(arm: str, name: str, seed: int) -> dict:
     return {
         "arm": arm,
         "config": f"glue:task={name}{optim}",
+        "task.pooling": "pair" if len(TASKS[name].texts) == 2 else "mean",
         "data.valid_path": "",
         "data.valid_fraction": HELD_OUT,
         "data.num_seq_lens": 2,

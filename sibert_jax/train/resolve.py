@@ -161,8 +161,8 @@ def _source(key: str, directory: str) -> Origin:
     if not steps_in(checkpoints):
         if any(any(user_path(directory).glob(pattern)) for pattern in WEIGHTS):
             raise ConfigError(
-                f"{named} holds weights but no checkpoint; make a workdir of them with `python -m "
-                f"sibert_jax.interop import {directory} NEW`, and give --config.checkpoint.{key}=NEW."
+                f"{named} holds weights but no checkpoint; make a workdir NEW of them with `python "
+                f"-m sibert_jax.interop import {directory} NEW`, and give checkpoint.{key}=NEW."
             )
         raise ConfigError(f"{named} holds no checkpoint to start from; name the workdir of a run.")
     try:
