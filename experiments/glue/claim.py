@@ -43,7 +43,8 @@ FRESH = {
     "model.arch": "sibert_sandwich",
     "model.identity_init": True,
     "model.num_segments": 1,
-    **arms.LOCAL,
+    **arms.NEIGHBORS,
+    "model.positions": "learned",
     "data.vocab": str(MODEL.relative_to(claims.HERE.parent) / "vocab.txt"),
 }
 ADAMW = {"optim.name": "adamw", "optim.learning_rate": 3e-4}
