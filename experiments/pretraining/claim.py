@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from experiments import arms, claims
 
-STEPS = {"minutes": 60, "hours": 6_100, "gpu": 100_000}  # 25 M tokens at `hours`
+STEPS = {"minutes": 60, "hours": 12_200, "gpu": 100_000}  # 50 M tokens at `hours`
 SETS = {"minutes": (), "hours": ("sst2", "mrpc", "rte", "cola", "mnli")}
 SETS["gpu"] = SETS["hours"]
 FILES = {
@@ -20,7 +20,7 @@ FINETUNING_STEPS = {"sst2": 4000, "mrpc": 1000, "rte": 1000, "cola": 1000, "mnli
 SEEDS = 3
 # Pretraining arm and rate; the keys of fine-tuning.
 ARMS = {
-    "SIBERT, orthogonalized SGD": (8e-4, {"config": "glue:optim=stateless"}),
+    "SIBERT, orthogonalized SGD": (6e-4, {"config": "glue:optim=stateless"}),
     "BERT, AdamW": (1e-3, {"config": "glue:arch=bert"}),
 }
 
