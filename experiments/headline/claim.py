@@ -33,7 +33,7 @@ def points(scale: str) -> list[dict]:
     """
     found = []
     for part in (list(RATES)[:NUM_MAIN], list(RATES)[NUM_MAIN:]):
-        for place in (1, 0, 2) if scale != "minutes" else (1,):
+        for place in (1, 2, 0) if scale != "minutes" else (1,):
             found += [arms.arm_point(arm, RATES[arm][place], scale) for arm in part]
         for seed in range(1, SEEDS[scale]):
             found += [arms.arm_point(arm, RATES[arm][1], scale, seed) for arm in part]
