@@ -10,8 +10,8 @@ from experiments import arms, claims
 
 # Seed 0 of each arm at each rate; then the middle rate with the other seeds.
 RATES = {
-    "SIBERT, orthogonalized SGD": (5e-4, 1e-3, 2e-3),
     "BERT, AdamW": (1e-3, 2e-3, 4e-3),
+    "SIBERT, orthogonalized SGD": (5e-4, 1e-3, 2e-3),
     "SIBERT, plain SGD": (5e-4, 1e-3, 2e-3),
     "SIBERT, AdamW": (1e-3, 2e-3, 4e-3),
     "PreNorm BERT, AdamW": (1e-3, 2e-3, 4e-3),
