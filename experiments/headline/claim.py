@@ -10,16 +10,16 @@ from experiments import arms, claims
 
 # Seed 0 of each arm at each rate; then the middle rate with the other seeds.
 RATES = {
-    "BERT, AdamW": (1e-3, 2e-3, 4e-3),
-    "SIBERT, orthogonalized SGD": (5e-4, 1e-3, 2e-3),
-    "SIBERT, plain SGD": (5e-4, 1e-3, 2e-3),
-    "SIBERT, AdamW": (1e-3, 2e-3, 4e-3),
-    "PreNorm BERT, AdamW": (1e-3, 2e-3, 4e-3),
+    "BERT, AdamW": (2e-3, 4e-3, 8e-3),
+    "SIBERT, orthogonalized SGD": (1e-3, 2e-3, 4e-3),
+    "SIBERT, plain SGD": (1e-3, 2e-3, 4e-3),
+    "SIBERT, AdamW": (2e-3, 4e-3, 8e-3),
+    "PreNorm BERT, AdamW": (2e-3, 4e-3, 8e-3),
     "SIBERT, the paper's recipe": (1e-3, 3e-3, 9e-3),
     "SIBERT, SGD on spheres": (0.012, 0.024, 0.048),
     "SIBERT, Muon on spheres": (0.006, 0.012, 0.024),
-    "BERT, AdamW, learned positions": (1e-3, 2e-3, 4e-3),
-    "BERT, AdamW, random init": (1e-3, 2e-3, 4e-3),
+    "BERT, AdamW, learned positions": (2e-3, 4e-3, 8e-3),
+    "BERT, AdamW, random init": (2e-3, 4e-3, 8e-3),
 }
 BASELINE = "BERT, AdamW"
 NUM_MAIN = 2  # arms that the verdict is about
