@@ -34,7 +34,7 @@ DEV = [
     "pytest>=9",
     "pytest-xdist>=3.8",
     "ruff==0.17.6",
-    "scikit-learn>=1.7,<2",  # experiments/pretraining
+    "scikit-learn>=1.7,<2",  # experiments/glue
     "setuptools>=77",  # builds the wheel in the tests
     "twine>=6",
 ]

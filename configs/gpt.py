@@ -35,6 +35,8 @@ def get_config(variant: str = "mini"):
         use_gpt2(config)
         config.optim.learning_rate = 2e-3 if variant == "mini_adamw" else 6e-4
         config.optim.warmup_fraction = 0.1 if variant == "mini_adamw" else 0.02
+    else:
+        config.model.positions = "rotary"
     return config
 
 

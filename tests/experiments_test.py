@@ -144,12 +144,27 @@ def test_the_theory_predicts_norms_and_bounds_gradients(tmp_path):
             assert result["in_band"] > 0.99
 
 
+def test_features_of_words_are_tuned_on_a_part_of_the_training_set(tmp_path):
+    rows = [f"{i}\tw{i} yes\tw{i % 7}\tentailment" for i in range(40)]
+    rows += [f"{i}\tw{i} no\tw{i % 7}\tnot_entailment" for i in range(40, 60)]
+    text = "".join(f"{row}\n" for row in ("index\tsentence1\tsentence2\tlabel", *rows))
+    (tmp_path / "rte.tsv").write_text(text)
+    place = dict.fromkeys(("data.path", "data.test_path"), str(tmp_path / "rte.tsv"))
+    claim = claims.load("glue", "hours")
+    result = claim.compute({"arm": "TF-IDF", "dataset": "rte"} | place)
+    assert result["majority"] == pytest.approx(2 / 3)
+    chosen = next(row for row in result["tried"] if row[0] == 1)
+    assert [result[key] for key in ("valid", "score", "C", "class_weight")] == list(chosen)
+    assert result["score"] < max(row[1] for row in result["tried"])  # which chose nothing
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("nothing", "--scale=minutes"), "claim 'nothing' is unknown; choose one of "),
         (("clip", "--scale=days"), "--scale=days is unknown; choose one of minutes, hours, gpu."),
         (("clip", "--scale=hours"), "C=1.5 reads data.path={train}; say where {train} is with"),
+        (("glue", "--scale=minutes"), "TF-IDF reads data.path={data}/glue/RTE/train.tsv*; say"),
         (("clip", "--scale=hours", "--data=EMPTY"), "has no text; name a folder with *.txt"),
         (("clip", "--scale=minutes", "--workers=0"), "--workers=0 must be 1 to "),
         (("clip", "--scale=minutes", "--draw"), "has no result of --scale=minutes to draw."),

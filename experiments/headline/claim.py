@@ -10,16 +10,16 @@ from experiments import arms, claims
 
 # Seed 0 of each arm at each rate; then the middle rate with the other seeds.
 RATES = {
-    "SIBERT, orthogonalized SGD": (5e-4, 1e-3, 2e-3),
-    "BERT, AdamW": (1e-3, 2e-3, 4e-3),
-    "SIBERT, plain SGD": (5e-4, 1e-3, 2e-3),
-    "SIBERT, AdamW": (1e-3, 2e-3, 4e-3),
-    "PreNorm BERT, AdamW": (1e-3, 2e-3, 4e-3),
+    "BERT, AdamW": (2e-3, 4e-3, 8e-3),
+    "SIBERT, orthogonalized SGD": (1e-3, 2e-3, 4e-3),
+    "SIBERT, plain SGD": (1e-3, 2e-3, 4e-3),
+    "SIBERT, AdamW": (2e-3, 4e-3, 8e-3),
+    "PreNorm BERT, AdamW": (2e-3, 4e-3, 8e-3),
     "SIBERT, the paper's recipe": (1e-3, 3e-3, 9e-3),
     "SIBERT, SGD on spheres": (0.012, 0.024, 0.048),
     "SIBERT, Muon on spheres": (0.006, 0.012, 0.024),
-    "BERT, AdamW, learned positions": (1e-3, 2e-3, 4e-3),
-    "BERT, AdamW, random init": (1e-3, 2e-3, 4e-3),
+    "BERT, AdamW, learned positions": (2e-3, 4e-3, 8e-3),
+    "BERT, AdamW, random init": (2e-3, 4e-3, 8e-3),
 }
 BASELINE = "BERT, AdamW"
 NUM_MAIN = 2  # arms that the verdict is about
@@ -33,7 +33,7 @@ def points(scale: str) -> list[dict]:
     """
     found = []
     for part in (list(RATES)[:NUM_MAIN], list(RATES)[NUM_MAIN:]):
-        for place in (1, 0, 2) if scale != "minutes" else (1,):
+        for place in (1, 2, 0) if scale != "minutes" else (1,):
             found += [arms.arm_point(arm, RATES[arm][place], scale) for arm in part]
         for seed in range(1, SEEDS[scale]):
             found += [arms.arm_point(arm, RATES[arm][1], scale, seed) for arm in part]

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from experiments import arms, claims
 
 RATES = {
-    "SIBERT, orthogonalized SGD": 3e-4,
-    "SIBERT, plain SGD": 3e-4,
+    "SIBERT, orthogonalized SGD": 1e-3,
+    "SIBERT, plain SGD": 1e-3,
     "SIBERT, SGD on spheres": 0.024,
     "SIBERT, the paper's recipe": 3e-3,
     "BERT, AdamW": 2e-3,

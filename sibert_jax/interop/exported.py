@@ -80,6 +80,11 @@ class SavedTask:
         """Of the `config.json` of a run; its other keys may be those of another version."""
         return cls(settings["task"], settings["data"]["seq_len"])
 
+    @property
+    def pools_tokens(self) -> bool:
+        """Whether the head reads other tokens than the first."""
+        return "pooling" in self.settings and self.settings["pooling"] != "first"
+
     def restored(self, cfg: ModelConfig, directory: pathlib.Path) -> Task:
         """The task itself, without data; `directory` is that of the run, or of `write`."""
         kind = task_type(self.settings["name"])

@@ -114,8 +114,9 @@ def _of_quantized(source: pathlib.Path) -> _Trained:
 def _write(target: pathlib.Path, model: _Trained, dtype: str) -> str:
     """Writes Hugging Face's format if it has the model, else ours; returns the class or arch."""
     cfg, params = model.cfg, model.params
-    # Hugging Face's models have no window and no rotation.
-    is_theirs = not cfg.attention_window and cfg.positions == "learned"
+    # Hugging Face's models have no window, no rotation, and a head that reads the first token.
+    pools = model.task is not None and model.task.pools_tokens
+    is_theirs = not cfg.attention_window and cfg.positions == "learned" and not pools
     if cfg.arch == "gpt" and is_theirs:
         end_id = model.tokenizer.end_id
         return gpt2.write(target, cfg, params, end_id=end_id, config=model.config, dtype=dtype)

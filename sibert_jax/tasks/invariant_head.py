@@ -35,7 +35,7 @@ def invariant_parts(task) -> tuple[str, ...]:
 
 
 class UnitFeatures(nn.Module):
-    """Linear, LayerNorm with gain and bias, over the norm: (..., D) -> (..., D), degree 0."""
+    """Linear, LayerNorm with gain and bias, over the norm: (..., n·D) -> (..., D), degree 0."""
 
     cfg: ModelConfig
 
@@ -43,6 +43,8 @@ class UnitFeatures(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns float32 rows of norm 1."""
         c, init = self.cfg, square_init(self.cfg)
+        if x.shape[-1] != c.width:
+            init = nn.initializers.truncated_normal(c.init_std)
         x = nn.Dense(c.width, False, c.compute_dtype, kernel_init=init, name="dense")(x)  # 1
         x = AffineNorm(c.norm_eps, relative=True, name="norm")(x)  # 1
         return unit_rows(x.astype(jnp.float32))  # 0

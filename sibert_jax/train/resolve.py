@@ -11,6 +11,7 @@ import ml_collections
 from sibert_jax.checkpoint import checkpoints_in, steps_in
 from sibert_jax.data import Tokenizer, vocabulary_file
 from sibert_jax.errors import ConfigError
+from sibert_jax.files import user_path
 from sibert_jax.keys import from_dict
 from sibert_jax.model.config import ARCHS, INHERITED_KEYS, SHAPE_KEYS, fresh_encoder
 from sibert_jax.tasks.registry import task_type
@@ -25,6 +26,9 @@ _READ = {
     "data": ("seq_len", "vocab"),
     "checkpoint": ("init_from", "continue_from"),
 }
+
+# Of an export, or of Hugging Face's: a directory with one of them is for interop to import.
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 def resolve(
@@ -155,6 +159,11 @@ def _source(key: str, directory: str) -> Origin:
     if not checkpoints.is_dir():
         raise ConfigError(f"{named}: there is no such directory.")
     if not steps_in(checkpoints):
+        if any(any(user_path(directory).glob(pattern)) for pattern in WEIGHTS):
+            raise ConfigError(
+                f"{named} holds weights but no checkpoint; make a workdir NEW of them with `python "
+                f"-m sibert_jax.interop import {directory} NEW`, and give checkpoint.{key}=NEW."
+            )
         raise ConfigError(f"{named} holds no checkpoint to start from; name the workdir of a run.")
     try:
         origin = Origin.read(checkpoints.parent)

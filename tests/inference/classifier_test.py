@@ -11,8 +11,12 @@ __all__ = ["make_config", "vocab", "write_pairs"]
 
 
 @pytest.mark.slow
-def test_python_and_the_command_line_say_the_same(make_config, write_pairs, train_one, tmp_path):
+@pytest.mark.parametrize(("arch", "pooling"), [("sibert", "first"), ("bert", "pair")])
+def test_python_and_the_command_line_say_the_same(
+    make_config, write_pairs, train_one, tmp_path, arch, pooling
+):
     config = make_config()
+    config.model.arch, config.task.pooling = arch, pooling
     config.data.path, config.data.valid_path = write_pairs("train.tsv"), write_pairs("dev.tsv")
     train_one(config, tmp_path / "run")
     pairs = [("w1 w2", "w3"), ("w4", "w5 w6 w7"), ("w8", "w9")]

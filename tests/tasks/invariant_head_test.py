@@ -15,6 +15,10 @@ from tests.builders import model_config, random_params
 TASKS = {
     "pretraining": (Pretraining, PretrainingConfig(head="invariant")),
     "classes": (Classification, ClassificationConfig(head="invariant", dataset="mnli")),
+    "a pair": (
+        Classification,
+        ClassificationConfig(head="invariant", dataset="rte", pooling="pair"),
+    ),
     "a score": (Classification, ClassificationConfig(head="invariant", dataset="stsb")),
     "spans": (QuestionAnswering, QuestionAnsweringConfig(head="invariant")),
 }

@@ -133,11 +133,19 @@ def test_an_encoder_of_the_other_direction_is_refused(tmp_path, configs, arch, f
         resolve(start(configs.get_config(), source))
 
 
+def export_into(directory, weights):
+    (directory / "checkpoints/5").rmdir()
+    (directory / "checkpoints").rmdir()
+    (directory / weights).touch()
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda d: d.rename(d.with_name("moved")), "there is no such directory"),
         (lambda d: (d / "checkpoints/5").rmdir(), "holds no checkpoint to start from"),
+        (lambda d: export_into(d, "model.safetensors"), "interop import .*source NEW`"),
+        (lambda d: export_into(d, "pytorch_model.bin"), "interop import .*source NEW`"),
         (lambda d: (d / "config.json").unlink(), "config.json is missing"),
         (lambda d: (d / "vocab.txt").unlink(), "has no vocab.txt"),
     ],

@@ -31,6 +31,11 @@ class ClassificationConfig(FinetuningConfig):
     score_range: tuple[float, ...] = key(
         (), "least and greatest own score, which predictions keep to; (): those found in data.path"
     )
+    pooling: str = key(
+        "first", "what the head reads: first: the first token, as in BERT; mean: over all tokens; "
+        "pair: the means of both texts, their difference and product",
+        choices=("first", "mean", "pair"),
+    )  # fmt: skip
     class_weights: str = key(
         "", "of the training loss: 'balanced', for each class alike in sum, or 'LABEL:WEIGHT,...', "
         "1 where not named; empty: all 1",

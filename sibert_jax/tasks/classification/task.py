@@ -19,6 +19,32 @@ from sibert_jax.tasks.task import Task
 UNIT = 5.0  # scores are learned on a scale from 0 to this, which is STS-B's
 
 
+def pool(x_BLD: jax.Array, batch, pooling: str) -> jax.Array:
+    """What a head reads of an example: (B, D), or (B, 4·D) where two texts are compared.
+
+    Args:
+      x_BLD: features of the tokens.
+      batch: with "segments", 1 on the second text, and "attention_mask".
+      pooling: "first": the first token; "mean": over all tokens; "pair": the means a and b of each
+        text, |a − b| and a·b, as in Reimers & Gurevych 2019, §3, and Conneau et al. 2017, §3.1. The
+        first token of the last layer has not seen what a token of one text makes of the other.
+    """
+    if pooling == "first":
+        return x_BLD[:, 0]
+    valid_BL, segments_BL = batch["attention_mask"], batch["segments"]
+    if pooling == "mean":
+        return _mean(x_BLD, valid_BL)
+    a_BD, b_BD = (_mean(x_BLD, valid_BL & (segments_BL == i)) for i in (0, 1))
+    return jnp.concatenate([a_BD, b_BD, jnp.abs(a_BD - b_BD), a_BD * b_BD], axis=-1)
+
+
+def _mean(x_BLD: jax.Array, among_BL: jax.Array) -> jax.Array:
+    """The mean over some tokens, 0 where there are none."""
+    among_BL = among_BL.astype(jnp.float32)
+    total_BD = jnp.einsum("BLD,BL->BD", x_BLD.astype(jnp.float32), among_BL)
+    return (total_BD / jnp.maximum(among_BL.sum(axis=1), 1.0)[:, None]).astype(x_BLD.dtype)
+
+
 class ClassificationHead(nn.Module):
     """BERT's: pooler (dense, tanh, on the first token), dropout, one dense layer.
 
@@ -29,15 +55,16 @@ class ClassificationHead(nn.Module):
     cfg: ModelConfig
     num_outputs: int
     first_output: float = 0.0  # before training
+    pooling: str = "first"
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
         """Returns outputs_BC, float32."""
-        del batch, token_table_VD
+        del token_table_VD
         c = self.cfg
         init = nn.initializers.truncated_normal(c.init_std)
         dense = nn.Dense(c.width, dtype=c.compute_dtype, kernel_init=init, name="pooler")
-        pooled_BD = jnp.tanh(dense(x_BLD[:, 0]).astype(jnp.float32))
+        pooled_BD = jnp.tanh(dense(pool(x_BLD, batch, self.pooling)).astype(jnp.float32))
         pooled_BD = nn.Dropout(c.dropout)(pooled_BD, deterministic=deterministic)
         bias_init = nn.initializers.constant(self.first_output)
         outputs = nn.Dense(
@@ -56,13 +83,14 @@ class InvariantClassificationHead(nn.Module):
     cfg: ModelConfig
     num_outputs: int
     logit_scale: float  # s
+    pooling: str = "first"
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
         """Returns outputs_BC, float32."""
-        del batch, token_table_VD
+        del token_table_VD
         c = self.cfg
-        pooled_BD = UnitFeatures(c, name="pooler")(x_BLD[:, 0])
+        pooled_BD = UnitFeatures(c, name="pooler")(pool(x_BLD, batch, self.pooling))
         pooled_BD = nn.Dropout(c.dropout)(pooled_BD, deterministic=deterministic)
         is_score = self.num_outputs == 1
         scale = UNIT / 2 if is_score else self.logit_scale
@@ -100,10 +128,12 @@ class Classification(Task):
             low, high = task.scores
             self.score_map = (low, (high - low) / UNIT)
         if task.head == "invariant":
-            head = InvariantClassificationHead(model, len(self.labels), task.logit_scale)
+            head = InvariantClassificationHead(
+                model, len(self.labels), task.logit_scale, task.pooling
+            )
         else:
             in_middle = UNIT / 2 if task.dataset == OWN and task.is_regression else 0.0
-            head = ClassificationHead(model, len(self.labels), in_middle)
+            head = ClassificationHead(model, len(self.labels), in_middle, task.pooling)
         super().__init__(
             model,
             head,
