@@ -51,6 +51,8 @@ ARMS: dict[str, tuple[Overrides, str]] = {
         BERT | {"optim.name": "sgd", "optim.options": "", "optim.max_grad_norm": 0.0},
         "optim.learning_rate",
     ),
+    "SIGPT, orthogonalized SGD": ({"config": "gpt:mini"}, "optim.eta_lambda"),
+    "GPT, AdamW": ({"config": "gpt:mini_adamw"}, "optim.learning_rate"),
 }
 
 # With learned positions or full attention, runs of these lengths hardly learn the order of words:
@@ -134,7 +136,7 @@ def warmup(point: Overrides) -> dict:
     """Shares of the steps, where configs/mini.py has numbers for its own length."""
     if "paper" in point["config"]:
         return {"optim.head.warmup_steps": 0, "optim.head.warmup_fraction": 0.05}
-    share = 0.02 if point["config"] == "mini:sibert" else 0.1
+    share = 0.02 if point["config"] in ("mini:sibert", "gpt:mini") else 0.1
     return {"optim.warmup_steps": 0, "optim.warmup_fraction": share}
 
 

@@ -41,7 +41,8 @@ CURVES += ("optim/relative_grad_norm", "optim/clipped", "optim/rotation")
 # FLOP/s of a run that the estimates of cost assume; start and compilation come on top.
 SPEED = {"minutes": 2e10, "hours": 3e10, "gpu": 1e14}
 START_SECONDS = 30.0
-CLOCKED = ("tokens_per_second", "mfu")  # figures that no rerun repeats
+QUANTIZE_SECONDS = "quantize_seconds"
+CLOCKED = ("tokens_per_second", "mfu", QUANTIZE_SECONDS)  # figures that no rerun repeats
 
 
 def load(name: str, scale: str) -> ModuleType:

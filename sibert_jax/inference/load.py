@@ -94,7 +94,7 @@ def _of_workdir(directory: pathlib.Path, step: int | str | None) -> LoadedModel:
 
 
 def _of_export(directory: pathlib.Path) -> LoadedModel:
-    cfg, params = exported.read(directory)
+    cfg, params = exported.read(directory, packed=True)
     cfg, tokenizer = _on_any_device(cfg), Tokenizer.load(vocabulary_file(directory))
     saved = exported.read_task(directory)
     if saved is None:

@@ -17,6 +17,7 @@ from sibert_jax.inference.answer import Answer, answer
 from sibert_jax.inference.fill_mask import Guess, guess
 from sibert_jax.inference.sizes import power_of_two, seq_lens
 from sibert_jax.interop.exported import SavedTask
+from sibert_jax.interop.packed import Packed
 from sibert_jax.model import Encoder, ModelConfig
 from sibert_jax.tasks.causal_lm.generation import generate
 from sibert_jax.tasks.causal_lm.new_text import check_prompt, continuation
@@ -37,7 +38,8 @@ class LoadedModel:
     Attributes:
       directory: where it comes from.
       module: encoder and head, a Flax module: `module.apply({"params": params}, batch)`.
-      params: {"encoder": ...} and perhaps "head", float32. The encoder alone:
+      params: {"encoder": ...} and perhaps "head", float32, or of a quantized model `Packed`. The
+        encoder alone:
         `sibert_jax.model.Encoder(config).apply({"params": params["encoder"]}, ...)`.
       tokenizer: text to token ids.
       config: sizes of the encoder.
@@ -203,7 +205,8 @@ class LoadedModel:
         )
 
     def __repr__(self) -> str:
-        millions = sum(leaf.size for leaf in jax.tree.leaves(self.params)) / 1e6
+        leaves = jax.tree.leaves(self.params, is_leaf=lambda leaf: isinstance(leaf, Packed))
+        millions = sum(leaf.size for leaf in leaves) / 1e6
         kind = self.kind or "no head"
         return f"<{self.config.arch}, {millions:.1f} M parameters, {kind}, from {self.directory}>"
 

@@ -16,6 +16,7 @@ from sibert_jax.files import user_path
 from sibert_jax.interop import quantized
 from sibert_jax.interop.config_json import read_json
 from sibert_jax.interop.hugging_face_model import new_directory
+from sibert_jax.interop.packed import pack_all
 from sibert_jax.interop.per_layer import flatten, unflatten
 from sibert_jax.interop.tensor_files import SINGLE, in_dtype, write_safetensors
 from sibert_jax.keys import from_dict
@@ -160,15 +161,20 @@ def write_config(
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def read(directory: str | pathlib.Path) -> tuple[ModelConfig, dict]:
+def read(directory: str | pathlib.Path, *, packed: bool = False) -> tuple[ModelConfig, dict]:
     """The model and the parameters of a directory that `write` or sibert_jax.quantize made.
+
+    Args:
+      directory: of either.
+      packed: leave quantized matrices as `Packed`; otherwise all parameters are float32.
 
     Raises:
       InteropError: a file is missing or broken, or of another program.
     """
     directory = user_path(directory)
     cfg = read_config(directory / "config.json")
-    flat = quantized.dequantized(quantized.read(directory / SINGLE))
+    tensors = quantized.read(directory / SINGLE)
+    flat = pack_all(tensors) if packed else quantized.dequantized(tensors)
     return cfg, unflatten(flat, scan_layers=cfg.scan_layers)
 
 

@@ -3,6 +3,8 @@
 Exchange formats name layers one by one; a model that scans keeps them stacked on a leading axis.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -27,9 +29,9 @@ def flatten(params: dict, *, scan_layers: bool) -> dict[str, np.ndarray]:
     return flat
 
 
-def unflatten(flat: dict[str, np.ndarray], *, scan_layers: bool) -> dict:
-    """The inverse of `flatten`."""
-    stacks: dict[str, dict[int, np.ndarray]] = {}
+def unflatten(flat: dict[str, Any], *, scan_layers: bool) -> dict:
+    """The inverse of `flatten`; an entry may be a tree of arrays, which are then stacked."""
+    stacks: dict[str, dict[int, Any]] = {}
     named = {}
     for name, array in flat.items():
         if not name.startswith("encoder/layers/"):
@@ -40,7 +42,7 @@ def unflatten(flat: dict[str, np.ndarray], *, scan_layers: bool) -> dict:
             stacks.setdefault(f"encoder/layers/layer/{rest}", {})[int(i)] = array
         else:
             named[f"encoder/layers/layer_{i}/{rest}"] = array
-    named |= {
-        name: np.stack([layers[i] for i in range(len(layers))]) for name, layers in stacks.items()
-    }
+    for name, layers in stacks.items():
+        in_order = (layers[i] for i in range(len(layers)))
+        named[name] = jax.tree.map(lambda *leaves: np.stack(leaves), *in_order)
     return nest(named)

@@ -53,6 +53,7 @@ def test_a_classifier_in_few_bits_loads_and_exports(bert, done, tmp_path):
     assert "round to nearest" in (out / "README.md").read_text()
     model, whole = sibert_jax.load(out), sibert_jax.load(bert("classification"))
     np.testing.assert_allclose(model.encode(TEXTS), whole.encode(TEXTS), atol=0.1)
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(model.params)) == manifest["bytes"]
     assert model.labels == LABELS
     found, wanted = model.predict(TEXTS), whole.predict(TEXTS)
     for a, b in zip(found, wanted, strict=True):
