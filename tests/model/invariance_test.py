@@ -71,7 +71,7 @@ class GainBeforeBranch(nn.Module):
         return normalize(x, self.eps) * scale[None, None]
 
 
-def softmax_attention(q_BLHK, k_BLHK, v_BLHK, mask_BL, causal, impl):
+def softmax_attention(q_BLHK, k_BLHK, v_BLHK, mask_BL, documents_BL, **_):
     logits_BHLM = jnp.einsum("BLHK,BMHK->BHLM", q_BLHK, k_BLHK)
     weights_BHLM, dead_BHL1 = attention.softmax_weights(logits_BHLM, mask_BL[:, None, None])
     return jnp.einsum("BHLM,BMHK->BLHK", weights_BHLM, v_BLHK), dead_BHL1

@@ -31,7 +31,10 @@ def test_step_equals_algorithm_1(eta, lam, scale):
 def test_without_clip_it_is_decay_then_sgd_bit_for_bit(eta):
     ours = scale_invariant_sgd(eta, 0.3, clip_factor=None)
     theirs = optax.chain(optax.add_decayed_weights(0.3), optax.sgd(eta))
-    found, wanted = (trained(tx, random_tree(0), range(10, 15), 100.0)[0] for tx in (ours, theirs))
+    with jax.disable_jit():  # compiled, η(g + λx) may be rounded once or twice
+        found, wanted = (
+            trained(tx, random_tree(0), range(10, 15), 100.0)[0] for tx in (ours, theirs)
+        )
     assert_equal(found, wanted)
 
 
