@@ -51,7 +51,9 @@ class Sibert:
         w, c = self.weights, self.config
         segments = torch.zeros_like(tokens) if segments is None else segments
         valid = torch.ones_like(tokens, dtype=torch.bool) if valid is None else valid
-        x = w["encoder/embed/token"][tokens] + w["encoder/embed/position"][: tokens.shape[1]]
+        x = w["encoder/embed/token"][tokens]
+        if c["positions"] == "learned":
+            x = x + w["encoder/embed/position"][: tokens.shape[1]]
         if c["num_segments"] > 1:
             x = x + w["encoder/embed/segment"][segments]
         x = self._norm(x) * w["encoder/embed_norm/scale"] + w["encoder/embed_norm/bias"]
@@ -93,9 +95,14 @@ class Sibert:
             return y + self.weights[bias][:, None] if bias in self.weights else y
 
         q, k, v = project("query"), project("key"), project("value")
-        if self.config["arch"] == "sibert_qk_norm":
+        qk_norm = self.config["arch"] == "sibert_qk_norm"
+        if qk_norm:
+            q, k = self._norm(q), self._norm(k)
+        if self.config["positions"] == "rotary":
+            q, k = self._rotate(q), self._rotate(k)
+        if qk_norm:
             keys = keys | ~keys.any(-1, keepdim=True)
-            logits = self._norm(q) @ self._norm(k).mT / math.sqrt(q.shape[-1])
+            logits = q @ k.mT / math.sqrt(q.shape[-1])
             weights = logits.masked_fill(~keys, -math.inf).softmax(-1)
         else:
             scores = (q @ k.mT).relu() * keys
@@ -104,6 +111,14 @@ class Sibert:
             weights = torch.where(total > 0, scores / total, uniform)
         out = self.weights[f"{layer}/attention/out/kernel"]
         return torch.einsum("bhlm,bhmk,hkd->bld", weights, v, out)
+
+    def _rotate(self, x: torch.Tensor) -> torch.Tensor:
+        """Turns each pair (x_i, x_{i+K/2}) by position·10000^(−2i/K): arXiv 2104.09864."""
+        half = x.shape[-1] // 2
+        rate = 10_000.0 ** (-torch.arange(half, device=x.device) / half)
+        angle = torch.arange(x.shape[-2], device=x.device)[:, None] * rate
+        a, b = x.split(half, dim=-1)
+        return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
 
     def _feed_forward(self, x: torch.Tensor, layer: str, keys: torch.Tensor) -> torch.Tensor:
         up = x @ self.weights[f"{layer}/ffn/up/kernel"] + self.weights[f"{layer}/ffn/up/bias"]
