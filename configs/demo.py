@@ -12,8 +12,8 @@ def get_config():
     config = default_config()
     config.model.vocab_size = 4096
     mini.use_neighbors(config)
-    config.train.num_steps = 600
+    config.train.num_steps = 300
     config.train.log_every_steps = 10
-    config.train.eval_every_steps = 100
-    config.checkpoint.every_steps = 200
+    config.train.eval_every_steps = 50
+    config.checkpoint.every_steps = 100
     return config

@@ -34,6 +34,13 @@ def atomically(path: pathlib.Path) -> Iterator[pathlib.Path]:
         raise
 
 
+def share(path: pathlib.Path) -> None:
+    """Gives a file the permissions of any new one; safetensors writes for the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 def write_json(path: pathlib.Path, value: object) -> None:
     """Writes a file of JSON atomically, for people to read."""
     with atomically(path) as temporary:

@@ -12,7 +12,7 @@ from sibert_jax.checkpoint import manifest as manifests
 from sibert_jax.checkpoint.manifest import AVERAGES, ITEMS, steps_in
 from sibert_jax.checkpoint.read import problem_of, read_leaves, verify
 from sibert_jax.errors import CheckpointError, CorruptError
-from sibert_jax.files import atomically, flatten
+from sibert_jax.files import atomically, flatten, share
 
 
 def list_all(directory: pathlib.Path) -> Iterator[str]:
@@ -141,6 +141,7 @@ def export(path: pathlib.Path, target: pathlib.Path) -> Iterator[str]:
     try:
         with atomically(target) as temporary:
             save_file(tensors, temporary, metadata)
+            share(temporary)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{target} cannot be written: {error}.") from None
     yield f"{target}: parameters of step {manifest.step:,}"

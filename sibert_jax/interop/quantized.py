@@ -14,6 +14,7 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from sibert_jax.errors import InteropError
+from sibert_jax.files import share
 from sibert_jax.interop.tensor_files import as_float32, read_safetensors
 
 KEY = "quantized"  # of the file's metadata: the form of each quantized tensor, as JSON
@@ -146,6 +147,7 @@ def write(path: pathlib.Path, tensors: Mapping[str, Quantized | np.ndarray]) -> 
             arrays[name] = np.ascontiguousarray(tensor)
     metadata = {"format": "pt", KEY: json.dumps(forms)}
     safetensors_numpy.save_file(arrays, path, metadata=metadata)
+    share(path)
 
 
 def read(path: pathlib.Path) -> dict[str, Quantized | np.ndarray]:

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from sibert_jax.errors import InteropError
+from sibert_jax.files import share
 from sibert_jax.interop.config_json import read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -93,6 +94,7 @@ def dtype_notes(tensors: dict[str, np.ndarray]) -> list[str]:
 def write_safetensors(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
     """Writes one file, for any framework."""
     safetensors.save_file(tensors, path, metadata={"format": "pt"})
+    share(path)
 
 
 def in_dtype(tensors: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:

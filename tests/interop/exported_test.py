@@ -30,6 +30,7 @@ def test_model_comes_back_bit_for_bit(tmp_path, arch, scan_layers):
     exported.write(tmp_path / "out", cfg, params, "a test", ("no", "yes"))
     named = json.loads((tmp_path / "out/config.json").read_text())["id2label"]
     assert named == {"0": "no", "1": "yes"}
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
     found_cfg, found = exported.read(tmp_path / "out")
     assert found_cfg == cfg
     jax.tree.map(np.testing.assert_array_equal, found, params)
