@@ -20,8 +20,8 @@ FINETUNING_STEPS = {"sst2": 4000, "mrpc": 1000, "rte": 1000, "cola": 1000, "mnli
 SEEDS = 3
 # Pretraining arm and rate; the keys of fine-tuning.
 ARMS = {
-    "SIBERT, orthogonalized SGD": (6e-4, {"config": "glue:optim=stateless"}),
-    "BERT, AdamW": (1e-3, {"config": "glue:arch=bert"}),
+    "SIBERT, orthogonalized SGD": (1e-3, {"config": "glue:optim=stateless"}),
+    "BERT, AdamW": (2e-3, {"config": "glue:arch=bert"}),
 }
 
 
