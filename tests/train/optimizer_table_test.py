@@ -219,6 +219,7 @@ def test_a_schedule_free_run_is_evaluated_at_its_average(keys):
     jax.tree.map(np.testing.assert_array_equal, averaged_params(state, params), wanted)
 
 
+@pytest.mark.slow
 def test_a_schedule_free_run_hands_on_its_average_and_resumes(plain, train_one, tmp_path):
     plain.optim.name, plain.train.num_steps, plain.train.eval_batches = "schedule_free_sgd", 4, 1
     whole = train_one(plain, tmp_path / "whole")
