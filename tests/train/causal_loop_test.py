@@ -11,7 +11,7 @@ from sibert_jax.configs import gpt
 from tests.train.lives import Run, at_phase
 from tests.train.meshes_test import assert_the_same_step, step, walk
 from tests.train.metrics_rows import rows
-from tests.train.started import Started
+from tests.train.started import Started, assert_trains_alike_at_any_scale
 
 
 @pytest.fixture(params=["mini", "mini_adamw"])
@@ -53,18 +53,5 @@ def test_from_one_state_a_step_is_the_same_on_another_mesh(small):
 @pytest.mark.slow  # of a gradient: tests/tasks/causal_lm
 @pytest.mark.parametrize("small", ["mini"], indirect=True)
 def test_at_any_scale_sigpt_trains_alike(small):
-    """All parameters by 2⁻⁸ and the loss by 2⁵: Lemma 2.4 of Li et al., bit for bit."""
-    small.train.num_steps = small.train.log_every_steps = 4
-
-    def run(scale, loss_scale):
-        small.init_scale, small.task.loss_scale = scale, loss_scale
-        run, state, losses = Started(small), None, []
-        for index in range(4):
-            state, report = run.steps([index], state)
-            losses.append(float(report.window.sums["loss"]))
-        return jax.device_get(state.params), losses
-
-    params, losses = run(1.0, 1.0)
-    scaled, losses_scaled = run(2.0**-8, 2.0**5)
-    assert losses_scaled == losses
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a * 2.0**8, b), scaled, params)
+    """Lemma 2.4 of Li et al."""
+    assert_trains_alike_at_any_scale(small, 4)

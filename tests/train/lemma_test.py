@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.train.started import Started
+from tests.train.started import Started, assert_trains_alike_at_any_scale
 
 ETA = 0.25
 SAME = ("loss", "mlm_loss", "clipped", "dead_attention_rows")
@@ -83,21 +83,8 @@ WITHOUT_RATES = {
     ],
 )
 def test_at_any_scale_the_invariant_model_trains_alike(config, name):
-    """All parameters by 2⁻⁸ and the loss by 2⁵, encoder and head under one optimizer."""
+    """Encoder and head under one optimizer."""
     config.model.update(depth=1, arch="sibert_sandwich", scan_layers=False)
     config.task.head, config.optim.head.name = "invariant", "same"
-    config.train.num_steps, config.train.log_every_steps = 6, 1
     config.optim.update({"learning_rate": 0.0, "weight_decay": 0.0, **WITHOUT_RATES[name]})
-
-    def run(scale, loss_scale):
-        config.init_scale, config.task.loss_scale = scale, loss_scale
-        run, state, losses = Started(config), None, []
-        for index in range(6):
-            state, report = run.steps([index], state)
-            losses.append(float(report.window.sums["loss"]))
-        return jax.device_get(state.params), losses
-
-    params, losses = run(1.0, 1.0)
-    scaled, losses_scaled = run(2.0**-8, 2.0**5)
-    assert losses_scaled == losses
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a * 2.0**8, b), scaled, params)
+    assert_trains_alike_at_any_scale(config, 6)

@@ -5,6 +5,7 @@ import math
 
 import jax
 import ml_collections
+import numpy as np
 
 from sibert_jax.runtime.signals import StopRequest
 from sibert_jax.tasks.task import Batch
@@ -57,6 +58,24 @@ class Started:
         for index in indices:
             state, report = self.trainer.step(state, self.batch(index))
         return state, report
+
+
+def assert_trains_alike_at_any_scale(config: ml_collections.ConfigDict, num_steps: int) -> None:
+    """All parameters by 2⁻⁸ and the loss by 2⁵: the same losses and directions, bit for bit."""
+    config.train.num_steps, config.train.log_every_steps = num_steps, 1
+
+    def run(scale, loss_scale):
+        config.init_scale, config.task.loss_scale = scale, loss_scale
+        run, state, losses = Started(config), None, []
+        for index in range(num_steps):
+            state, report = run.steps([index], state)
+            losses.append(float(report.window.sums["loss"]))
+        return jax.device_get(state.params), losses
+
+    params, losses = run(1.0, 1.0)
+    scaled, losses_scaled = run(2.0**-8, 2.0**5)
+    assert losses_scaled == losses
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a * 2.0**8, b), scaled, params)
 
 
 def bare_trainer(config: ml_collections.ConfigDict, sizes: Sizes = (1, 1, 1)) -> Trainer:
