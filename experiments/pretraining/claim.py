@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from experiments import arms, claims
 
-STEPS = {"minutes": 60, "hours": 12_200, "gpu": 100_000}  # 50 M tokens at `hours`
+STEPS = {"minutes": 60, "hours": 6100, "gpu": 100_000}  # 25 M tokens at `hours`
 SETS = {"minutes": (), "hours": ("sst2", "mrpc", "rte", "cola", "mnli")}
 SETS["gpu"] = SETS["hours"]
 FILES = {
@@ -21,7 +21,7 @@ SEEDS = 3
 # Pretraining arm and rate; the keys of fine-tuning.
 ARMS = {
     "SIBERT, orthogonalized SGD": (1e-3, {"config": "glue:optim=stateless"}),
-    "BERT, AdamW": (2e-3, {"config": "glue:arch=bert"}),
+    "BERT, AdamW": (4e-3, {"config": "glue:arch=bert"}),
 }
 
 
