@@ -14,7 +14,7 @@ from sibert_jax.report.run_folder import Run
 from sibert_jax.tasks.classification.examples import Examples, read_examples
 from sibert_jax.tasks.classification.glue import TASKS
 from sibert_jax.tasks.classification.metrics import METRICS
-from sibert_jax.tasks.finetuning import held_out_mask
+from sibert_jax.tasks.finetuning_data import held_out_mask
 
 MODEL = claims.HERE.parent / "models/mini"
 FILES = {

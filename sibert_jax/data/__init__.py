@@ -19,7 +19,7 @@ from sibert_jax.data.seq_lens import (
     seq_lens_for_one_pass,
     seq_lens_for_training,
 )
-from sibert_jax.data.sequences import BucketedBatches, Sequences, join_pair
+from sibert_jax.data.sequences import BucketedBatches, Rows, Sequences, join_pair
 from sibert_jax.data.token_corpus import TokenCorpus
 from sibert_jax.data.tokenizer import Tokenizer, vocabulary_file
 from sibert_jax.data.word_piece import WordPiece
@@ -41,6 +41,7 @@ __all__ = [
     "PairExamples",
     "PretrainingBatches",
     "Purpose",
+    "Rows",
     "Sequences",
     "TokenCorpus",
     "Tokenizer",

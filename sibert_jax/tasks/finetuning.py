@@ -1,17 +1,12 @@
-"""Shared by the tasks that fine-tune an encoder on labeled examples."""
+"""Shared by the tasks that fine-tune an encoder: defaults, keys, and lines of answers."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from sibert_jax.data import Tokenizer, WordPiece
-from sibert_jax.data.documents import text_hash
-from sibert_jax.errors import ConfigError
 from sibert_jax.keys import key
-from sibert_jax.model import ModelConfig
 
 # As the paper fine-tunes SIBERT: LAMB on all parameters. Epochs, warm-up and decay are BERT's
 # (Devlin et al. 2019, A.3), the rate is from experiments/finetuning_rates.
@@ -31,6 +26,9 @@ DEFAULTS = {
 }
 
 
+MOST_LISTED = 20  # labels in a message
+
+
 @dataclasses.dataclass(frozen=True)
 class FinetuningConfig:
     """Keys under `task` of every task that fine-tunes an encoder."""
@@ -48,56 +46,9 @@ class FinetuningConfig:
     )
 
 
-def load_tokenizer(vocab: str, model: ModelConfig) -> WordPiece:
-    """The vocabulary of a fine-tuning run, from `data.vocab`.
-
-    Raises:
-      ConfigError: none is named, or it has not as many tokens as the model.
-    """
-    if not vocab:
-        raise ConfigError(
-            "data.vocab and checkpoint.init_from are both empty, so there is no vocabulary; name a "
-            "vocabulary file, or a workdir to start from."
-        )
-    tokenizer = Tokenizer.load(vocab)
-    if not isinstance(tokenizer, WordPiece):
-        raise ConfigError(
-            f"the vocabulary {vocab} is of byte-level BPE, without [CLS] and [SEP]; fine-tuning "
-            "needs an encoder with a WordPiece vocabulary, such as BERT."
-        )
-    if tokenizer.vocab_size != model.vocab_size:
-        raise ConfigError(
-            f"the vocabulary {vocab} has {tokenizer.vocab_size} tokens but "
-            f"model.vocab_size={model.vocab_size}; leave the latter out, or set them alike."
-        )
-    return tokenizer
-
-
-def held_out_mask(
-    texts: tuple[list[str], ...], groups_N: np.ndarray, fraction: float
-) -> np.ndarray:
-    """Which examples to hold out: of each group the fraction with the lowest hashes of its texts.
-
-    Equal texts of a group stay together, and an example is left of each group.
-
-    Args:
-      texts: one list for each text column.
-      groups_N: int, such as the class.
-      fraction: in (0, 1).
-
-    Returns:
-      (N,) bool.
-    """
-    hash_N = np.array([text_hash(list(parts)) for parts in zip(*texts)], np.uint64)
-    mask_N = np.zeros(len(hash_N), bool)
-    for group in np.unique(groups_N):
-        members = np.flatnonzero(groups_N == group)
-        count = min(round(fraction * len(members)), len(members) - 1)
-        if count:
-            ranked = np.sort(hash_N[members])
-            last, after = ranked[count - 1], ranked[count]
-            mask_N[members] = hash_N[members] <= last if last < after else hash_N[members] < last
-    return mask_N
+def listed(names: Sequence[str]) -> str:
+    """The first names, and "..." if there are more."""
+    return ", ".join([*names[:MOST_LISTED], *["..."] * (len(names) > MOST_LISTED)])
 
 
 def tab_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -115,3 +66,8 @@ def tab_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _field(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else " ".join(str(value).split())
+
+
+def json_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A JSON object a line: for `NewText.format`."""
+    return [json.dumps(record, ensure_ascii=False) for record in records]

@@ -4,17 +4,18 @@ from collections.abc import Callable
 
 from sibert_jax.data import (
     Corpora,
+    Examples,
     NextTokenBatches,
     NextTokenExamples,
-    WeightedExamples,
+    TokenCorpus,
     load_corpora,
 )
 from sibert_jax.data.config import CorpusConfig
-from sibert_jax.errors import named_by
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks import invariant_head
 from sibert_jax.tasks.causal_lm.new_text import load_prompts
 from sibert_jax.tasks.causal_lm.task import CausalLM, CausalLMConfig, invariant_parts, restore
+from sibert_jax.tasks.corpus_data import corpus_data
 from sibert_jax.tasks.task import TaskData, TaskType
 
 
@@ -35,42 +36,28 @@ def load_causal_lm(
     tokenizer, seq_len = corpora.tokenizer, data.seq_len
     # The separator before a document is its first token: the first word follows from that alone.
     start_id = tokenizer.end_id if task.boundaries == "segments" else None
-    with named_by("data.path"):
-        sets = [NextTokenExamples(corpus, seq_len, tokenizer) for corpus in corpora.train]
-        examples = sets[0] if len(sets) == 1 else WeightedExamples(sets, corpora.weights, seed)
-        train = NextTokenBatches(
+
+    def examples(corpus: TokenCorpus, seed: int) -> NextTokenExamples:
+        del seed
+        return NextTokenExamples(corpus, seq_len, tokenizer)
+
+    def batches(examples: Examples, seed: int, shuffle: bool) -> NextTokenBatches:
+        return NextTokenBatches(
             examples,
             global_batch_size=global_batch_size,
             seed=seed,
-            shuffle=True,
+            shuffle=shuffle,
             start_id=start_id,
         )
-    with named_by("held-out text (data.valid_path, data.valid_fraction)"):
-        held_out = NextTokenExamples(corpora.valid, seq_len, tokenizer)
-        valid = NextTokenBatches(
-            held_out,
-            global_batch_size=global_batch_size,
-            seed=0,
-            shuffle=False,
-            start_id=start_id,
-        )
+
+    found = corpus_data(corpora, examples, batches, seed=seed, main_metric="loss")
     progress(
-        f"{train.num_examples:,} examples of {seq_len} tokens to train on; "
-        f"{valid.num_examples:,} to evaluate on"
+        f"{found.train.num_examples:,} examples of {seq_len} tokens to train on; "
+        f"{found.valid.num_examples:,} to evaluate on"
     )
     counts = corpora.unigram_counts.copy()
     counts[tokenizer.end_id] += sum(corpus.num_documents for corpus in corpora.train)
-    causal_lm = CausalLM(model, task, (seq_len,), counts, tokens_per_byte(corpora))
-    return causal_lm, TaskData(
-        train=train,
-        valid=valid,
-        fingerprint=corpora.fingerprint,
-        steps_per_epoch=train.steps_per_epoch,
-        tokenizer=tokenizer,
-        held_out=(),
-        main_metric="loss",
-        lower_is_better=True,
-    )
+    return CausalLM(model, task, (seq_len,), counts, tokens_per_byte(corpora)), found
 
 
 def tokens_per_byte(corpora: Corpora) -> float:

@@ -1,6 +1,5 @@
 """Outputs as answers, with names and probabilities. Letters: N examples, C classes."""
 
-import json
 import pathlib
 from collections.abc import Callable
 
@@ -49,11 +48,6 @@ def _flat(record: dict) -> dict:
         elif len(value) <= MOST_COLUMNS:
             fields |= {f"p({label})": probability for label, probability in value.items()}
     return fields
-
-
-def json_lines(records: list[dict]) -> list[str]:
-    """A JSON object a line."""
-    return [json.dumps(record, ensure_ascii=False) for record in records]
 
 
 def held_out_set(

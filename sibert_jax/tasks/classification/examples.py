@@ -23,8 +23,8 @@ from sibert_jax.data.tables import (
 )
 from sibert_jax.data.tfds_source import tfds_examples
 from sibert_jax.tasks.classification.dataset import Dataset
+from sibert_jax.tasks.finetuning import listed
 
-MOST_SHOWN = 8  # labels in a message
 _WHOLE = re.compile(r"[+-]?\d+\.0+")
 
 
@@ -275,11 +275,10 @@ def number(text: str) -> float:
 
 def _unknown(where: str, label: str, dataset: Dataset) -> str:
     nearest = difflib.get_close_matches(label, dataset.labels, n=1)
-    shown = [*dataset.labels[:MOST_SHOWN], *["..."] * (len(dataset.labels) > MOST_SHOWN)]
     hint = f"; did you mean {nearest[0]!r}?" if nearest and not dataset.is_official else ""
     return (
-        f"{where}: unknown label {label!r}; the labels of {dataset.name} are {', '.join(shown)}"
-        f"{hint}"
+        f"{where}: unknown label {label!r}; the labels of {dataset.name} are "
+        f"{listed(dataset.labels)}{hint}"
     )
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from sibert_jax.data import DataError, LabeledConfig
 from sibert_jax.errors import ConfigError, named_by
 from sibert_jax.tasks.classification.config import OWN, ClassificationConfig, dataset_of
-from sibert_jax.tasks.classification.examples import MOST_SHOWN, RawExamples, number, read_raw
+from sibert_jax.tasks.classification.examples import RawExamples, number, read_raw
+from sibert_jax.tasks.finetuning import listed
 
 # More labels than this, with as many as half the examples, are no classes but a wrong column.
 MANY = 100
@@ -36,11 +37,10 @@ def find_labels(
         if task.is_regression:
             return {"score_range": _range(raw)}
         classes = _classes(raw)
-    shown = [*classes[:MOST_SHOWN], *["..."] * (len(classes) > MOST_SHOWN)]
-    say(f"{len(classes)} classes: {', '.join(shown)}")
+    say(f"{len(classes)} classes: {listed(classes)}")
     folded = [label.casefold() for label in classes]
     if alike := [label for label, plain in zip(classes, folded) if folded.count(plain) > 1]:
-        say(f"classes that differ in capitals alone: {', '.join(map(repr, alike[:MOST_SHOWN]))}")
+        say(f"classes that differ in capitals alone: {listed([repr(label) for label in alike])}")
     return {"labels": classes}
 
 
@@ -101,7 +101,7 @@ def class_weights(text: str, classes: Sequence[str], labels_N: np.ndarray) -> np
         if label not in classes:
             raise ConfigError(
                 f"task.class_weights={text!r}: there is no class {label!r} but "
-                f"{', '.join(classes[:MOST_SHOWN])}; write 'balanced' or 'LABEL:WEIGHT,...'."
+                f"{listed(classes)}; write 'balanced' or 'LABEL:WEIGHT,...'."
             )
         if not 0 <= number(weight) < math.inf:
             raise ConfigError(f"task.class_weights={text!r}: {weight!r} is no number from 0.")

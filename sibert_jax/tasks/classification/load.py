@@ -8,16 +8,12 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from sibert_jax.data import (
-    BucketedBatches,
     DataError,
     LabeledConfig,
     Sequences,
     WordPiece,
     join_pair,
-    seq_lens_for_one_pass,
-    seq_lens_for_training,
 )
-from sibert_jax.data.cache import digest
 from sibert_jax.data.tables import format_of, one_file
 from sibert_jax.errors import named_by
 from sibert_jax.model import ModelConfig
@@ -26,19 +22,25 @@ from sibert_jax.tasks.classification.answers import (
     answer_lines,
     answers,
     held_out_set,
-    json_lines,
 )
 from sibert_jax.tasks.classification.config import ClassificationConfig, dataset_of
 from sibert_jax.tasks.classification.dataset import Dataset
 from sibert_jax.tasks.classification.examples import (
-    MOST_SHOWN,
     Examples,
     read_examples,
 )
 from sibert_jax.tasks.classification.labels import class_weights, find_labels
 from sibert_jax.tasks.classification.new_text import read_new_text, unlabeled
 from sibert_jax.tasks.classification.task import Classification, real_rows
-from sibert_jax.tasks.finetuning import DEFAULTS, held_out_mask, load_tokenizer
+from sibert_jax.tasks.finetuning import DEFAULTS, json_lines
+from sibert_jax.tasks.finetuning_data import (
+    check_names,
+    finetuning_data,
+    hold_out,
+    load_tokenizer,
+    one_pass,
+    sets_in_batches,
+)
 from sibert_jax.tasks.task import NewText, TaskData, TaskType
 
 
@@ -71,35 +73,17 @@ def load_classification(
         for line in examples.report:
             progress(f"{examples.name}: {line}")
     sequences = {name: _tokenize(s, dataset, tokenizer, seq_len) for name, s in sets.items()}
-    longest = max(int(s.lengths.max()) for s in sequences.values())
-    train = sequences["train"]
-    seq_lens = seq_lens_for_training(train.lengths, global_batch_size, data.num_seq_lens, longest)
-
-    def batches(sequences: Sequences, seed: int, shuffle: bool) -> BucketedBatches:
-        return BucketedBatches(
-            sequences, seq_lens, global_batch_size=global_batch_size, seed=seed, shuffle=shuffle
-        )
-
-    train_batches, valid_batches = batches(train, seed, True), batches(sequences["valid"], 0, False)
+    seq_lens, batches = sets_in_batches(
+        sequences, global_batch_size=global_batch_size, num_seq_lens=data.num_seq_lens, seed=seed
+    )
     progress(
-        f"{dataset.name}: {len(train):,} examples to train on, {len(sequences['valid']):,} to "
-        f"evaluate on; {train_batches.description}"
+        f"{dataset.name}: {len(sequences['train']):,} examples to train on, "
+        f"{len(sequences['valid']):,} to evaluate on; {batches['train'].description}"
     )
-    held_out = tuple(
-        held_out_set(sets[name], valid_batches if name == "valid" else batches(s, 0, False), task)
-        for name, s in sequences.items()
-        if name != "train"
-    )
-    task_data = TaskData(
-        train=train_batches,
-        valid=valid_batches,
-        fingerprint=digest(train_batches.fingerprint, valid_batches.fingerprint, tokenizer.hash),
-        steps_per_epoch=train_batches.steps_per_epoch,
-        tokenizer=tokenizer,
-        held_out=held_out,
-        main_metric=dataset.metrics[0],
-        lower_is_better=False,
-    )
+    held_out = [
+        held_out_set(sets[name], own, task) for name, own in batches.items() if name != "train"
+    ]
+    task_data = finetuning_data(batches["train"], held_out, tokenizer, dataset.metrics[0])
     weights = class_weights(task.class_weights, task.classes, sets["train"].labels)
     return Classification(model, task, seq_lens, weights), task_data
 
@@ -130,10 +114,7 @@ def load_new_sentences(
     for line in examples.report:
         progress(f"{text}: {line}")
     sequences = _tokenize(examples, dataset, tokenizer, data.seq_len)
-    seq_lens = seq_lens_for_one_pass(sequences.lengths, global_batch_size)
-    batches = BucketedBatches(
-        sequences, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
-    )
+    seq_lens, batches = one_pass(sequences, global_batch_size)
 
     def records(results: list) -> list[dict]:
         found = answers(real_rows(results)["outputs"], task)
@@ -163,12 +144,7 @@ def _read_sets(
     if not data.valid_path:
         train, valid = _split(train, dataset, data.valid_fraction, progress)
     tests = {f"test {path}": read("test_path", path, labeled=False) for path in data.test_paths}
-    names = [valid.name, *(examples.name for examples in tests.values())]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise DataError(
-            f"data.valid_path and data.test_path name two sets {twice[0]!r}, whose predictions "
-            "would go to one file; rename one of them"
-        )
+    check_names([valid.name, *(examples.name for examples in tests.values())])
     return {"train": train, "valid": valid} | tests
 
 
@@ -177,21 +153,7 @@ def _split(
 ) -> tuple[Examples, Examples]:
     """Examples to train on and to hold out, which is said."""
     labels_N = examples.labels if dataset.labels else np.zeros(len(examples.ids), np.int32)
-    out_N = held_out_mask(examples.texts, labels_N, fraction)
-    if not out_N.any():
-        raise DataError(
-            f"data.valid_fraction={fraction} holds out 0 of {len(out_N)} examples, of which equal "
-            "ones stay together; raise it, or name others in data.valid_path"
-        )
-    parts = [
-        f"{label} {(out_N & (labels_N == i)).sum():,} of {(labels_N == i).sum():,}"
-        for i, label in enumerate(dataset.labels)
-    ]
-    shown = f": {', '.join([*parts[:MOST_SHOWN], *['...'] * (len(parts) > MOST_SHOWN)])}"
-    progress(
-        f"data.valid_path is empty, so {out_N.sum():,} of {len(out_N):,} examples are held out, by "
-        f"a hash of their text{shown if parts else ''}"
-    )
+    out_N = hold_out(examples.texts, labels_N, fraction, "examples", progress, dataset.labels)
     return examples.subset(~out_N), dataclasses.replace(examples.subset(out_N), report=())
 
 

@@ -5,17 +5,17 @@ from collections.abc import Callable
 from jax.sharding import PartitionSpec as P
 
 from sibert_jax.data import (
-    Corpora,
+    Examples,
     PackedExamples,
     PairExamples,
     PretrainingBatches,
-    WeightedExamples,
+    TokenCorpus,
     load_corpora,
 )
 from sibert_jax.data.config import CorpusConfig
-from sibert_jax.errors import named_by
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks import invariant_head
+from sibert_jax.tasks.corpus_data import corpus_data
 from sibert_jax.tasks.pretraining.task import (
     Pretraining,
     PretrainingConfig,
@@ -41,41 +41,14 @@ def load_pretraining(
     their masks are the same for every seed.
     """
     corpora = load_corpora(data, vocab_size=model.vocab_size, progress=progress)
-    seq_len = data.seq_len
-    train, valid = build_batches(
-        corpora, task, seq_len=seq_len, global_batch_size=global_batch_size, seed=seed
-    )
-    padding = 1 - float(train.batch(0, slice(256))["attention_mask"].mean())
-    progress(
-        f"{train.num_examples:,} examples of {seq_len} tokens to train on, "
-        + (f"about {padding:.1%} of them padding" if task.nsp else "packed without padding")
-        + f"; {valid.num_examples:,} to evaluate on"
-    )
-    pretraining = Pretraining(model, task, (seq_len,), corpora.unigram_counts)
-    return pretraining, TaskData(
-        train=train,
-        valid=valid,
-        fingerprint=corpora.fingerprint,
-        steps_per_epoch=train.steps_per_epoch,
-        tokenizer=corpora.tokenizer,
-        held_out=(),
-        main_metric="mlm_loss",
-        lower_is_better=True,
-    )
+    tokenizer, seq_len = corpora.tokenizer, data.seq_len
 
-
-def build_batches(
-    corpora: Corpora, task: PretrainingConfig, *, seq_len: int, global_batch_size: int, seed: int
-) -> tuple[PretrainingBatches, PretrainingBatches]:
-    """Batches for training and for evaluation."""
-    tokenizer = corpora.tokenizer
-
-    def examples(corpus, seed):
+    def examples(corpus: TokenCorpus, seed: int) -> Examples:
         if task.nsp:
             return PairExamples(corpus, seq_len, tokenizer, seed=seed)
         return PackedExamples(corpus, seq_len, tokenizer)
 
-    def batches(examples, seed, shuffle):
+    def batches(examples: Examples, seed: int, shuffle: bool) -> PretrainingBatches:
         return PretrainingBatches(
             examples,
             tokenizer,
@@ -86,12 +59,15 @@ def build_batches(
             shuffle=shuffle,
         )
 
-    with named_by("data.path"):
-        sets = [examples(corpus, seed) for corpus in corpora.train]
-        train = sets[0] if len(sets) == 1 else WeightedExamples(sets, corpora.weights, seed)
-        train_batches = batches(train, seed, True)
-    with named_by("held-out text (data.valid_path, data.valid_fraction)"):
-        return train_batches, batches(examples(corpora.valid, 0), 0, False)
+    found = corpus_data(corpora, examples, batches, seed=seed, main_metric="mlm_loss")
+    train = found.train
+    padding = 1 - float(train.batch(0, slice(256))["attention_mask"].mean())
+    progress(
+        f"{train.num_examples:,} examples of {seq_len} tokens to train on, "
+        + (f"about {padding:.1%} of them padding" if task.nsp else "packed without padding")
+        + f"; {found.valid.num_examples:,} to evaluate on"
+    )
+    return Pretraining(model, task, (seq_len,), corpora.unigram_counts), found
 
 
 TASK = TaskType(

@@ -10,8 +10,6 @@ from sibert_jax.data import (
     BucketedBatches,
     DataError,
     WordPiece,
-    seq_lens_for_one_pass,
-    seq_lens_for_training,
 )
 from sibert_jax.data.cache import Cache, digest
 from sibert_jax.data.config import split_paths
@@ -20,7 +18,14 @@ from sibert_jax.files import user_path
 from sibert_jax.keys import check, key
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks import invariant_head
-from sibert_jax.tasks.finetuning import DEFAULTS, load_tokenizer, tab_lines
+from sibert_jax.tasks.finetuning import DEFAULTS, tab_lines
+from sibert_jax.tasks.finetuning_data import (
+    check_names,
+    finetuning_data,
+    load_tokenizer,
+    one_pass,
+    sets_in_batches,
+)
 from sibert_jax.tasks.question_answering.dataset import (
     Dataset,
     read_dataset,
@@ -119,7 +124,7 @@ def load_question_answering(
         train = rows(data.path, for_training=True)
     test_paths = split_paths(data.test_path)
     paths = (data.valid_path, *test_paths)
-    _check_names(paths)
+    check_names([_name(pathlib.Path(path).name) for path in paths])
     with named_by("data.test_path"):
         datasets = {path: _read(path, task) for path in test_paths}
     with named_by("data.valid_path"):
@@ -129,33 +134,16 @@ def load_question_answering(
     valid = held_out_rows[data.valid_path]
     features, is_labeled_W = with_answers(valid.features, datasets[data.valid_path])
     held_out_rows[data.valid_path] = WindowRows(features, tokenizer, valid.fingerprint)
-    longest = max(int(windows.lengths.max()) for windows in (train, *held_out_rows.values()))
-    seq_lens = seq_lens_for_training(train.lengths, global_batch_size, data.num_seq_lens, longest)
-
-    def batches(windows: WindowRows, seed: int, shuffle: bool) -> BucketedBatches:
-        return BucketedBatches(
-            windows, seq_lens, global_batch_size=global_batch_size, seed=seed, shuffle=shuffle
-        )
-
-    train_batches = batches(train, seed, True)
-    progress(train_batches.description)
-    held_out, answerers = [], []
-    for path in paths:
-        answerer = _answerer(datasets[path], held_out_rows[path].features, task)
-        answerers.append(answerer)
-        held_out.append(_held_out(answerer, batches(held_out_rows[path], 0, False)))
-    task_data = TaskData(
-        train=train_batches,
-        valid=held_out[0].batches,
-        fingerprint=digest(
-            train_batches.fingerprint, held_out[0].batches.fingerprint, tokenizer.hash
-        ),
-        steps_per_epoch=train_batches.steps_per_epoch,
-        tokenizer=tokenizer,
-        held_out=tuple(held_out),
-        main_metric="f1",
-        lower_is_better=False,
+    seq_lens, batches = sets_in_batches(
+        {"train": train, **{f"held out {path}": held_out_rows[path] for path in paths}},
+        global_batch_size=global_batch_size,
+        num_seq_lens=data.num_seq_lens,
+        seed=seed,
     )
+    progress(batches["train"].description)
+    answerers = [_answerer(datasets[path], held_out_rows[path].features, task) for path in paths]
+    held_out = [_held_out(a, batches[f"held out {path}"]) for a, path in zip(answerers, paths)]
+    task_data = finetuning_data(batches["train"], held_out, tokenizer, "f1")
     return QuestionAnswering(model, task, seq_lens, answerers[0], is_labeled_W), task_data
 
 
@@ -191,10 +179,7 @@ def load_new_questions(
         progress=progress,
     )
     windows = WindowRows(features, tokenizer, digest(dataset.name))
-    seq_lens = seq_lens_for_one_pass(windows.lengths, global_batch_size)
-    batches = BucketedBatches(
-        windows, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
-    )
+    seq_lens, batches = one_pass(windows, global_batch_size)
     answerer = _answerer(dataset, features, task)
 
     def records(results: list) -> list[dict]:
@@ -233,16 +218,6 @@ def _check_answers(dataset: Dataset, path: str, task: QuestionAnsweringConfig) -
             f"of {len(dataset.questions):,}, such as {without[0]!r}); set it to True, or name a "
             "file of SQuAD 1.1"
         )
-
-
-def _check_names(paths: tuple[str, ...]) -> None:
-    names = [_name(pathlib.Path(path).name) for path in paths]
-    for name, path in zip(names, paths):
-        if names.count(name) > 1:
-            raise DataError(
-                f"data.valid_path and data.test_path name two files {name!r}, such as {path}, "
-                "whose answers would go to one place; rename one of them"
-            )
 
 
 def _name(file_name: str) -> str:

@@ -1,6 +1,5 @@
 """Tagged sentences to a task with its batches."""
 
-import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,24 +8,27 @@ from jax.sharding import PartitionSpec as P
 
 from sibert_jax.data import (
     BucketedBatches,
-    DataError,
     WordPiece,
-    seq_lens_for_one_pass,
-    seq_lens_for_training,
 )
-from sibert_jax.data.cache import digest
 from sibert_jax.data.config import split_paths
 from sibert_jax.data.tables import format_of, one_file
 from sibert_jax.errors import named_by
 from sibert_jax.files import atomically
 from sibert_jax.model import ModelConfig
 from sibert_jax.tasks import invariant_head
-from sibert_jax.tasks.finetuning import DEFAULTS, held_out_mask, load_tokenizer
+from sibert_jax.tasks.finetuning import DEFAULTS, json_lines, listed
+from sibert_jax.tasks.finetuning_data import (
+    check_names,
+    finetuning_data,
+    hold_out,
+    load_tokenizer,
+    one_pass,
+    sets_in_batches,
+)
 from sibert_jax.tasks.task import HeldOut, NewText, TaskData, TaskType
 from sibert_jax.tasks.token_classification.config import TaggedConfig
 from sibert_jax.tasks.token_classification.rows import TaggedRows
 from sibert_jax.tasks.token_classification.sentences import (
-    MOST_SHOWN,
     TaggedSentences,
     found_tags,
     read_new_sentences,
@@ -50,8 +52,7 @@ def find_tags(
         return {}
     with named_by("data.path"):
         tags = found_tags(_read(data.path, task, data))
-    shown = [*tags[:MOST_SHOWN], *["..."] * (len(tags) > MOST_SHOWN)]
-    say(f"{len(tags)} tags: {', '.join(shown)}")
+    say(f"{len(tags)} tags: {listed(tags)}")
     return {"labels": tags}
 
 
@@ -91,33 +92,20 @@ def load_token_classification(
             )
         for line in lines:
             progress(f"{own.name}: {line}")
-    train, valid = rows["train"], rows["valid"]
-    longest = max(int(found.lengths.max()) for found in rows.values())
-    seq_lens = seq_lens_for_training(train.lengths, global_batch_size, data.num_seq_lens, longest)
-
-    def batches(found: TaggedRows, seed: int, shuffle: bool) -> BucketedBatches:
-        return BucketedBatches(
-            found, seq_lens, global_batch_size=global_batch_size, seed=seed, shuffle=shuffle
-        )
-
-    train_batches = batches(train, seed, True)
-    held = {name: batches(found, 0, False) for name, found in rows.items() if name != "train"}
+    seq_lens, batches = sets_in_batches(
+        rows, global_batch_size=global_batch_size, num_seq_lens=data.num_seq_lens, seed=seed
+    )
     progress(
         f"{len(sets['train'].words):,} sentences to train on, {len(sets['valid'].words):,} to "
-        f"evaluate on; {train_batches.description}"
+        f"evaluate on; {batches['train'].description}"
     )
-    task_data = TaskData(
-        train=train_batches,
-        valid=held["valid"],
-        fingerprint=digest(train_batches.fingerprint, held["valid"].fingerprint, tokenizer.hash),
-        steps_per_epoch=train_batches.steps_per_epoch,
-        tokenizer=tokenizer,
-        held_out=tuple(
-            _held_out(sets[name], found, rows[name].sentences, task) for name, found in held.items()
-        ),
-        main_metric=task.metrics[0],
-        lower_is_better=False,
-    )
+    held_out = [
+        _held_out(sets[name], own, rows[name].sentences, task)
+        for name, own in batches.items()
+        if name != "train"
+    ]
+    task_data = finetuning_data(batches["train"], held_out, tokenizer, task.metrics[0])
+    valid = rows["valid"]
     return TokenClassification(model, task, seq_lens, valid.sentences), task_data
 
 
@@ -146,10 +134,7 @@ def load_new_sentences(
     for line in own.report:
         progress(f"{own.name}: {line}")
     rows = TaggedRows(own.words, None, tokenizer, data.seq_len)
-    seq_lens = seq_lens_for_one_pass(rows.lengths, global_batch_size)
-    batches = BucketedBatches(
-        rows, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
-    )
+    seq_lens, batches = one_pass(rows, global_batch_size)
 
     def records(results: list) -> list[dict]:
         found = words_of(results, rows.sentences)
@@ -165,12 +150,8 @@ def load_new_sentences(
         ]
 
     as_json = is_path and format_of(one_file(text)) == "jsonl"
-    form = _json_lines if as_json else _conll_lines
+    form = json_lines if as_json else _conll_lines
     return TokenClassification(model, task, seq_lens), NewText(batches, records, form)
-
-
-def _json_lines(records: list[dict]) -> list[str]:
-    return [json.dumps(record, ensure_ascii=False) for record in records]
 
 
 def _conll_lines(records: list[dict]) -> list[str]:
@@ -219,12 +200,7 @@ def _read_sets(
     for path in split_paths(data.test_path):
         with named_by("data.test_path"):
             sets[f"test {path}"] = _read(path, task, data)
-    names = [own.name for name, own in sets.items() if name != "train"]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise DataError(
-            f"data.valid_path and data.test_path name two sets {twice[0]!r}, whose predictions "
-            "would go to one file; rename one of them"
-        )
+    check_names([own.name for name, own in sets.items() if name != "train"])
     return sets
 
 
@@ -233,16 +209,7 @@ def _split(
 ) -> tuple[TaggedSentences, TaggedSentences]:
     count = len(own.words)
     texts = ([" ".join(words) for words in own.words],)
-    out_N = held_out_mask(texts, np.zeros(count, np.int32), fraction)
-    if not out_N.any():
-        raise DataError(
-            f"data.valid_fraction={fraction} holds out 0 of {count} sentences, of which equal ones "
-            "stay together; raise it, or name others in data.valid_path"
-        )
-    progress(
-        f"data.valid_path is empty, so {out_N.sum():,} of {count:,} sentences are held out, by a "
-        "hash of their text"
-    )
+    out_N = hold_out(texts, np.zeros(count, np.int32), fraction, "sentences", progress)
 
     def part(keep_N: np.ndarray, report: tuple[str, ...]) -> TaggedSentences:
         kept = np.flatnonzero(keep_N)

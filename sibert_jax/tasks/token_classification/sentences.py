@@ -15,9 +15,9 @@ from sibert_jax.data.tables import (
     read_table,
 )
 from sibert_jax.data.text_files import OPENERS, read_lines
+from sibert_jax.tasks.finetuning import listed
 
 DOCUMENT = "-DOCSTART-"  # the word of a line between documents
-MOST_SHOWN = 50  # tags in a message
 MANY = 500  # more tags than this are no tags but a wrong column
 
 
@@ -190,7 +190,7 @@ def tag_numbers(sentences: TaggedSentences, labels: tuple[str, ...], known: str)
                 hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
                 raise DataError(
                     f"{where}: unknown tag {tag!r} in the sentence; the tags of {known} are "
-                    f"{', '.join(labels[:MOST_SHOWN])}{hint}"
+                    f"{listed(labels)}{hint}"
                 )
     return [[number[tag] for tag in tags] for tags in sentences.tags]
 

@@ -11,7 +11,7 @@ import pytest
 
 from sibert_jax.tasks.classification.config import dataset_of
 from sibert_jax.tasks.classification.new_text import read_new_text
-from sibert_jax.tasks.finetuning import held_out_mask
+from sibert_jax.tasks.finetuning_data import held_out_mask
 from sibert_jax.tools.predict import predict
 from sibert_jax.train.config import run_config
 from sibert_jax.train.resolve import resolve

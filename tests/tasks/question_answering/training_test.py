@@ -76,7 +76,7 @@ def test_a_run_writes_answers_that_have_its_scores(config, train_one, write, tmp
 def test_two_files_of_one_name_are_refused(config, train_one, write, tmp_path):
     write("train.json", generated(unanswerable=False, count=2))
     config.data.test_path = "elsewhere/train.json.xz"
-    with pytest.raises(DataError, match=r"name two files 'train', such as .*train.json, whose ans"):
+    with pytest.raises(DataError, match=r"name two sets 'train', whose predictions"):
         train_one(config, tmp_path / "run")
 
 

@@ -1,0 +1,178 @@
+"""Shared by the tasks that fine-tune an encoder: from rows of tokens to the data of a run."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from sibert_jax.data import (
+    BucketedBatches,
+    DataError,
+    Rows,
+    Tokenizer,
+    WordPiece,
+    seq_lens_for_one_pass,
+    seq_lens_for_training,
+)
+from sibert_jax.data.cache import digest
+from sibert_jax.data.documents import text_hash
+from sibert_jax.errors import ConfigError
+from sibert_jax.model import ModelConfig
+from sibert_jax.tasks.finetuning import listed
+from sibert_jax.tasks.task import HeldOut, TaskData
+
+
+def load_tokenizer(vocab: str, model: ModelConfig) -> WordPiece:
+    """The vocabulary of a fine-tuning run, from `data.vocab`.
+
+    Raises:
+      ConfigError: none is named, or it has not as many tokens as the model.
+    """
+    if not vocab:
+        raise ConfigError(
+            "data.vocab and checkpoint.init_from are both empty, so there is no vocabulary; name a "
+            "vocabulary file, or a workdir to start from."
+        )
+    tokenizer = Tokenizer.load(vocab)
+    if not isinstance(tokenizer, WordPiece):
+        raise ConfigError(
+            f"the vocabulary {vocab} is of byte-level BPE, without [CLS] and [SEP]; fine-tuning "
+            "needs an encoder with a WordPiece vocabulary, such as BERT."
+        )
+    if tokenizer.vocab_size != model.vocab_size:
+        raise ConfigError(
+            f"the vocabulary {vocab} has {tokenizer.vocab_size} tokens but "
+            f"model.vocab_size={model.vocab_size}; leave the latter out, or set them alike."
+        )
+    return tokenizer
+
+
+def sets_in_batches(
+    sets: Mapping[str, Rows], *, global_batch_size: int, num_seq_lens: int, seed: int
+) -> tuple[tuple[int, ...], dict[str, BucketedBatches]]:
+    """Batches of every set, of lengths that fit the set "train", which alone is shuffled.
+
+    Args:
+      sets: "train" and those that are held out.
+      global_batch_size: rows of a batch.
+      num_seq_lens: most lengths that batches are padded to.
+      seed: of the order of the training rows.
+
+    Returns:
+      The lengths, ascending, and the batches of each set.
+    """
+    longest = max(int(rows.lengths.max()) for rows in sets.values())
+    train = sets["train"]
+    seq_lens = seq_lens_for_training(train.lengths, global_batch_size, num_seq_lens, longest)
+    return seq_lens, {
+        name: BucketedBatches(
+            rows,
+            seq_lens,
+            global_batch_size=global_batch_size,
+            seed=seed if rows is train else 0,
+            shuffle=rows is train,
+        )
+        for name, rows in sets.items()
+    }
+
+
+def one_pass(rows: Rows, global_batch_size: int) -> tuple[tuple[int, ...], BucketedBatches]:
+    """Lengths and batches of rows that are seen once, in order."""
+    seq_lens = seq_lens_for_one_pass(rows.lengths, global_batch_size)
+    return seq_lens, BucketedBatches(
+        rows, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
+    )
+
+
+def finetuning_data(
+    train: BucketedBatches, held_out: Sequence[HeldOut], tokenizer: Tokenizer, main_metric: str
+) -> TaskData:
+    """The data of a run whose first held-out set is evaluated along the way."""
+    valid = held_out[0].batches
+    return TaskData(
+        train=train,
+        valid=valid,
+        fingerprint=digest(train.fingerprint, valid.fingerprint, tokenizer.hash),
+        steps_per_epoch=train.steps_per_epoch,
+        tokenizer=tokenizer,
+        held_out=tuple(held_out),
+        main_metric=main_metric,
+        lower_is_better=False,
+    )
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuses held-out sets whose predictions would go to one file.
+
+    Raises:
+      DataError: two names are equal.
+    """
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise DataError(
+            f"data.valid_path and data.test_path name two sets {name!r}, whose predictions would "
+            "go to one file; rename one of them"
+        )
+
+
+def hold_out(
+    texts: tuple[list[str], ...],
+    groups_N: np.ndarray,
+    fraction: float,
+    rows: str,
+    progress: Callable[[str], None],
+    group_names: Sequence[str] = (),
+) -> np.ndarray:
+    """`held_out_mask` where `data.valid_path` is empty, with a line that says what is held out.
+
+    Args:
+      texts, groups_N, fraction: as of `held_out_mask`.
+      rows: what an example is called.
+      progress: called with a line of text.
+      group_names: of the groups 0, 1, …, to be listed with their sizes.
+
+    Raises:
+      DataError: nothing is held out.
+    """
+    out_N = held_out_mask(texts, groups_N, fraction)
+    if not out_N.any():
+        raise DataError(
+            f"data.valid_fraction={fraction} holds out 0 of {len(out_N)} {rows}, of which equal "
+            "ones stay together; raise it, or name others in data.valid_path"
+        )
+    parts = [
+        f"{name} {(out_N & (groups_N == i)).sum():,} of {(groups_N == i).sum():,}"
+        for i, name in enumerate(group_names)
+    ]
+    progress(
+        f"data.valid_path is empty, so {out_N.sum():,} of {len(out_N):,} {rows} are held out, by a "
+        f"hash of their text{': ' if parts else ''}{listed(parts)}"
+    )
+    return out_N
+
+
+def held_out_mask(
+    texts: tuple[list[str], ...], groups_N: np.ndarray, fraction: float
+) -> np.ndarray:
+    """Which examples to hold out: of each group the fraction with the lowest hashes of its texts.
+
+    Equal texts of a group stay together, and an example is left of each group.
+
+    Args:
+      texts: one list for each text column.
+      groups_N: int, such as the class.
+      fraction: in (0, 1).
+
+    Returns:
+      (N,) bool.
+    """
+    hash_N = np.array([text_hash(list(parts)) for parts in zip(*texts)], np.uint64)
+    mask_N = np.zeros(len(hash_N), bool)
+    for group in np.unique(groups_N):
+        members = np.flatnonzero(groups_N == group)
+        count = min(round(fraction * len(members)), len(members) - 1)
+        if count:
+            ranked = np.sort(hash_N[members])
+            last, after = ranked[count - 1], ranked[count]
+            mask_N[members] = hash_N[members] <= last if last < after else hash_N[members] < last
+    return mask_N
