@@ -35,7 +35,7 @@ ARMS = {
 
 SIZES = {
     "minutes": arms.SIZES["minutes"] | {"model.max_len": 64},
-    "hours": arms.SIZES["small"] | {"model.vocab_size": 2048, "train.num_steps": 750},
+    "hours": arms.SIZES["small"] | {"model.vocab_size": 2048},
     "gpu": arms.SIZES["gpu"]
     | {
         "model.vocab_size": 50_257,
