@@ -15,7 +15,7 @@ from sibert_jax.data.config import CorpusConfig
 from sibert_jax.errors import ConfigError, DataError, InteropError
 from sibert_jax.files import user_path
 from sibert_jax.interop import exported
-from sibert_jax.tasks.pretraining.load import build_batches
+from sibert_jax.tasks.pretraining.load import build_data
 from sibert_jax.tasks.pretraining.task import PretrainingConfig
 
 BATCH_SIZE = 32
@@ -33,9 +33,9 @@ def evaluate(directory: pathlib.Path, text: str) -> dict[str, float]:
     # Loaded as the held-out text of a run; the training text beside it is not used.
     data = CorpusConfig(source="builtin", valid_path=text, vocab=vocab, seq_len=length)
     corpora = load_corpora(data, vocab_size=cfg.vocab_size, progress=print)
-    _, batches = build_batches(
+    batches = build_data(
         corpora, described.config, seq_len=length, global_batch_size=BATCH_SIZE, seed=0
-    )
+    ).valid
     metrics = jax.jit(task.eval_batch)
     steps = tqdm.trange(len(batches), unit=" batches", disable=None)
     return task.eval_metrics([jax.device_get(metrics(params, batches.batch(i))) for i in steps])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from jax.sharding import PartitionSpec as P
 
 from sibert_jax.data import (
+    Corpora,
     Examples,
     PackedExamples,
     PairExamples,
@@ -41,7 +42,25 @@ def load_pretraining(
     their masks are the same for every seed.
     """
     corpora = load_corpora(data, vocab_size=model.vocab_size, progress=progress)
-    tokenizer, seq_len = corpora.tokenizer, data.seq_len
+    seq_len = data.seq_len
+    found = build_data(
+        corpora, task, seq_len=seq_len, global_batch_size=global_batch_size, seed=seed
+    )
+    train = found.train
+    padding = 1 - float(train.batch(0, slice(256))["attention_mask"].mean())
+    progress(
+        f"{train.num_examples:,} examples of {seq_len} tokens to train on, "
+        + (f"about {padding:.1%} of them padding" if task.nsp else "packed without padding")
+        + f"; {found.valid.num_examples:,} to evaluate on"
+    )
+    return Pretraining(model, task, (seq_len,), corpora.unigram_counts), found
+
+
+def build_data(
+    corpora: Corpora, task: PretrainingConfig, *, seq_len: int, global_batch_size: int, seed: int
+) -> TaskData:
+    """Batches of masked text."""
+    tokenizer = corpora.tokenizer
 
     def examples(corpus: TokenCorpus, seed: int) -> Examples:
         if task.nsp:
@@ -59,15 +78,7 @@ def load_pretraining(
             shuffle=shuffle,
         )
 
-    found = corpus_data(corpora, examples, batches, seed=seed, main_metric="mlm_loss")
-    train = found.train
-    padding = 1 - float(train.batch(0, slice(256))["attention_mask"].mean())
-    progress(
-        f"{train.num_examples:,} examples of {seq_len} tokens to train on, "
-        + (f"about {padding:.1%} of them padding" if task.nsp else "packed without padding")
-        + f"; {found.valid.num_examples:,} to evaluate on"
-    )
-    return Pretraining(model, task, (seq_len,), corpora.unigram_counts), found
+    return corpus_data(corpora, examples, batches, seed=seed, main_metric="mlm_loss")
 
 
 TASK = TaskType(
