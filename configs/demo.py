@@ -11,6 +11,9 @@ from sibert_jax.train.config import default_config
 def get_config():
     config = default_config()
     config.model.vocab_size = 4096
+    config.model.num_segments = 1
+    config.task.nsp = False
+    config.data.seq_len = 64
     mini.use_neighbors(config)
     config.train.num_steps = 300
     config.train.log_every_steps = 10

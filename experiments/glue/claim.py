@@ -44,7 +44,6 @@ FRESH = {
     "model.identity_init": True,
     "model.num_segments": 1,
     **arms.NEIGHBORS,
-    "model.positions": "learned",
     "data.vocab": str(MODEL.relative_to(claims.HERE.parent) / "vocab.txt"),
 }
 ADAMW = {"optim.name": "adamw", "optim.learning_rate": 3e-4}
