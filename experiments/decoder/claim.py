@@ -22,7 +22,11 @@ ADAMW, SGD_SAI, CONTROL = "GPT, AdamW", "GPT, SGD-SaI", "GPT, SGD-SaI with √si
 # Keys, rates, decays. Of scale-invariant GPT the rate is ηλ, the only number that it has.
 ARMS = {
     ADAMW: ({"config": "gpt:mini_adamw"}, (1e-3, 3e-3, 1e-2), (0.1, 0.01)),
-    "GPT, SGD with momentum": (GPT | {"optim.name": "momentum"}, (0.1, 0.3, 1.0), (1e-3, 1e-4)),
+    "GPT, SGD with momentum": (
+        GPT | {"optim.name": "momentum"},
+        (0.1, 0.3, 1.0, 3.0),  # one more, as 1 is better than 0.3
+        (1e-3, 1e-4),
+    ),
     SGD_SAI: (SAI, (3e-3, 1e-2, 3e-2), (1e-1, 1e-2)),
     CONTROL: (SAI | {"optim.options": "scaling=sqrt_size"}, (3e-3, 1e-2, 3e-2), (1e-1, 1e-2)),
     "GPT, Muon": (GPT | {"optim.name": "muon"}, (1e-3, 3e-3, 1e-2), (0.1, 0.01)),
