@@ -1,9 +1,10 @@
 """Import or export weights: python -m sibert_jax.interop {import,export} SOURCE TARGET.
 
-import: turns a Hugging Face BERT or GPT-2 directory, or one written by `export`, into a workdir for
-`--config.checkpoint.init_from=TARGET`. export: turns a workdir's newest checkpoint into such a
-directory, in Hugging Face's format for model.arch="bert" and "gpt", in ours otherwise. A directory
-of sibert_jax.quantize is exported with dequantized weights.
+import: turns a Hugging Face BERT or GPT-2 directory, or one written by `export`, into a workdir
+        for `--config.checkpoint.init_from=TARGET`.
+export: turns a workdir's newest checkpoint into such a directory: Hugging Face's format for
+        model.arch="bert" and "gpt", ours otherwise. A directory of sibert_jax.quantize is exported
+        with dequantized weights.
 """
 
 import sys
