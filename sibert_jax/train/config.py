@@ -54,8 +54,7 @@ class RunConfig:
 
     @property
     def invariant_parts(self) -> tuple[str, ...]:
-        """The parts whose joint scale leaves the loss unchanged: "encoder", "head", both or
-        none."""
+        """The parts whose joint scale leaves the loss unchanged: "encoder", "head" or both."""
         parts = self.task_type.invariant_parts(self.task)
         return parts if self.model.is_scale_invariant else ()
 

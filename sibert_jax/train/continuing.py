@@ -169,7 +169,7 @@ def _rms(x: jax.Array) -> jax.Array:
 
 
 def _changes(before: RunConfig, run: RunConfig) -> list[str]:
-    """ Lists "KEY: there -> here" for the changed keys that affect the computation."""
+    """Lists "KEY: there -> here" for the changed keys that affect the computation."""
     theirs, ours = dataclasses.asdict(before), dataclasses.asdict(run)
     free: set[Any] = keys_where("may_change", ours)
     theirs, ours = flatten(theirs), flatten(ours)
