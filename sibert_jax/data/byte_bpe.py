@@ -82,8 +82,7 @@ class ByteBPE(Tokenizer):
 
     @classmethod
     def of_merges(cls, merges: Iterable[Merge], vocab_size: int) -> "ByteBPE":
-        """Builds a vocabulary in GPT-2's order: bytes, merges, "<|endoftext|>"; then unused
-        ones."""
+        """Builds a vocabulary in GPT-2's order: bytes, merges, "<|endoftext|>", unused tokens."""
         merges = tuple(merges)
         pieces = dict.fromkeys([*BYTES, *("".join(merge) for merge in merges), END])
         return cls(tuple(pieces), merges).filled(vocab_size)

@@ -1,5 +1,4 @@
-"""Reads text from prepared TensorFlow Datasets, never downloaded; only TFRECORD needs
-TensorFlow."""
+"""Text from prepared TensorFlow Datasets, never downloaded; only TFRECORD needs TensorFlow."""
 
 import contextlib
 import importlib.util
