@@ -10,9 +10,9 @@ Variants: glue:task=T,arch=A,optim=O
              stateless (SIBERT only: SGD on all parameters, a head of degree 0; not tuned)
 Stated by Li et al. 2022: BERT is fine-tuned with Adam, SIBERT with LAMB. Set here: 10 % warm-up,
           linear decay and three epochs, as in BERT (Devlin et al. 2019, A.3), and the learning
-          rates: 1e-2 for SIBERT with LAMB, 3e-4 for BERT with AdamW, chosen from four values each on
-          small tasks, most of them not in GLUE (experiments/finetuning_rates). At 1e-3 SIBERT
-          barely learns.
+          rates: 1e-2 for SIBERT with LAMB, 3e-4 for BERT with AdamW, chosen from four values each
+          on small tasks, most not in GLUE (experiments/finetuning_rates). At 1e-3 SIBERT barely
+          learns.
 """
 
 from sibert_jax.errors import ConfigError
