@@ -38,7 +38,7 @@ class Point(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A running run, and the lock that is held until its result is written."""
+    """A run in progress, and the lock that is held until its result is written."""
 
     point: Point
     process: subprocess.Popen

@@ -94,7 +94,7 @@ def choose(
     if task.top_p < 1:
         sorted_BV = jnp.flip(jnp.sort(logits_BV, axis=-1), axis=-1)
         probability_BV = jax.nn.softmax(sorted_BV, axis=-1)
-        before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV  # keeps the likeliest
+        before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV  # keep the best one
         kept_BV = jnp.where(before_BV < task.top_p, sorted_BV, jnp.inf)
         logits_BV = jnp.where(logits_BV >= kept_BV.min(axis=-1, keepdims=True), logits_BV, -jnp.inf)
     keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, place)

@@ -51,7 +51,7 @@ class PretrainingConfig(TokenOutputConfig):
 
 
 class Pretraining(Task):
-    """Masked-language modeling, and next-sentence prediction if asked for.
+    """Masked-language modeling and optional next-sentence prediction.
 
     Args:
       model: the encoder's config.
