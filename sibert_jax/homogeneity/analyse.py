@@ -24,10 +24,12 @@ class Report:
     """The result of `analyse`. Leaves are named by their path: "encoder/layer_0/kernel".
 
     Attributes:
-        params: the parameter tree that was analyzed. names: the names of its leaves, in flat order.
-        structure: its tree definition. interpreter: the equations and the operations of the
-        program. outputs: the degree of each output array. output_tree: the tree definition of the
-        outputs.
+        params: the parameter tree that was analyzed.
+        names: the names of its leaves, in flat order.
+        structure: its tree definition.
+        interpreter: the equations and the operations of the program.
+        outputs: the degree of each output array.
+        output_tree: the tree definition of the outputs.
     """
 
     params: Any
@@ -106,7 +108,7 @@ class Report:
 
         Args:
             mask: a tree of bools, a prefix of `params`; None for every floating-point leaf. A tree
-              of numbers gives the leaves' exponents instead of 0 and 1.
+                of numbers gives the leaves' exponents instead of 0 and 1.
         """
         return self._violated(self._exponents(mask)) is None
 
@@ -208,8 +210,8 @@ class Report:
 
         Args:
             mask: as for `is_invariant`: the degrees are those under a joint scaling of these
-            leaves. inside: list every floating-point tensor, including those that stay inside a
-            module.
+                leaves.
+            inside: list every floating-point tensor, including those that stay inside a module.
 
         Returns:
             One row per tensor: module, operation, type, degree, source line. After the first
@@ -244,9 +246,10 @@ def analyse(fn: Callable, params: Any, *args: Any) -> Report:
     without a certificate may still leave the outputs unchanged: see `rescaling_error`.
 
     Args:
-        fn: a function that JAX can trace; it returns a pytree of arrays. params: a pytree; its
-        floating-point arrays are scaled, its other leaves are not. *args: pytrees of data with
-        degree 0. Leaves that are not arrays (bools, strings, functions) are static.
+        fn: a function that JAX can trace; it returns a pytree of arrays.
+        params: a pytree; its floating-point arrays are scaled, its other leaves are not.
+        *args: pytrees of data with degree 0. Leaves that are not arrays (bools, strings, functions)
+            are static.
 
     Returns:
         A `Report`.

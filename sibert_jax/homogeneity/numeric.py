@@ -33,10 +33,11 @@ def euler_residual(loss: Callable, params: Any, *args: Any, mask: Any = None) ->
     L(cx) = L(x), and 1 if the gradient points along x. Works under `jax.jit`.
 
     Args:
-        loss: a function of (params, *args) with a scalar result. params: a pytree of arrays. *args:
-        further arguments, not differentiated. mask: a tree of bools, a prefix of `params`; None for
-        every floating-point leaf. With numbers, the exponents a of a scaling c^a, the inner product
-        has a·x in place of x.
+        loss: a function of (params, *args) with a scalar result.
+        params: a pytree of arrays.
+        *args: further arguments, not differentiated.
+        mask: a tree of bools, a prefix of `params`; None for every floating-point leaf. With
+            numbers, the exponents a of a scaling c^a, the inner product has a·x in place of x.
 
     Returns:
         A float32 scalar (float64 for float64 parameters), dimensionless; 0 if the gradient is 0.
@@ -92,10 +93,12 @@ def rescaling_error(fn: Callable, params: Any, *args: Any, c: float, mask: Any =
     it, or the error is infinite.
 
     Args:
-        fn: a function of (params, *args) that returns a pytree of arrays. params: a pytree of
-        arrays. *args: further arguments. c: the factor, > 0. A power of two makes the
-        multiplication itself exact. mask: a tree of bools, a prefix of `params`; None for every
-        floating-point leaf. With numbers, each leaf is multiplied by c to the power of its number.
+        fn: a function of (params, *args) that returns a pytree of arrays.
+        params: a pytree of arrays.
+        *args: further arguments.
+        c: the factor, > 0. A power of two makes the multiplication itself exact.
+        mask: a tree of bools, a prefix of `params`; None for every floating-point leaf. With
+            numbers, each leaf is multiplied by c to the power of its number.
 
     Returns:
         A dimensionless float32 scalar.
@@ -147,8 +150,9 @@ def unproven_symmetries(
     is multiplied by cᵢ; the solutions with simple ratios are then tested with `rescaling_error`.
 
     Args:
-        fn, params, args: as for `analyse`, but with arrays instead of shapes. c: the scaling factor
-        of the test. tolerance: the largest relative change of an output that counts as zero.
+        fn, params, args: as for `analyse`, but with arrays instead of shapes.
+        c: the scaling factor of the test.
+        tolerance: the largest relative change of an output that counts as zero.
 
     Returns:
         Exponents by leaf name that extend `report.symmetries()`; empty if all are proven. Includes

@@ -58,13 +58,16 @@ class Obstruction:
     """The first requirement that a scaling breaks.
 
     Attributes:
-        primitive: the JAX primitive, e.g. "add"; "output" if an output itself is scaled. degrees:
-        the degrees of its operands under this scaling; None for 0, ±inf and NaN, which fit any.
-        constants: per operand, the value that all its entries share, or None. location: the line of
-        user code, or None. library_location: the line in the layer library called from there, or
-        None. module: the path of the module, or "". equation: the requirement as a linear form in
-        the leaves' exponents, = 0. repair: advice on how to remove the obstruction. subject: the
-        name of the scaled leaves, e.g. their common path.
+        primitive: the JAX primitive, e.g. "add"; "output" if an output itself is scaled.
+        degrees: the degrees of its operands under this scaling; None for 0, ±inf and NaN, which fit
+            any.
+        constants: per operand, the value that all its entries share, or None.
+        location: the line of user code, or None.
+        library_location: the line in the layer library called from there, or None.
+        module: the path of the module, or "".
+        equation: the requirement as a linear form in the leaves' exponents, = 0.
+        repair: advice on how to remove the obstruction.
+        subject: the name of the scaled leaves, e.g. their common path.
     """
 
     primitive: str

@@ -91,8 +91,8 @@ class Numbering:
     other after it. So movements of elements are pushed through comparisons to their operands.
 
     Attributes:
-        negated: maps the number of `not p` to the number of p. entries: maps the number of a
-          constant to the value of its entries.
+        negated: maps the number of `not p` to the number of p.
+        entries: maps the number of a constant to the value of its entries.
     """
 
     def __init__(self):

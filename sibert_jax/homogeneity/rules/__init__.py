@@ -80,9 +80,10 @@ class Step:
     """One operation of the analyzed program, as seen by its rule.
 
     Attributes:
-        eqn: the jaxpr equation; `params` holds the primitive's parameters. constants: per operand,
-        the value that all its entries share, or None. site: the position in the program. needs: the
-        equations stated so far, as bits.
+        eqn: the jaxpr equation; `params` holds the primitive's parameters.
+        constants: per operand, the value that all its entries share, or None.
+        site: the position in the program.
+        needs: the equations stated so far, as bits.
     """
 
     def __init__(self, equations: Equations, site: Site):
