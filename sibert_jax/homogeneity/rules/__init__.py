@@ -5,10 +5,11 @@ operand of only 0, ±inf and NaN, which fits any degree). It states the required
 `step.equal` and `step.zero`, and returns the degree of the output, or a tuple for several outputs.
 The decorator that registers it says how the primitive treats elements:
 
-* `elementwise`: an output element depends on the operands' elements at the same position; *
-`movement`: output elements are elements of the first operand, moved or repeated; * `mixing`:
-anything else; * `higher_order`: the rule is `rule(interpreter, step, *values)` and returns the
-output values. Meant for primitives that contain jaxprs, or whose outputs need different equations.
+* `elementwise`: an output element depends on the operands' elements at the same position;
+* `movement`: output elements are elements of the first operand, moved or repeated;
+* `mixing`: anything else;
+* `higher_order`: the rule is `rule(interpreter, step, *values)` and returns the output values. Meant
+  for primitives that contain jaxprs, or whose outputs need different equations.
 
 The rules are in the modules of this package, which `analyse` imports.
 """
