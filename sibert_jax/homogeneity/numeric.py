@@ -87,7 +87,7 @@ def _norm(vectors: list[jax.Array]) -> jax.Array:
 def rescaling_error(fn: Callable, params: Any, *args: Any, c: float, mask: Any = None) -> jax.Array:
     """Measure how much the outputs change when the masked leaves are multiplied by c.
 
-        max |f(cx) − f(x)| / max |f(x)|, the largest over the outputs
+        max |f(cx) − f(x)| / max |f(x)|,  the largest over the outputs
 
     The error of an all-zero output is absolute. Where f(x) is not finite, f(cx) must be equal to
     it, or the error is infinite.

@@ -96,7 +96,7 @@ def scale_by_unit_rms(
         weights out of each input.
       power: p in [0, 1]: 1 gives all units the same norm, 0 leaves them unchanged.
       axes: which axes are inputs and outputs; None: the last two of every leaf with two or more.
-        Otherwise a `optax.contrib.MuonDimensionNumbers`, a tree of them with None for leaves that
+        Otherwise an `optax.contrib.MuonDimensionNumbers`, a tree of them with None for leaves that
         are not matrices, or a function from the parameters to such a tree. Further axes stack
         matrices.
 

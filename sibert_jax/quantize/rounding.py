@@ -2,7 +2,7 @@
 
 Notation: interop/quantized.
 
-With w a weight of a group, b bits, V in [−1/2, 1/2] a weight and α, β in [0, 1] a group:
+With w a weight of a group, b bits, V in [−1/2, 1/2] per weight and α, β in [0, 1] per group:
 
   asymmetric: s = (α·max(w, 0) − β·min(w, 0))/(2^b − 1), z = round(−β·min(w, 0)/s)
   symmetric:  s = −e/2^(b−1), z = 2^(b−1), with e the larger of α·max(w, 0) and −β·min(w, 0), with

@@ -8,8 +8,8 @@ The decorator that registers it says how the primitive treats elements:
 * `elementwise`: an output element depends on the operands' elements at the same position;
 * `movement`: output elements are elements of the first operand, moved or repeated;
 * `mixing`: anything else;
-* `higher_order`: the rule is `rule(interpreter, step, *values)` and returns the output values. Meant
-  for primitives that contain jaxprs, or whose outputs need different equations.
+* `higher_order`: the rule is `rule(interpreter, step, *values)` and returns the output values.
+  Meant for primitives that contain jaxprs, or whose outputs need different equations.
 
 The rules are in the modules of this package, which `analyse` imports.
 """
