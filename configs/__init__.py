@@ -1,1 +1,1 @@
-"""Configurations of runs; `--config=NAME` finds them by name, from an installed package too."""
+"""Configs of runs; `--config=NAME` finds them by name, also in an installed package."""

@@ -1,10 +1,10 @@
-"""An encoder fine-tuned on labeled texts of your own: classes or scores, of a text or a pair.
+"""An encoder fine-tuned on your own labeled texts or pairs: classes or scores.
 
 Command:  python -m sibert_jax.main --config=classification --workdir=runs/mine \
               --config.data.path=train.csv --config.data.text=question --config.data.label=type \
               --config.checkpoint.init_from=runs/mini
-Variants: classification:arch=A,optim=O, as those of configs/glue.py
-Set here: what configs/glue.py sets; `--config.task.kind=regression` for scores. Without
+Variants: classification:arch=A,optim=O, as in configs/glue.py
+Set here: as in configs/glue.py; `--config.task.kind=regression` for scores. Without
           `data.valid_path` a tenth of each class is held out.
 """
 

@@ -1,4 +1,4 @@
-"""An encoder of any size fine-tuned on a task of GLUE; without `init_from` a fresh mini one.
+"""An encoder of any size fine-tuned on a GLUE task; a fresh mini one without `init_from`.
 
 Command:  python -m sibert_jax.main --config=glue:task=sst2 --workdir=runs/sst2 \
               --config.checkpoint.init_from=runs/mini
@@ -8,16 +8,17 @@ Variants: glue:task=T,arch=A,optim=O
           O: paper (the default: LAMB on all of SIBERT, AdamW on BERT) ·
              recipe (SIBERT only: SGD on the encoder, LAMB on the head) ·
              stateless (SIBERT only: SGD on all parameters, a head of degree 0; not tuned)
-Stated by Li et al. 2022: BERT is fine-tuned with Adam, SIBERT with LAMB. Set here: 10 % of warm-up,
-          linear decay and three epochs, as in BERT (Devlin et al. 2019, A.3), and the rates: 1e-2
-          for SIBERT and LAMB, 3e-4 for BERT and AdamW, chosen from four values each on small tasks
-          of which most are not GLUE's (experiments/finetuning_rates). At 1e-3 SIBERT barely learns.
+Stated by Li et al. 2022: BERT is fine-tuned with Adam, SIBERT with LAMB. Set here: 10 % warm-up,
+          linear decay and three epochs, as in BERT (Devlin et al. 2019, A.3), and the learning
+          rates: 1e-2 for SIBERT with LAMB, 3e-4 for BERT with AdamW, chosen from four values each
+          on small tasks, most not in GLUE (experiments/finetuning_rates). At 1e-3 SIBERT barely
+          learns.
 """
 
 from sibert_jax.errors import ConfigError
 from sibert_jax.train.config import default_config
 
-# Training set, evaluation set and a further set: GLUE's own files below glue/, docs/data.md.
+# Training, evaluation and further sets: GLUE's own files below glue/, see docs/data.md.
 FILES = {
     "cola": ("CoLA/train", "CoLA/dev", ""),
     "sst2": ("SST-2/train", "SST-2/dev", ""),
@@ -47,7 +48,7 @@ def get_config(variant: str = "task=sst2"):
 
 
 def with_variant(config, name: str, variant: str):
-    """A fine-tuning config with the architecture and the optimizer of "arch=A,optim=O"."""
+    """Applies the architecture and the optimizer of "arch=A,optim=O" to a fine-tuning config."""
     given = dict(part.partition("=")[::2] for part in variant.split(",") if part)
     choice = {"arch": "sibert", "optim": "paper"} | given
     allowed = {"arch": ("sibert", "bert"), "optim": tuple(OPTIMIZERS)}

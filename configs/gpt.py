@@ -1,4 +1,4 @@
-"""Language models that read from left to right, on text files.
+"""Causal language models on text files.
 
 Command:  python -m sibert_jax.main --config=gpt --workdir=runs/gpt \
               --config.data.path='text/*.txt'
@@ -8,9 +8,9 @@ Variants: gpt:mini (the default: 2 layers × 128, scale invariant, SGD without s
 Stated by Radford et al. 2019 for gpt:small_adamw: 12 layers × 768, 12 heads, 1,024 tokens, 50,257
           tokens in the vocabulary, matrices with std 0.02, those that end a branch with
           0.02/√(2·depth), batch 512.
-Not stated there, and set here as in other reproductions of it: AdamW with β 0.9, 0.95, decay 0.1,
-          clip 1, rate 6e-4, 2,000 steps of warm-up. Not scaled to this size yet: the rates of
-          gpt:small, which are those of gpt:mini.
+Not stated there, and set here as in other reproductions of it: AdamW with β = 0.9, 0.95, decay 0.1,
+          clip 1, learning rate 6e-4, 2,000 steps of warm-up. Not tuned at this size yet: the rates
+          of gpt:small, which are those of gpt:mini.
 """
 
 from sibert_jax.errors import ConfigError
@@ -41,7 +41,7 @@ def get_config(variant: str = "mini"):
 
 
 def use_small(config):
-    """The sizes of GPT-2's smallest model."""
+    """Sets the sizes of GPT-2's smallest model."""
     config.model.vocab_size = 50_257
     config.data.tokenizer = "byte_bpe"
     config.model.max_len = 1024
@@ -59,7 +59,7 @@ def use_small(config):
 
 
 def use_gpt2(config):
-    """GPT-2's block and AdamW; rate and warm-up are the caller's."""
+    """Sets GPT-2's block and AdamW; the caller sets learning rate and warm-up."""
     config.model.arch = "gpt"
     config.model.identity_init = False
     config.task.head = "tied"

@@ -41,7 +41,7 @@ def get_config(arm: str = "sibert"):
 
 
 def use_neighbors(config):
-    """Rotary positions and a layer that attends to neighbors: short runs then learn word order."""
+    """Sets rotary positions and a layer of local attention, so that short runs learn word order."""
     config.model.positions = "rotary"
     config.model.attention_window = 2
     config.model.global_attention_every = 2
@@ -50,7 +50,7 @@ def use_neighbors(config):
 
 
 def use_bert(config, arch: str = "bert"):
-    """BERT + AdamW: Devlin et al. 2019, A.2; its rate and warm-up are the caller's."""
+    """Sets BERT + AdamW (Devlin et al. 2019, A.2); the caller sets learning rate and warm-up."""
     config.model.arch = arch
     config.model.identity_init = False
     config.task.head = "tied"

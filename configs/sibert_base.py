@@ -54,7 +54,7 @@ def get_config(recipe: str = "stateless"):
 
 
 def use_paper(config):
-    """SGD with one norm on the encoder, LAMB on an untied head; the rates are the caller's."""
+    """Sets SGD with one norm on the encoder, LAMB on an untied head; the caller sets the rates."""
     config.task.head = "untied"
     config.model.arch = "sibert"
     config.model.identity_init = False

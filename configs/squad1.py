@@ -4,7 +4,7 @@ Command:  python -m sibert_jax.main --config=squad1 --workdir=runs/squad1 \
               --config.checkpoint.init_from=runs/sibert_base
 Variants: squad1:size=S,arch=A,optim=O
           S: base (the default) · mini (an encoder of any size in `init_from`; windows for one
-             of 128 tokens, as those of configs/mini.py)
+             with 128 tokens, as in configs/mini.py)
           A: sibert (the default) · bert
           O: paper (the default: LAMB on all of SIBERT, AdamW on BERT) ·
              recipe (SIBERT only: SGD on the encoder, LAMB on the head) ·
@@ -13,7 +13,7 @@ Stated there: BERT with Adam, SIBERT with LAMB. F1 at base size: BERT 90.3, SIBE
           88.1 (89.3 with the clip, 90.3 after twice as much pretraining).
 Not stated there, and set here as in BERT (Devlin et al. 2019, §4.2, A.3 and its code): windows of
           384 tokens 128 apart, questions up to 64, answers up to 30, batch 32, three epochs,
-          10 % of warm-up, linear decay, BERT's rate 5e-5, dropout 0.1. SIBERT's rates are ours.
+          10 % warm-up, linear decay, BERT's learning rate 5e-5, dropout 0.1. SIBERT's are ours.
 """
 
 from sibert_jax.configs import bert_base, glue, sibert_base
@@ -43,7 +43,7 @@ def get_config(variant: str = ""):
         base = bert_base if choice["arch"] == "bert" else sibert_base
         config.model = base.get_config().model
         if choice["arch"] == "sibert":
-            # Those of `init_from`: the paper's encoder or ours.
+            # From `init_from`: the paper's encoder or ours.
             config.model.arch = config.model.positions = None
         if choice["optim"] == "paper":
             config.optim.learning_rate = 5e-5 if choice["arch"] == "bert" else 1e-4
@@ -51,7 +51,7 @@ def get_config(variant: str = ""):
 
 
 def parse(variant: str) -> dict[str, str]:
-    """ "size=mini,arch=bert" and the defaults of what is not given."""
+    """Parses a variant such as "size=mini,arch=bert", adding defaults."""
     choice = {name: values[0] for name, values in CHOICES.items()}
     for part in filter(None, variant.split(",")):
         name, _, value = part.partition("=")

@@ -2,11 +2,11 @@
 
 Command:  python -m sibert_jax.main --config=squad2 --workdir=runs/squad2 \
               --config.checkpoint.init_from=runs/sibert_base
-Variants: as configs/squad1.py
+Variants: as in configs/squad1.py
 Stated there: BERT with Adam, SIBERT with LAMB. F1 at base size: BERT 78.8, SIBERT
           74.8 (76.8 with the clip, 80.0 after twice as much pretraining).
-Not stated there, and set here as in BERT (Devlin et al. 2019, §4.3): as configs/squad1.py, but two
-          epochs in batches of 48.
+Not stated there, and set here as in BERT (Devlin et al. 2019, §4.3): as in configs/squad1.py,
+          but two epochs with batches of 48.
 """
 
 from sibert_jax.configs import squad1

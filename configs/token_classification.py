@@ -3,8 +3,8 @@
 Command:  python -m sibert_jax.main --config=token_classification --workdir=runs/entities \
               --config.data.path=train.conll --config.data.valid_path=dev.conll \
               --config.checkpoint.init_from=runs/mini
-Variants: token_classification:arch=A,optim=O, as those of configs/glue.py
-Set here: what configs/glue.py sets. Not tuned on tags.
+Variants: token_classification:arch=A,optim=O, as in configs/glue.py
+Set here: as in configs/glue.py. Not tuned for tagging.
 """
 
 from sibert_jax.configs import glue

@@ -1,6 +1,6 @@
 """Train transformers robustly without an adaptive optimizer.
 
-`sibert_jax.load(directory)` is a trained model; it imports JAX when it is first used.
+`sibert_jax.load(directory)` returns a trained model; JAX is imported on first use.
 """
 
 from sibert_jax import lazy

@@ -1,6 +1,6 @@
 """The console command `sibert_jax`: `sibert_jax COMMAND ...` is `python -m sibert_jax.COMMAND ...`.
 
-Without the name of a command it is `python -m sibert_jax.main`, which trains and predicts:
+Without a command name it is `python -m sibert_jax.main`, which trains and predicts:
 
     sibert_jax --config=demo --workdir=runs/demo
     sibert_jax report runs/demo --out=runs/demo/report
@@ -24,7 +24,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Runs the command that the first word names."""
+    """Runs the command named by the first word."""
     sys.path.insert(0, os.getcwd())  # as `python -m` does: configs may import their neighbors
     name, *arguments = sys.argv[1:] or ["main", "--help"]
     if name not in COMMANDS:

@@ -1,4 +1,4 @@
-"""Shared by all commands: argument parsing, one-line error messages, exit statuses."""
+"""Argument parsing, one-line error messages and exit statuses, shared by all commands."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from sibert_jax.errors import WRONG_INPUT
 
-# Top-level modules that the core does not bring, by the extra that does.
+# Top-level modules that the core installation lacks, by the extra that provides them.
 EXTRAS = {
     "train": (
         "clu",
@@ -30,11 +30,11 @@ Main = Callable[[Sequence[str] | None], int | None]
 def run(main: Main, arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command's `main` and exits with its status.
 
-    A missing extra is named, and a closed pipe, as of `| head`, ends the program quietly.
+    Names a missing extra; a closed pipe, as from `| head`, ends the program quietly.
 
     Args:
-      main: takes the arguments, returns an exit status; None: 0. It imports what the core lacks.
-      arguments: words after the command; None: those of this process.
+      main: takes the arguments, returns an exit status (None: 0); imports what the core lacks.
+      arguments: the words after the command; None: those of this process.
     """
     try:
         status = main(arguments)
@@ -58,7 +58,7 @@ def fail(sentence: str, status: int = WRONG_INPUT) -> NoReturn:
 
 
 def parser(name: str, description: str, **options) -> argparse.ArgumentParser:
-    """An argument parser of `python -m NAME` that prints its description as it is written."""
+    """Returns an argument parser of `python -m NAME` that prints its description unchanged."""
     return argparse.ArgumentParser(
         prog=f"python -m {name}",
         description=description,

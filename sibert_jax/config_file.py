@@ -1,4 +1,4 @@
-"""A configuration by name or path, with overrides from the command line."""
+"""Loads a config by name or path, with overrides from the command line."""
 
 import contextlib
 import difflib
@@ -22,18 +22,18 @@ _MODULE = "sibert_jax_config_file"  # name in sys.modules
 
 
 def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """Loads a configuration and overrides some of its keys.
+    """Loads a config and overrides some of its keys.
 
     Args:
-      name: a file, or the bare name of one that comes with the package; after a colon what its
-        `get_config` takes, as in "mini:bert".
-      overrides: words such as "--config.optim.learning_rate=1e-3"; the last one of a key counts.
+      name: a file, or the bare name of one that comes with the package; a colon precedes the
+        argument of its `get_config`, as in "mini:bert".
+      overrides: words such as "--config.optim.learning_rate=1e-3"; the last one for a key wins.
 
     Returns:
-      The configuration, locked.
+      The locked config.
 
     Raises:
-      ConfigError: the file cannot be used, or there is no such key or the value is not of its type.
+      ConfigError: the file cannot be used, a key does not exist, or a value has the wrong type.
 
     Example:
       >>> load_config("mini:bert", ["--config.seed=3"]).seed
@@ -43,7 +43,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 
 def override(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
-    """Overrides keys as `load_config` does, with the same errors; locks the config."""
+    """Overrides keys like `load_config`, with the same errors; locks the config."""
     for word in words:
         if word.startswith(("--config.", "--noconfig.")):
             _check_key(config, word.partition("config.")[2].partition("=")[0])
@@ -61,10 +61,10 @@ def override(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
 
 
 def find_config(name: str) -> tuple[pathlib.Path, str | None]:
-    """The file that a name stands for, and the variant after its colon.
+    """Returns the file that a name refers to, and the variant after its colon.
 
     Raises:
-      ConfigError: there is no such file, and none of that name comes with the package.
+      ConfigError: there is no such file, and no config of that name comes with the package.
     """
     text, colon, variant = name.partition(":")
     path = user_path(text)
@@ -97,7 +97,7 @@ def _call_get_config(name: str) -> ConfigDict:
 
 @contextlib.contextmanager
 def user_code(path: pathlib.Path) -> Iterator[None]:
-    """A context in which what a user's Python file raises becomes one sentence naming the line.
+    """A context that turns errors of a user's Python file into one sentence naming the line.
 
     Raises:
       ConfigError: in place of any other exception.
@@ -119,7 +119,7 @@ def user_code(path: pathlib.Path) -> Iterator[None]:
 
 
 def import_file(path: pathlib.Path) -> ModuleType:
-    """Runs a Python file as a module, wherever it is."""
+    """Imports a Python file as a module, wherever it is."""
     loader = importlib.machinery.SourceFileLoader(_MODULE, str(path))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(_MODULE, loader))
     sys.modules[_MODULE] = module  # dataclasses look their module up
@@ -128,7 +128,7 @@ def import_file(path: pathlib.Path) -> ModuleType:
 
 
 def _check_key(config: ConfigDict, key: str) -> None:
-    """Raises ConfigError if there is no such key, with the nearest one that there is."""
+    """Raises ConfigError if there is no such key, suggesting the closest one."""
     section, so_far = config, []
     for name in (part.partition("[")[0] for part in key.split(".")):
         if not isinstance(section, ConfigDict):

@@ -1,4 +1,4 @@
-"""The kinds of error that end a command with one clear sentence, and its exit status.
+"""Errors that end a command with one clear sentence, and their exit statuses.
 
 A message names the key, file or leaf, what was found and what was wanted, and says what to do.
 """
@@ -6,16 +6,16 @@ A message names the key, file or leaf, what was found and what was wanted, and s
 import contextlib
 from collections.abc import Iterator
 
-# Exit statuses: fault of machine or program; input to be changed; training that cannot continue.
+# Exit statuses: fault of machine or program; invalid input; training that cannot continue.
 FAULT, WRONG_INPUT, TRAINING_FAILED = 1, 2, 3
 
 
 class ConfigError(ValueError):
-    """A key, or a combination of keys, that cannot work."""
+    """An invalid key or combination of keys."""
 
 
 class DataError(ValueError):
-    """Text, examples, vocabulary or cache that cannot be used."""
+    """Unusable text, examples, vocabulary or cache."""
 
 
 class CheckpointError(RuntimeError):
@@ -23,11 +23,11 @@ class CheckpointError(RuntimeError):
 
 
 class CorruptError(CheckpointError):
-    """A checkpoint that is not what was written: incomplete, or changed since."""
+    """A checkpoint that differs from what was written: incomplete, or changed since."""
 
 
 class InteropError(ValueError):
-    """Weights of another program that do not fit."""
+    """Incompatible weights of another program."""
 
 
 class TrainingError(RuntimeError):
@@ -38,13 +38,13 @@ class FaultError(RuntimeError):
     """A machine that cannot be trusted; the run may continue elsewhere."""
 
 
-# Their message is a sentence for the user.
+# Errors whose message is a sentence for the user.
 EXPECTED = (ConfigError, DataError, CheckpointError, InteropError, TrainingError, FaultError)
 
 
 @contextlib.contextmanager
 def named_by(key: str) -> Iterator[None]:
-    """Puts the key of the configuration that names a file before what is wrong with the file.
+    """Prefixes data errors with the config key that names the file.
 
     Example:
       >>> with named_by("data.path"):

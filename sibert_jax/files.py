@@ -1,4 +1,4 @@
-"""Paths and files."""
+"""Helpers for paths and files."""
 
 import contextlib
 import json
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 
 def user_path(text: str | os.PathLike) -> pathlib.Path:
-    """A path as a user writes it: a leading `~` is the home directory.
+    """Returns the path that a user wrote: a leading `~` is the home directory.
 
-    Shells leave the `~` of `--workdir=~/x` as it is.
+    Shells do not expand the `~` of `--workdir=~/x`.
     """
     return pathlib.Path(os.path.expanduser(text))
 
@@ -19,7 +19,7 @@ def user_path(text: str | os.PathLike) -> pathlib.Path:
 def atomically(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Writes a file atomically: yields a path to write to, which replaces `path` at the end.
 
-    If the body raises, `path` stays as it was, and what was written is removed.
+    If the body raises, `path` is unchanged, and what was written is removed.
 
     Example:
       >>> with atomically(pathlib.Path("a.txt")) as temporary:
@@ -35,14 +35,14 @@ def atomically(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def share(path: pathlib.Path) -> None:
-    """Gives a file the permissions of any new one; safetensors writes for the owner alone."""
+    """Gives a file default permissions, as safetensors makes files readable only by their owner."""
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)
 
 
 def write_json(path: pathlib.Path, value: object) -> None:
-    """Writes a file of JSON atomically, for people to read."""
+    """Writes an indented JSON file atomically."""
     with atomically(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 

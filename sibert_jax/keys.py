@@ -1,4 +1,4 @@
-"""The keys of a configuration: fields of frozen dataclasses, with default, meaning and range.
+"""Config keys: fields of frozen dataclasses, with default, meaning and range.
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from sibert_jax.errors import ConfigError
 
 Section = TypeVar("Section")
-LIMITS = ("low", "above", "below", "high")  # of a number, in the metadata of its field
+LIMITS = ("low", "above", "below", "high")  # limits of a number, in the metadata of its field
 
 
 def key(
@@ -33,20 +33,20 @@ def key(
     may_change: bool = False,
     per_process: bool = False,
 ) -> Any:
-    """A key with its default, meaning and unit, and range.
+    """Declares a key with its default, meaning, unit and range.
 
     Args:
-      default: the value of a run that does not set it.
-      doc: meaning and unit.
-      low: least value.
+      default: the value if a run does not set it.
+      doc: meaning and unit, shown by --show_config.
+      low: lowest value.
       above: the value must be greater.
       below: the value must be less; inf: it must be finite.
-      high: greatest value.
-      choices: the values that there are; (): any.
-      inherited: None stands for the value of the run in `checkpoint.init_from`, else `default`.
-      may_change: a resumed run may have another value: it says where things are, how to compute
-        or what to show, not what is computed.
-      per_process: the processes of a run may have different values.
+      high: highest value.
+      choices: the allowed values; (): any.
+      inherited: whether None means the value of the run in `checkpoint.init_from`, or `default`.
+      may_change: whether a resumed run may have another value: the key says where things are, how
+        to compute or what to show, not what is computed.
+      per_process: whether the processes of a run may have different values.
     """
     metadata = {
         "doc": doc,
@@ -66,7 +66,7 @@ def check(section: str, config: Any) -> None:
     """Checks every field of a section that was made by `key`.
 
     Raises:
-      ConfigError: a value is outside of its range; names the key.
+      ConfigError: a value is out of range; the message names the key.
     """
     for field in dataclasses.fields(config):
         value, about = getattr(config, field.name), field.metadata
@@ -89,10 +89,10 @@ def check(section: str, config: Any) -> None:
 
 
 def describe_range(about: Mapping[str, Any]) -> str:
-    """The values that a key may have, in words: "at least 0 and below 1"; "" if there is no limit.
+    """Describes a key's values in words: "at least 0 and below 1"; "" if there is no limit.
 
     Args:
-      about: metadata of its field.
+      about: the metadata of its field.
     """
     low, above, below, high = (about[name] for name in LIMITS)
     bounds = []
@@ -112,16 +112,16 @@ def describe_range(about: Mapping[str, Any]) -> str:
 def from_dict(
     cls: type[Section], values: Mapping[str, Any], section: str = "", **classes: type
 ) -> Section:
-    """The dataclass of a section from a nested mapping that has exactly its keys.
+    """Builds the dataclass of a section from a nested mapping with exactly its keys.
 
     Args:
       cls: the dataclass.
       values: its keys; subsections are mappings, lists stand for tuples.
       section: name of the section; "": the whole config.
-      **classes: of the subsections whose type the annotation does not say.
+      **classes: classes of the subsections whose annotation does not give the type.
 
     Raises:
-      ConfigError: a key is unknown or missing, or has a value that cannot be used.
+      ConfigError: a key is unknown or missing, or has an invalid value.
     """
     prefix = f"{section}." if section else ""
     fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -144,14 +144,14 @@ def from_dict(
         return cls(**arguments)
     except ConfigError:
         raise
-    except TypeError as error:  # as of a comparison of a string with a number
+    except TypeError as error:  # such as from comparing a string with a number
         raise ConfigError(f"{section or 'config'}: a value has the wrong type ({error}).") from None
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
 def named(cls: type, flag: str, prefix: str = "") -> Iterator[str]:
-    """The keys below a dataclass for which a flag of `key` is set, as "section.name"."""
+    """Yields the keys of a dataclass with a given flag of `key` set, as "section.name"."""
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(field.type):
             yield from named(field.type, flag, f"{prefix}{field.name}.")

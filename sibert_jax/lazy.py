@@ -1,4 +1,4 @@
-"""Names that a package imports when they are first used."""
+"""Lazy imports of a package's public names."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -6,11 +6,11 @@ from typing import Any
 
 
 def attributes(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package whose command must start without all that it imports.
+    """Returns a `__getattr__` for a package, which imports its public names on first use.
 
     Args:
       package: `__name__` of the package.
-      homes: the module of the package that each public name is in.
+      homes: the module of the package for each public name.
     """
 
     def get(name: str) -> Any:

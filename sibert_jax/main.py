@@ -1,4 +1,4 @@
-"""Trains from a config, or uses the model of a run on new text.
+"""Trains from a config, or applies the model of a run to new text.
 
 Keys are set with --config.KEY=VALUE; --show_config lists them.
 """
@@ -28,7 +28,7 @@ OPTIONS = (  # name, metavar, type, help of one line, so that all of it fits on 
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """The options, and the overrides of the config; wrong ones end with one sentence."""
+    """Returns the options and the config overrides; exits with one sentence on wrong ones."""
     parser = command.parser("sibert_jax.main", __doc__, usage=USAGE)
     for name, metavar, kind, text in OPTIONS:
         parser.add_argument(f"--{name}", metavar=metavar, type=kind, help=text)
@@ -58,12 +58,12 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Trains; wrong input and the like end with one sentence."""
+    """Trains or predicts; expected errors end with one sentence."""
     given, overrides = parse(arguments)
     from sibert_jax.runtime.signals import Stopped, StopRequest
 
     stop = StopRequest()
-    stop.catch()  # until the process ends: a late signal must not turn its exit status
+    stop.catch()  # until the process ends: a late signal must not change the exit status
     try:
         _train(given, overrides, stop)
     except Stopped as signalled:

@@ -10,12 +10,12 @@ The sweep file has a function `sweep()` that yields dicts of overrides, and may 
             for seed in range(3):
                 yield {"optim.learning_rate": learning_rate, "seed": seed}
 
-The key "config" stands for a config file of the point's own, the key "panel" for the box plot that
-it is drawn in, such as the name of a task (default: one a config file). All points are checked
-before the first one starts. The same command resumes: finished points are kept, a broken-off one
-continues from its checkpoint. Started several times at once, also on several machines with a shared
-disk that keeps locks, the processes share the points among them. Each point has a folder in
-DIR/runs; the table over all of them is DIR/sweep.md, sweep.csv and sweep.png.
+The key "config" selects a point's own config file, the key "panel" the box plot to draw it in, such
+as the name of a task (default: one per config file). All points are checked before the first one
+starts. The same command resumes: finished points are kept, an interrupted one continues from its
+checkpoint. If started several times at once, also on several machines with a shared disk that
+supports locks, the processes divide the points among them. Each point has a folder in DIR/runs; the
+table over all of them is DIR/sweep.md, sweep.csv and sweep.png.
 """
 
 import sys
@@ -26,7 +26,7 @@ from sibert_jax.files import user_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what is left of a sweep and writes its table; 1 if a run failed."""
+    """Runs the rest of a sweep and writes its table; returns 1 if a run failed."""
     parser = command.parser(
         "sibert_jax.sweep", __doc__, epilog="Overrides (--config.KEY=VALUE) hold for all points."
     )

@@ -1,4 +1,4 @@
-"""Paths of leaves in trees of arrays."""
+"""Paths of leaves in pytrees."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import jax
 
 
 def path_name(path: tuple) -> str:
-    """ "a/b/c" of a key path of `jax.tree_util`."""
+    """Formats a key path of `jax.tree_util` as "a/b/c"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def nest(flat: dict[str, Any]) -> dict:
-    """{"a": {"b": leaf}} of {"a/b": leaf}.
+    """Nests a flat dict: {"a/b": leaf} becomes {"a": {"b": leaf}}.
 
     Example:
       >>> nest({"a/b": 1, "a/c": 2})

@@ -1,4 +1,4 @@
-"""Verified Orbax checkpoints: proven by digests, restored onto any mesh, errors that name the leaf.
+"""Orbax checkpoints verified by digests, restored onto any mesh, with errors that name the leaf.
 
 Command line: python -m sibert_jax.checkpoint {list,verify,show,diff,export} DIR.
 """

@@ -1,4 +1,4 @@
-"""Looks after checkpoints: python -m sibert_jax.checkpoint {list,verify,show,diff,export} DIR."""
+"""Manage checkpoints: python -m sibert_jax.checkpoint {list,verify,show,diff,export} DIR."""
 
 import argparse
 import pathlib
@@ -10,7 +10,7 @@ from sibert_jax.files import user_path
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Returns the argument parser."""
     top = command.parser("sibert_jax.checkpoint", __doc__)
     sub = top.add_subparsers(dest="command", required=True, metavar="command")
 
@@ -83,13 +83,13 @@ def _print(lines: Iterable[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Does what the command line says; one sentence on stderr where something is wrong."""
+    """Runs the command; errors are one sentence on stderr."""
     given = parser().parse_args(arguments)
     import jax
     from absl import logging
 
     logging.set_verbosity(logging.FATAL)  # Orbax logs at length what is reported here as one error
-    # On the host alone: the accelerators may be training.
+    # On the host only: the accelerators may be training.
     jax.config.update("jax_platforms", "cpu")
     try:
         return run(given)

@@ -1,7 +1,7 @@
-"""The checkpoints of a run: parameters, the rest of its state, and a manifest that proves them.
+"""The checkpoints of a run: parameters, the rest of its state, and a manifest to verify them.
 
 Orbax's CheckpointManager writes them in the background and commits each by a rename; the manifest
-is in place by then. The names in the directory: see `retention`.
+is in place by then. For the names in the directory see `retention`.
 """
 
 import concurrent.futures
@@ -25,32 +25,32 @@ from sibert_jax.checkpoint.manifest import Manifest, as_text, own_parts, partial
 from sibert_jax.errors import CheckpointError
 from sibert_jax.files import atomically, user_path
 
-# Seconds that the first process waits for the digests of the others, once all have written.
+# Seconds that the first process waits for the others' digests, once all have written.
 GATHER_SECONDS = 600
 
 
 @dataclasses.dataclass
 class _Save:
-    """A checkpoint that is being written."""
+    """A checkpoint being written."""
 
     step: int
     description: dict
     shapes: dict[str, jax.ShapeDtypeStruct]
-    digests: concurrent.futures.Future  # of the shards of this process, by leaf
+    digests: concurrent.futures.Future  # digests of this process's shards, by leaf
     failure: Exception | None = None  # why there is no manifest
 
 
 class Checkpoints:
-    """The checkpoints in one directory, the newest `keep` of those that verify, perhaps the best.
+    """The checkpoints in one directory: the newest `keep` that verify, and optionally the best.
 
-    Each holds two trees, `params` and `rest` (optimizer state, step, ...), and a description of the
-    run. Every method but `steps` and `description` is called by all processes of the run.
+    Each has two trees, `params` and `rest` (optimizer state, step, ...), and a description of the
+    run. All processes of the run must call every method except `steps` and `description`.
 
     Args:
-      directory: made if need be; shared by all processes.
-      keep: complete checkpoints to keep, at least 1; a corrupt one does not count and stays.
-      say: called with a line about each checkpoint that is skipped.
-      keep_best: keep that of the best evaluation too, which descriptions name by BEST.
+      directory: created if necessary; shared by all processes.
+      keep: complete checkpoints to keep, at least 1; corrupt ones do not count and are left alone.
+      say: called with a message on each skipped checkpoint.
+      keep_best: whether to also keep that of the best evaluation, named by BEST in descriptions.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class Checkpoints:
         keep_best: bool = False,
     ):
         self.directory = user_path(directory).absolute()
-        self.seconds_blocked = 0.0  # how long `save` and `wait` held up their caller, in all
+        self.seconds_blocked = 0.0  # total time that `save` and `wait` blocked their caller
         self._keep, self._keep_best, self._say = keep, keep_best, say
-        self._problems: dict[int, str] = {}  # of the checkpoints examined; "": it verifies
+        self._problems: dict[int, str] = {}  # of the checkpoints examined; "" if one verifies
         self._saving: _Save | None = None
         self._finishing: concurrent.futures.Future | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
@@ -77,8 +77,8 @@ class Checkpoints:
             ) from None
 
     def _open(self) -> ocp.CheckpointManager:
-        # Barriers are collectives unless the processes are named: then they cannot get between the
-        # collectives of the training step.
+        # Naming the processes makes barriers something other than collectives, which could get
+        # between those of the training step.
         processes = ocp.options.MultiprocessingOptions(
             active_processes=set(range(jax.process_count())), barrier_sync_key_prefix="checkpoints"
         )
@@ -86,7 +86,7 @@ class Checkpoints:
             create=False,  # done
             multiprocessing_options=processes,
             cleanup_tmp_directories=True,
-            lightweight_initialize=True,  # does not read the files of damaged checkpoints
+            lightweight_initialize=True,  # do not read the files of damaged checkpoints
             async_options=ocp.AsyncOptions(
                 timeout_secs=GATHER_SECONDS, post_finalization_callback=self._write_manifest
             ),
@@ -97,18 +97,19 @@ class Checkpoints:
         """Starts writing a checkpoint; the arrays may be donated as soon as this returns.
 
         Args:
-          step: updates applied.
+          step: number of updates applied.
           params: tree of jax.Arrays.
           rest: likewise.
-          description: anything that JSON can hold; the manifest's `run`.
+          description: a JSON value; the manifest's `run`.
 
         Raises:
-          CheckpointError: this one cannot be started, or the one before it could not be finished.
+          CheckpointError: this checkpoint cannot be started, or the previous one could not be
+            finished.
         """
-        self.wait()  # an error of the checkpoint before must not be taken for one of this
+        self.wait()  # an error of the previous checkpoint must not be attributed to this one
         since = time.perf_counter()
-        # Writing continues in the background, and on CPU it would read the very buffers that the
-        # next update overwrites: the copy is what makes donation safe.
+        # Writing continues in the background, and on CPU would read the buffers that the next
+        # update overwrites: the copy makes donation safe.
         trees = jax.tree.map(jnp.copy, {"params": params, "rest": rest})
         leaves = read.named(trees)
         shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in leaves.items()}
@@ -123,7 +124,7 @@ class Checkpoints:
         self.seconds_blocked += time.perf_counter() - since
 
     def _make_room(self, step: int) -> None:
-        """Moves what stands in the way of a checkpoint aside; nothing complete is lost."""
+        """Moves obstructing files aside for a checkpoint, without losing complete ones."""
         self._problems.pop(step, None)
         if is_first():
             retention.clear(self.directory, f"{step}.*")
@@ -134,10 +135,10 @@ class Checkpoints:
             self._manager = self._open()
 
     def _digest(self, step: int, shapes: dict, parts: dict) -> dict[str, int]:
-        """In the background: digests the shards that this process saves.
+        """Digests the shards that this process saves, in the background.
 
-        All but the first process leave theirs in a file beside the checkpoint; a collective is not
-        possible in a thread, where its order against those of the training step would vary.
+        All but the first process write theirs to a file beside the checkpoint; a collective in a
+        thread would have no fixed order relative to those of the training step.
         """
         sums = {
             name: sum(partial_digest(part, index, shapes[name].shape) for part, index in own)
@@ -152,7 +153,7 @@ class Checkpoints:
         return self.directory / f"{step}.digests.{process}"
 
     def _write_manifest(self) -> None:
-        """In the background, in process 0: all has been written, but not yet been committed."""
+        """Writes the manifest in process 0, in the background, before the commit."""
         saving = self._saving
         try:
             sums = saving.digests.result()
@@ -170,11 +171,11 @@ class Checkpoints:
             (path,) = self.directory.glob(f"{saving.step}{retention.TEMPORARY}*")
             made = manifests.make(path, saving.step, saving.description, saving.shapes, digests)
             made.write(path)
-        except Exception as error:  # raised here, it would leave the others waiting for the commit
+        except Exception as error:  # raising here would leave the others waiting for the commit
             saving.failure = error
 
     def _finish(self, saving: _Save) -> None:
-        """In the background: waits for the commit, then reads this process's share back."""
+        """Waits for the commit, then reads back this process's share, in the background."""
         saving.digests.result()
         self._manager.wait_until_finished()
         if saving.failure is not None:
@@ -186,11 +187,11 @@ class Checkpoints:
             self._settle(saving.step)
 
     def _settle(self, step: int) -> None:
-        """Counts a checkpoint that has been read back, and removes those that are too old now."""
+        """Registers a checkpoint that has been read back, and removes those now too old."""
         self._problems[step] = ""
         if is_first():
             steps = steps_in(self.directory)
-            if jax.process_count() == 1:  # one of several does not read what all have written
+            if jax.process_count() == 1:  # with several processes, none reads everything
                 for old in steps:
                     first_verified(self.directory, [old], self._problems, self._say)
             best = manifests.best_step(self.manifest(step)) if self._keep_best else None
@@ -198,7 +199,7 @@ class Checkpoints:
             retention.retire(self.directory, [found for found in old if found != best], self._say)
 
     def wait(self) -> None:
-        """Returns when the last checkpoint is complete; raises CheckpointError if it failed."""
+        """Waits until the last checkpoint is complete; raises CheckpointError if it failed."""
         if self._finishing is None:
             return
         since, finishing, step = time.perf_counter(), self._finishing, self._saving.step
@@ -220,13 +221,13 @@ class Checkpoints:
             raise CheckpointError(f"process {process}: {failures[process]}")
         if jax.process_count() > 1:
             self._settle(step)
-            from_all("")  # the others see what the first one has left
+            from_all("")  # so that the others see what the first process has left
 
     @contextlib.contextmanager
     def _reporting(self, step: int):
         try:
             yield
-        except Exception as error:  # Orbax raises many kinds, all of them about this write
+        except Exception as error:  # Orbax may raise anything here, always about this write
             text = str(error).strip() or type(error).__name__
             reason = next((line for line in reversed(text.splitlines()) if line.strip()), text)
             reason = reason.split(" [tensorstore_spec=")[0].rstrip(".")
@@ -238,14 +239,14 @@ class Checkpoints:
             ) from error
 
     def steps(self) -> list[int]:
-        """Steps, ascending, of the checkpoints that have their manifest and their files.
+        """Returns the steps, ascending, of checkpoints with a manifest and matching files.
 
-        The numbers in them are only compared when one is needed: see `latest_step`.
+        Array contents are verified only on demand: see `latest_step`.
         """
         return [step for step in steps_in(self.directory) if not self._is_damaged(step)]
 
     def _is_damaged(self, step: int) -> bool:
-        """Whether a checkpoint lacks a file, or is known not to verify."""
+        """Tells whether a checkpoint lacks a file or is known not to verify."""
         if step in self._problems:
             return bool(self._problems[step])
         try:
@@ -256,13 +257,13 @@ class Checkpoints:
         return False
 
     def latest_step(self, multiple_of: int = 1, *, again: bool = False) -> int | None:
-        """The newest checkpoint that verifies, None if none does; each process reads a share.
+        """Returns the newest checkpoint that verifies, or None; each process reads a share.
 
-        Each newer one that does not is named in one line and left as it is.
+        Newer ones that do not verify are reported in one line each and left alone.
 
         Args:
-          multiple_of: steps that this divides come first, however old.
-          again: also reads what has been examined before, as disks may lose what they had.
+          multiple_of: steps divisible by this come first, however old.
+          again: whether to re-read checkpoints examined before, as disks may lose data.
         """
         if again:
             self._problems.clear()
@@ -271,11 +272,11 @@ class Checkpoints:
         return first_verified(self.directory, steps, self._problems, self._say)
 
     def manifest(self, step: int) -> Manifest:
-        """The manifest of a checkpoint."""
+        """Returns the manifest of a checkpoint."""
         return read.manifest_of(self.directory / str(step))
 
     def description(self, step: int) -> dict:
-        """The description that was given to `save`."""
+        """Returns the description that was given to `save`."""
         return self.manifest(step).run
 
     def restore(self, step: int, params: Any, rest: Any) -> tuple[Any, Any]:
@@ -283,19 +284,19 @@ class Checkpoints:
 
         Args:
           step: one of `steps()`.
-          params: tree of ShapeDtypeStructs with shardings: what is wanted, and where.
+          params: tree of ShapeDtypeStructs with the target shardings.
           rest: likewise.
 
         Raises:
           CheckpointError: a leaf is missing, superfluous or of another shape or dtype, or its
-            numbers are not those that were saved.
+            contents differ from what was saved.
         """
         wanted = {"params": params, "rest": rest}
         restored = read.restore_items(self.directory / str(step), wanted)
         return restored["params"], restored["rest"]
 
     def delete_after(self, step: int) -> None:
-        """Removes the checkpoints after a step, when the run is rolled back to it."""
+        """Removes the checkpoints after a step, to roll the run back to it."""
         self.wait()
         if is_first():
             later = [found for found in self.steps() if found > step]
@@ -317,6 +318,6 @@ class Checkpoints:
     def __exit__(self, kind, error, traceback):
         if error is None:
             self.close()
-        else:  # a failing write must not hide what went wrong first
+        else:  # a failing write must not hide the original error
             with contextlib.suppress(Exception):
                 self._release()

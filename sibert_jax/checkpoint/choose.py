@@ -1,4 +1,4 @@
-"""Which checkpoint of a run to read: the newest that verifies, the best, or one by its step."""
+"""Chooses the checkpoint to read: the newest that verifies, the best, or one by step."""
 
 import dataclasses
 import pathlib
@@ -15,7 +15,7 @@ from sibert_jax.errors import CheckpointError
 
 
 def tell(text: str) -> None:
-    """A line on stderr."""
+    """Prints a line on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -28,14 +28,14 @@ class Source:
 
 
 def newest_verified(directory: pathlib.Path, say: Callable[[str], None] = tell) -> Source:
-    """The newest checkpoint that verifies; each newer one is named in one line.
+    """Returns the newest checkpoint that verifies; newer ones are reported in one line each.
 
     Args:
       directory: a run's workdir or its `checkpoints`.
-      say: takes the lines.
+      say: called with these lines.
 
     Raises:
-      CheckpointError: there is none.
+      CheckpointError: no checkpoint verifies.
     """
     directory = manifests.checkpoints_in(directory)
     newest = first_verified(directory, reversed(manifests.steps_in(directory)), {}, say)
@@ -47,13 +47,13 @@ def newest_verified(directory: pathlib.Path, say: Callable[[str], None] = tell) 
 def chosen(
     directory: pathlib.Path, step: int | str | None, say: Callable[[str], None] = tell
 ) -> Source:
-    """A verified checkpoint of a run.
+    """Returns a verified checkpoint of a run.
 
     Args:
       directory: a run's workdir or its `checkpoints`.
-      step: None: the newest that verifies; "best": that of the best evaluation so far, by the
-        main metric of the task; else updates, a number or its digits.
-      say: takes a line about each newer one that does not verify.
+      step: None for the newest that verifies; "best" for that of the best evaluation so far, by the
+        task's main metric; otherwise the number of updates, as an int or a string.
+      say: called with a message on each newer one that does not verify.
 
     Raises:
       CheckpointError: there is no such checkpoint, or it does not verify.
@@ -87,13 +87,13 @@ def first_verified(
     problems: dict[int, str],
     say: Callable[[str], None],
 ) -> int | None:
-    """The first of some steps that verifies; all processes call this, and each reads a share.
+    """Returns the first of some steps that verifies; all processes call this, each reads a share.
 
     Args:
-      directory: of the checkpoints.
-      steps: in the order of preference; those of process 0 count.
-      problems: by step, of those examined before, "" if it verifies; the others are added.
-      say: called in process 0 with a line about each checkpoint that does not verify.
+      directory: the directory of checkpoints.
+      steps: steps in order of preference; those of process 0 are used.
+      problems: known problems by step, "" if it verifies; newly examined steps are added.
+      say: called in process 0 with a message on each checkpoint that does not verify.
     """
     steps, share = iter(steps), (jax.process_index(), jax.process_count())
     while (step := from_first(next(steps, None))) is not None:

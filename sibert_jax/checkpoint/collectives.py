@@ -1,7 +1,7 @@
-"""What the processes of a run tell each other about checkpoints.
+"""Collectives by which the processes of a run agree on checkpoints.
 
-These are collectives: never in a background thread, where their order against those of the training
-step is not the same in all processes.
+Never call them in a background thread, where their order relative to those of the training step may
+differ between processes.
 """
 
 import jax
@@ -14,12 +14,12 @@ TEXT_BYTES = 1024
 
 
 def is_first() -> bool:
-    """Whether this process writes manifests and decides."""
+    """Tells whether this process writes manifests and decides."""
     return jax.process_index() == 0
 
 
 def from_first(step: int | None) -> int | None:
-    """The step that the first process gives, in all processes."""
+    """Returns the step given by the first process, in all processes."""
     if jax.process_count() == 1:
         return step
     answer = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step)))
@@ -27,7 +27,7 @@ def from_first(step: int | None) -> int | None:
 
 
 def from_all(text: str) -> list[str]:
-    """The text of every process, by index, cut to TEXT_BYTES."""
+    """Returns the text of every process, by index, truncated to TEXT_BYTES."""
     if jax.process_count() == 1:
         return [text]
     row = np.frombuffer(text.encode()[:TEXT_BYTES].ljust(TEXT_BYTES, b"\0"), np.uint8)
@@ -36,7 +36,7 @@ def from_all(text: str) -> list[str]:
 
 
 def add(sums: dict[str, int]) -> dict[str, int]:
-    """Adds digests modulo 2^64 over all processes, which all call this with the same names."""
+    """Adds digests modulo 2^64 over all processes, which must all pass the same names."""
     if jax.process_count() == 1:
         return sums
     halves = [divmod(total & MASK, 1 << 32) for total in sums.values()]  # JAX has no 64 bits here

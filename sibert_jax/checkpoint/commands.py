@@ -1,4 +1,4 @@
-"""The output of the command line, as lines of text; reads on the host alone."""
+"""The output of the commands, as lines of text; reads only on the host."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ from sibert_jax.files import atomically, flatten, share
 
 
 def list_all(directory: pathlib.Path) -> Iterator[str]:
-    """A row for each checkpoint; compares files, not the numbers in the large ones."""
+    """Yields a row per checkpoint; compares files, but not the contents of large ones."""
     steps = steps_in(directory)
     yield f"{'step':>10}  {'written (UTC)':<19}  {'size':>9}  found"
     for step in steps:
@@ -35,7 +35,7 @@ def list_all(directory: pathlib.Path) -> Iterator[str]:
 
 
 def verify_all(directory: pathlib.Path) -> tuple[list[str], bool]:
-    """A line for each checkpoint, and whether all of them verify; reads everything."""
+    """Returns a line per checkpoint, and whether all verify; reads everything."""
     steps = steps_in(directory)
     if not steps:
         raise CheckpointError(f"{directory} holds no checkpoint.")
@@ -45,7 +45,7 @@ def verify_all(directory: pathlib.Path) -> tuple[list[str], bool]:
 
 
 def show(path: pathlib.Path) -> Iterator[str]:
-    """The manifest of a checkpoint and a table of its leaves."""
+    """Yields the manifest of a checkpoint and a table of its leaves."""
     manifest = manifests.read(path)
     sizes = {name: _num_bytes(leaf) for name, leaf in manifest.leaves.items()}
     yield f"{path}, written {manifest.written}"
@@ -64,7 +64,7 @@ def show(path: pathlib.Path) -> Iterator[str]:
 
 
 def diff(path_a: pathlib.Path, path_b: pathlib.Path) -> Iterator[str]:
-    """The differences of two checkpoints, which are verified first."""
+    """Yields the differences between two checkpoints, which are verified first."""
     a, b = verify(path_a), verify(path_b)
     for title, facts_a, facts_b in (
         ("", {"step": a.step, **flatten(a.run)}, {"step": b.step, **flatten(b.run)}),
@@ -102,7 +102,7 @@ def _num_bytes(leaf: dict) -> int:
 
 
 def newest(directory: pathlib.Path) -> pathlib.Path:
-    """The newest checkpoint whose manifest and files are in order."""
+    """Returns the newest checkpoint whose manifest and files are valid."""
     for step in reversed(steps_in(directory)):
         path = directory / str(step)
         try:
@@ -114,18 +114,18 @@ def newest(directory: pathlib.Path) -> pathlib.Path:
 
 
 def export(path: pathlib.Path, target: pathlib.Path) -> Iterator[str]:
-    """Writes the verified parameters of a checkpoint, or their average, to a file; replaces none.
+    """Writes the verified parameters of a checkpoint, or their average, to a new file.
 
-    The format is safetensors: plain bytes behind a JSON header, read by PyTorch, NumPy, JAX and the
-    Hugging Face hub, without pickle. An .npz has no bfloat16.
+    The format is safetensors: plain bytes after a JSON header, readable by PyTorch, NumPy, JAX and
+    the Hugging Face hub, without pickle. An .npz would not support bfloat16.
 
     Args:
       path: the checkpoint's directory.
-      target: a name that ends in .safetensors and is free. Tensors are named "encoder/...",
-        "head/...", the metadata holds the step, the versions and the run's description.
+      target: an unused name that ends in .safetensors. Tensors are named "encoder/...", "head/...";
+        the metadata contains the step, the versions and the run's description.
 
     Yields:
-      A line about what has been written.
+      A line on what has been written.
     """
     if target.suffix != ".safetensors":
         raise CheckpointError(f"{target} must end in .safetensors, the format it is written in.")

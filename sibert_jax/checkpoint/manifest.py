@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint, written last: its leaves with their digests, its files, the run."""
+"""The manifest of a checkpoint, written last: leaves with digests, files, and the run."""
 
 import dataclasses
 import datetime
@@ -17,14 +17,14 @@ from sibert_jax.errors import CheckpointError, CorruptError
 from sibert_jax.files import user_path
 
 ITEMS = ("params", "rest")  # the trees of a checkpoint
-# In `rest` of a run that is evaluated at an average of its parameters over the steps: the average,
-# which other runs, predictions and exports get in place of `params`.
+# In `rest` of a run that is evaluated at an average of its parameters over steps: that average,
+# which replaces `params` for other runs, predictions and exports.
 AVERAGES = "averages"
-# In the description of a run: {"step": of its best evaluation so far, None without one, ...}.
+# In the description of a run: {"step": step of its best evaluation so far, or None, ...}.
 BEST = "best"
 NAME = "manifest.json"
 FORMAT = 1
-# Larger files hold arrays, which the leaves' digests watch over.
+# Larger files contain arrays, which are covered by the leaves' digests.
 HASHED_BYTES = 1 << 20
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorstore", "numpy")
 
@@ -36,28 +36,28 @@ class Manifest:
     format: int
     step: int  # updates applied
     written: str  # date and time, UTC, ISO 8601
-    versions: dict[str, str]  # of the packages that wrote it
+    versions: dict[str, str]  # versions of the packages that wrote it
     processes: int
     run: dict  # the run's description: mesh, configuration, fingerprint of the data, ...
     leaves: dict[str, dict]  # by name: shape, dtype, digest
     files: dict[str, dict]  # by path within the checkpoint: size, sha256 ("" for a large one)
 
     def write(self, path: pathlib.Path) -> None:
-        """Writes the manifest into a checkpoint's directory, with a digest of its own."""
+        """Writes the manifest into a checkpoint's directory, with its own digest."""
         body = dataclasses.asdict(self)
         text = json.dumps({"sha256": _sha256(body), "manifest": body}, indent=1)
         (path / NAME).write_text(text + "\n", encoding="utf-8")
 
 
 def checkpoints_in(directory: str | pathlib.Path) -> pathlib.Path:
-    """The `checkpoints` of a workdir; a directory of checkpoints is returned as it is."""
+    """Returns the `checkpoints` of a workdir; a directory of checkpoints is returned unchanged."""
     directory = user_path(directory).absolute()
     below = directory / "checkpoints"
     return below if below.is_dir() else directory
 
 
 def steps_in(directory: pathlib.Path) -> list[int]:
-    """Steps that have a directory, ascending, whether complete or not."""
+    """Returns the steps that have a directory, ascending, complete or not."""
     paths = directory.iterdir() if directory.is_dir() else ()
     return sorted(int(path.name) for path in paths if path.name.isdecimal() and path.is_dir())
 
@@ -89,7 +89,7 @@ def read(path: pathlib.Path) -> Manifest:
     """Reads a checkpoint's manifest.
 
     Raises:
-      CorruptError: there is none, or it is not what was written.
+      CorruptError: there is none, or it differs from what was written.
       CheckpointError: a later version of this package wrote it.
     """
     try:
@@ -111,7 +111,7 @@ def read(path: pathlib.Path) -> Manifest:
 
 
 def stored_params(manifest: Manifest) -> dict[str, dict]:
-    """Shape, dtype and digest of each parameter of a checkpoint, as "encoder/...", "head/..."."""
+    """Returns shape, dtype and digest of each parameter, by name "encoder/...", "head/..."."""
     return {
         name.removeprefix("params/"): leaf
         for name, leaf in manifest.leaves.items()
@@ -120,12 +120,12 @@ def stored_params(manifest: Manifest) -> dict[str, dict]:
 
 
 def best_step(manifest: Manifest) -> int | None:
-    """The step of the best evaluation that a run had had; None if there was none."""
+    """Returns the step of the run's best evaluation at that point, or None."""
     return manifest.run[BEST]["step"] if BEST in manifest.run else None
 
 
 def check_files(path: pathlib.Path, manifest: Manifest) -> None:
-    """Compares the files with what the manifest says of them; raises CorruptError."""
+    """Checks the files against the manifest; raises CorruptError."""
     for name, stated in manifest.files.items():
         try:
             found = _file(path / name)
@@ -138,13 +138,13 @@ def check_files(path: pathlib.Path, manifest: Manifest) -> None:
 
 
 def check_same_leaves(where: str, stored: dict[str, dict], wanted: dict[str, Any], why: str = ""):
-    """Refuses another shape or dtype, a missing and a superfluous leaf, each by its name.
+    """Raises CheckpointError for a missing or extra leaf, or a wrong shape or dtype.
 
     Args:
       where: what the leaves are stored in, for the message.
-      stored: "shape" and "dtype" by name, from the manifest.
-      wanted: arrays or ShapeDtypeStructs by name.
-      why: what may explain a difference, for the message.
+      stored: "shape" and "dtype" by leaf name, from the manifest.
+      wanted: arrays or ShapeDtypeStructs by leaf name.
+      why: a possible explanation, for the message.
     """
     why = why or "restore it with the settings it was written with"
     for name, leaf in wanted.items():
@@ -166,12 +166,12 @@ def check_same_leaves(where: str, stored: dict[str, dict], wanted: dict[str, Any
 
 
 def size_of(path: pathlib.Path) -> int:
-    """Bytes of all files below a directory."""
+    """Returns the bytes of all files below a directory."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def _file_names(path: pathlib.Path) -> list[str]:
-    """Files of the items; of those beside them, which Orbax writes last, nothing depends."""
+    """Returns the files of the items; nothing depends on others, which Orbax writes last."""
     files = (file for item in ITEMS for file in (path / item).rglob("*") if file.is_file())
     return sorted(file.relative_to(path).as_posix() for file in files)
 
@@ -200,7 +200,7 @@ MASK = (1 << 64) - 1
 
 
 def _odd(i: np.ndarray) -> np.ndarray:
-    """An odd number for each index: SplitMix64 (Steele, Lea and Flood 2014), the last bit set."""
+    """Returns an odd number per index: SplitMix64 (Steele, Lea and Flood 2014), lowest bit set."""
     z = (i.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -213,30 +213,30 @@ LOW = _odd(np.arange(PERIOD))
 
 
 def digest(array: np.ndarray) -> str:
-    """The digest of a whole array on the host: 16 hexadecimal digits.
+    """Returns the digest of a whole array on the host: 16 hexadecimal digits.
 
     digest(x) = Σ_i word_i · m(i) mod 2^64, over the elements' bits as integers, i the row-major
     index and m(i) an odd pseudo-random number: multilinear hashing (Carter and Wegman 1979).
     Elements of 8 bytes are two words. An odd number has an inverse modulo 2^64, so one changed word
-    always changes the digest; several do except with a chance of at most 2^-32 (words that differ
-    in their last bits: 2^-63). A sum of integers does not depend on its order, so devices and
-    processes each add what they hold.
+    always changes the digest; several leave it unchanged with probability at most 2^-32 (2^-63 for
+    words that differ in their last bits). A sum of integers does not depend on its order, so
+    devices and processes each sum their own parts.
     """
     return as_text(partial_digest(array, (slice(None),) * array.ndim, array.shape))
 
 
 def as_text(total: int) -> str:
-    """16 hexadecimal digits."""
+    """Formats a digest as 16 hexadecimal digits."""
     return f"{total & MASK:016x}"
 
 
 def partial_digest(part: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]) -> int:
-    """The terms of the digest that come from a part of an array.
+    """Returns the contribution of a part of an array to its digest.
 
     Args:
       part: the elements; 1, 2, 4 or 8 bytes each.
-      index: where they lie in the whole: a slice with step 1 for each axis.
-      shape: of the whole.
+      index: their position in the whole array: a slice with step 1 per axis.
+      shape: the shape of the whole array.
     """
     size = part.dtype.itemsize
     if size == 8:
@@ -255,12 +255,12 @@ def partial_digest(part: np.ndarray, index: tuple[slice, ...], shape: tuple[int,
 
 
 def _runs(index: tuple[slice, ...], shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """(first row-major index, length) of each range that is contiguous in the whole array."""
+    """Yields (first row-major index, length) of each range contiguous in the whole array."""
     ranges = [range(*part.indices(size)) for part, size in zip(index, shape)]
-    axis = len(shape)  # the trailing axes from here on are whole
+    axis = len(shape)  # the trailing axes from here on are complete
     while axis and len(ranges[axis - 1]) == shape[axis - 1]:
         axis -= 1
-    axis = max(axis - 1, 0)  # and one that may be cut makes a run with them
+    axis = max(axis - 1, 0)  # one further axis, possibly partial, stays contiguous
     inner = int(np.prod(shape[axis + 1 :], dtype=np.int64)) if shape else 1
     length = len(ranges[axis]) * inner if shape else 1
     if not length:
@@ -273,6 +273,6 @@ def _runs(index: tuple[slice, ...], shape: tuple[int, ...]) -> Iterator[tuple[in
 
 
 def own_parts(array: jax.Array) -> list[tuple[np.ndarray, tuple[slice, ...]]]:
-    """The part of an array that this process holds; over all processes each element once."""
+    """Returns this process's parts of an array; over all processes each element occurs once."""
     shards = array.addressable_shards
     return [(np.asarray(s.data), s.index) for s in shards if s.replica_id == 0]

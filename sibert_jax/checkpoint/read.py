@@ -1,4 +1,4 @@
-"""Reads checkpoints: on the host to verify them, or onto a mesh; both compare the digests."""
+"""Reads checkpoints, on the host to verify them or onto a mesh; both compare digests."""
 
 import gc
 import logging
@@ -36,13 +36,13 @@ def verify(path: pathlib.Path, share: tuple[int, int] = WHOLE) -> Manifest:
 
     Args:
       path: the checkpoint's directory.
-      share: (i, n) reads only the i-th of n shares of the leaves.
+      share: (i, n), to read only the i-th of n shares of the leaves.
 
     Returns:
       The manifest.
 
     Raises:
-      CorruptError: what is wrong, as the end of a sentence.
+      CorruptError: with what is wrong, as the end of a sentence.
     """
     manifest = manifests.read(path)
     manifests.check_files(path, manifest)
@@ -58,7 +58,7 @@ def verify(path: pathlib.Path, share: tuple[int, int] = WHOLE) -> Manifest:
 
 
 def problem_of(path: pathlib.Path, share: tuple[int, int] = WHOLE) -> str:
-    """The fault of a checkpoint, as the end of a sentence; "" if it verifies."""
+    """Returns the fault of a checkpoint, as the end of a sentence; "" if it verifies."""
     try:
         verify(path, share)
     except CorruptError as error:
@@ -79,14 +79,14 @@ def _check_leaf(name: str, array: np.ndarray, stated: dict) -> None:
 def read_leaves(
     path: pathlib.Path, item: str, share: tuple[int, int] = WHOLE
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of "params" or "rest" by name, on the host, without contacting other processes.
+    """Yields the arrays of "params" or "rest" by name, on the host, without other processes.
 
-    READ_BYTES or one leaf at a time, so that a state need not fit in memory.
+    Reads READ_BYTES or one leaf at a time, so that a state need not fit into memory.
 
     Args:
       path: the checkpoint's directory.
       item: one of ITEMS.
-      share: (i, n) reads only the i-th of n shares.
+      share: (i, n), to read only the i-th of n shares.
 
     Raises:
       CorruptError: Orbax cannot read them.
@@ -97,7 +97,7 @@ def read_leaves(
 
 
 class _StoredTree:
-    """One item of a checkpoint, as Orbax's metadata describe it."""
+    """One item of a checkpoint, as described by Orbax's metadata."""
 
     def __init__(self, path: pathlib.Path, item: str):
         self._path, self._item = path / item, item
@@ -122,7 +122,7 @@ class _StoredTree:
 
 
 def _groups(sizes: list[int]) -> list[range]:
-    """Runs of leaves, of READ_BYTES at most or a single one. Each read costs Orbax 10 ms."""
+    """Returns groups of consecutive leaves, up to READ_BYTES each: a read costs Orbax 10 ms."""
     groups, start = [], 0
     for stop in range(1, len(sizes) + 1):
         if stop == len(sizes) or sum(sizes[start : stop + 1]) > READ_BYTES:
@@ -135,10 +135,10 @@ def _readable(what: str, read: Callable[[], Any]) -> Any:
     failure = None
     try:
         return read()
-    except Exception as error:  # Orbax raises many kinds, all of them about these files
+    except Exception as error:  # Orbax may raise anything here, always about these files
         failure = error
-    # The other reads that it started come back to an event loop that is closed, and say so, as do
-    # coroutines that nothing waits for any more. The first message says it all.
+    # The other reads that it started return to a closed event loop and complain, as do coroutines
+    # that nothing awaits any more. The first message is enough.
     logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
     before, logger.disabled = logger.disabled, True
     sys.unraisablehook = lambda _: None
@@ -153,7 +153,7 @@ def _readable(what: str, read: Callable[[], Any]) -> Any:
 
 
 def manifest_of(path: pathlib.Path) -> Manifest:
-    """The manifest of a checkpoint; raises CheckpointError with a whole sentence."""
+    """Returns the manifest of a checkpoint; raises CheckpointError with a complete sentence."""
     try:
         return manifests.read(path)
     except CorruptError as error:
@@ -167,12 +167,12 @@ def restore_items(
 
     Args:
       path: the checkpoint's directory.
-      wanted: "params", "rest" or both: trees of ShapeDtypeStructs with shardings; one without is
-        put on the default device.
-      partial: whether a tree that is stored may have more leaves than are wanted.
+      wanted: "params", "rest" or both: trees of ShapeDtypeStructs with shardings; without a
+        sharding, the default device is used.
+      partial: whether a stored tree may have more leaves than are wanted.
 
     Raises:
-      CheckpointError: as `Checkpoints.restore`.
+      CheckpointError: as for `Checkpoints.restore`.
     """
     manifest, leaves = manifest_of(path), named(wanted)
     stored = {
@@ -183,7 +183,7 @@ def restore_items(
     manifests.check_same_leaves(str(path), stored, leaves)
     try:
         restored = {item: _restore(path / item, tree) for item, tree in wanted.items()}
-    except Exception as error:  # Orbax raises many kinds, all of them about these files
+    except Exception as error:  # Orbax may raise anything here, always about these files
         raise CheckpointError(f"checkpoint {path} cannot be restored: {error}.") from error
     sums = {
         name: sum(partial_digest(part, where, leaf.shape) for part, where in own_parts(leaf))
@@ -195,7 +195,7 @@ def restore_items(
                 f"leaf {name} of checkpoint {path} is not what was saved; run "
                 f"`python -m sibert_jax.checkpoint verify {path.parent}`, then run again."
             )
-    # Copies, as Orbax's arrays may share memory with buffers that are not JAX's to donate.
+    # Copied, as Orbax's arrays may share memory with buffers that JAX must not donate.
     return jax.tree.map(jnp.copy, restored)
 
 
@@ -208,14 +208,14 @@ def _restore(path: pathlib.Path, tree: Any) -> Any:
     arguments = ocp.args.PyTreeRestore(
         item=tree,
         restore_args=ocp.checkpoint_utils.construct_restore_args(tree),
-        partial_restore=True,  # that all leaves are there has been checked
+        partial_restore=True,  # all leaves have been checked to exist
     )
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
         return orbax.restore(path, args=arguments)
 
 
 def named(tree: Any) -> dict[str, Any]:
-    """{"a/b/c": leaf} of a tree."""
+    """Returns {"a/b/c": leaf} for a tree."""
     return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 

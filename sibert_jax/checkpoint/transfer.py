@@ -1,4 +1,4 @@
-"""Parameters of one run as the start of another."""
+"""Initializes a run with the parameters of another."""
 
 import dataclasses
 import pathlib
@@ -16,19 +16,19 @@ from sibert_jax.errors import CheckpointError
 from sibert_jax.files import flatten, user_path
 from sibert_jax.trees import nest
 
-# Modules whose outputs mean something: labels, or a score.
+# Modules whose outputs have a meaning: labels, or a score.
 OUTPUTS = ("head/classifier", "head/tagger")
 
 
 def restore_params(
     directory: str | pathlib.Path, params: Any, step: int | str | None = None
 ) -> tuple[Any, int]:
-    """Parameters of a verified checkpoint of a run, averaged if it has AVERAGES; its step.
+    """Reads the parameters (averaged if it has AVERAGES) and the step of a verified checkpoint.
 
     Args:
       directory: a run's workdir or its `checkpoints`.
-      params: tree of ShapeDtypeStructs with shardings, with all the leaves that are stored.
-      step: None: the newest one; "best"; or its number of updates.
+      params: tree of ShapeDtypeStructs with shardings, with all stored leaves.
+      step: None for the newest one; "best"; or its number of updates.
     """
     source = chosen(user_path(directory), step)
     check_same_leaves(str(source.path), stored_params(source.manifest), named(params))
@@ -36,14 +36,14 @@ def restore_params(
 
 
 def restore_all_params(source: Source) -> dict[str, Any]:
-    """The parameters of a checkpoint as a nested dict, on the first device; averaged likewise."""
+    """Reads a checkpoint's parameters, likewise averaged, as a nested dict on the first device."""
     leaves = stored_params(source.manifest).items()
     shapes = {name: jax.ShapeDtypeStruct(x["shape"], x["dtype"]) for name, x in leaves}
     return _restore(source, nest(shapes))
 
 
 def _restore(source: Source, params: Any) -> Any:
-    """Some of the parameters, averaged if the run averages them."""
+    """Reads some of the parameters, averaged if the run averages them."""
     if any(name.startswith(f"rest/{AVERAGES}/") for name in source.manifest.leaves):
         wanted = {"rest": {AVERAGES: params}}
         return restore_items(source.path, wanted, partial=True)["rest"][AVERAGES]
@@ -57,25 +57,25 @@ def start_from(
     say: Callable[[str], None] = tell,
     keys: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Fresh parameters with those of another run in their place, as far as they are the same.
+    """Replaces fresh parameters by those of another run, as far as they match.
 
-    The encoder must be there whole. Of the head, each module (`head/NAME`) is taken that has the
-    same leaves in both runs; the others stay fresh. One line says which, and where they come from.
-    The outputs of a classifier are put into the order of this run's labels, or onto the scale of
-    its scores; a classifier of other labels is not taken.
+    The whole encoder must match. Each module of the head (`head/NAME`) is taken if it has the same
+    leaves in both runs; the others stay fresh. One message says which, and where they come from.
+    The outputs of a classifier are reordered to this run's labels, or rescaled to its scores; a
+    classifier with other labels is not taken.
 
     Args:
       directory: the other run's workdir or its `checkpoints`.
       fresh: {"encoder": ..., "head": ...}, this run's initial parameters.
-      description: this run's, as given to `Checkpoints.save`: its "vocab_hash" must be that of the
-        source, and differences of "config.model" are reported; "labels" are those of a
-        classifier, [] if there is none; "score_map", where it is known, is (a, b): a + b·output is
-        a score in the unit of the data.
-      say: takes the line.
-      keys: of "config.model" whose differences matter; None: all of them.
+      description: this run's description, as given to `Checkpoints.save`: "vocab_hash" must equal
+        that of the source, and differences in "config.model" are reported; "labels" are those of a
+        classifier, or []; "score_map", if known, is (a, b): a + b·output is a score in the unit of
+        the data.
+      say: called with the message.
+      keys: the keys of "config.model" whose differences matter; None: all.
 
     Raises:
-      CheckpointError: no checkpoint verifies, the encoder differs, or the vocabulary does.
+      CheckpointError: no checkpoint verifies, or the encoder or the vocabulary differs.
     """
     source = newest_verified(user_path(directory), say)
     stored = stored_params(source.manifest)
@@ -106,7 +106,7 @@ def start_from(
     restored = named(_restore(source, abstract))
     for name in [name for name in restored if _module(name) in OUTPUTS]:
         if labels.order:
-            axis = 0 if name.endswith("/rows") else -1  # that of the labels
+            axis = 0 if name.endswith("/rows") else -1  # the axis of the labels
             restored[name] = jnp.take(restored[name], jnp.array(labels.order), axis=axis)
         else:
             restored[name] = _on_scale(name, restored[name], source.manifest.run, description)
@@ -120,7 +120,7 @@ def start_from(
 
 
 def _on_scale(name: str, leaf: jax.Array, theirs: dict, ours: dict) -> jax.Array:
-    """A kernel or bias whose outputs give scores there, so that they give the same ones here."""
+    """Rescales a kernel or bias so that its outputs give the same scores in this run."""
     maps = [run["score_map"] for run in (theirs, ours) if run.get("score_map")]
     if len(maps) < 2 or maps[0] == maps[1] or name.endswith("/rows"):
         return leaf
@@ -139,7 +139,7 @@ def _check_vocabulary(source: Source, description: dict) -> None:
 
 
 def _changed(theirs: dict, ours: dict) -> dict[str, str]:
-    """The differences of the descriptions of two models, by key."""
+    """Returns the differences between two model configs, by key."""
     theirs, ours = (flatten(run["config"]["model"]) for run in (theirs, ours))
     return {
         key: f"model.{key} {theirs[key]} there, {ours[key]} here"
@@ -172,11 +172,11 @@ def _name(path) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Matches the outputs there with the outputs here.
+    """Matches the outputs of the source with those of this run.
 
     Attributes:
-      theirs: labels of the source, in the order of its outputs; () if it does not say.
-      ours: likewise of this run.
+      theirs: labels of the source, in the order of its outputs; () if unknown.
+      ours: likewise for this run.
     """
 
     theirs: tuple[str, ...]
@@ -184,15 +184,15 @@ class Labels:
 
     @classmethod
     def of(cls, their_run: dict, our_run: dict) -> "Labels":
-        """From what two checkpoints say of their runs."""
+        """Reads the labels from the descriptions of two runs."""
         return cls(*(tuple(run.get("labels", ())) for run in (their_run, our_run)))
 
     @property
     def order(self) -> list[int] | None:
-        """The place there of each label here; None if the labels are others.
+        """The index in the source of each of our labels; None if the labels differ.
 
-        [] leaves the outputs as they are: one run does not name them, or there is a single one.
-        "LABEL_1" is the name that transformers gives to the label 1, and case does not count.
+        [] keeps the outputs unchanged: a run does not name them, or there is only one. "LABEL_1" is
+        transformers' name for label 1; case is ignored.
 
         Example:
           >>> Labels(("NEUTRAL", "ENTAILMENT"), ("entailment", "neutral")).order
@@ -206,7 +206,7 @@ class Labels:
         return [theirs.index(name) for name in ours]
 
     def note(self) -> str:
-        """The consequence of a difference, "" if there is none."""
+        """Returns a note on the consequence of a difference; "" if there is none."""
         names = f"{', '.join(self.theirs)} there, {', '.join(self.ours)} here"
         if self.order is None:
             return f"is not taken, as its labels are {names}"

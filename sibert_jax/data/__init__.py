@@ -1,4 +1,4 @@
-"""Text to tokens to examples to batches, importing numpy alone."""
+"""Text to tokens to examples to batches; imports only numpy."""
 
 from sibert_jax.data.batches import NextTokenBatches, PretrainingBatches
 from sibert_jax.data.byte_bpe import ByteBPE

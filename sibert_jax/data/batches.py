@@ -1,4 +1,4 @@
-"""Batches of masked examples, and of next tokens, as a pure function of the step."""
+"""Batches of masked or next-token examples, as a pure function of the step."""
 
 import numpy as np
 
@@ -13,17 +13,17 @@ Batch = dict[str, np.ndarray]
 
 
 class ExampleBatches:
-    """Which example is in which row of the batch of any step, without any state but the step.
+    """Maps each step and row of a batch to an example, with no state but the step.
 
-    Place g = step·B + row of the stream is example perm_epoch[g mod n] of epoch g div n, where n is
-    the number of examples. Nothing depends on the number of processes.
+    Position g = step·B + row of the stream is example perm_epoch[g mod n] of epoch g div n, where n
+    is the number of examples. Nothing depends on the number of processes.
 
     Args:
       examples: the examples to draw from.
       global_batch_size: B, over all processes.
-      seed: of the order, 0 <= seed < 2**64.
-      shuffle: False is for evaluation: one pass in the order of epoch 0 (so that the first few
-        batches are representative); the last batch is filled up with rows of weight 0.
+      seed: random seed of the order, 0 <= seed < 2**64.
+      shuffle: False for evaluation: one pass in the order of epoch 0 (so that the first batches are
+        representative); the last batch is padded with rows of weight 0.
 
     Raises:
       DataError: if the examples do not fill one training batch, or an argument is out of range.
@@ -50,12 +50,12 @@ class ExampleBatches:
 
     @property
     def num_examples(self) -> int:
-        """Examples of an epoch."""
+        """The number of examples per epoch."""
         return len(self._examples)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in which every example occurs at least once."""
+        """The number of batches in which every example occurs at least once."""
         return -(-len(self._examples) // self.global_batch_size)
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class ExampleBatches:
         return self.steps_per_epoch
 
     def _places(self, step: int, rows: slice) -> tuple[list[tuple[int, int]], np.ndarray]:
-        """Epoch and index of the example of each row, and example_weights."""
+        """Returns epoch and index of the example of each row, and example_weights."""
         if step < 0 or (not self._shuffle and step >= len(self)):
             raise IndexError(f"there is no batch of step {step}")
         places, weights = [], []
@@ -72,17 +72,17 @@ class ExampleBatches:
             position = step * self.global_batch_size + row
             epoch, place = divmod(position, len(self._examples))
             places.append((epoch, int(self._permutations(epoch)[place])))
-            # Filled up with real examples, so that every row has a valid token.
+            # Padded with real examples, so that every row has a valid token.
             weights.append(0.0 if epoch and not self._shuffle else 1.0)
         return places, np.array(weights, np.float32)
 
 
 class NextTokenBatches(ExampleBatches):
-    """Batches of `NextTokenExamples`: tokens, and the one that follows each.
+    """Batches of `NextTokenExamples`: tokens and their successors.
 
     Args:
       examples, global_batch_size, seed, shuffle: see `ExampleBatches`.
-      start_id: a token with which documents start, to number them by; None: they are not numbered.
+      start_id: the token that starts a document, for numbering documents; None: no numbers.
     """
 
     def __init__(self, examples: Examples, *, start_id: int | None = None, **keys):
@@ -93,13 +93,13 @@ class NextTokenBatches(ExampleBatches):
         """Returns rows of the batch of one step.
 
         Args:
-          step: 0 <= step, and < len(self) where shuffle=False.
-          rows: of the B rows, such as those of one process.
+          step: step >= 0, and < len(self) if shuffle=False.
+          rows: which of the B rows to return, such as those of one process.
 
         Returns:
           tokens, targets and segments, all 0, (B,L) int32; attention_mask (B,L) bool, all True;
-          example_weights (B,) float32, 0 on rows that fill up the last batch of an evaluation;
-          with a `start_id`, documents (B,L) int32, from 0 in each row.
+          example_weights (B,) float32, 0 on padding rows of the last evaluation batch; with a
+          `start_id`, documents (B,L) int32, counted from 0 in each row.
 
         Raises:
           IndexError: if there is no such step.
@@ -125,11 +125,11 @@ class PretrainingBatches(ExampleBatches):
     """Batches of `PackedExamples` or `PairExamples`, masked; masks differ between epochs.
 
     Args:
-      examples, global_batch_size, seed, shuffle: see `ExampleBatches`; the seed is of the masks
-        too, which are fixed where shuffle=False.
-      tokenizer: the one the examples were made with.
-      mask_rate: the share of tokens to predict, in (0, 1).
-      whole_word: mask all WordPieces of a word together.
+      examples, global_batch_size, seed, shuffle: see `ExampleBatches`; the seed also determines the
+        masks, which are fixed if shuffle=False.
+      tokenizer: the tokenizer of the examples.
+      mask_rate: the fraction of tokens to predict, in (0, 1).
+      whole_word: whether to mask all WordPieces of a word together.
 
     Raises:
       DataError: if the examples do not fill one training batch, or an argument is out of range.
@@ -162,14 +162,14 @@ class PretrainingBatches(ExampleBatches):
         """Returns rows of the batch of one step.
 
         Args:
-          step: 0 <= step, and < len(self) where shuffle=False.
-          rows: of the B rows, such as those of one process.
+          step: step >= 0, and < len(self) if shuffle=False.
+          rows: which of the B rows to return, such as those of one process.
 
         Returns:
-          tokens (B,L) int32; segments (B,L) int32; valid (B,L) bool, False on padding;
+          tokens (B,L) int32; segments (B,L) int32; attention_mask (B,L) bool, False on padding;
           masked_positions (B,P) int32; masked_targets (B,P) int32; masked_weights (B,P) float32, 0
-          beyond the number masked; example_weights (B,) float32, 0 on rows that fill up the last
-          batch of an evaluation; nsp_labels (B,) int32, 1 where the second span is random.
+          beyond the number masked; example_weights (B,) float32, 0 on padding rows of the last
+          evaluation batch; nsp_labels (B,) int32, 1 where the second span is random.
 
         Raises:
           IndexError: if there is no such step.

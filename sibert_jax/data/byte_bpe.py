@@ -1,4 +1,4 @@
-"""Byte-level BPE, the tokenizer of GPT-2: text to ids and back, byte for byte."""
+"""Byte-level BPE, the tokenizer of GPT-2: text to ids and back, losslessly."""
 
 import hashlib
 import itertools
@@ -16,12 +16,12 @@ from sibert_jax.data.vocabulary import MIN_PAIR_COUNT
 from sibert_jax.errors import DataError
 
 END = "<|endoftext|>"
-# Tokens that no merge makes, as END.
+# Tokens that no merge produces, such as END.
 _SPECIAL = re.compile(r"<.+>|\[.+\]")
 
 
 def _byte_characters() -> dict[int, str]:
-    """The character that stands for each byte in the files, in GPT-2's order of ids."""
+    """Returns the character that represents each byte in the files, in GPT-2's id order."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {
@@ -36,22 +36,22 @@ BYTES = {character: byte for byte, character in CHARACTERS.items()}
 class ByteBPE(Tokenizer):
     """Splits text into words by GPT-2's rule, then merges their bytes pair by pair.
 
-    Every text is encoded, and decodes to itself. Text is not cleaned; a space belongs to the word
-    after it.
+    Every text can be encoded and decodes to itself. Text is not cleaned; a space belongs to the
+    following word.
 
     Args:
-      pieces: the tokens in the order of their ids, with a character for each byte (`CHARACTERS`);
-        must hold all bytes, the results of all merges and "<|endoftext|>". All others are special:
-        no text is encoded as them.
-      merges: pairs of tokens, first those that are merged first.
-      name: of the vocabulary in error messages.
+      pieces: the tokens in id order, with one character per byte (`CHARACTERS`); must contain all
+        bytes, the results of all merges and "<|endoftext|>". All others are special: text is never
+        encoded as them.
+      merges: pairs of tokens, in the order of their merging.
+      name: name of the vocabulary in error messages.
 
     Attributes:
-      num_bytes: (V,) int64, bytes of text of each token, 0 of special ones. The bytes of a text are
-        the sum over its tokens.
+      num_bytes: (V,) int64, bytes of text per token, 0 for special ones. They sum to the bytes of a
+        text.
 
     Raises:
-      DataError: tokens are missing, occur twice, or are made by no merge.
+      DataError: tokens are missing, occur twice, or are produced by no merge.
 
     Example:
       >>> tokenizer = ByteBPE.of_merges([("o", "n"), ("Ġ", "on")], vocab_size=259)
@@ -82,7 +82,7 @@ class ByteBPE(Tokenizer):
 
     @classmethod
     def of_merges(cls, merges: Iterable[Merge], vocab_size: int) -> "ByteBPE":
-        """A vocabulary in GPT-2's order: bytes, merges, "<|endoftext|>"; then unused tokens."""
+        """Builds a vocabulary in GPT-2's order: bytes, merges, "<|endoftext|>", unused tokens."""
         merges = tuple(merges)
         pieces = dict.fromkeys([*BYTES, *("".join(merge) for merge in merges), END])
         return cls(tuple(pieces), merges).filled(vocab_size)
@@ -92,9 +92,9 @@ class ByteBPE(Tokenizer):
         """Learns merges by joining the most frequent adjacent pair until there are enough.
 
         Args:
-          texts: as they are encoded.
-          vocab_size: the number of tokens, at least 257; if the text is too small for so many, the
-            rest is "<|unused0|>", "<|unused1|>", ...
+          texts: the texts to learn from, split as for encoding.
+          vocab_size: the number of tokens, at least 257; if the text is too small for that many,
+            the rest is "<|unused0|>", "<|unused1|>", ...
         """
         import tokenizers
 
@@ -126,11 +126,11 @@ class ByteBPE(Tokenizer):
         write_byte_bpe(pathlib.Path(path), BPEVocabulary(self.pieces, self.merges))
 
     def split(self, document: Document) -> list[str]:
-        """The paragraphs of a document, each but the last with its line end."""
+        """Returns the paragraphs of a document, each but the last with its line end."""
         return [f"{paragraph}\n" for paragraph in document[:-1]] + document[-1:]
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Encodes many texts into one array."""
+        """Encodes many texts into one array; see `Tokenizer.encode_flat`."""
         if self._model is None:
             import tokenizers
 
@@ -143,7 +143,7 @@ class ByteBPE(Tokenizer):
         return flat, lengths
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text; U+FFFD stands for bytes that are not UTF-8, as where a character is cut.
+        """Returns the text; U+FFFD replaces bytes that are not UTF-8, such as part of a character.
 
         Example:
           >>> ByteBPE.of_merges([], 257).decode([71, 72, 256])
@@ -153,7 +153,7 @@ class ByteBPE(Tokenizer):
         return bytes(BYTES[c] for c in itertools.chain(*pieces)).decode(errors="replace")
 
     def filled(self, vocab_size: int) -> "ByteBPE":
-        """This vocabulary, padded with "<|unused0|>", "<|unused1|>", ..."""
+        """Returns this vocabulary, padded with "<|unused0|>", "<|unused1|>", ..."""
         names = (f"<|unused{i}|>" for i in itertools.count())
         spare = (name for name in names if name not in self._ids)
         fill = itertools.islice(spare, max(0, vocab_size - self.vocab_size))
@@ -161,7 +161,7 @@ class ByteBPE(Tokenizer):
 
 
 def _library_model(bpe):
-    """The Hugging Face tokenizer around a model, without any special handling."""
+    """Returns the Hugging Face tokenizer around a model, without special handling."""
     import tokenizers
 
     model = tokenizers.Tokenizer(bpe)
@@ -170,7 +170,7 @@ def _library_model(bpe):
 
 
 def _check(pieces: Sequence[str], ids: dict[str, int], merges: Sequence[Merge], name: str) -> None:
-    """Refuses a vocabulary that lacks tokens, and merges of another one."""
+    """Raises DataError for missing tokens, or merges of another vocabulary."""
     if len(ids) < len(pieces):
         twice = next(piece for i, piece in enumerate(pieces) if ids[piece] != i)
         raise DataError(f"{name} has {twice!r} twice")

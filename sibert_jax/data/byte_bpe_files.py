@@ -1,7 +1,7 @@
-"""GPT-2's vocabulary files: the ids of tokens, and the pairs of tokens that are merged.
+"""GPT-2's vocabulary files: token ids and merges.
 
 They are `vocab.json` with `merges.txt` and `tokenizer_config.json` beside it, or `tokenizer.json`
-where a directory has no `vocab.json`.
+if a directory has no `vocab.json`.
 """
 
 import json
@@ -23,21 +23,21 @@ from sibert_jax.data.vocabulary import (
 from sibert_jax.errors import DataError
 
 IDS, MERGES = "vocab.json", "merges.txt"
-VERSION = "#version: 0.2"  # first line of the latter
+VERSION = "#version: 0.2"  # first line of merges.txt
 CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast", *LIBRARY_CLASSES)
 
 Merge: TypeAlias = tuple[str, str]
 
 
 class BPEVocabulary(NamedTuple):
-    """Tokens in the order of their ids, and pairs of them in the order of their merging."""
+    """Tokens in id order, and pairs of tokens in merge order."""
 
     pieces: tuple[str, ...]
     merges: tuple[Merge, ...]
 
 
 def is_byte_bpe(path: pathlib.Path) -> bool:
-    """Whether a vocabulary file, or the directory of one, is of byte-level BPE."""
+    """Tells whether a vocabulary file or directory is of byte-level BPE."""
     if not path.is_dir():
         return path.suffix == ".json"
     if any((path / name).is_file() for name in (IDS, MERGES)):
@@ -50,10 +50,10 @@ def is_byte_bpe(path: pathlib.Path) -> bool:
 
 
 def read_byte_bpe(path: pathlib.Path) -> BPEVocabulary:
-    """Reads a `vocab.json` and the files beside it, or those of a directory.
+    """Reads a `vocab.json` and the files beside it, or the files of a directory.
 
     Raises:
-      DataError: a file is missing or broken, or describes another tokenizer than GPT-2's.
+      DataError: a file is missing or broken, or describes a tokenizer other than GPT-2's.
     """
     directory = path if path.is_dir() else path.parent
     file = directory / IDS if path.is_dir() else path
@@ -72,7 +72,7 @@ def read_byte_bpe(path: pathlib.Path) -> BPEVocabulary:
 
 
 def write_byte_bpe(path: pathlib.Path, vocabulary: BPEVocabulary) -> None:
-    """Writes the files that `read_byte_bpe` reads: `path` and, beside it, the other two."""
+    """Writes the files that `read_byte_bpe` reads: `path` and the other two beside it."""
     settings = {"tokenizer_class": CLASSES[0], "add_prefix_space": False}
     path.with_name(SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     lines = [VERSION, *map(" ".join, vocabulary.merges)]
@@ -83,7 +83,7 @@ def write_byte_bpe(path: pathlib.Path, vocabulary: BPEVocabulary) -> None:
 
 
 def _read_merges(path: pathlib.Path) -> tuple[Merge, ...]:
-    """The pairs of `merges.txt`, one a line, after a line with the version."""
+    """Reads the pairs of `merges.txt`, one per line after a version line."""
     if not path.is_file():
         raise DataError(f"{path} is missing, which says how bytes are joined; put it beside {IDS}")
     merges = []
@@ -98,7 +98,7 @@ def _read_merges(path: pathlib.Path) -> tuple[Merge, ...]:
 
 
 def _read_library(path: pathlib.Path) -> tuple[dict[str, int], tuple[Merge, ...], list[AddedToken]]:
-    """Ids, merges and added tokens of a `tokenizer.json`."""
+    """Reads ids, merges and added tokens of a `tokenizer.json`."""
     values = read_object(path)
     try:
         model, splitter = values["model"], values["pre_tokenizer"]
@@ -118,7 +118,7 @@ def _read_library(path: pathlib.Path) -> tuple[dict[str, int], tuple[Merge, ...]
 
 
 def _added_by_settings(directory: pathlib.Path) -> list[AddedToken]:
-    """The added tokens of `tokenizer_config.json`; refuses what changes ids."""
+    """Reads the added tokens of `tokenizer_config.json`; rejects settings that change ids."""
     path = directory / SETTINGS
     settings: dict[str, Any] = read_object(path) if path.is_file() else {}
     if (found := settings.get("tokenizer_class", CLASSES[0])) not in CLASSES:

@@ -1,11 +1,12 @@
-"""A cache of directories that are built once, atomically, and checked whenever they are read.
+"""A cache of directories that are built once, atomically, and checked on every read.
 
-An entry is `cache_dir/<key>/` with its files and `manifest.json`, which has the size, modification
-time and SHA-256 of each. It is built under another name and renamed, so a build that dies leaves
-nothing that is read later, and of two builds at once the first to finish wins.
+An entry is `cache_dir/<key>/` with its files and `manifest.json`, which lists the size,
+modification time and SHA-256 of each. It is built under a temporary name and renamed, so an
+interrupted build leaves nothing that is read later, and of two concurrent builds the first to
+finish wins.
 
-Files are trusted by size and modification time, as make and rsync do; contents are hashed only
-where the time differs. `touch` the files of an entry to have their contents checked.
+Files are trusted by size and modification time, as make and rsync do; contents are hashed only if
+the time differs. `touch` the files of an entry to have their contents checked.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ ABANDONED_SECONDS = 86_400
 
 
 def digest(*parts) -> str:
-    """Returns 32 hexadecimal digits that depend on the parts (JSON values) and nothing else."""
+    """Returns 32 hexadecimal digits that depend only on the parts (JSON values)."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -56,7 +57,7 @@ class Cache:
 
     Args:
       directory: created if it does not exist.
-      progress: called with a line of text when something has to be rebuilt.
+      progress: called with a message when something has to be rebuilt.
 
     Raises:
       DataError: if the directory cannot be written.
@@ -74,12 +75,12 @@ class Cache:
         """Returns the entry of a key, building it if it is missing or corrupt.
 
         Args:
-          key: the name; must change whenever the content would.
-          build: writes the entry's files into the empty directory it is given and returns what
-            else the manifest should hold.
+          key: the name; must change whenever the content changes.
+          build: writes the entry's files into the given empty directory and returns further
+            contents for the manifest.
 
         Raises:
-          DataError: if the entry cannot be written, or whatever `build` raises.
+          DataError: if the entry cannot be written; `build` may raise others.
         """
         path = self.directory / key
         entry, fault = _verify(path, key)
@@ -109,14 +110,14 @@ class Cache:
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from error
         with self._writing():
-            # Not named by process id: processes on other machines may share the directory.
+            # No process id in the name: processes on other machines may share the directory.
             temporary = note.with_suffix(f".{secrets.token_hex(8)}")
             temporary.write_text(json.dumps(identity | {"sha256": sha256}))
             temporary.replace(note)
         return sha256
 
     def _publish(self, building: pathlib.Path, path: pathlib.Path, key: str) -> Entry:
-        """Renames a finished build to its place, unless a good one got there first."""
+        """Renames a finished build to its final name, unless a valid one is already there."""
         for _ in range(10):
             try:
                 building.rename(path)
@@ -133,20 +134,20 @@ class Cache:
         raise DataError(f"cannot put a finished build at {path}; remove it and try again")
 
     def _new_directory(self) -> pathlib.Path:
-        # Not tempfile.mkdtemp: others who share the cache cannot read what it creates.
+        # Not tempfile.mkdtemp, whose directories other users of the cache could not read.
         path = self.directory / f"{BUILDING_PREFIX}{secrets.token_hex(8)}"
         path.mkdir()
         return path
 
     def _remove(self, path: pathlib.Path) -> None:
-        """Removes a corrupt entry, renaming it first so that no reader finds half of it."""
+        """Removes a corrupt entry, renaming it first so that no reader sees half of it."""
         aside = self._new_directory()
         with contextlib.suppress(FileNotFoundError):  # another process moved it
             path.rename(aside / "corrupt")
         shutil.rmtree(aside, ignore_errors=True)
 
     def _sweep_abandoned(self) -> None:
-        """Removes what builds that died have left behind."""
+        """Removes what interrupted builds have left behind."""
         for path in self.directory.glob(f"{BUILDING_PREFIX}*"):
             try:
                 newest = max(file.stat().st_mtime for file in (path, *path.rglob("*")))
@@ -185,7 +186,7 @@ def _write_manifest(path: pathlib.Path, key: str, content: dict) -> None:
 
 
 def _verify(path: pathlib.Path, key: str) -> tuple[Entry | None, str]:
-    """Returns the entry, or None and what is wrong with it."""
+    """Returns the entry, or None, and what is wrong with it."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         if (manifest["format"], manifest["key"]) != (FORMAT_VERSION, key):
@@ -197,7 +198,7 @@ def _verify(path: pathlib.Path, key: str) -> tuple[Entry | None, str]:
             if stat.st_mtime_ns != manifest["times"][name]:
                 if file_sha256(path / name) != file["sha256"]:
                     return None, f"{name} has another hash"
-                # Copied or touched: give it its time back, so that it is hashed once.
+                # Copied or touched: restore its time, so that it is hashed only once.
                 with contextlib.suppress(OSError):
                     os.utime(path / name, ns=(stat.st_atime_ns, manifest["times"][name]))
     except FileNotFoundError as error:

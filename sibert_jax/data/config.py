@@ -1,4 +1,4 @@
-"""Keys under `data`: text to pretrain on, or labeled examples."""
+"""Config keys under `data`: text for pretraining, or labeled examples."""
 
 import dataclasses
 
@@ -12,13 +12,13 @@ from sibert_jax.keys import check, key
 
 
 def _tfds_source(c, paths, key, cache, progress):
-    from sibert_jax.data.tfds_source import tfds_source  # few runs need it
+    from sibert_jax.data.tfds_source import tfds_source  # rarely needed
 
     return tfds_source(paths, c.tfds_split, c.tfds_feature, key)
 
 
-# Value of `data.source` -> the text of some paths: from the config, the paths, the key that names
-# them, the cache, and a function that takes lines of progress.
+# Value of `data.source` -> function that returns the source of some paths, from the config, the
+# paths, the key that names them, the cache and a function for progress messages.
 SOURCES = {
     "builtin": lambda c, paths, key, cache, progress: builtin_source(cache, progress),
     "text": lambda c, paths, key, cache, progress: text_source(paths, key, c.layout),
@@ -28,7 +28,7 @@ SOURCES = {
 
 @dataclasses.dataclass(frozen=True)
 class CorpusConfig:
-    """Text to pretrain on, its held-out part and its vocabulary."""
+    """Text for pretraining, its held-out part and its vocabulary."""
 
     source: str = key(
         "builtin", "builtin: English found in any Python installation; text: files; tfds",
@@ -53,7 +53,7 @@ class CorpusConfig:
     vocab: str = key(
         "", "vocabulary file (vocab.txt; vocab.json beside merges.txt) or its directory; empty: "
         "that of checkpoint.init_from, else one is trained",
-        may_change=True,  # another vocabulary has another fingerprint, which the checkpoint has
+        may_change=True,  # a changed vocabulary changes the fingerprint in the checkpoint
     )  # fmt: skip
     vocab_train_bytes: int = key(20_000_000, "text that a trained vocabulary sees, bytes", low=1)
     cache_dir: str = key(
@@ -86,11 +86,11 @@ class CorpusConfig:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The parts of `path`, one a corpus."""
+        """The parts of `path`, one per corpus."""
         return split_paths(self.path)
 
     def check_path(self) -> None:
-        """Refuses to load text that is not named.
+        """Checks that the text to load is named.
 
         Raises:
           ConfigError: `path` is empty and `source` is not "builtin".
@@ -105,7 +105,7 @@ class CorpusConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LabeledConfig:
-    """Labeled examples to fine-tune on, and the vocabulary they are read with."""
+    """Labeled examples for fine-tuning, and their vocabulary."""
 
     source: str = key("files", "of all paths", choices=("files", "tfds"))
     path: str = key("", "a file or glob; tfds: a prepared DIR:SPLIT")
@@ -146,7 +146,7 @@ class LabeledConfig:
 
 
 def check_valid_fraction(valid_path: str, valid_fraction: float) -> None:
-    """Refuses a share of nothing or all, where it is used."""
+    """Raises ConfigError if a fraction that is used lies outside (0, 1)."""
     if not valid_path and not 0 < valid_fraction < 1:
         raise ConfigError(
             "data.valid_fraction must lie between 0 and 1 where data.valid_path is empty, found "

@@ -1,4 +1,4 @@
-"""The tokenized corpora that a config names, through the cache."""
+"""Loads the tokenized corpora of a config through the cache."""
 
 import dataclasses
 import pathlib
@@ -15,7 +15,7 @@ from sibert_jax.data.tokenizer import Tokenizer
 from sibert_jax.data.vocabulary_training import find_tokenizer
 from sibert_jax.errors import DataError
 
-MAX_UNKNOWN = 0.02  # share of [UNK] above which there is a warning
+MAX_UNKNOWN = 0.02  # fraction of [UNK] tokens above which there is a warning
 Progress = Callable[[str], None]
 
 
@@ -24,12 +24,12 @@ class Corpora:
     """The text of a pretraining run.
 
     Args:
-      tokenizer: of the vocabulary that was given or learned.
-      train: one corpus for each part of `CorpusConfig.path`.
+      tokenizer: tokenizer of the given or learned vocabulary.
+      train: one corpus per part of `CorpusConfig.path`.
       valid: the held-out documents.
       weights: as in the config.
       fingerprint: a hash of the tokens of all corpora, the vocabulary and the weights.
-      unigram_counts: (V,) int64, how often each token occurs in `train`.
+      unigram_counts: (V,) int64, count of each token in `train`.
     """
 
     tokenizer: Tokenizer
@@ -41,15 +41,15 @@ class Corpora:
 
 
 def load_corpora(c: CorpusConfig, *, vocab_size: int, progress: Progress) -> Corpora:
-    """Tokenizes the text that a config names, or maps the tokens of an earlier call.
+    """Tokenizes the text of a config, or memory-maps the tokens of an earlier call.
 
     Args:
       c: the text and its vocabulary.
-      vocab_size: tokens that the model has.
-      progress: called with a line of text now and then, and with the sizes of the corpora.
+      vocab_size: the model's vocabulary size.
+      progress: called with progress messages and the sizes of the corpora.
 
     Raises:
-      DataError: if text, vocabulary or cache cannot be used.
+      DataError: if text, vocabulary or cache are unusable.
     """
     c.check_path()
     cache = Cache(c.cache_dir, progress)
@@ -61,7 +61,7 @@ def load_corpora(c: CorpusConfig, *, vocab_size: int, progress: Progress) -> Cor
     tokens = _tokens(train, share, identity, tokenizer, cache, progress)
     held_out = tokens.held_out
     if valid:
-        # A separate entry, so that training text stays valid when the text to evaluate on changes.
+        # A separate entry, so that training tokens stay valid when the evaluation text changes.
         nothing = HeldOutShare([valid], 0.0)
         identity = _identity([valid], nothing, cache)
         (held_out,) = _tokens([valid], nothing, identity, tokenizer, cache, progress).corpora
@@ -87,14 +87,14 @@ def load_corpora(c: CorpusConfig, *, vocab_size: int, progress: Progress) -> Cor
 def _sources(
     c: CorpusConfig, cache: Cache, progress: Progress
 ) -> tuple[list[Source], Source | None]:
-    """Returns the sources to train and to evaluate on; None: hold out documents of the first."""
+    """Returns the sources for training and evaluation; None: hold out training documents."""
 
     def source(kind: str, paths: tuple[str, ...], key: str) -> Source:
         return SOURCES[kind](c, paths, key, cache, progress)
 
     valid, valid_paths = None, split_paths(c.valid_path)
     if valid_paths:
-        kind = "text" if c.source == "builtin" else c.source  # no file of builtin text has a name
+        kind = "text" if c.source == "builtin" else c.source  # builtin text has no named files
         valid = source(kind, valid_paths, "data.valid_path")
     return [source(c.source, (path,), "data.path") for path in c.paths or ("",)], valid
 
@@ -111,7 +111,7 @@ def _check_disjoint(train: list[Source], valid: Source | None) -> None:
 
 
 def _identity(sources: list[Source], share: HeldOutShare, cache: Cache) -> dict:
-    """Returns the files, for the manifest, and hashes that change whenever the corpora would."""
+    """Returns the files, for the manifest, and hashes that change whenever the corpora change."""
     files = [
         [
             {"path": str(f), "size": f.stat().st_size, "sha256": cache.source_sha256(f)}
@@ -127,7 +127,7 @@ def _identity(sources: list[Source], share: HeldOutShare, cache: Cache) -> dict:
 
 
 class _Tokens(NamedTuple):
-    """A corpus of each source, and one of the documents held out of them, if any are."""
+    """One corpus per source, and one of the held-out documents, if any."""
 
     corpora: list[TokenCorpus]
     held_out: TokenCorpus | None
@@ -142,7 +142,7 @@ def _tokens(
     cache: Cache,
     progress: Progress,
 ) -> _Tokens:
-    """Tokenizes sources, or maps their tokens in the cache, and reports their sizes."""
+    """Tokenizes sources, or memory-maps their cached tokens, and reports their sizes."""
 
     def build(directory: pathlib.Path) -> dict:
         manifest = _write_tokens(directory, sources, share, tokenizer, progress)

@@ -1,4 +1,4 @@
-"""Documents: sources of them, the share that is held out, and their sentences."""
+"""Documents: their sources, the held-out share, and sentence splitting."""
 
 import dataclasses
 import hashlib
@@ -12,18 +12,18 @@ from typing import TypeAlias
 
 from sibert_jax.errors import DataError
 
-Document: TypeAlias = list[str]  # its paragraphs, none empty, without line ends
+Document: TypeAlias = list[str]  # its non-empty paragraphs, without line ends
 
-# Sources split a longer document, so that a file without blank lines or even without line ends
-# needs little memory and has something to hold out.
+# Sources split longer documents, so that a file without blank lines or even line ends needs little
+# memory and has documents to hold out.
 MAX_DOCUMENT_CHARS = 500_000
-MIN_HELD_OUT = 2  # documents: next-sentence prediction draws from another one
-MIN_PART_CHARS = 2_000  # of a document that is split to hold out a part: some examples
+MIN_HELD_OUT = 2  # documents; next-sentence prediction draws from another document
+MIN_PART_CHARS = 2_000  # of a document split for holding out: enough for a few examples
 MAX_SENTENCE_CHARS = 1000
 _HASHES = 2**64
 
-# White space after closing punctuation (and quotes or brackets that belong to it), before something
-# that may start a sentence.
+# White space after closing punctuation (with its quotes or brackets) and before something that may
+# start a sentence.
 _BOUNDARY = re.compile(r"""[.!?…]["'”’»)\]]*(\s+)(?=["'“‘«(\[—-]*[A-Z0-9À-Þ])""")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:mr|mrs|ms|dr|prof|rev|gen|col|capt|lt|sgt|st|jr|sr|vs|etc|cf|no|vol|pp|fig|inc|ltd|co"
@@ -35,16 +35,16 @@ _LONGEST_ABBREVIATION = 8
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A stream of documents that can be read again, and the files whose hashes identify it.
+    """A re-readable stream of documents, and the files whose hashes identify it.
 
     Args:
-      key: the key of the configuration that names it, such as "data.path".
-      name: its name in progress lines; short, however many files there are.
+      key: the config key that names it, such as "data.path".
+      name: its name in progress messages; short, however many files there are.
       files: the files it is read from.
-      documents: starts reading from the beginning.
-      parts: each file or split that is read, under its full name.
-      options: whatever else the documents depend on, such as the split and the feature.
-      note: a remark for the user on how the text was read, "" if there is none.
+      documents: returns an iterator from the beginning.
+      parts: the full name of each file or split.
+      options: everything else the documents depend on, such as split and feature.
+      note: returns a remark for the user on how the text was read, or "".
     """
 
     key: str
@@ -57,16 +57,15 @@ class Source:
 
 
 class HeldOutShare:
-    """Splits the documents of sources into those to train on and those to evaluate on.
+    """Splits the documents of sources into training and held-out documents.
 
     A hash of its text decides for each document. If there are fewer than 1/fraction documents, long
-    ones are split into parts first, so that a single novel has something to hold out as well. At
-    least two are held out. To find this out the sources are read once, mostly not far, when it is
-    first needed.
+    ones are split into parts first, so that even a single novel can be split. At least two are held
+    out. To determine this, the sources are read once, usually not far, on first use.
 
     Args:
-      sources: all of the training text.
-      fraction: the share to hold out, in [0, 1); 0: nothing.
+      sources: all training text.
+      fraction: the fraction to hold out, in [0, 1); 0: nothing.
     """
 
     def __init__(self, sources: Sequence[Source], fraction: float):
@@ -74,10 +73,10 @@ class HeldOutShare:
         self._sources = sources
 
     def split(self, source: Source) -> Iterator[tuple[bool, Document]]:
-        """Yields the documents of a source, or their parts, each with whether it is held out.
+        """Yields (is held out, document or part) for the documents of a source.
 
         Raises:
-          DataError: if the text is too short to hold any out.
+          DataError: if the text is too short to hold out documents.
         """
         if not self.fraction:
             yield from ((False, document) for document in source.documents())
@@ -94,7 +93,7 @@ class HeldOutShare:
 
     @cached_property
     def _rule(self) -> tuple[float, float]:
-        """The hash below which a document is held out, and the characters of a part of one."""
+        """The hash below which a document is held out, and the characters per document part."""
         below = self.fraction * _HASHES
         hashes: list[int] = []
         num_chars = num_held_out = 0
@@ -142,12 +141,12 @@ def document_parts(document: Document, num_chars: float) -> list[Document]:
 
 
 def is_held_out(document: Document, fraction: float) -> bool:
-    """Whether a document is for evaluation, decided by its text alone."""
+    """Tells whether a document is held out, from its text alone."""
     return text_hash(document) < fraction * _HASHES
 
 
 def text_hash(document: Document) -> int:
-    """A number in [0, 2**64) that depends on the text alone."""
+    """Returns a hash in [0, 2**64) of the text."""
     hashed = hashlib.blake2b("\n".join(document).encode(), digest_size=8).digest()
     return int.from_bytes(hashed, "big")
 
@@ -170,7 +169,7 @@ def split_sentences(paragraph: str) -> Iterator[str]:
 
 
 def split_at_spaces(text: str, max_chars: int) -> Iterator[str]:
-    """Yields `text` in parts of at most `max_chars`, split at a space where there is one.
+    """Yields `text` in parts of at most `max_chars`, split at a space if there is one.
 
     Example:
       >>> list(split_at_spaces("ab cd efghijk", 5))
@@ -187,7 +186,7 @@ def split_at_spaces(text: str, max_chars: int) -> Iterator[str]:
 
 
 def shortened(names: Sequence[str], what: str) -> str:
-    """A list of names that stays short.
+    """Joins names into a short list.
 
     Example:
       >>> shortened(["a.txt", "b.txt"], "files")

@@ -1,4 +1,4 @@
-"""Which tokens of an example are predicted, and what is shown in their place."""
+"""Masking: the tokens to predict, and what replaces them in the input."""
 
 import math
 
@@ -18,11 +18,11 @@ class Masker:
     Special tokens count towards n but are neither chosen nor drawn.
 
     Args:
-      tokenizer: of the vocabulary.
-      seq_len: L.
-      mask_rate: the share of tokens to choose, in (0, 1).
-      whole_word: choose all WordPieces of a word or none, never more than the number above; a
-        word that no longer fits is skipped.
+      tokenizer: the tokenizer of the examples.
+      seq_len: L, the length of an example.
+      mask_rate: the fraction of tokens to choose, in (0, 1).
+      whole_word: whether to choose all WordPieces of a word or none; a word that would exceed the
+        number above is skipped.
 
     Raises:
       DataError: if `mask_rate` is outside (0, 1).
@@ -45,7 +45,7 @@ class Masker:
 
         Args:
           tokens: (L,) int32, changed in place.
-          rng: source of all random choices.
+          rng: the source of all random choices.
 
         Returns:
           The chosen positions, ascending, at most `num_masked`; none if all tokens are special.
@@ -71,7 +71,7 @@ class Masker:
         self, tokens: np.ndarray, candidates: np.ndarray, rank_L: np.ndarray, wanted: int
     ) -> np.ndarray:
         """Takes whole words in random order while they fit."""
-        # A continuation without its beginning (a chunk cut mid-word) is a word of its own.
+        # A continuation without its beginning (a chunk cut mid-word) counts as a word.
         follows = np.diff(candidates, prepend=-2) == 1
         begins = ~(self._tokenizer.is_continuation[tokens[candidates]] & follows)
         first = np.flatnonzero(begins)

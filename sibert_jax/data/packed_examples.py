@@ -1,4 +1,4 @@
-"""Examples cut from one stream of all documents: masked text, or tokens and their successors."""
+"""Examples cut from one stream of all documents: text to mask, or tokens and their successors."""
 
 import numpy as np
 
@@ -25,12 +25,12 @@ class SeparatedStream:
         return int(self._starts[-1]) - 1
 
     def read(self, begin: int, end: int) -> np.ndarray:
-        """Tokens [begin, end) of the stream, int32."""
+        """Returns tokens [begin, end) of the stream, int32."""
         tokens = np.full(end - begin, self._end_id, np.int32)
         starts = self._starts
         document = int(np.searchsorted(starts, begin, side="right")) - 1
         while starts[document] < end:
-            # The last position of a document in the stream is its separator, already set.
+            # A document's last position in the stream is its separator, already set.
             low = max(begin, int(starts[document]))
             high = min(end, int(starts[document + 1]) - 1)
             if low < high:
@@ -43,13 +43,13 @@ class SeparatedStream:
 class NextTokenExamples:
     """Cuts the stream `document END document END ...` into L tokens and their successors.
 
-    Every token but the first is predicted in exactly one example, except for the last ones, fewer
-    than L, that do not fill one.
+    Every token but the first is predicted in exactly one example, except for fewer than L remaining
+    tokens at the end.
 
     Args:
-      corpus: the documents.
-      seq_len: L.
-      tokenizer: the one the corpus was made with.
+      corpus: the corpus to cut.
+      seq_len: L, tokens per example.
+      tokenizer: the tokenizer of the corpus.
 
     Raises:
       DataError: if the corpus does not fill one example.
@@ -67,7 +67,7 @@ class NextTokenExamples:
         return self._len
 
     def example(self, epoch: int, index: int) -> Example:
-        """L + 1 tokens, of which the last L are to be predicted; the same in every epoch."""
+        """Returns L + 1 tokens, the last L to be predicted; the same in every epoch."""
         del epoch
         begin = index * self.seq_len
         tokens = self._stream.read(begin, begin + self.seq_len + 1)
@@ -77,13 +77,13 @@ class NextTokenExamples:
 class PackedExamples:
     """Cuts the stream `document [SEP] document [SEP] ...` into `[CLS] chunk [SEP]` of L tokens.
 
-    Every token of the corpus is in exactly one example, except for the last tokens, fewer than L-2,
-    that do not fill one.
+    Every token of the corpus is in exactly one example, except for fewer than L-2 remaining tokens
+    at the end.
 
     Args:
-      corpus: the documents.
-      seq_len: L.
-      tokenizer: the one the corpus was made with.
+      corpus: the corpus to cut.
+      seq_len: L, tokens per example.
+      tokenizer: the tokenizer of the corpus.
 
     Raises:
       DataError: if the corpus does not fill one example.

@@ -1,4 +1,4 @@
-"""Makes batches ahead of their use, in one thread."""
+"""Prepares batches ahead of their use, in one thread."""
 
 import contextlib
 import queue
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
-JOIN_SECONDS = 5.0  # a read that hangs does not keep the process from ending
+JOIN_SECONDS = 5.0  # a hanging read must not keep the process from ending
 
 
 def prefetch(
@@ -15,14 +15,14 @@ def prefetch(
     """Calls `batch_fn` for `num_steps` steps from `first_step`, up to `depth` ahead of the reader.
 
     Args:
-      batch_fn: makes the batch of a step; called in one other thread.
+      batch_fn: returns the batch of a step; called in one other thread.
       first_step: the first step.
       num_steps: the number of steps.
-      depth: how many finished batches may wait, at least 1.
+      depth: maximum number of finished batches waiting, at least 1.
 
     Yields:
       (step, batch). The thread ends with the generator or its `close`. An exception of `batch_fn`
-      is raised where its batch would have come.
+      is raised in place of its batch.
 
     Example:
       >>> with contextlib.closing(prefetch(lambda step: step**2, 3, num_steps=2)) as batches:
@@ -53,7 +53,7 @@ def prefetch(
             yield step, batch
     finally:
         stop.set()
-        with contextlib.suppress(queue.Empty):  # so that a put that waits for room returns
+        with contextlib.suppress(queue.Empty):  # so that a blocked put returns
             while True:
                 finished.get_nowait()
         thread.join(JOIN_SECONDS)

@@ -1,4 +1,4 @@
-"""Examples: what all kinds have in common, pairs of spans, and mixtures."""
+"""Examples: their interface, pairs of spans, and mixtures."""
 
 import array
 import bisect
@@ -15,7 +15,7 @@ from sibert_jax.data.token_corpus import TokenCorpus
 from sibert_jax.data.word_piece import WordPiece
 from sibert_jax.errors import DataError
 
-# Tokens (L,) int32, segments (L,) int32, and 1 if the second span is a random one, else 0.
+# Tokens (L,) int32, segments (L,) int32, and 1 if the second span is random, else 0.
 Example: TypeAlias = tuple[np.ndarray, np.ndarray, int]
 
 MIN_SEQ_LEN = 8
@@ -25,7 +25,7 @@ MAX_DENOMINATOR = 1_000_000
 
 
 class Examples(Protocol):
-    """The examples of batches: packed text, pairs of spans, or a mixture of others."""
+    """Examples for batches: packed text, pairs of spans, or a mixture."""
 
     seq_len: int
     fingerprint: str
@@ -37,25 +37,25 @@ class Examples(Protocol):
 
 
 class PairExamples:
-    """`[CLS] A [SEP] B [SEP]`, where B follows A or, half of the time, is from another document.
+    """`[CLS] A [SEP] B [SEP]`, where B follows A or, half of the time, comes from another document.
 
     A chunk is a run of sentences of one document that just reaches L-3 tokens; it yields one
-    example per epoch. A is a random number of its first sentences. B is the rest of it or a run of
-    sentences from a random place of another document. With probability `short_prob` the target is
-    a random length of 2 to L-3 tokens instead. An example that is too long loses tokens from the
+    example per epoch. A is a random number of its first sentences. B is the rest of it, or a run of
+    sentences from a random position in another document. With probability `short_prob` the target
+    is a random length of 2 to L-3 tokens instead. An example that is too long loses tokens from the
     front or the back of its longer span, at random.
 
     This is Devlin's construction except that an example depends on its index alone: chunks are the
-    same in all epochs, so sentences that a random B or a short target leaves unused are not put
-    back for the next example; other epochs use them. In a chunk of one sentence B is always random,
-    as Devlin's is.
+    same in all epochs, so sentences left unused by a random B or a short target do not go to the
+    next example; other epochs use them. In a chunk of one sentence B is always random, as in
+    Devlin's.
 
     Args:
-      corpus: the documents, at least two.
-      seq_len: L.
-      tokenizer: the one the corpus was made with.
-      seed: of all random choices.
-      short_prob: the share of shortened examples.
+      corpus: the corpus, at least two documents.
+      seq_len: L, tokens per example.
+      tokenizer: the tokenizer of the corpus.
+      seed: random seed of all choices.
+      short_prob: the fraction of shortened examples.
 
     Raises:
       DataError: if there is no other document to draw from, or L is below 8.
@@ -125,7 +125,7 @@ class PairExamples:
         return self._corpus.tokens[starts[begin] : starts[end]]
 
     def _random_span(self, begin: int, target: int, document: float, place: float) -> np.ndarray:
-        """Returns sentences of a document other than that of `begin`; chosen by two uniforms."""
+        """Returns sentences of a document other than that of `begin`, chosen by two uniforms."""
         starts = self._corpus.document_starts
         own = bisect.bisect_right(starts, begin) - 1
         other = int(document * (self._corpus.num_documents - 1))
@@ -151,15 +151,15 @@ def chunk_sentences(corpus: TokenCorpus, target: int) -> np.ndarray:
     """Cuts each document into runs of sentences that just reach `target` tokens.
 
     Returns:
-      Where each run begins among the sentences, and the number of sentences: (C+1,) int64. Only the
-      last run of a document may have fewer than `target` tokens.
+      The first sentence of each run, then the number of sentences: (C+1,) int64. Only the last run
+      of a document may have fewer than `target` tokens.
     """
     starts, document_starts = corpus.sentence_starts, corpus.document_starts
     num_sentences = len(starts) - 1
     chunk_starts = array.array("q")
     sentence = 0
     while sentence < num_sentences:
-        # In blocks, since a list of all sentences of a large corpus would not fit into memory.
+        # In blocks, as a list of all sentences of a large corpus would not fit into memory.
         block = np.arange(sentence, min(sentence + BLOCK_SENTENCES, num_sentences))
         reached = np.searchsorted(starts, starts[block] + target, side="left")
         document_end = document_starts[np.searchsorted(document_starts, block, side="right")]
@@ -175,10 +175,10 @@ def chunk_sentences(corpus: TokenCorpus, target: int) -> np.ndarray:
 def truncate_pair(
     span_a: np.ndarray, span_b: np.ndarray, max_tokens: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shortens two spans to `max_tokens` in all.
+    """Shortens two spans to `max_tokens` in total.
 
-    One token at a time is taken from the longer (see `tokens_to_drop`), from the front or the back
-    with equal probability.
+    One token at a time is dropped from the longer one (see `tokens_to_drop`), from the front or the
+    back with equal probability.
     """
     from_a, from_b = tokens_to_drop(len(span_a), len(span_b), max_tokens)
     from_front = rng.random(from_a + from_b) < 0.5
@@ -190,17 +190,17 @@ def truncate_pair(
 
 
 class WeightedExamples:
-    """Interleaves sets of examples so that each has its share of every part of the stream.
+    """Interleaves sets of examples so that each keeps its share in every part of the stream.
 
-    Of any n consecutive examples, n·w_k/Σw are of set k, up to an error below 2·(k+1), k from 0. An
-    epoch has as many examples as all sets together; a set that is drawn more often than its size
-    starts over in another order, and one drawn less often continues in the next epoch.
+    Of any n consecutive examples, n·w_k/Σw are from set k, up to an error below 2·(k+1), k from 0.
+    An epoch has as many examples as all sets together; a set drawn more often than its size starts
+    over in another order, and one drawn less often continues in the next epoch.
 
     Args:
-      example_sets: the sets, of one sequence length.
+      example_sets: the sets, all with the same sequence length.
       weights: one positive number per set; () means in proportion to size, each example exactly
         once per epoch.
-      seed: of the order within each set.
+      seed: random seed of the order within each set.
 
     Raises:
       DataError: if the weights do not match the sets or are not positive.
@@ -230,7 +230,7 @@ class WeightedExamples:
             if weights
             else [fractions.Fraction(len(examples)) for examples in example_sets]
         )
-        # The share of set k among the sets k, k+1, ...
+        # The share of set k among sets k, k+1, ...
         self._shares = [weight / sum(exact[k:]) for k, weight in enumerate(exact)]
         self._permutations = [
             EpochPermutations(seed, len(examples), Purpose.MIXTURE, k)
@@ -247,7 +247,7 @@ class WeightedExamples:
         return self._sets[k].example(set_epoch, int(self._permutations[k](set_epoch)[place]))
 
     def locate(self, stream_position: int) -> tuple[int, int]:
-        """Returns the set a position of the stream draws from, and its draws before that."""
+        """Returns the set that a stream position draws from, and its number of earlier draws."""
         position = stream_position
         for k, share in enumerate(self._shares):
             drawn = position * share.numerator // share.denominator

@@ -1,7 +1,7 @@
-"""English that is on every machine with Python: its documentation topics and docstrings.
+"""English text found on every machine with Python: documentation topics and docstrings.
 
-Source files are parsed, never imported. The text is gathered once for each cache directory and
-Python version, so that a later `pip install` does not change the data of a run.
+Source files are parsed, never imported. The text is gathered once per cache directory and Python
+version, so that a later `pip install` does not change the data of a run.
 """
 
 import ast
@@ -22,9 +22,9 @@ from sibert_jax.data.text_files import text_source
 from sibert_jax.errors import DataError
 
 MAX_TEXT_BYTES = 8_000_000
-MAX_SOURCE_BYTES = 40_000_000  # parsed in ten seconds or so
+MAX_SOURCE_BYTES = 40_000_000  # parsed in about ten seconds
 MAX_FILE_BYTES = 1_000_000
-MIN_DOCUMENTED = 0.2  # of a file between triple quotes, to be worth parsing
+MIN_DOCUMENTED = 0.2  # fraction of a file in triple quotes that makes it worth parsing
 MIN_SENTENCES = 2
 SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "testing", "_vendor", "lib2to3", "site-packages", "dist-packages"}
@@ -37,14 +37,14 @@ _PROSE_START = re.compile(r"""["'(]?[A-Z]""")
 _PROSE_END = re.compile(r"""[.!?]["')]?$""")
 _UNDERLINE = re.compile(r"""([=\-~^*"'`#+.])\1{2,}\s*$""")
 MIN_WORDS = 5
-MIN_LETTERS = 0.75  # of the characters
+MIN_LETTERS = 0.75  # fraction of the characters
 
 
 def builtin_source(cache: Cache, progress: Callable[[str], None]) -> Source:
     """Returns the documentation found in this Python installation, one document per module.
 
     Raises:
-      DataError: if there is less than can be trained on.
+      DataError: if there is too little text for training.
     """
 
     def build(directory: pathlib.Path) -> dict:
@@ -67,11 +67,11 @@ def builtin_source(cache: Cache, progress: Callable[[str], None]) -> Source:
 def gather_documents(
     texts: Iterator[list[str]], max_bytes: int = MAX_TEXT_BYTES
 ) -> Iterator[list[str]]:
-    """Yields the prose of modules, each sentence once overall, until there are `max_bytes`.
+    """Yields the prose of modules, each sentence once, up to `max_bytes`.
 
     Args:
-      texts: the docstrings of one module after another.
-      max_bytes: the size to stop at.
+      texts: the docstrings of each module.
+      max_bytes: the total size to stop at, in bytes.
     """
     seen: set[str] = set()
     num_bytes = 0
@@ -133,7 +133,7 @@ def _texts() -> Iterator[list[str]]:
                 return
             tree = _parse(source)
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-            continue  # templates and files of another Python version are found in packages
+            continue  # packages contain templates and files for other Python versions
         yield list(_docstrings(tree))
 
 
@@ -161,7 +161,7 @@ def _source_files() -> Iterator[pathlib.Path]:
 
 def _parse(source: bytes) -> ast.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about odd escapes in strings
+        warnings.simplefilter("ignore")  # about invalid escapes in strings
         return ast.parse(source)
 
 

@@ -1,6 +1,6 @@
 """Random numbers as a pure function of seed, purpose, epoch and index.
 
-No generator lives longer than one draw: the state of a run's data is its step alone.
+No generator outlives one draw: the only state of a run's data is its step.
 """
 
 import enum
@@ -24,9 +24,9 @@ def generator(seed: int, purpose: Purpose, epoch: int, index: int) -> np.random.
       seed: the run's seed, 0 <= seed < 2**64.
       purpose: the use.
       epoch: the pass over the data.
-      index: of the example, or another number that distinguishes draws of one purpose.
+      index: index of the example, or another number that distinguishes draws of one purpose.
     """
-    # The low half of Philox's 256-bit counter is left to the draws themselves.
+    # The low half of Philox's 256-bit counter is left to the draws.
     return np.random.Generator(
         np.random.Philox(
             key=np.array([seed, purpose], np.uint64),

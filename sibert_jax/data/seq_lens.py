@@ -1,16 +1,16 @@
-"""The lengths that sequences are padded to: few, as each is compiled for, and little padding."""
+"""Chooses the lengths to pad sequences to: few, as each is compiled, with little padding."""
 
 import numpy as np
 
-PRICE_IN_BATCHES = 32  # batches of the longest that one more length must save in an epoch
+PRICE_IN_BATCHES = 32  # longest batches that each further length must save per epoch
 
 
 def choose_seq_lens(lengths: np.ndarray, num_seq_lens: int, price: int = 0) -> tuple[int, ...]:
-    """Returns the lengths to pad to that make the padding, and the price of the lengths, least.
+    """Returns the lengths to pad to that minimize padding plus the price of the lengths.
 
     Args:
       lengths: (N,) int, tokens of each sequence.
-      num_seq_lens: the most lengths to use, at least 1; each is compiled once.
+      num_seq_lens: maximum number of lengths, at least 1; each is compiled once.
       price: tokens of padding that each further length must save.
 
     Returns:
@@ -45,14 +45,14 @@ def choose_seq_lens(lengths: np.ndarray, num_seq_lens: int, price: int = 0) -> t
 
 
 def longest_of_batches(lengths: np.ndarray, global_batch_size: int) -> np.ndarray:
-    """Returns the longest sequence of each batch that sorted sequences are cut into, ascending.
+    """Returns the longest sequence of each batch of the sorted sequences, ascending.
 
-    A batch is padded to its longest sequence, so for few batches these lengths, and not those of
-    all sequences, decide which lengths to pad to are worthwhile.
+    A batch is padded to its longest sequence, so with few batches these lengths, not those of all
+    sequences, determine which padded lengths are worthwhile.
 
     Args:
       lengths: (N,) int, tokens of each sequence.
-      global_batch_size: sequences of a batch; the last one may have fewer.
+      global_batch_size: sequences per batch; the last one may have fewer.
 
     Example:
       >>> longest_of_batches(np.array([9, 3, 4, 3, 30]), 2)
@@ -65,17 +65,17 @@ def longest_of_batches(lengths: np.ndarray, global_batch_size: int) -> np.ndarra
 def seq_lens_for_training(
     lengths: np.ndarray, global_batch_size: int, num_seq_lens: int, longest: int
 ) -> tuple[int, ...]:
-    """Returns lengths to pad to where each sequence is read in every epoch.
+    """Returns the lengths to pad to if each sequence is read in every epoch.
 
-    Compiling for a length takes as long as some 100 steps of a small model, and three epochs are
-    usual. So there are only as many lengths as save the work of `PRICE_IN_BATCHES` batches an epoch
-    each: one for a set of fewer batches than that.
+    Compiling one length takes as long as about 100 steps of a small model, and three epochs are
+    usual. So each further length must save the work of `PRICE_IN_BATCHES` batches per epoch; a set
+    with fewer batches gets a single length.
 
     Args:
       lengths: (N,) int, tokens of each sequence.
-      global_batch_size: sequences of a batch.
-      num_seq_lens: the most lengths to use.
-      longest: tokens of the longest sequence that must fit, held-out ones included.
+      global_batch_size: sequences per batch.
+      num_seq_lens: maximum number of lengths.
+      longest: tokens of the longest sequence that must fit, including held-out ones.
 
     Example:
       >>> seq_lens_for_training(np.arange(100), 2, num_seq_lens=8, longest=120)
@@ -88,14 +88,14 @@ def seq_lens_for_training(
 
 
 def seq_lens_for_one_pass(lengths: np.ndarray, global_batch_size: int) -> tuple[int, ...]:
-    """Returns lengths to pad to where each sequence is read once.
+    """Returns the lengths to pad to if each sequence is read once.
 
-    There, compiling for a length takes as long as some batches do, and a few batches are padded
-    faster than that: up to 16 of them have one length, and each 16 more have one more, at most 8.
+    Compiling a length takes as long as several batches, so padding a few batches is faster: up to
+    16 batches use one length, and each 16 more one more, at most 8.
 
     Args:
       lengths: (N,) int, tokens of each sequence.
-      global_batch_size: sequences of a batch.
+      global_batch_size: sequences per batch.
 
     Example:
       >>> seq_lens_for_one_pass(np.array([3, 7, 30]), 2)

@@ -1,4 +1,4 @@
-"""Labeled sequences of many lengths in batches of one length each, so that little is padded."""
+"""Labeled sequences, batched by length so that there is little padding."""
 
 import dataclasses
 import hashlib
@@ -15,13 +15,13 @@ from sibert_jax.errors import DataError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sequences:
-    """N sequences, each of one segment or two, one after another in one array.
+    """N sequences of one or two segments each, concatenated in one array.
 
     Args:
       tokens: (T,) int32, the tokens of all sequences.
       starts: (N+1,) int64, where each sequence begins in `tokens`, and T.
       second_starts: (N,) int32, where segment 1 begins in each; its length if it has none.
-      columns: further arrays with one row per sequence, such as labels; they go into the batches.
+      columns: further arrays with one row per sequence, such as labels, to be batched too.
       pad_id: the padding token.
     """
 
@@ -39,7 +39,7 @@ class Sequences:
         columns: dict[str, np.ndarray],
         pad_id: int,
     ) -> "Sequences":
-        """Puts separate sequences together; arguments as the fields."""
+        """Concatenates separate sequences; other arguments as the fields."""
         ends = np.cumsum([len(tokens) for tokens in sequences], dtype=np.int64)
         flat = np.concatenate(sequences).astype(np.int32)
         starts = np.concatenate([np.zeros(1, np.int64), ends])
@@ -50,12 +50,12 @@ class Sequences:
 
     @property
     def lengths(self) -> np.ndarray:
-        """(N,) int64, tokens of each sequence."""
+        """The number of tokens of each sequence, (N,) int64."""
         return np.diff(self.starts)
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever a token, a segment or a column would."""
+        """A hash that changes whenever a token, a segment or a column changes."""
         arrays = {"tokens": self.tokens, "starts": self.starts, "second": self.second_starts}
         arrays |= {f"column {name}": column for name, column in self.columns.items()}
         hashes = {
@@ -68,8 +68,8 @@ class Sequences:
         """Returns the given sequences padded to `seq_len`.
 
         Returns:
-          tokens (B,L) int32; segments (B,L) int32, 0 or 1; valid (B,L) bool, False on padding; the
-          columns, (B,...).
+          tokens (B,L) int32; segments (B,L) int32, 0 or 1; attention_mask (B,L) bool, False on
+          padding; the columns, (B,...).
         """
         place_BL = np.broadcast_to(np.arange(seq_len), (len(indices_B), seq_len))
         mask_BL = place_BL < self.lengths[indices_B][:, None]
@@ -88,7 +88,7 @@ def join_pair(
 ) -> tuple[np.ndarray, int]:
     """Returns `[CLS] first [SEP]` or `[CLS] first [SEP] second [SEP]`, and where segment 1 begins.
 
-    A pair that is too long loses tokens at the end of its longer part, one at a time (Devlin et
+    A pair that is too long loses tokens from the end of its longer part, one at a time (Devlin et
     al., https://arxiv.org/abs/1810.04805; google-research/bert, run_classifier.py).
     """
     cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
@@ -101,9 +101,9 @@ def join_pair(
 
 
 def tokens_to_drop(len_a: int, len_b: int, max_len: int) -> tuple[int, int]:
-    """Returns how many tokens each part of a pair loses so that both have `max_len` in all.
+    """Returns how many tokens each part of a pair loses so that both have `max_len` in total.
 
-    One token at a time is taken from the longer part, from the second if they are equally long.
+    One token at a time is dropped from the longer part, or from the second if they are equal.
 
     Example:
       >>> tokens_to_drop(9, 5, 11)
@@ -118,35 +118,35 @@ def tokens_to_drop(len_a: int, len_b: int, max_len: int) -> tuple[int, int]:
 
 
 class Rows(Protocol):
-    """The rows of batches; `Sequences` implements it."""
+    """Rows for batches; implemented by `Sequences`."""
 
     lengths: np.ndarray  # (N,) int, tokens of each row
-    fingerprint: str  # changes whenever a row would
+    fingerprint: str  # changes whenever a row changes
 
     def __len__(self) -> int: ...
 
     def rows(self, indices_B: np.ndarray, seq_len: int) -> dict[str, np.ndarray]:
-        """Returns the given rows padded to `seq_len`, "tokens" (B,L) among them."""
+        """Returns arrays of the given rows padded to `seq_len`, including "tokens" (B,L)."""
 
 
 class BucketedBatches:
-    """The batch of any step, without any state but the step.
+    """Batches by length, as a pure function of the step.
 
-    An epoch shuffles the sequences, sorts them stably by the length they are padded to, cuts the
-    list into batches of B and shuffles the batches. So each sequence occurs exactly once in an
-    epoch, and a batch has one length, that of its longest sequence. The last batch is filled up
-    with rows of weight 0.
+    Each epoch shuffles the sequences, sorts them stably by padded length, cuts the list into
+    batches of B and shuffles the batches. So each sequence occurs exactly once per epoch, and a
+    batch has the padded length of its longest sequence. The last batch is padded with rows of
+    weight 0.
 
     Args:
       sequences: the sequences to draw from, at least one.
-      seq_lens: the lengths to pad to, ascending; the last one fits every sequence.
+      seq_lens: the lengths to pad to, ascending; every sequence fits the last one.
       global_batch_size: B, over all processes.
-      seed: of the order, 0 <= seed < 2**64.
-      shuffle: False is for evaluation: one pass in the order of epoch 0, so that the first few
-        batches are representative.
+      seed: random seed of the order, 0 <= seed < 2**64.
+      shuffle: False for evaluation: one pass in the order of epoch 0, so that the first batches are
+        representative.
 
     Raises:
-      DataError: if there is no sequence, or one is longer than all of `seq_lens`.
+      DataError: if there are no sequences, or one is longer than all of `seq_lens`.
     """
 
     def __init__(
@@ -177,12 +177,12 @@ class BucketedBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches that hold every sequence once."""
+        """The number of batches that contain every sequence once."""
         return -(-len(self._sequences) // self.global_batch_size)
 
     @property
     def padding_share(self) -> float:
-        """The share of the tokens of epoch 0 that are padding, in [0, 1)."""
+        """The fraction of padding among the tokens of epoch 0, in [0, 1)."""
         last_row = np.arange(1, self.steps_per_epoch + 1) * self.global_batch_size - 1
         order_N = self._order(0)
         last_N = order_N[np.minimum(last_row, len(order_N) - 1)]
@@ -213,8 +213,8 @@ class BucketedBatches:
 
         Returns:
           The result of the sequences' `rows` for one of `seq_lens`, the same for all rows of the
-          step; example_weights (B,) float32, 0 on rows that fill up the last batch;
-          example_index (B,) int32, the index of each row among the sequences.
+          step; example_weights (B,) float32, 0 on padding rows of the last batch; example_index
+          (B,) int32, the index of each row among the sequences.
 
         Raises:
           IndexError: if there is no such step.
@@ -235,7 +235,7 @@ class BucketedBatches:
         }
 
     def _order(self, epoch: int) -> np.ndarray:
-        """The sequences of an epoch by the length they are padded to, (N,) int32."""
+        """Returns the sequences of an epoch in order of padded length, (N,) int32."""
         if self._sorted is None or self._sorted[0] != epoch:
             shuffled_N = self._sequence_order(epoch)
             by_length_N = np.argsort(self._buckets_N[shuffled_N], kind="stable")

@@ -1,4 +1,4 @@
-"""Rows of columns from CSV, TSV, JSON lines and Parquet, plain or compressed."""
+"""Reads tables from CSV, TSV, JSON lines and Parquet, plain or compressed."""
 
 import csv
 import difflib
@@ -23,22 +23,22 @@ _SUFFIXES = {
     ".parquet": "parquet",
 }
 SPREADSHEETS = (".xlsx", ".xls", ".ods")
-_DECLARED = re.compile("sep=([,;\t])")  # the first line of some files that Excel is to open
+_DECLARED = re.compile("sep=([,;\t])")  # the first line of some files made for Excel
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_LONGEST_SHOWN = 40  # characters of a column's name in a message
-Row = tuple[str, list[Any]]  # file and line, for messages; the fields, [] for a blank line
+_LONGEST_SHOWN = 40  # maximum characters of a column name in a message
+Row = tuple[str, list[Any]]  # file and line, for messages; the fields, [] if blank
 
 
 class Table(NamedTuple):
     """A file of rows.
 
     Attributes:
-      file: its path.
+      file: the path.
       format: one of `FORMATS` without "auto".
-      columns: their names; "0", "1", ... where the file has none.
-      rows: read when they are asked for, once. A field is a string; in JSON lines and Parquet any
-        value, None where there is none. Rows of CSV and TSV may have too few or too many fields.
-      separator: of the fields of a line, in words; "" where there is none.
+      columns: the column names; "0", "1", ... if the file has none.
+      rows: an iterator that reads on demand. A field is a string; in JSON lines and Parquet any
+        value, None if missing. Rows of CSV and TSV may have too few or too many fields.
+      separator: the name of the field separator, such as "comma"; "" if there is none.
     """
 
     file: pathlib.Path
@@ -49,7 +49,7 @@ class Table(NamedTuple):
 
 
 def one_file(path: str) -> pathlib.Path:
-    """The file that a name, or a glob that matches one file, stands for."""
+    """Returns the file that a name, or a glob with a single match, refers to."""
     files = matching_files(path)
     if len(files) > 1:
         raise DataError(f"{path!r} matches {len(files)} files, {files[0]} among them; name one")
@@ -57,7 +57,7 @@ def one_file(path: str) -> pathlib.Path:
 
 
 def format_of(file: pathlib.Path) -> str:
-    """The format that the name of a file says: ".csv", ".jsonl.gz"; without such an end "tsv"."""
+    """Returns the format given by a file name, such as ".csv" or ".jsonl.gz"; "tsv" by default."""
     suffixes = [suffix for suffix in file.suffixes if suffix not in OPENERS]
     return _SUFFIXES.get(suffixes[-1].lower(), "tsv") if suffixes else "tsv"
 
@@ -66,15 +66,15 @@ def read_table(file: pathlib.Path, format: str = "auto", *, header: bool = True)
     """Opens a file of rows.
 
     Args:
-      file: plain, gzip or xz.
-      format: "auto" goes by the name. The separator of "csv" is a comma or, where the first line
-        has none, a semicolon or a tab. In "tsv" quotes mean nothing. A line of "label_first" is a
-        label, white space and a text, its columns are called "label" and "text". The columns of
-        "jsonl" are the keys of all objects, those of an object in an object joined by a dot.
+      file: the file, plain, gzip or xz.
+      format: "auto" uses the file name. The separator of "csv" is a comma or, if the first line has
+        none, a semicolon or a tab. Quotes have no meaning in "tsv". A line of "label_first" is a
+        label, white space and a text, with columns "label" and "text". The columns of "jsonl" are
+        the keys of all objects, with nested keys joined by dots.
       header: whether the first row of a CSV or TSV file names the columns.
 
     Raises:
-      DataError: it is empty or cannot be read; reading the rows raises it too.
+      DataError: the file is empty or cannot be read; iterating over the rows may raise it too.
     """
     if file.suffix.lower() in SPREADSHEETS:
         raise DataError(
@@ -103,9 +103,9 @@ def read_table(file: pathlib.Path, format: str = "auto", *, header: bool = True)
 
 
 def find_column(table: Table, names: Iterable[str]) -> int | None:
-    """The index of the first of the names that a column has, in any case if need be.
+    """Returns the index of the first name that is a column, ignoring case if necessary.
 
-    A name of digits stands for the column of that number, from 0, where none is called so.
+    A numeric name is a column number, from 0, unless a column has that name.
 
     Raises:
       DataError: two columns have the name.
@@ -127,7 +127,7 @@ def find_column(table: Table, names: Iterable[str]) -> int | None:
 
 
 def no_column(table: Table, name: str, advice: str = "") -> str:
-    """A sentence on a column that is not there, with those that are, and the nearest."""
+    """Returns a message on a missing column, with the existing ones and the closest."""
     nearest = difflib.get_close_matches(name.lower(), [c.lower() for c in table.columns], n=1)
     shown = [column[:_LONGEST_SHOWN] for column in table.columns]
     hint = next((c for c in table.columns if c.lower() in nearest), None)
@@ -136,9 +136,9 @@ def no_column(table: Table, name: str, advice: str = "") -> str:
 
 
 def plain_text(value: Any) -> str | None:
-    """A field as it is written in a file of text; None for a list or an object.
+    """Formats a field as in a text file; None for a list or an object.
 
-    A lone surrogate, which JSON can hold and UTF-8 cannot, becomes U+FFFD.
+    A lone surrogate, possible in JSON but not in UTF-8, becomes U+FFFD.
 
     Example:
       >>> [plain_text(value) for value in ("a", 3, 3.0, 0.5, True, None)]
@@ -152,7 +152,7 @@ def plain_text(value: Any) -> str | None:
         return str(value).lower()
     if isinstance(value, float):
         return "" if value != value else repr(value) if value % 1 else str(int(value))
-    if isinstance(value, bytes):  # as some programs write text to Parquet
+    if isinstance(value, bytes):  # some programs write text to Parquet as bytes
         return value.decode(errors="replace")
     return str(value) if isinstance(value, int) else None
 
@@ -163,7 +163,7 @@ def _numbered(file: pathlib.Path) -> Iterator[tuple[str, str]]:
 
 
 def _peek(rows: Iterator[Row], if_empty: str) -> tuple[Row, Iterator[Row]]:
-    """The first row that is not blank, and all rows."""
+    """Returns the first row that is not blank, and an iterator over all rows."""
     before = []
     for row in rows:
         before.append(row)
@@ -183,7 +183,7 @@ def _tsv_rows(file: pathlib.Path) -> Iterator[Row]:
 
 
 def _separator(file: pathlib.Path) -> str:
-    """That of a CSV file, by its first line without what is in quotes: a comma if there is one."""
+    """Returns the separator of a CSV file, from its first line outside quotes; comma by default."""
     line = next(read_lines(file), "")
     if declared := _DECLARED.fullmatch(line):
         return declared[1]
@@ -199,7 +199,7 @@ def _csv_rows(file: pathlib.Path, separator: str) -> Iterator[Row]:
                 number = 2
                 continue
             yield f"{file}, line {number}", fields
-            number = reader.line_num + 1  # a quoted field may have several lines
+            number = reader.line_num + 1  # a quoted field may span lines
     except csv.Error as error:
         if "new-line" in str(error):
             raise DataError(

@@ -1,4 +1,4 @@
-"""Plain, gzip and xz text files as documents, and whether their lines are wrapped."""
+"""Reads documents from plain, gzip and xz text files, detecting wrapped lines."""
 
 import functools
 import glob
@@ -28,12 +28,12 @@ def text_source(patterns: tuple[str, ...], key: str, layout: str) -> Source:
 
     Args:
       patterns: files or globs.
-      key: of the configuration that names them, such as "data.path".
-      layout: how lines are read, one of `LAYOUTS`; "auto" decides for each file by its start.
+      key: the config key that names them, such as "data.path".
+      layout: how lines are read, one of `LAYOUTS`; "auto" decides per file from its beginning.
 
     Raises:
       DataError: if a pattern matches no file. Reading raises it for a file that is empty, binary,
-        not UTF-8, truncated or cannot be read.
+        not UTF-8, truncated or unreadable.
     """
     with named_by(key):
         files = tuple(path for pattern in patterns for path in matching_files(pattern))
@@ -68,12 +68,12 @@ def text_source(patterns: tuple[str, ...], key: str, layout: str) -> Source:
 
 
 def read_documents(path: pathlib.Path, *, wrapped: bool = False) -> Iterator[Document]:
-    """Yields the documents of one file, each the list of its paragraphs.
+    """Yields the documents of one file, each as a list of paragraphs.
 
     Args:
       path: the file.
-      wrapped: whether paragraphs are wrapped over several lines (`joined_paragraphs`) or
-        have a line each, with a blank line between documents.
+      wrapped: whether paragraphs are wrapped over several lines (`joined_paragraphs`) or have one
+        line each, with a blank line between documents.
     """
     paragraphs: Callable = joined_paragraphs if wrapped else line_paragraphs
     document: Document = []
@@ -130,9 +130,9 @@ def read_lines(path: pathlib.Path) -> Iterator[str]:
 
 
 def matching_files(pattern: str) -> list[pathlib.Path]:
-    """The files that a name or a glob stands for, at least one, in sorted order."""
+    """Returns the files that a name or a glob matches, at least one, sorted."""
     expanded = os.path.expanduser(pattern)
-    # A file may have a name that reads as a glob.
+    # A file name may look like a glob.
     names = [expanded] if os.path.exists(expanded) else sorted(glob.glob(expanded, recursive=True))
     paths = [pathlib.Path(name) for name in names]
     if not paths:
@@ -147,11 +147,11 @@ def matching_files(pattern: str) -> list[pathlib.Path]:
     return files
 
 
-SAMPLE_CHARS = 1_000_000  # at the start of a file, by which "auto" decides
+SAMPLE_CHARS = 1_000_000  # at the start of a file, used by "auto"
 MAX_PARAGRAPH_CHARS = 500_000
 
-# Real novels wrapped by hand have 0.8 to 1 of `full`, verse up to 0.2, paragraphs and sentences on
-# lines of their own 0.05; of `continued` wrapped prose has 0.8 to 0.95, the others 0 to 0.15.
+# Share of `full` lines: 0.8 to 1 in wrapped novels, up to 0.2 in verse, 0.05 with a paragraph or
+# sentence per line. Share of `continued` lines: 0.8 to 0.95 in wrapped prose, otherwise 0 to 0.15.
 MIN_PAIRS = 4
 MIN_WIDTH = 30
 MIN_FULL = 0.6
@@ -163,15 +163,14 @@ _SENTENCE_ENDS = tuple(".!?…。！？")
 
 
 def is_wrapped(lines: Iterable[str]) -> bool:
-    """Whether lines are broken at a width, as in the files of Project Gutenberg.
+    """Tells whether lines are wrapped at a fixed width, as in Project Gutenberg files.
 
-    After a line that was broken at a width, the next word would not have fit; few such lines end a
-    sentence, and many of the next lines start in lower case. The first million characters must have
-    all three properties, so that verse, and sentences or paragraphs with a line each, do not count
-    as wrapped.
+    In wrapped text, the next word would not have fit on the line, few lines end a sentence, and
+    many lines start in lower case. The first million characters must have all three properties, so
+    that verse and text with one sentence or paragraph per line do not count as wrapped.
 
     Args:
-      lines: without their line ends.
+      lines: the lines, without line ends.
 
     Example:
       >>> import textwrap
@@ -185,7 +184,7 @@ def is_wrapped(lines: Iterable[str]) -> bool:
     if len(pairs) < MIN_PAIRS:
         return False
     lengths = sorted(len(line) for line, _ in pairs)
-    width = lengths[int(0.95 * (len(lengths) - 1))]  # a few lines are too long for any width
+    width = lengths[int(0.95 * (len(lengths) - 1))]  # a few lines exceed any width
     full = sum(
         len(line) + 1 + min(len(following.split(None, 1)[0]), LONGEST_WORD) > width
         for line, following in pairs
@@ -201,7 +200,7 @@ def is_wrapped(lines: Iterable[str]) -> bool:
 
 
 def _adjacent_lines(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yields the pairs of adjacent lines of the sample that share a paragraph if it is wrapped."""
+    """Yields pairs of adjacent lines in the sample that would share a paragraph if wrapped."""
     num_chars = 0
     for line, following in itertools.pairwise(map(str.rstrip, lines)):
         if line and following and not _begins_paragraph(line, following):
@@ -217,12 +216,12 @@ def _is_continuation(line: str) -> bool:
 
 
 def _begins_paragraph(line: str, following: str) -> bool:
-    """Whether a line is indented after one that is not."""
+    """Tells whether a line is indented and the previous one is not."""
     return following[0].isspace() and not line[0].isspace()
 
 
 def line_paragraphs(lines: Iterable[str]) -> Iterator[str]:
-    """Yields each line as a paragraph, and "" where a document ends: at a blank line."""
+    """Yields each line as a paragraph, and "" (a blank line) where a document ends."""
     return map(str.strip, lines)
 
 
@@ -230,7 +229,7 @@ def joined_paragraphs(lines: Iterable[str]) -> Iterator[str]:
     """Yields the paragraphs of a wrapped text, and "" where a document ends.
 
     A paragraph ends at a blank line or before an indented one, a document at two or more blank
-    lines. Titles, paragraphs of one line, stay with the text that follows.
+    lines. Titles (paragraphs of one line) stay with the text that follows.
 
     Example:
       >>> list(joined_paragraphs(["A TITLE", "", "", "Not", "long.", "", "", "Two.", "", "Three."]))
@@ -249,7 +248,8 @@ def joined_paragraphs(lines: Iterable[str]) -> Iterator[str]:
             has_text = False
         if line:
             has_text = has_text or bool(paragraph)
-            # A word or a dash is cut at its hyphen; a dash between spaces is not.
+            # A line may break after the hyphen of a word or a dash, but not after a dash between
+            # spaces.
             glued = paragraph.endswith("-") and not paragraph.endswith(" -")
             paragraph += line.strip() if glued or not paragraph else f" {line.strip()}"
         before = line

@@ -18,23 +18,23 @@ from sibert_jax.files import user_path
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _PATH = re.compile(r"(?P<directory>.+?)(?::(?P<split>[^/:\[]+(?:\[[^\]]*\])?))?")
-# wiki40b marks its structure with words on lines of their own.
+# wiki40b marks its structure with words on separate lines.
 _TITLE_MARKS = frozenset({"_START_ARTICLE_", "_START_SECTION_"})
 _PARAGRAPH_MARK = "_START_PARAGRAPH_"
 _NEWLINE_MARK = "_NEWLINE_"
 
 
 def tfds_source(paths: tuple[str, ...], split: str, feature: str, key: str) -> Source:
-    """Returns the examples of prepared directories, one document each, one paragraph a line.
+    """Returns the examples of prepared directories as documents, one paragraph per line.
 
     Args:
       paths: each a directory with `dataset_info.json`, or `DIR:SPLIT`.
       split: the split of a directory named without one; slices such as "train[:99%]" work.
       feature: the name of the text feature.
-      key: of the configuration that names them, such as "data.path".
+      key: the config key that names them, such as "data.path".
 
     Raises:
-      DataError: if nothing is prepared there, or the split or the feature is not in it, or it is
+      DataError: if nothing is prepared there, the split or the feature is missing, or it is
         prepared as TFRECORD and TensorFlow is not installed.
     """
     pairs = [_directory_and_split(path, split) for path in paths]
@@ -65,7 +65,7 @@ def tfds_examples(path: str, features: tuple[str, ...]) -> Iterator[dict]:
     """Yields the examples of a prepared `DIR:SPLIT`, each with at least the given features.
 
     Raises:
-      DataError: as `tfds_source`.
+      DataError: as for `tfds_source`.
     """
     directory, split = _directory_and_split(path, "")
     if not split:
@@ -81,7 +81,7 @@ def _directory_and_split(path: str, split: str) -> tuple[pathlib.Path, str]:
 def _reader(
     directory: pathlib.Path, split: str, features: tuple[str, ...], key: str = ""
 ) -> Callable[[], Iterator[dict]]:
-    """Returns a function that starts reading the examples of one split."""
+    """Returns a function that iterates over the examples of one split."""
     if not (directory / "dataset_info.json").is_file():
         raise DataError(
             f"no prepared dataset in {directory} (it holds no dataset_info.json); prepare one "
@@ -96,7 +96,7 @@ def _reader(
         ) from error
     try:
         builder = tfds.builder_from_directory(directory)
-    except Exception as error:  # a damaged description leads to many kinds
+    except Exception as error:  # a damaged description raises many kinds of error
         raise _unreadable(directory, error) from error
     if missing := [name for name in features if name not in builder.info.features]:
         raise DataError(
@@ -133,7 +133,7 @@ def _unreadable(directory: pathlib.Path, error: Exception) -> DataError:
 def _tensorflow_reader(
     builder, split: str, directory: pathlib.Path
 ) -> Callable[[], Iterator[dict]]:
-    """Returns the reader of a set prepared as TFRECORD, which needs TensorFlow."""
+    """Returns the reader of a dataset prepared as TFRECORD, which needs TensorFlow."""
     if importlib.util.find_spec("tensorflow") is None:
         raise DataError(
             f"{directory} is prepared as tfrecord, which needs TensorFlow: pip install "
@@ -142,8 +142,8 @@ def _tensorflow_reader(
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    with contextlib.suppress(RuntimeError):  # once they are in use it is too late
-        tf.config.set_visible_devices([], "GPU")  # their memory is for JAX
+    with contextlib.suppress(RuntimeError):  # too late once they are in use
+        tf.config.set_visible_devices([], "GPU")  # leave their memory to JAX
     one_file_at_a_time = tfds.ReadConfig(interleave_cycle_length=1)
     dataset = builder.as_dataset(split=split, shuffle_files=False, read_config=one_file_at_a_time)
     return lambda: iter(tfds.as_numpy(dataset))
@@ -166,7 +166,7 @@ def _documents(text, directory: pathlib.Path, index: int) -> Iterator[Document]:
 
 
 def paragraphs(text: str) -> Iterator[str]:
-    """Yields the lines of an example that are not blank, without the marks of wiki40b.
+    """Yields the non-blank lines of an example, without the marks of wiki40b.
 
     Example:
       >>> list(paragraphs("_START_ARTICLE_\\nBerne\\n_START_PARAGRAPH_\\nA city._NEWLINE_Old."))
@@ -184,7 +184,7 @@ def paragraphs(text: str) -> Iterator[str]:
 
 
 def prepare_command(directory: pathlib.Path) -> str:
-    """Returns the command that prepares a dataset where it was looked for.
+    """Returns the command that prepares a dataset in the expected directory.
 
     Example:
       >>> command = prepare_command(pathlib.Path("/data/lm1b/1.1.0"))

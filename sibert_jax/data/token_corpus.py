@@ -1,4 +1,4 @@
-"""Token ids on disk: documents are tokenized in a stream and read through the page cache."""
+"""Token ids on disk: documents are tokenized as a stream and memory-mapped."""
 
 import dataclasses
 import pathlib
@@ -17,14 +17,14 @@ PROGRESS_SECONDS = 5.0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TokenCorpus:
-    """Documents of sentences of tokens, without special tokens.
+    """Tokenized documents, split into sentences, without special tokens.
 
     Args:
-      tokens: (T,) uint16 or int32, all tokens one after another.
+      tokens: (T,) uint16 or int32, all tokens concatenated.
       sentence_starts: (S+1,) int64, where each sentence begins in `tokens`, and T.
       document_starts: (N+1,) int64, where each document begins in `sentence_starts`, and S.
-      fingerprint: a hash of the three.
-      num_bytes: of the text in UTF-8, a line end after each paragraph.
+      fingerprint: a hash of these arrays.
+      num_bytes: size of the text in UTF-8, with a line end after each paragraph.
     """
 
     tokens: np.ndarray
@@ -35,12 +35,12 @@ class TokenCorpus:
 
     @property
     def num_documents(self) -> int:
-        """N."""
+        """N, the number of documents."""
         return len(self.document_starts) - 1
 
     @property
     def num_tokens(self) -> int:
-        """T."""
+        """T, the number of tokens."""
         return len(self.tokens)
 
     @property
@@ -55,7 +55,7 @@ class CorpusWriter:
     Args:
       directory: an existing directory.
       name: the files are `<name>.tokens`, `<name>.sentences` and `<name>.documents`.
-      vocab_size: decides the width of a stored token.
+      vocab_size: determines the dtype of stored tokens.
     """
 
     def __init__(self, directory: pathlib.Path, name: str, vocab_size: int):
@@ -88,10 +88,10 @@ class CorpusWriter:
         """Appends documents; sentences and documents without tokens are dropped.
 
         Args:
-          ids: (T,) the tokens of all of them.
+          ids: (T,), the tokens of all documents.
           sentence_lengths: (S,) int64, tokens of each sentence, summing to T.
           document_lengths: (N,) int64, sentences of each document, summing to S.
-          num_bytes: of their text.
+          num_bytes: size of their text in UTF-8.
         """
         tokens_file, sentences_file, documents_file = self._files
         document_of_sentence = np.repeat(np.arange(len(document_lengths)), document_lengths)
@@ -111,11 +111,11 @@ class CorpusWriter:
 
     @property
     def num_documents(self) -> int:
-        """Documents written so far."""
+        """The number of documents written so far."""
         return self._num_documents
 
     def description(self) -> dict:
-        """Sizes and dtype of the corpus, for the manifest."""
+        """Returns sizes and dtype of the corpus, for the manifest."""
         return {
             "name": self._name,
             "dtype": self._dtype.name,
@@ -127,12 +127,12 @@ class CorpusWriter:
 
 
 def open_corpus(directory: pathlib.Path, description: dict, files: dict) -> TokenCorpus:
-    """Maps a corpus that `CorpusWriter` wrote.
+    """Memory-maps a corpus written by `CorpusWriter`.
 
     Args:
-      directory: of its files.
-      description: as `CorpusWriter.description` returned it.
-      files: the manifest's entry of each file, with its `sha256`.
+      directory: the directory of its files.
+      description: the result of `CorpusWriter.description`.
+      files: the manifest entry of each file, with its `sha256`.
     """
     paths = _paths(directory, description["name"])
     dtypes = (np.dtype(description["dtype"]), np.dtype(np.int64), np.dtype(np.int64))
@@ -157,10 +157,10 @@ def write_corpora(
 
     Args:
       documents: pairs of (belongs to the second corpus, document).
-      writers: of the two corpora.
-      tokenizer: gives the ids.
-      name: of the documents in progress lines.
-      progress: called every few seconds and at the end.
+      writers: the writers of the two corpora.
+      tokenizer: the tokenizer.
+      name: name of the documents in progress messages.
+      progress: called with a message every few seconds and at the end.
     """
     meter = _Meter(name, progress)
     chunks: tuple[list[Document], list[Document]] = ([], [])
@@ -188,7 +188,7 @@ def _flush(chunks, writers, tokenizer) -> None:
 
 
 class _Meter:
-    """Reports how much was tokenized and how fast."""
+    """Reports how much has been tokenized and how fast."""
 
     def __init__(self, name: str, progress: Callable[[str], None]):
         self._name = name

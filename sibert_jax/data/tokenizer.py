@@ -1,4 +1,4 @@
-"""The interface of tokenizers, and the tokenizer of a vocabulary file."""
+"""The tokenizer interface, and loading of tokenizers from vocabulary files."""
 
 import abc
 import pathlib
@@ -13,19 +13,19 @@ from sibert_jax.files import user_path
 
 
 class Tokenizer(abc.ABC):
-    """Text to ids and back: `WordPiece` or `ByteBPE`.
+    """Converts text to ids and back; implemented by `WordPiece` and `ByteBPE`.
 
-    A special token that is spelled out in a text is ordinary text.
+    A special token spelled out in a text is treated as ordinary text.
 
     Attributes:
-      kind: value of `data.tokenizer`.
-      file_name: of the file that `save` writes and `load` reads.
-      pieces: the tokens in the order of their ids, as the file has them.
-      hash: of everything that ids depend on.
-      end_id: the token that ends a document.
-      pad_id: the token of padding.
-      unk_id: the token of text that cannot be encoded; None: all text can be.
-      is_special: (V,) bool, tokens that no text is encoded as.
+      kind: its value of `data.tokenizer`.
+      file_name: name of the file that `save` writes and `load` reads.
+      pieces: the tokens in id order, as in the file.
+      hash: hash of everything that ids depend on.
+      end_id: the end-of-document token.
+      pad_id: the padding token.
+      unk_id: the token for text that cannot be encoded; None: all text can be.
+      is_special: (V,) bool, True for tokens that text is never encoded as.
     """
 
     kind: str
@@ -43,12 +43,12 @@ class Tokenizer(abc.ABC):
 
         Args:
           path: `vocab.txt` or another file of WordPieces, `vocab.json` with `merges.txt` beside it,
-            or a directory of Hugging Face's. `tokenizer_config.json` beside the file applies.
+            or a Hugging Face directory. A `tokenizer_config.json` beside the file is applied.
 
         Raises:
           DataError: a file is missing or broken.
         """
-        # Both build on this class.
+        # Imported here, as both are subclasses of this class.
         from sibert_jax.data.byte_bpe import ByteBPE
         from sibert_jax.data.word_piece import WordPiece
 
@@ -70,27 +70,27 @@ class Tokenizer(abc.ABC):
         """Encodes many texts into one array.
 
         Returns:
-          The ids of all texts one after another, (T,) int32, and the length of each, (N,) int64.
+          The concatenated ids of all texts, (T,) int32, and the length of each, (N,) int64.
         """
 
     @abc.abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
-        """Returns the text of ids; special tokens have none."""
+        """Returns the text of ids; special tokens are skipped."""
 
     @abc.abstractmethod
     def split(self, document: Document) -> list[str]:
-        """Returns the texts of a document that are encoded one by one."""
+        """Splits a document into the texts that are encoded separately."""
 
     @abc.abstractmethod
     def filled(self, vocab_size: int) -> "Tokenizer":
-        """This vocabulary, padded to `vocab_size` with tokens that never occur in text."""
+        """Returns this vocabulary, padded to `vocab_size` with tokens that never occur in text."""
 
     @abc.abstractmethod
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes the file that `load` reads, and what belongs beside it."""
+        """Writes the file that `load` reads, and the files that belong beside it."""
 
 
 def vocabulary_file(directory: pathlib.Path) -> pathlib.Path:
-    """The vocabulary file that a run or an export wrote; it need not exist."""
+    """Returns the path of the vocabulary file of a run or an export; it need not exist."""
     path = directory / IDS
     return path if path.is_file() else directory / PIECES

@@ -1,7 +1,7 @@
-"""Vocabulary files: the WordPieces, and how a text is cleaned before it is split into them.
+"""WordPiece vocabulary files: the WordPieces and the text cleaning.
 
 The files are Hugging Face's: `vocab.txt`, `tokenizer_config.json` beside it, and `tokenizer.json`
-where a directory has no `vocab.txt`.
+if a directory has no `vocab.txt`.
 """
 
 import dataclasses
@@ -14,28 +14,28 @@ from sibert_jax.errors import DataError
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
-MAX_WORD_CHARS = 100  # a longer word is [UNK]
-MIN_PAIR_COUNT = 2  # of a pair of tokens that training merges
+MAX_WORD_CHARS = 100  # longer words become [UNK]
+MIN_PAIR_COUNT = 2  # of a pair of tokens merged in training
 PIECES, SETTINGS, LIBRARY = "vocab.txt", "tokenizer_config.json", "tokenizer.json"
 
-# Classes of `transformers` that clean and split a text as BERT does.
+# Classes of `transformers` that clean and split text like BERT.
 BERT_CLASSES = (
     *("BertTokenizer", "BertTokenizerFast"),
     *("DistilBertTokenizer", "DistilBertTokenizerFast"),
     *("ElectraTokenizer", "ElectraTokenizerFast"),
 )
-# Classes that follow `tokenizer.json`.
+# Classes whose behavior is defined by `tokenizer.json`.
 LIBRARY_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cleaning:
-    """The cleaning of a text before it is split into words; the default is that of uncased BERT.
+    """Text cleaning before the split into words; the default is that of uncased BERT.
 
     Args:
-      do_lower_case: convert to lower case.
-      strip_accents: remove accents from letters.
-      tokenize_chinese_chars: every Chinese character is a word.
+      do_lower_case: whether to convert to lower case.
+      strip_accents: whether to remove accents from letters.
+      tokenize_chinese_chars: whether every Chinese character is a separate word.
     """
 
     do_lower_case: bool = True
@@ -49,21 +49,21 @@ AddedToken: TypeAlias = tuple[int, str, bool]  # id, text, whether it is special
 
 
 class Vocabulary(NamedTuple):
-    """WordPieces in the order of their ids, and the cleaning they were learned with."""
+    """WordPieces in id order, and the cleaning they were learned with."""
 
     pieces: tuple[str, ...]
     cleaning: Cleaning
 
 
 def read_vocabulary(path: pathlib.Path) -> Vocabulary:
-    """Reads a file with one WordPiece per line, or the vocabulary of a directory of Hugging Face's.
+    """Reads a file with one WordPiece per line, or the vocabulary of a Hugging Face directory.
 
-    `tokenizer_config.json` beside the file sets how text is cleaned; without it, as uncased BERT
-    does. In a directory, `tokenizer.json` supplies the settings that `tokenizer_config.json` lacks,
-    and the WordPieces if there is no `vocab.txt`.
+    `tokenizer_config.json` beside the file sets the cleaning; the default is that of uncased BERT.
+    In a directory, `tokenizer.json` supplies the settings that `tokenizer_config.json` lacks, and
+    the WordPieces if there is no `vocab.txt`.
 
     Raises:
-      DataError: a file is missing or broken, or describes another tokenizer than BERT's.
+      DataError: a file is missing or broken, or describes a tokenizer other than BERT's.
     """
     if not path.is_dir():
         pieces = tuple(read_lines(path))
@@ -92,14 +92,14 @@ def read_vocabulary(path: pathlib.Path) -> Vocabulary:
 
 
 def write_vocabulary(path: pathlib.Path, vocabulary: Vocabulary) -> None:
-    """Writes the files that `read_vocabulary` reads: WordPieces and, beside them, the cleaning."""
+    """Writes the files that `read_vocabulary` reads: the WordPieces and the cleaning."""
     settings = {"tokenizer_class": "BertTokenizer"} | dataclasses.asdict(vocabulary.cleaning)
     path.with_name(SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     path.write_text("".join(f"{piece}\n" for piece in vocabulary.pieces), encoding="utf-8")
 
 
 class _Settings:
-    """The settings of `tokenizer_config.json`, every key checked."""
+    """The checked settings of `tokenizer_config.json`."""
 
     def __init__(self, path: pathlib.Path, values: dict[str, Any]):
         self.path, self._values = path, values
@@ -124,9 +124,9 @@ class _Settings:
             )
 
     def cleaning(self, default: Cleaning) -> Cleaning:
-        """The cleaning; missing keys are the default's."""
+        """Returns the cleaning, with missing keys from `default`."""
         lower = self._value("do_lower_case", (bool,), default.do_lower_case)
-        # Unless it is set, BERT strips accents where it lower-cases.
+        # Unless set, BERT strips accents if it lower-cases.
         is_missing = "do_lower_case" not in self._values
         accents = default.strip_accents if is_missing else lower
         chinese = default.tokenize_chinese_chars
@@ -137,7 +137,7 @@ class _Settings:
         )
 
     def added_tokens(self) -> list[AddedToken]:
-        """The tokens that are added to the WordPieces."""
+        """Returns the tokens added to the WordPieces."""
         return added_tokens(self.path, self._value("added_tokens_decoder", (dict,), {}))
 
     def _value(self, key: str, types: tuple[type, ...], default: Any) -> Any:
@@ -156,7 +156,7 @@ def _settings(directory: pathlib.Path) -> _Settings:
 
 
 def _read_library(path: pathlib.Path) -> tuple[tuple[str, ...], list, Cleaning]:
-    """WordPieces, added tokens and cleaning of a `tokenizer.json`."""
+    """Reads WordPieces, added tokens and cleaning of a `tokenizer.json`."""
     values = read_object(path)
     try:
         model, normalizer = values["model"], values["normalizer"]
@@ -184,7 +184,7 @@ def _read_library(path: pathlib.Path) -> tuple[tuple[str, ...], list, Cleaning]:
 
 
 def added_tokens(path: pathlib.Path, tokens: dict[str, Any]) -> list[AddedToken]:
-    """Those of `added_tokens_decoder` in a `tokenizer_config.json`."""
+    """Returns the tokens of `added_tokens_decoder` in a `tokenizer_config.json`."""
     try:
         return [added_token(int(i), token) for i, token in tokens.items()]
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -192,14 +192,14 @@ def added_tokens(path: pathlib.Path, tokens: dict[str, Any]) -> list[AddedToken]
 
 
 def added_token(i: int, token: dict[str, Any]) -> AddedToken:
-    """One of `added_tokens` in a `tokenizer.json`."""
+    """Parses one of `added_tokens` in a `tokenizer.json`."""
     return i, token["content"], token["special"]
 
 
 def with_added(
     pieces: tuple[str, ...], added: list[AddedToken], path: pathlib.Path
 ) -> tuple[str, ...]:
-    """The tokens of a vocabulary, and after them the special tokens that other files add."""
+    """Returns the tokens of a vocabulary, followed by special tokens added by other files."""
     result = list(pieces)
     for i, text, special in sorted(set(added)):
         if i == len(result) and text not in result:
@@ -217,7 +217,7 @@ def with_added(
 
 
 def read_object(path: pathlib.Path) -> dict[str, Any]:
-    """The object that a JSON file holds."""
+    """Reads the object in a JSON file."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

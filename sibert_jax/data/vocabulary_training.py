@@ -1,8 +1,8 @@
-"""Learns a vocabulary from the training text: the same text gives the same vocabulary.
+"""Learns a vocabulary from the training text, deterministically.
 
-The WordPiece trainer of Hugging Face `tokenizers` breaks ties by the order of a hash table, so two
-runs over one text differ by a few WordPieces. Here ties go to pairs that begin a word, then to the
-first in alphabetical order.
+The WordPiece trainer of Hugging Face `tokenizers` breaks ties by hash table order, so two runs over
+the same text differ in a few WordPieces. Here ties go to pairs that begin a word, then to the first
+in alphabetical order.
 """
 
 import collections
@@ -26,7 +26,7 @@ from sibert_jax.data.word_piece import WordPiece, bert_normalizer, bert_pre_toke
 from sibert_jax.errors import DataError, named_by
 
 MAX_ALPHABET = 1000
-MIN_CHAR_SHARE = 1e-6  # of all characters; words with a rarer one become [UNK]
+MIN_CHAR_SHARE = 1e-6  # of all characters; words with rarer ones become [UNK]
 
 
 def find_tokenizer(
@@ -38,19 +38,19 @@ def find_tokenizer(
     cache: Cache,
     progress: Callable[[str], None],
 ) -> Tokenizer:
-    """Returns the tokenizer of `c.vocab`, or of a vocabulary that is learned once.
+    """Returns the tokenizer of `c.vocab`, or of a vocabulary that is learned and cached.
 
     Args:
-      c: names the vocabulary, if there is one.
-      vocab_size: tokens that the model has.
-      hashes: JSON values that change with the training text.
+      c: the corpus config, which may name a vocabulary.
+      vocab_size: the model's vocabulary size.
+      hashes: JSON values that change whenever the training text changes.
       train: the training text.
-      share: the part of it that is held out, which a vocabulary does not see.
+      share: the held-out part, which is not used for the vocabulary.
       cache: where a learned vocabulary is stored.
-      progress: called with a line of text now and then.
+      progress: called with progress messages.
 
     Raises:
-      DataError: if the vocabulary or the text cannot be used.
+      DataError: if the vocabulary or the text is unusable.
     """
     if c.vocab:
         with named_by("data.vocab"):
@@ -94,7 +94,7 @@ def _learn_merges(paragraphs, vocab_size, progress) -> ByteBPE:
     return ByteBPE.learned(texts, vocab_size)
 
 
-# Value of `data.tokenizer` -> what learns it, and the first part of its key in the cache.
+# Value of `data.tokenizer` -> the learning function, and the first part of its cache key.
 LEARNERS = {
     WordPiece.kind: (_learn_wordpieces, "vocab"),
     ByteBPE.kind: (_learn_merges, "byte_bpe"),
@@ -104,7 +104,7 @@ LEARNERS = {
 def _sampled_paragraphs(
     max_bytes: int, train: list[Source], share: HeldOutShare, progress: Callable[[str], None]
 ) -> Iterator[str]:
-    """Yields about `max_bytes` bytes of paragraphs, taken evenly."""
+    """Yields about `max_bytes` bytes of paragraphs, sampled evenly."""
     progress("reading " + shortened([source.name for source in train], "parts"))
     sizes = [
         sum(_num_bytes(paragraph) for paragraph in _training_paragraphs(source, share))
@@ -134,9 +134,9 @@ def train_wordpieces(word_counts: collections.Counter, vocab_size: int) -> tuple
     """Learns WordPieces by merging the most frequent adjacent pair until there are enough.
 
     Args:
-      word_counts: how often each space-separated word occurs.
-      vocab_size: the number of WordPieces, special tokens included; if the text is too small for so
-        many, the rest is "[unused0]", "[unused1]", ... as in BERT's own vocabulary.
+      word_counts: the count of each space-separated word.
+      vocab_size: the number of WordPieces, special tokens included; if the text is too small for
+        that many, the rest is "[unused0]", "[unused1]", ... as in BERT's own vocabulary.
 
     Returns:
       The special tokens, the alphabet, then the merged WordPieces in the order they were learned.
@@ -166,7 +166,7 @@ def train_wordpieces(word_counts: collections.Counter, vocab_size: int) -> tuple
 
 
 def _token_counts(word_counts: collections.Counter) -> collections.Counter:
-    """Counts the words that the tokenizer looks up, cleaned and split at punctuation."""
+    """Counts the words after cleaning and splitting at punctuation, as the tokenizer does."""
     normalizer, pre_tokenizer = bert_normalizer(), bert_pre_tokenizer()
     token_counts: collections.Counter = collections.Counter()
     for word, count in word_counts.items():
@@ -177,10 +177,9 @@ def _token_counts(word_counts: collections.Counter) -> collections.Counter:
 
 
 def _alphabet(words: list[list[str]], counts: list[int], room: int) -> dict[str, None]:
-    """Returns the WordPieces of one character, most frequent first.
+    """Returns the one-character WordPieces, most frequent first.
 
-    A character may begin a word even if it never does so here; only those seen inside words have a
-    continuation.
+    Every character may begin a word; only those seen inside words get a continuation form.
     """
     char_counts: collections.Counter = collections.Counter()
     inside = set()
@@ -199,7 +198,7 @@ def _alphabet(words: list[list[str]], counts: list[int], room: int) -> dict[str,
 
 
 def _merge(words: list[list[str]], counts: list[int], pieces: dict, room: int) -> None:
-    """Adds merged WordPieces to `pieces` until it holds `room`, rewriting `words`."""
+    """Adds merged WordPieces to `pieces` until it has `room` entries; modifies `words`."""
     pair_counts: collections.Counter = collections.Counter()
     words_with: dict[tuple[str, str], set[int]] = collections.defaultdict(set)
     for i, symbols in enumerate(words):
@@ -211,7 +210,7 @@ def _merge(words: list[list[str]], counts: list[int], pieces: dict, room: int) -
     while heap and len(pieces) < room:
         negative_count, _, pair = heapq.heappop(heap)
         if pair_counts[pair] != -negative_count:
-            continue  # a later entry has the current count
+            continue  # a later entry holds the current count
         merged = pair[0] + pair[1].removeprefix(CONTINUATION)
         pieces.setdefault(merged)
         changed = set()
@@ -231,7 +230,7 @@ def _merge(words: list[list[str]], counts: list[int], pieces: dict, room: int) -
 
 
 def _entry(count: int, pair: tuple[str, str]) -> tuple[int, bool, tuple[str, str]]:
-    """Orders pairs: the most frequent, then those that begin a word, then alphabetically."""
+    """Returns the sort key of a pair: frequent first, then word-initial, then alphabetical."""
     return -count, pair[0].startswith(CONTINUATION), pair
 
 

@@ -1,4 +1,4 @@
-"""WordPiece: text to ids and back."""
+"""The WordPiece tokenizer."""
 
 import dataclasses
 import hashlib
@@ -29,15 +29,15 @@ _NEVER_IN_TEXT = re.compile(r"\[(PAD|UNK|CLS|SEP|MASK|unused\d+)\]")
 
 
 class WordPiece(Tokenizer):
-    """Cleans text, splits it at spaces and punctuation, then takes the longest match greedily.
+    """Cleans text, splits it at spaces and punctuation, then matches the longest piece greedily.
 
-    Words are encoded by Hugging Face `tokenizers` and cached, since spaces always end a word: that
-    is many times as fast as encoding whole texts and gives the same ids.
+    Words are encoded by Hugging Face `tokenizers` and cached, since spaces always end a word: this
+    is many times faster than encoding whole texts and gives the same ids.
 
     Args:
-      pieces: the WordPieces in the order of their ids; must hold the five special tokens.
-      name: of the vocabulary in error messages.
-      cleaning: applied to a text first; by default it is lower-cased and accents are stripped.
+      pieces: the WordPieces in id order; must include the five special tokens.
+      name: name of the vocabulary in error messages.
+      cleaning: the text cleaning; by default lower-casing and accent stripping.
 
     Raises:
       DataError: if special tokens are missing, or a WordPiece is empty or occurs twice.
@@ -78,15 +78,15 @@ class WordPiece(Tokenizer):
         return cls(pieces, f"the vocabulary {path}", cleaning)
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes a WordPiece a line, and `tokenizer_config.json` beside the file."""
+        """Writes one WordPiece per line, and `tokenizer_config.json` beside the file."""
         write_vocabulary(pathlib.Path(path), Vocabulary(self.pieces, self.cleaning))
 
     def split(self, document: Document) -> list[str]:
-        """The sentences of a document."""
+        """Returns the sentences of a document."""
         return [s for paragraph in document for s in split_sentences(paragraph)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Cleaned words with a space between them; special tokens have no text.
+        """Returns the cleaned words separated by spaces; special tokens are skipped.
 
         Example:
           >>> WordPiece([*SPECIAL_PIECES, "un", "##related", "."]).decode([2, 5, 6, 7, 3])
@@ -100,7 +100,7 @@ class WordPiece(Tokenizer):
         return joined.removeprefix(" ")
 
     def filled(self, vocab_size: int) -> "WordPiece":
-        """This vocabulary, padded with "[unused0]", "[unused1]", ..."""
+        """Returns this vocabulary, padded with "[unused0]", "[unused1]", ..."""
         names = (f"[unused{i}]" for i in itertools.count())
         spare = (name for name in names if name not in self._ids)
         fill = itertools.islice(spare, vocab_size - self.vocab_size)
@@ -116,7 +116,7 @@ class WordPiece(Tokenizer):
         word_N = np.fromiter(map(self._index.__getitem__, words), np.int64, len(words))
         length_N = self._lengths[word_N]
         end_N = np.cumsum(length_N)
-        # Position of every output in the pool: its word's start plus its place within the word.
+        # Position of every output in the pool: its word's start plus its index within the word.
         shift_N = self._starts[word_N] - (end_N - length_N)
         ids = self._pool[np.repeat(shift_N, length_N) + np.arange(end_N[-1])]
         words_per_text = np.array([len(text_words) for text_words in words_by_text])
@@ -124,7 +124,7 @@ class WordPiece(Tokenizer):
         return ids, np.diff(text_end, prepend=0)
 
     def _cache_words(self, words: list[str]) -> None:
-        """Encodes the words that are not cached."""
+        """Encodes the words that are not cached yet."""
         unseen = dict.fromkeys(word for word in words if word not in self._index)
         if len(self._index) + len(unseen) > MAX_CACHED_WORDS:
             self._clear_cache()
@@ -152,7 +152,7 @@ class WordPiece(Tokenizer):
 
 
 def bert_normalizer(cleaning: Cleaning = UNCASED):
-    """Returns the text cleaning of BERT, which always drops control characters."""
+    """Returns BERT's text cleaning, which always drops control characters."""
     import tokenizers
 
     return tokenizers.normalizers.BertNormalizer(
@@ -163,14 +163,14 @@ def bert_normalizer(cleaning: Cleaning = UNCASED):
 
 
 def bert_pre_tokenizer():
-    """Returns the splitter of BERT: at white space and around every punctuation mark."""
+    """Returns BERT's splitter: at white space and around every punctuation mark."""
     import tokenizers
 
     return tokenizers.pre_tokenizers.BertPreTokenizer()
 
 
 def word_piece_model(ids: dict[str, int], cleaning: Cleaning = UNCASED):
-    """Returns the Hugging Face tokenizer of a vocabulary, without any special handling."""
+    """Returns the Hugging Face tokenizer of a vocabulary, without special handling."""
     import tokenizers
 
     model = tokenizers.Tokenizer(
@@ -182,7 +182,7 @@ def word_piece_model(ids: dict[str, int], cleaning: Cleaning = UNCASED):
 
 
 def _hash(pieces: tuple[str, ...], cleaning: Cleaning) -> str:
-    """A hash of everything that ids depend on; for BERT's uncased cleaning, of the lines alone."""
+    """Returns a hash of everything that ids depend on; for uncased BERT, of the lines alone."""
     lines = list(pieces)
     if cleaning != UNCASED:
         lines += [f"{key}={value}" for key, value in dataclasses.asdict(cleaning).items()]

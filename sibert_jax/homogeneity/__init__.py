@@ -1,8 +1,7 @@
-"""Scaling symmetries of any JAX function, found exactly from its jaxpr. Needs jax, nothing else.
+"""Scaling symmetries of any JAX function, found exactly from its jaxpr. Depends only on jax.
 
-report = analyse(loss, params, batch)
-report.is_invariant(mask)      # jointly in the masked leaves?
-report.symmetries()            # all exponents that leave the outputs unchanged
+report = analyse(loss, params, batch) report.is_invariant(mask)      # when the masked leaves are
+scaled jointly? report.symmetries()            # all exponents that leave the outputs unchanged
 report.obstruction(mask)       # the first line that breaks it
 """
 

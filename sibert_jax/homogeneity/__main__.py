@@ -1,11 +1,11 @@
-"""Print the degree of every tensor of a network, its symmetries and the line that breaks them.
+"""Print the degree of every tensor of a network, its symmetries, and the line that breaks them.
 
     python -m sibert_jax.homogeneity --config=sibert_base [--config.model.depth=2 ...]
     python -m sibert_jax.homogeneity my_package.my_module:my_function
 
-`my_function()` takes nothing and returns (fn, params, *args). Exit status: 0 if the network is
-certified as scale invariant (a config: in the leaves that its task declares so; a function: in all
-of params), 1 if not, 2 if the input is wrong.
+`my_function()` takes no arguments and returns (fn, params, *args). Exit status: 0 if the network is
+certified as scale invariant (for a config: in the leaves that its task declares invariant; for a
+function: in all of params), 1 if not, 2 if the input is wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sibert_jax.files import user_path
 from sibert_jax.homogeneity import Report, analyse, rescaling_error, unproven_symmetries
 from sibert_jax.homogeneity.flow import draw
 
-FACTORS = (0.5, 3.0)  # by which --numerical rescales
+FACTORS = (0.5, 3.0)  # rescaling factors of --numerical
 
 
 class WrongInput(Exception):
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """Return the options and the overrides of the config; on a wrong one, end with one sentence."""
+    """Return the options and the config overrides; exit with one sentence if one is wrong."""
     parser = command.parser("sibert_jax.homogeneity", __doc__)
     parser.add_argument("function", nargs="?", metavar="MODULE:FUNCTION", help="what to analyse")
     parser.add_argument("--config", metavar="NAME[:VARIANT]", help="or the loss of a configuration")
@@ -88,7 +88,7 @@ def _from_config(name: str, overrides: list[str]) -> tuple:
 
 
 def _from_path(path: str) -> tuple:
-    """Return (fn, params, args, no mask) from the function at a dotted path."""
+    """Return (fn, params, args, None) from the function at a dotted path; None is the mask."""
     module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     try:
         function = getattr(importlib.import_module(module), name)
@@ -111,7 +111,7 @@ def _from_path(path: str) -> tuple:
 
 
 def describe(report: Report, mask: Any, *, inside: bool) -> str:
-    """Write the table, the symmetries, the blocks and the first obstruction as Markdown."""
+    """Return the table, the symmetries, the blocks and the first obstruction as Markdown."""
     lines = ["# Degrees", "", report.table(mask, inside=inside), "", "# Symmetries", ""]
     for symmetry in report.symmetries():
         lines.append("- " + ", ".join(f"{name}: {k}" for name, k in symmetry.items()))
@@ -130,7 +130,7 @@ def describe(report: Report, mask: Any, *, inside: bool) -> str:
 
 
 def _numerical(fn: Any, params: Any, args: tuple, mask: Any) -> str:
-    """Rescale the parameters, random ones in place of shapes, and list unproven symmetries."""
+    """Rescale the parameters (random where only shapes are given) and list unproven symmetries."""
     rng = np.random.default_rng(0)
 
     def concrete(leaf):

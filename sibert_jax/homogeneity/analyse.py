@@ -1,4 +1,4 @@
-"""Analyze a JAX function: degrees, symmetries, blocks and the first line that breaks one."""
+"""Analyze a JAX function: degrees, symmetries, blocks, and the first line that breaks one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sibert_jax.homogeneity.inputs import exponents_of, flatten, is_array, is_pa
 from sibert_jax.homogeneity.interpreter import Interpreter
 from sibert_jax.homogeneity.rules import Equation, arithmetic, arrays, nested  # noqa: F401
 
-if TYPE_CHECKING:  # a certificate needs none of these: the methods that do import them
+if TYPE_CHECKING:  # imported by the methods that need them
     from sibert_jax.homogeneity.flow import Tensor
     from sibert_jax.homogeneity.obstruction import Obstruction
 
@@ -25,9 +25,9 @@ class Report:
 
     Attributes:
         params: the parameter tree that was analyzed.
-        names: of its leaves, in flat order.
+        names: the names of its leaves, in flat order.
         structure: its tree definition.
-        interpreter: the equations and the lines of the program.
+        interpreter: the equations and the operations of the program.
         outputs: the degree of each output array.
         output_tree: the tree definition of the outputs.
     """
@@ -50,7 +50,7 @@ class Report:
     def requirements(self, outputs: bool = True) -> list[Equation]:
         """Return the equations that must hold, in program order.
 
-        With `outputs`, each output's degree must be 0 too.
+        With `outputs`, each output's degree must also be 0.
         """
         needs = all_needs(self.outputs)
         found = [
@@ -79,15 +79,16 @@ class Report:
     def symmetries(self) -> list[dict[str, Fraction]]:
         """Return a basis of all exponents a with fn(c^a · params) = fn(params) for every c > 0.
 
-        Each element maps the names of the leaves that it scales to their exponents, in whole
-        numbers. Every rational combination of them is a symmetry too.
+        Each element maps the names of the scaled leaves to their integer exponents. Every rational
+        combination of the elements is a symmetry too.
         """
         return self._basis(self.requirements())
 
     def scalings(self) -> list[dict[str, Fraction]]:
         """Return a basis of all exponents under which every output is homogeneous of some degree.
 
-        It contains the symmetries; `degree(exponents)` is the power by which an output is scaled.
+        Its span contains the symmetries; `degree(exponents)` is the power of c that multiplies an
+        output.
         """
         return self._basis(self.requirements(outputs=False))
 
@@ -103,11 +104,11 @@ class Report:
         return [{self.names[indices[i]]: k for i, k in sorted(v.items())} for v in basis]
 
     def is_invariant(self, mask: Any = None) -> bool:
-        """Tell whether scaling the masked leaves jointly certainly leaves every output unchanged.
+        """Tell whether scaling the masked leaves jointly provably leaves every output unchanged.
 
         Args:
-            mask: a tree of bools, a prefix of `params`; None for every floating leaf. A tree of
-                numbers gives the leaves' exponents instead of 0 and 1.
+            mask: a tree of bools, a prefix of `params`; None for every floating-point leaf. A tree
+                of numbers gives the leaves' exponents instead of 0 and 1.
         """
         return self._violated(self._exponents(mask)) is None
 
@@ -121,7 +122,7 @@ class Report:
             mask: as for `is_invariant`.
 
         Returns:
-            None if they are invariant.
+            The obstruction, or None if the leaves are invariant.
         """
         exponents = self._exponents(mask)
         equation = self._violated(exponents)
@@ -145,7 +146,7 @@ class Report:
         return "/".join(common) or f"{len(scaled)} leaves"
 
     def blocks(self) -> list[tuple[str, ...]]:
-        """Return the finest independent blocks: sets of leaves, each jointly scale invariant.
+        """Return the finest independent blocks: disjoint, jointly scale-invariant sets of leaves.
 
         No leaf lies in two blocks, no block contains a smaller one, and a leaf lies in none if no
         joint scaling that includes it leaves the outputs unchanged.
@@ -159,14 +160,14 @@ class Report:
     def block_labels(self, outside: str = "not_invariant") -> Any:
         """Return a tree like `params` with each leaf's block: "block_0", ..., or `outside`.
 
-        It can be given to `optax.partition` as labels.
+        The result can be passed to `optax.partition` as labels.
         """
         labels = {name: f"block_{i}" for i, block in enumerate(self.blocks()) for name in block}
         flat = [labels.get(name, outside) for name in self.names]
         return jax.tree.unflatten(self.structure, flat)
 
     def invariant_mask(self) -> Any:
-        """Return a tree like `params`, True for the leaves of all blocks: they scale jointly."""
+        """Return a tree like `params`, True for the leaves of all blocks (jointly invariant)."""
         inside = {name for block in self.blocks() for name in block}
         return jax.tree.unflatten(self.structure, [name in inside for name in self.names])
 
@@ -174,10 +175,10 @@ class Report:
 
     @property
     def degrees(self) -> Any:
-        """The output's tree with each array's degree: a mapping from leaf names to coefficients.
+        """The output tree with each array's degree as a mapping from leaf names to coefficients.
 
         The output is multiplied by c to the power Σ coefficient · exponent, for exponents that
-        satisfy every requirement (`scalings`). An output of 0, ±inf and NaN, like one of degree 0,
+        satisfy every requirement (`scalings`). An output of degree 0, or of only 0, ±inf and NaN,
         has an empty mapping.
         """
         forms = [
@@ -192,7 +193,7 @@ class Report:
             mask: as for `is_invariant`.
 
         Returns:
-            The output's tree with a Fraction for each array, or None if the rules cannot tell that
+            The output tree with a Fraction for each array, or None if the rules cannot prove that
             the function is homogeneous in these leaves.
         """
         exponents = self._exponents(mask)
@@ -208,12 +209,13 @@ class Report:
         """Return a Markdown table of the tensors that pass between modules, with their degrees.
 
         Args:
-            mask: as for `is_invariant`: degrees are those under the joint scaling of these leaves.
-            inside: list every floating tensor, also those that stay in their module.
+            mask: as for `is_invariant`: the degrees are those under a joint scaling of these
+                leaves.
+            inside: list every floating-point tensor, including those that stay inside a module.
 
         Returns:
-            One row per tensor: module, operation, type, degree, line of source. Below the first
-            obstruction the degrees are those of each sum's first operand.
+            One row per tensor: module, operation, type, degree, source line. After the first
+            obstruction the degree of a sum is that of its first operand.
         """
         from sibert_jax.homogeneity.flow import markdown
 
@@ -221,32 +223,32 @@ class Report:
         return markdown(found if inside else [tensor for tensor in found if tensor.readers])
 
     def tensors(self, mask: Any = None) -> list[Tensor]:
-        """Return every floating tensor in program order, for a table or a graph of one's own."""
+        """Return every floating-point tensor in program order, for custom tables or graphs."""
         from sibert_jax.homogeneity.flow import tensors
 
         return tensors(self.interpreter, self._exponents(mask))
 
     def unknown_primitives(self) -> list[str]:
-        """Return the primitives without a rule: nothing that scales may enter them."""
+        """Return the primitives without a rule: their operands must have degree 0."""
         return sorted(self.interpreter.unknown)
 
 
 def analyse(fn: Callable, params: Any, *args: Any) -> Report:
-    """Find all exponents a for which fn(c^a · params, *args) is certainly fn(params, *args).
+    """Find all exponents a for which fn(c^a · params, *args) provably equals fn(params, *args).
 
     Leaf i of `params` gets the unknown exponent aᵢ. The degree of every intermediate tensor is a
     linear form in them: products add degrees, powers multiply them, sums require equal degrees, a
-    transcendental function requires degree 0, constants other than 0, ±inf and NaN have degree 0.
-    The exponents that satisfy every requirement form a linear space over the rationals; its basis
-    is `report.symmetries()`. Nothing is computed: arrays may be `jax.ShapeDtypeStruct`s.
+    transcendental function requires degree 0, and constants other than 0, ±inf and NaN have degree
+    0. The exponents that satisfy every requirement form a linear space over the rationals; its
+    basis is `report.symmetries()`. Nothing is evaluated: arrays may be `jax.ShapeDtypeStruct`s.
 
-    A certificate holds for every c > 0 in exact arithmetic, as long as values are finite. A scaling
+    A certificate holds for every c > 0 in exact arithmetic while values are finite. A scaling
     without a certificate may still leave the outputs unchanged: see `rescaling_error`.
 
     Args:
         fn: a function that JAX can trace; it returns a pytree of arrays.
         params: a pytree; its floating-point arrays are scaled, its other leaves are not.
-        *args: pytrees of data, of degree 0. Leaves that are not arrays (bools, strings, functions)
+        *args: pytrees of data with degree 0. Leaves that are not arrays (bools, strings, functions)
             are static.
 
     Returns:
@@ -290,14 +292,14 @@ def analyse(fn: Callable, params: Any, *args: Any) -> Report:
 
 
 def assert_scale_invariant(fn: Callable, params: Any, *args: Any, mask: Any = None) -> None:
-    """Raise unless fn(params) is certainly unchanged when the masked leaves are scaled jointly.
+    """Raise unless fn(params) is provably unchanged when the masked leaves are scaled jointly.
 
     Args:
         fn, params, args: as for `analyse`.
         mask: a tree of bools, a prefix of `params`; None for every floating leaf.
 
     Raises:
-        ValueError: with the first operation that breaks the invariance, its line and a repair.
+        ValueError: naming the first operation that breaks the invariance, its line and a fix.
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,8 +1,8 @@
 """The degree of a tensor: a linear form in the exponents of the parameter leaves.
 
-Where an elementwise predicate selects between two tensors, the degrees of both outcomes are kept
-apart in a tree until an operation mixes elements: `where(z > 0, z, 1)` has the degree of z where
-z > 0 and degree 0 elsewhere. So a guard costs nothing if its result is discarded where the guard
+Where an elementwise predicate selects between two tensors, a tree keeps the degrees of both
+outcomes separate until an operation mixes elements: `where(z > 0, z, 1)` has the degree of z where
+z > 0 and degree 0 elsewhere. So a guard is harmless if its result is discarded where the guard
 acts, as in `where(z > 0, r / where(z > 0, z, 1), 0)`.
 """
 
@@ -17,9 +17,8 @@ from typing import Any
 class Degree:
     """The degree of a tensor: Σᵢ kᵢ·aᵢ when parameter leaf i is multiplied by c^{aᵢ}.
 
-    A tensor of degree d becomes c^d times itself. `terms` maps the leaf's index to kᵢ ≠ 0; the
-    empty form is degree 0. Degrees add under products and are multiplied by an exponent under
-    powers.
+    A tensor of degree d is multiplied by c^d. `terms` maps a leaf's index to kᵢ ≠ 0; the empty form
+    is degree 0. Degrees add under products; under powers they are multiplied by the exponent.
     """
 
     __slots__ = ("_hash", "terms")
@@ -62,11 +61,11 @@ class Degree:
         return bool(self.terms)
 
     def at(self, exponents: Mapping[int, Fraction | int]) -> Fraction:
-        """Evaluate the form where leaf i has the exponent exponents[i], and 0 if it is absent."""
+        """Evaluate the form with exponent exponents[i] for leaf i, 0 if absent."""
         return sum((k * exponents[i] for i, k in self.terms.items() if i in exponents), Fraction(0))
 
     def named(self, names: list[str]) -> NamedDegree:
-        """Return the form over the leaves' names."""
+        """Return the form in terms of the leaves' names."""
         return NamedDegree({names[i]: k for i, k in sorted(self.terms.items())})
 
     def __repr__(self) -> str:
@@ -76,7 +75,7 @@ class Degree:
 class NamedDegree(Mapping[str, Fraction]):
     """A degree over the names of parameter leaves: a mapping from name to coefficient ≠ 0.
 
-    It equals a dict with the same entries, and is one leaf of a pytree.
+    It equals a dict with the same entries, and is a single pytree leaf.
 
     Example:
         >>> print(NamedDegree({"query": Fraction(1), "key": Fraction(-2)}))
@@ -112,7 +111,7 @@ class NamedDegree(Mapping[str, Fraction]):
 
 ZERO = Degree({})
 
-# The degree of 0, ±inf and NaN: scaling leaves them as they are, so they fit any degree.
+# The degree of 0, ±inf and NaN: scaling does not change them, so they fit any degree.
 ANY = None
 
 
@@ -120,8 +119,7 @@ ANY = None
 class Leaf:
     """One degree for all elements of a tensor.
 
-    `needs` is the set of equations that must hold for the degree to be right, as the bits of an
-    int.
+    `needs` is the set of equations that the degree relies on, as the bits of an int.
     """
 
     degree: Degree | None
@@ -136,14 +134,14 @@ class Node:
     predicate_needs: int
     true: Tree
     false: Tree
-    site: Any  # of the select that made it: a message about the two outcomes points there
+    site: Any  # the select that created it, for messages about the two outcomes
 
 
 Tree = Leaf | Node
 
 
 def all_needs(leaves: Iterable[Leaf]) -> int:
-    """Return the equations that any of the degrees needs."""
+    """Return the union of the equations that the degrees rely on."""
     needs = 0
     for leaf in leaves:
         needs |= leaf.needs
@@ -159,7 +157,7 @@ def nodes(tree: Tree) -> Iterator[Node]:
 
 
 def branch(predicate: int, needs: int, true: Tree, false: Tree, site: Any) -> Tree:
-    """Return `true` where the predicate holds and `false` elsewhere, one leaf if they agree."""
+    """Return `true` where the predicate holds, `false` elsewhere; a single leaf if they agree."""
     if isinstance(true, Leaf) and isinstance(false, Leaf) and true.degree == false.degree:
         return Leaf(true.degree, true.needs | false.needs | needs)
     return Node(predicate, needs, true, false, site)
@@ -179,7 +177,7 @@ def restrict(tree: Tree, predicate: int, outcome: bool) -> Tree:
 
 
 def zero_where(tree: Tree, node: Node, outcome: bool) -> Tree:
-    """Return `tree` for a tensor that is zero where the node's predicate has this outcome."""
+    """Return the tree of a tensor that is zero where the node's predicate has this outcome."""
     parts = [
         Leaf(ANY) if side is outcome else restrict(tree, node.predicate, side)
         for side in (True, False)
@@ -188,7 +186,7 @@ def zero_where(tree: Tree, node: Node, outcome: bool) -> Tree:
 
 
 def combine(function: Callable[[list[Leaf]], Leaf], trees: list[Tree]) -> Tree:
-    """Apply `function` to the leaves of every combination of outcomes that can occur."""
+    """Apply `function` to the leaves of every possible combination of outcomes."""
     node = next((tree for tree in trees if isinstance(tree, Node)), None)
     if node is None:
         return function(trees)
@@ -200,7 +198,7 @@ def combine(function: Callable[[list[Leaf]], Leaf], trees: list[Tree]) -> Tree:
 
 
 def renumber(tree: Tree, new_number: Callable[[int], int]) -> Tree:
-    """Return the tree after an operation that moves elements, with the predicates' new numbers."""
+    """Return the tree with new predicate numbers, after an operation that moves elements."""
     if isinstance(tree, Leaf):
         return tree
     true, false = renumber(tree.true, new_number), renumber(tree.false, new_number)

@@ -1,4 +1,4 @@
-"""Tensors that pass between modules, with their degrees: a table and a picture of them."""
+"""Tables and diagrams of the tensors that pass between modules, with their degrees."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from sibert_jax.homogeneity.interpreter import Interpreter
 from sibert_jax.homogeneity.obstruction import Obstruction
 from sibert_jax.homogeneity.source import Site, locate, module_path
 
-MAX_NODES = 40  # of the picture; deeper modules are drawn as one
+MAX_NODES = 40  # of the diagram; deeper modules are merged
 
 
 @dataclasses.dataclass
 class Tensor:
-    """One line of the table: a tensor, the module that computes it and those that read it."""
+    """One row of the table: a tensor, the module that computes it and the modules that read it."""
 
     module: str
     operation: str
     shape: str  # e.g. "float32[2,8,16]"
-    degree: str  # a number, "any" (zeros and infinities), or one for each outcome of a predicate
+    degree: str  # a number, "any" (zeros and infinities), or one per outcome of a predicate
     line: str  # of the user's source, "" if unknown
     readers: list[str]  # other modules
 
@@ -42,7 +42,7 @@ def _degree_text(tree: Tree, exponents: Mapping[int, Fraction]) -> str:
 
 
 def tensors(interpreter: Interpreter, exponents: Mapping[int, Fraction]) -> list[Tensor]:
-    """List every floating tensor in program order, with the modules that read it."""
+    """List every floating-point tensor in program order, with the modules that read it."""
     found: list[Tensor] = []
     by_number: dict[int, Tensor] = {}
     for row in interpreter.rows:
@@ -64,7 +64,7 @@ def tensors(interpreter: Interpreter, exponents: Mapping[int, Fraction]) -> list
 
 
 def _resolve(interpreter: Interpreter, number: int) -> int:
-    """Return the number outside all loops and branches."""
+    """Return the tensor's number outside all loops and branches."""
     while number in interpreter.origin:
         number = interpreter.origin[number]
     return number
@@ -75,7 +75,7 @@ def _is_inexact(aval: Any) -> bool:
 
 
 def _place(site: Site) -> tuple[str, str]:
-    """Return the module's path, or the user's function where there is none, and the line."""
+    """Return the module path (the user's function if there is none) and the line."""
     location, _ = locate(site)
     module = module_path(site) or (location.function if location else "")
     return module.replace("<locals>.", ""), str(location) if location else ""
@@ -88,7 +88,7 @@ def markdown(found: list[Tensor]) -> str:
     return "\n".join(rows)
 
 
-# The picture: modules in a column, tensors on lanes beside it, like the lines of a metro map.
+# The diagram: modules in a column, tensors on lanes beside it, as on a metro map.
 
 
 def draw(found: list[Tensor], obstruction: Obstruction | None, path: pathlib.Path) -> None:
@@ -108,7 +108,7 @@ def draw(found: list[Tensor], obstruction: Obstruction | None, path: pathlib.Pat
     width = max((lane.number for lane in drawn), default=0) + 1
     figure, axes = pyplot.subplots(figsize=(5 + 0.3 * width, max(2, 0.4 * len(modules))))
     for lane in drawn:
-        # Leave below the middle of a node and arrive above it, each lane at its own height.
+        # Lanes leave below the middle of a node and arrive above it, each at its own height.
         x, color, offset = lane.number, colors[lane.degree], 0.1 + 0.25 * lane.number / width
         start, ends = lane.source + offset, [target - offset for target in lane.targets]
         axes.plot([0, x], [start, start], color=color)
@@ -135,7 +135,7 @@ def draw(found: list[Tensor], obstruction: Obstruction | None, path: pathlib.Pat
 
 
 def _module_of(obstruction: Obstruction | None, modules: list[str]) -> str | None:
-    """Return the module that holds the operation: the longest path that its own begins with."""
+    """Return the module that contains the operation: the one with the longest matching path."""
     if obstruction is None:
         return None
     location = obstruction.location
@@ -145,7 +145,7 @@ def _module_of(obstruction: Obstruction | None, modules: list[str]) -> str | Non
 
 
 def _links(found: list[Tensor]) -> list[tuple[str, str, str]]:
-    """Return the edges, with paths as deep as the picture has room for."""
+    """Return the edges, with module paths as deep as the diagram has room for."""
     depth = max((tensor.module.count("/") + 1 for tensor in found), default=1)
     while True:
         links = _edges(found, depth)
@@ -172,7 +172,7 @@ def _edges(found: list[Tensor], depth: int) -> list[tuple[str, str, str]]:
 class Lane:
     """A tensor's line from the module that computes it to those that read it.
 
-    Rows count from 0 at the top, lanes (`number`) from 1 beside the column.
+    Rows count from 0 at the top, lanes (`number`) from 1 next to the column.
     """
 
     number: int
@@ -182,12 +182,12 @@ class Lane:
 
     @property
     def rows(self) -> tuple[int, int]:
-        """The first and last row that the lane passes."""
+        """The first and last row that the lane spans."""
         return min(self.source, *self.targets), max(self.source, *self.targets)
 
 
 def column(links: list[tuple[str, str, str]]) -> list[str]:
-    """Order modules as the program runs; one that only reads stands below all that it reads."""
+    """Order modules as the program runs; one that only reads goes below all its sources."""
     sources = list(dict.fromkeys(source for source, _, _ in links))
     last = {target: sources.index(source) for source, target, _ in links}
     readers = [target for target in last if target not in sources]
@@ -198,7 +198,7 @@ def column(links: list[tuple[str, str, str]]) -> list[str]:
 
 
 def lanes(modules: list[str], links: list[tuple[str, str, str]]) -> list[Lane]:
-    """Give every tensor a lane, shorter ones nearer to the column, so that none overlap."""
+    """Give every tensor a lane so that none overlap, shorter ones closer to the column."""
     row = {name: i for i, name in enumerate(modules)}
     targets: dict[tuple[int, str], list[int]] = {}
     for source, target, degree in links:
@@ -217,7 +217,7 @@ def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
 
 
 def without_common_prefix(modules: list[str]) -> list[str]:
-    """Shorten paths by the names that all of them begin with; single names stay."""
+    """Remove the common leading names of all paths; single names are kept."""
     parts = [name.split("/") for name in modules]
     long = [path for path in parts if len(path) > 1]
     shared = 0

@@ -1,4 +1,4 @@
-"""The inputs of an analysis: parameter leaves with their names, masks over them, and the jaxpr."""
+"""The inputs of an analysis: parameter leaves and their names, masks over them, and the jaxpr."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class _NotAnArray(Exception):
 
 
 def is_array(leaf: Any) -> bool:
-    """Tell whether a leaf is an array (or its shape); anything else is a static setting."""
+    """Tell whether a leaf is an array or its shape; anything else is static."""
     return isinstance(leaf, ARRAY_TYPES) or (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
 
 
 def is_parameter(leaf: Any) -> bool:
-    """Tell whether a leaf is scaled: an array of floating or complex type."""
+    """Tell whether a leaf can be scaled: a floating-point or complex array."""
     return is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
@@ -33,7 +33,7 @@ def name_of(path: tuple) -> str:
 
 
 def _unboxed(tree: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
-    """Yield (path, leaf) without the `value` of boxes, nodes with no other child, as in NNX."""
+    """Yield (path, leaf), skipping the `value` of boxes (nodes with no other child, as in NNX)."""
     children = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is not tree)[0]
     keys = [key for key, _ in children]
     if keys == [()]:
@@ -52,7 +52,7 @@ def flatten(params: Any) -> tuple[list[tuple[str, Any]], Any]:
     """
     pairs, structure = list(_unboxed(params)), jax.tree.structure(params)
     named = [(name_of(path), leaf) for path, leaf in pairs]
-    if len({name for name, _ in named}) < len(named):  # a key that holds a slash
+    if len({name for name, _ in named}) < len(named):  # a key contains a slash
         named = [(jax.tree_util.keystr(path), leaf) for path, leaf in pairs]
     if not any(is_parameter(leaf) for _, leaf in named):
         found = ", ".join(sorted({_kind(leaf) for _, leaf in named})) or "no leaves at all"
@@ -117,7 +117,7 @@ def _abstract(leaf: Any) -> Any:
 
 
 def trace(fn: Callable, params: Any, args: tuple) -> tuple[Any, Any]:
-    """Return the closed jaxpr of fn(params, *args) over all array leaves, and the output's tree.
+    """Return the closed jaxpr of fn(params, *args) over all array leaves, and the output structure.
 
     Leaves that are not arrays (functions, strings, Python numbers) are static.
 

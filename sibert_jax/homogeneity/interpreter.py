@@ -1,4 +1,4 @@
-"""Walk a jaxpr, give every tensor a degree and collect the equations that this requires."""
+"""Walk a jaxpr, assign every tensor a degree and collect the equations that this requires."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from sibert_jax.homogeneity.rules import Equations, Rule, Step
 from sibert_jax.homogeneity.source import Site
 from sibert_jax.homogeneity.values import Guards, Numbering, degree_of_constant, fold
 
-MAX_OUTCOMES = 8  # of a tensor; more are merged by requiring equal degrees
+MAX_OUTCOMES = 8  # per tensor; beyond that they are merged by requiring equal degrees
 
 
 @dataclasses.dataclass(slots=True)
 class Value:
-    """An abstract tensor: its degree, its number and, if all entries equal one, that constant.
+    """An abstract tensor: its degree, its value number and, if all entries are equal, their value.
 
-    Two tensors with the same number are equal, whatever the parameters are.
+    Two tensors with the same number are equal for all parameters.
     """
 
     tree: Tree
@@ -45,7 +45,7 @@ class Value:
 
 @dataclasses.dataclass(slots=True)
 class Row:
-    """One line of the program with the values of its operands and results."""
+    """One operation of the program, with its operands and results."""
 
     site: Site
     outputs: list[Value]
@@ -53,23 +53,23 @@ class Row:
 
 
 class Interpreter:
-    """The state of one analysis: equations so far, tensors by number, the program's lines."""
+    """The state of one analysis: equations so far, value numbers, the program's operations."""
 
     def __init__(self):
         self.equations = Equations()
         self.rows: list[Row] = []
-        self.write_needs = 0  # equations of writes to mutable arrays: every output needs them
+        self.write_needs = 0  # equations of writes to mutable arrays; every output needs them
         self.unknown: set[str] = set()  # primitives without a rule
         self.origin: dict[int, int] = {}  # number inside a loop -> number outside, for the table
         self.numbers = Numbering()
         self.guards = Guards(self.numbers)
 
     def mark(self) -> tuple[int, int]:
-        """Return this point of the program for `rewind`."""
+        """Return the current position, for `rewind`."""
         return len(self.equations), len(self.rows)
 
     def rewind(self, mark: tuple[int, int]) -> None:
-        """Drop the equations and lines since then; none of their tensors may be in use."""
+        """Drop the equations and operations since `mark`; none of their tensors may be in use."""
         num_equations, num_rows = mark
         del self.equations[num_equations:]
         del self.rows[num_rows:]
@@ -78,28 +78,28 @@ class Interpreter:
     # Values
 
     def value(self, degree: Degree | None, needs: int = 0) -> Value:
-        """Return a new tensor of one degree."""
+        """Return a new tensor with a single degree."""
         return Value(Leaf(degree, needs), self.numbers.fresh())
 
     def renumbered(self, value: Value, leaf: Leaf | None = None) -> Value:
-        """Return a tensor that enters or leaves a loop, branch or shard under a new number."""
+        """Return, under a new number, a tensor that enters or leaves a loop, branch or shard."""
         leaf = leaf or self.equations.merge(value.tree)
         new = self.value(leaf.degree, leaf.needs)
         self.origin[new.number] = value.number
         return new
 
     def constant(self, array: Any) -> Value:
-        """Return the tensor that stands for a known array."""
+        """Return the abstract tensor of a known array."""
         degree, entry = degree_of_constant(array)
         number = self.numbers.fresh() if entry is None else self.numbers.constant(entry)
         return Value(Leaf(degree), number, entry)
 
     def merged(self, values: Sequence[Value]) -> list[Leaf]:
-        """Return one degree for each tensor, requiring that its outcomes agree."""
+        """Return one degree per tensor, requiring that its outcomes agree."""
         return [self.equations.merge(value.tree) for value in values]
 
     def with_one_degree(self, value: Value) -> Value:
-        """Return the tensor with one degree for all its elements."""
+        """Return the tensor with a single degree, requiring that its outcomes agree."""
         return Value(self.equations.merge(value.tree), value.number, value.constant)
 
     def _bounded(self, tree: Tree) -> Tree:
@@ -111,7 +111,7 @@ class Interpreter:
     def run(
         self, jaxpr: core.Jaxpr | core.ClosedJaxpr, args: Sequence[Value], calls: tuple
     ) -> list[Value]:
-        """Return the outputs of a jaxpr, closed or without constants, on these tensors.
+        """Return the outputs of a jaxpr (closed, or without constants) for these tensors.
 
         `calls` are the enclosing call equations, outermost first.
         """
@@ -131,7 +131,7 @@ class Interpreter:
         return [read(atom) for atom in jaxpr.outvars]
 
     def _apply(self, eqn: core.JaxprEqn, inputs: list[Value], calls: tuple) -> list[Value]:
-        """Return the outputs of one operation by its rule."""
+        """Apply the rule of one operation and return its outputs."""
         name = eqn.primitive.name
         rule = rules.RULES.get(name)
         step = Step(self.equations, Site(eqn, calls, tuple(value.constant for value in inputs)))
@@ -147,11 +147,11 @@ class Interpreter:
         return outputs
 
     def record(self, step: Step, outputs: Sequence[Value], inputs: Sequence[Value]) -> None:
-        """Keep a line of the program for the table."""
+        """Record an operation for the table."""
         self.rows.append(Row(step.site, list(outputs), list(inputs)))
 
     def unknown_outputs(self, step: Step, inputs: Sequence[Value]) -> list[Value]:
-        """Treat a primitive without a rule: unchanged operands give unchanged results."""
+        """Handle a primitive without a rule: require degree 0 of operands and results."""
         self.unknown.add(step.eqn.primitive.name)
         leaves = self.merged(inputs)
         needs = self.equations.zero(step.site, [leaf.degree for leaf in leaves], "unknown")
@@ -168,7 +168,8 @@ class Interpreter:
             degrees = (degrees,) * len(step.eqn.outvars)
         needs = step.needs | all_needs(leaves)
         outputs = [
-            # An integer out of bounds, or the maximum of none, is the smallest there is, not 0.
+            # Integers out of bounds, or the maximum of no elements, give the smallest integer, not
+            # 0.
             self.value(degree if step.is_inexact(i) or degree is not ANY else ZERO, needs)
             for i, degree in enumerate(degrees)
         ]
@@ -206,7 +207,7 @@ class Interpreter:
         return Value(renumber(tree, move), move(inputs[0].number))
 
     def _guarded(self, inputs: list[Value]) -> list[Tree]:
-        """Return the operands' outcomes; zeros at a guard fit any degree there."""
+        """Return the operands' trees, with any degree where a guard shows them to be zero."""
         trees = [value.tree for value in inputs]
         for tree in trees:
             for node in nodes(tree):
@@ -217,7 +218,7 @@ class Interpreter:
         return trees
 
     def _movement(self, step: Step, others: list[int]) -> Callable[[int], int]:
-        """Return the function from a tensor's number to its number after this movement."""
+        """Return a function from a tensor's number to its number after this movement."""
         name, before = step.eqn.primitive.name, step.eqn.invars[0].aval
         if name == "broadcast_in_dim":
             dims = tuple(step.params["broadcast_dimensions"])
@@ -227,7 +228,7 @@ class Interpreter:
         return lambda number: self.numbers.moved(key, number, others)
 
     def _broadcast(self, value: Value, before: Any, after: Any) -> Value:
-        """Repeat a tensor along the axes of length 1 that an elementwise operation fills."""
+        """Repeat a tensor along the axes of length 1 that an elementwise operation broadcasts."""
         if before.shape == after.shape or value.constant is not None:
             return value
         dims = tuple(range(len(before.shape)))
@@ -238,7 +239,7 @@ class Interpreter:
         return Value(renumber(value.tree, move), move(value.number))
 
     def select(self, step: Step, predicate: Value, false: Value, true: Value) -> Value:
-        """Return `where(predicate, true, false)`, its two outcomes kept apart."""
+        """Return `where(predicate, true, false)`, keeping its two outcomes separate."""
         if predicate.constant is not None:
             return true if predicate.constant else false
         leaf, number = self.equations.merge(predicate.tree), predicate.number
@@ -260,5 +261,5 @@ def _key(step: Step) -> tuple:
 
 
 def _is_real(aval: Any) -> bool:
-    """Tell whether a tensor holds real numbers or predicates."""
+    """Tell whether a tensor holds real numbers or booleans."""
     return aval.dtype == jnp.bool_ or jnp.issubdtype(aval.dtype, jnp.floating)

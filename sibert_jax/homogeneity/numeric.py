@@ -1,4 +1,4 @@
-"""Numerical counterparts: Euler's identity for gradients, rescaling, and unproven symmetries."""
+"""Numerical checks: Euler's identity for gradients, rescaling, and unproven symmetries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from sibert_jax.homogeneity.analyse import analyse
 from sibert_jax.homogeneity.inputs import exponents_of
 
-MAX_DENOMINATOR = 12  # of an exponent relative to another
+MAX_DENOMINATOR = 12  # of the ratio of two exponents
 
 
 def _split(params: Any, mask: Any) -> tuple[list, list[int], list, Any]:
@@ -25,19 +25,19 @@ def _split(params: Any, mask: Any) -> tuple[list, list[int], list, Any]:
 
 
 def euler_residual(loss: Callable, params: Any, *args: Any, mask: Any = None) -> jax.Array:
-    """Measure how far a loss is from scale invariant at this point, by Euler's identity.
+    """Measure how far a loss is from scale invariance at this point, by Euler's identity.
 
         |⟨x, ∇L(x)⟩| / (‖x‖ · ‖∇L(x)‖)
 
-    x is the vector of the masked leaves. It is 0 (rounding: about 1e-7 in float32) if L(cx) = L(x),
-    and 1 if the gradient points along x. It can be traced by `jax.jit`.
+    x is the vector of the masked leaves. The result is 0 (up to rounding, about 1e-7 in float32) if
+    L(cx) = L(x), and 1 if the gradient points along x. Works under `jax.jit`.
 
     Args:
         loss: a function of (params, *args) with a scalar result.
         params: a pytree of arrays.
         *args: further arguments, not differentiated.
-        mask: a tree of bools, a prefix of `params`; None for every floating leaf. With numbers, the
-            exponents a of a graded scaling, x is replaced by a·x in the inner product.
+        mask: a tree of bools, a prefix of `params`; None for every floating-point leaf. With
+            numbers, the exponents a of a scaling c^a, the inner product has a·x in place of x.
 
     Returns:
         A float32 scalar (float64 for float64 parameters), dimensionless; 0 if the gradient is 0.
@@ -89,19 +89,19 @@ def rescaling_error(fn: Callable, params: Any, *args: Any, c: float, mask: Any =
 
         max |f(cx) − f(x)| / max |f(x)|,  the largest over the outputs
 
-    An output that is 0 everywhere is compared absolutely. Where f(x) is not finite, f(cx) must be
-    the same, or the error is infinite.
+    The error of an all-zero output is absolute. Where f(x) is not finite, f(cx) must be equal to
+    it, or the error is infinite.
 
     Args:
         fn: a function of (params, *args) that returns a pytree of arrays.
         params: a pytree of arrays.
         *args: further arguments.
         c: the factor, > 0. A power of two makes the multiplication itself exact.
-        mask: a tree of bools, a prefix of `params`; None for every floating leaf. With numbers,
-            leaf i is multiplied by c to the power of its number.
+        mask: a tree of bools, a prefix of `params`; None for every floating-point leaf. With
+            numbers, each leaf is multiplied by c to the power of its number.
 
     Returns:
-        A scalar, dimensionless.
+        A dimensionless float32 scalar.
 
     Raises:
         ValueError: if the mask does not fit or c is not positive.
@@ -144,20 +144,19 @@ def _relative(before: Any, after: Any) -> jax.Array:
 def unproven_symmetries(
     fn: Callable, params: Any, *args: Any, c: float = 2.0, tolerance: float = 1e-3
 ) -> list[dict[str, Fraction]]:
-    """List symmetries that hold numerically at this point, not proven by `analyse`.
+    """List symmetries that hold numerically at this point but are not proven by `analyse`.
 
     Exponents a leave the outputs unchanged to first order if Σᵢ aᵢ·∂f/∂(log cᵢ) = 0, where leaf i
-    is multiplied by cᵢ; the solutions with simple ratios are then tried by `rescaling_error`.
+    is multiplied by cᵢ; the solutions with simple ratios are then tested with `rescaling_error`.
 
     Args:
         fn, params, args: as for `analyse`, but with arrays instead of shapes.
-        c: the factor that is tried.
-        tolerance: the largest relative change that counts as none, dimensionless.
+        c: the scaling factor of the test.
+        tolerance: the largest relative change of an output that counts as zero.
 
     Returns:
-        Exponents by leaf name that extend `report.symmetries()`, none if everything is proven. A
-        symmetry of this point and data only (a ReLU that is off, a token that does not occur) is
-        listed too.
+        Exponents by leaf name that extend `report.symmetries()`; empty if all are proven. Includes
+        symmetries of this point and data only (an inactive ReLU, a token that does not occur).
 
     Example:
         >>> import jax.numpy as jnp
@@ -200,7 +199,7 @@ def _rank(rows: list[list[Fraction]]) -> int:
 
 
 def _null_space(fn: Callable, values: list[jax.Array]) -> list[list[Fraction]]:
-    """Return the exponents with simple ratios to which the outputs do not react."""
+    """Return the exponents with simple ratios that leave the outputs unchanged to first order."""
     outputs, derivative = jax.linearize(fn, values)
     columns = [
         derivative([v if i == j else jnp.zeros_like(v) for j, v in enumerate(values)])
@@ -209,7 +208,7 @@ def _null_space(fn: Callable, values: list[jax.Array]) -> list[list[Fraction]]:
     rows, rounding = [np.zeros((1, len(values)))], 0.0
     for place, output in enumerate(outputs):
         reactions = np.stack([_reals(column[place]) for column in columns], axis=1)
-        # Relative to the output: where nothing reacts, the reactions are rounding errors of it.
+        # Relative to the output: without sensitivity, the derivatives are its rounding errors.
         sizes = [np.max(np.abs(a), initial=0) for a in (reactions, _reals(output))]
         if not np.all(np.isfinite(sizes)):
             return []
@@ -221,7 +220,7 @@ def _null_space(fn: Callable, values: list[jax.Array]) -> list[list[Fraction]]:
 
 
 def _reals(y: jax.Array) -> np.ndarray:
-    """Return a tensor's entries, of a complex one their parts, as a float64 vector."""
+    """Return a tensor's entries (real and imaginary parts if complex) as a float64 vector."""
     parts = (y.real, y.imag) if jnp.issubdtype(y.dtype, jnp.complexfloating) else (y,)
     return np.concatenate([np.ravel(np.asarray(part, np.float64)) for part in parts])
 

@@ -1,4 +1,4 @@
-"""Explain the equation that breaks an invariance: operation, line and repair."""
+"""Explain the equation that breaks an invariance: operation, line and fix."""
 
 from __future__ import annotations
 
@@ -58,14 +58,15 @@ class Obstruction:
     """The first requirement that a scaling breaks.
 
     Attributes:
-        primitive: the JAX primitive, e.g. "add"; "output" if a result itself is scaled.
-        degrees: of its operands under this scaling; None for 0, ±inf and NaN, which fit any.
-        constants: for each operand the number that it consists of, or None.
-        location: the user's line of code, or None.
-        library_location: the line of the layer library that it calls, or None.
+        primitive: the JAX primitive, e.g. "add"; "output" if an output itself is scaled.
+        degrees: the degrees of its operands under this scaling; None for 0, ±inf and NaN, which fit
+            any.
+        constants: per operand, the value that all its entries share, or None.
+        location: the line of user code, or None.
+        library_location: the line in the layer library called from there, or None.
         module: the path of the module, or "".
         equation: the requirement as a linear form in the leaves' exponents, = 0.
-        repair: advice on how to remove it.
+        repair: advice on how to remove the obstruction.
         subject: the name of the scaled leaves, e.g. their common path.
     """
 
@@ -98,7 +99,7 @@ class Obstruction:
 
     @property
     def place(self) -> str:
-        """The file's name and the line, e.g. "norm.py:28"."""
+        """The file name and line, e.g. "norm.py:28"."""
         if self.location is None:
             return "the function itself"
         return f"{os.path.basename(self.location.file)}:{self.location.line}"
@@ -143,7 +144,7 @@ def _at(operands: tuple, exponents: Mapping[int, Fraction]) -> tuple[Fraction | 
 
 
 def _is_rounding(degrees: tuple) -> bool:
-    """Tell whether degrees differ by so little that only a rounded exponent explains it."""
+    """Tell whether the degrees differ so little that only a rounded exponent explains it."""
     found = [degree for degree in degrees if degree is not None]
     differences = [abs(degree - found[0]) for degree in found[1:]] or [abs(d) for d in found]
     largest = max(differences, default=0)

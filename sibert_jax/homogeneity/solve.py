@@ -1,4 +1,4 @@
-"""Exact solutions of sparse equations Σᵢ kᵢ·aᵢ = 0: a basis of them, and the finest blocks."""
+"""Exact solutions of sparse equations Σᵢ kᵢ·aᵢ = 0: a basis, and the finest blocks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from sibert_jax.homogeneity.degree import Degree
 
-MAX_CHOICES = 20_000  # of one search for a block; beyond them it may be coarser than need be
+MAX_CHOICES = 20_000  # per search for a block; beyond that the block may be coarser than necessary
 
 Rows = dict[int, dict[int, Fraction]]
 
@@ -42,10 +42,9 @@ def _subtract(row: dict[int, Fraction], other: dict[int, Fraction], factor: Frac
 
 
 def null_space(forms: Iterable[Degree], size: int) -> list[dict[int, Fraction]]:
-    """Return a basis of the exponents that satisfy all equations, in whole numbers.
+    """Return an integer basis of the exponents that satisfy all equations.
 
-    One vector for each free leaf; each is scaled to the smallest whole numbers with a positive
-    first entry.
+    One vector per free leaf, scaled to coprime integers with a positive first entry.
     """
     rows = _reduced_rows(forms)
     basis = []
@@ -61,7 +60,7 @@ def null_space(forms: Iterable[Degree], size: int) -> list[dict[int, Fraction]]:
 
 
 def _whole_numbers(vector: dict[int, Fraction]) -> dict[int, Fraction]:
-    """Scale a vector to coprime whole numbers, the first positive."""
+    """Scale a vector to coprime integers, the first one positive."""
     entries = dict(sorted((i, k) for i, k in vector.items() if k))
     if not entries:
         return {}
@@ -75,8 +74,8 @@ def _whole_numbers(vector: dict[int, Fraction]) -> dict[int, Fraction]:
 def find_blocks(forms: Iterable[Degree], indices: list[int]) -> list[tuple[int, ...]]:
     """Return disjoint minimal sets of leaves whose joint scaling satisfies all equations.
 
-    A leaf is tried in order: a set that contains it is made smaller while it can be. What is left
-    of a solution without a smaller one is a solution too, so no other block is lost by that.
+    Leaves are tried in order: a solution that contains the leaf is shrunk as far as possible.
+    Removing one solution from a larger one leaves a solution, so no other block is lost.
     """
     rows = _reduced_rows(forms)
     blocks = []
@@ -96,7 +95,7 @@ def find_blocks(forms: Iterable[Degree], indices: list[int]) -> list[tuple[int, 
 def _components(rows: Rows, indices: list[int]) -> list[list[int]]:
     """Split the leaves into the finest parts whose exponents do not constrain each other.
 
-    Leaves whose exponent is always 0 are left out.
+    Leaves whose exponent is always 0 are omitted.
     """
     parent = {i: i for i in indices}
 
@@ -124,7 +123,7 @@ class _Search:
         self.rows = [rows[i] for i in part if i in rows]
         self.touching = {i: [row for row in self.rows if i in row] for i in part}
         self.free_first = sorted(part, key=lambda i: (i in rows, i))
-        self.choices = MAX_CHOICES  # left in the present search
+        self.choices = MAX_CHOICES  # left in the current search
 
     def minimal(self, leaf: int, allowed: set[int]) -> set[int] | None:
         """Return a solution within `allowed` that contains `leaf` and no smaller solution."""
@@ -144,7 +143,7 @@ class _Search:
         return {i for i, v in values.items() if v} if self._assign(open_leaves, values) else None
 
     def _assign(self, open_leaves: list[int], values: dict[int, int]) -> bool:
-        """Give 0 or 1 to every open leaf, backtracking; `values` is filled in."""
+        """Assign 0 or 1 to every open leaf by backtracking, in `values`."""
         place, tried = 0, [0] * (len(open_leaves) + 1)
         while place < len(open_leaves):
             leaf = open_leaves[place]
@@ -165,7 +164,7 @@ class _Search:
         return True
 
     def _possible(self, row: dict[int, Fraction], values: dict[int, int]) -> bool:
-        """Tell whether Σ k·a = 0 is still within reach of the leaves without a value."""
+        """Tell whether the unassigned leaves can still satisfy Σ k·a = 0."""
         low = high = sum(k * values[i] for i, k in row.items() if i in values)
         for i, k in row.items():
             if i not in values:

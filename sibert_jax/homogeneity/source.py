@@ -1,4 +1,4 @@
-"""The place of an operation: the user's own line of code and the path of the module."""
+"""The source location of an operation: the line of user code and the module path."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OURS = os.path.dirname(__file__) + os.sep
 _STDLIB = sysconfig.get_path("stdlib") + os.sep
 _LAYER_LIBRARIES = re.compile(r"(site|dist)-packages/(flax|equinox|haiku|optax|jaxtyping)/")
 _INSTALLED = re.compile(r"(site|dist)-packages/")
-# Modules of functions that compute more than one operation; an operator or a ufunc is one.
+# Modules whose functions perform several operations; operators and ufuncs perform one.
 _FUNCTIONS = re.compile(r"/jax/_src/(numpy|nn|scipy|image)/(?!array_methods|ufunc_api|ufuncs)")
 _TRACING = "trace_to_jaxpr"  # the name of JAX's functions between a caller and a traced callee
 
@@ -27,9 +27,9 @@ _TRACING = "trace_to_jaxpr"  # the name of JAX's functions between a caller and 
 class Site:
     """One operation of the program: its equation in the jaxpr and the calls around it.
 
-    `calls` lists the enclosing call equations, outermost first. `constants` holds for each operand
-    the number that all its entries are known to equal, else None. `outcomes` are the degrees of a
-    select's operands (true, false), which are compared later, where the outcomes are merged.
+    `calls` lists the enclosing call equations, outermost first. `constants` holds, per operand, the
+    value that all its entries are known to share, or None. `outcomes` are the degrees of a select's
+    operands (true, false), compared later when the outcomes are merged.
     """
 
     eqn: Any
@@ -45,7 +45,7 @@ class Site:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Location:
-    """A line of source code and the function that holds it."""
+    """A line of source code and the function that contains it."""
 
     file: str
     line: int
@@ -56,10 +56,10 @@ class Location:
 
 
 def _frames(eqn: Any) -> Iterator[Location]:
-    """Yield the frames that lie within the function that was traced into this jaxpr.
+    """Yield the frames inside the function that was traced into this jaxpr.
 
-    A jitted function is traced once and its jaxpr used again, so frames further out belong to
-    whoever called it first.
+    A jitted function is traced once and its jaxpr reused, so outer frames belong to its first
+    caller.
     """
     traceback = eqn.source_info.traceback
     for frame in traceback.frames if traceback is not None else ():
@@ -69,7 +69,7 @@ def _frames(eqn: Any) -> Iterator[Location]:
 
 
 def _rank(location: Location) -> int | None:
-    """Rank a frame: 0 the user's own code, 1 an installed package, 2 a layer library, None JAX."""
+    """Rank a frame: 0 user code, 1 an installed package, 2 a layer library, None JAX or stdlib."""
     file = location.file.replace(os.sep, "/")
     if location.file.startswith(_JAX) or file.startswith("<"):
         return None
@@ -81,7 +81,7 @@ def _rank(location: Location) -> int | None:
 
 
 def locate(site: Site | None) -> tuple[Location | None, Location | None]:
-    """Return the user's line and, if the operation lies in a library that it calls, that line."""
+    """Return the line of user code and, if the operation is in a library called there, its line."""
     if site is None:
         return None, None
     ranked = [
@@ -98,7 +98,7 @@ def locate(site: Site | None) -> tuple[Location | None, Location | None]:
 
 
 def library_function(eqn: Any) -> str | None:
-    """Return the name of the public function of JAX that a call equation enters, if it is one."""
+    """Return the name of the public JAX function that a call equation enters, or None."""
     body = eqn.params.get("jaxpr")
     name = eqn.params.get("name", "_")
     debug_info = getattr(getattr(body, "jaxpr", body), "debug_info", None)
@@ -107,9 +107,9 @@ def library_function(eqn: Any) -> str | None:
 
 
 def caller_in_jax(site: Site) -> str | None:
-    """Return the function of JAX that the user calls and that performs the operation inside.
+    """Return the JAX function called by user code that contains the operation.
 
-    None if the user's own line performs it, be it by an operator, `jax.lax` or a ufunc.
+    None if the line of user code performs it directly, through an operator, `jax.lax` or a ufunc.
     """
     found = None
     for eqn in reversed(site.stack):

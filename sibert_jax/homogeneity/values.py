@@ -1,4 +1,4 @@
-"""Facts about values, whatever the parameters are: constants, equal tensors, zeros at guards."""
+"""Facts that hold for all parameters: constants, equal tensors, zeros at guards."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from sibert_jax.homogeneity.degree import ANY, ZERO, Degree
 
-MAX_INSPECTED_SIZE = 2**24  # entries; a larger constant counts as an ordinary one of degree 0
-MAX_DEPTH = 16  # operations that are followed back from a guard
+MAX_INSPECTED_SIZE = 2**24  # entries; larger constants get degree 0 without inspection
+MAX_DEPTH = 16  # operations followed back from a guard
 
 _FOLDED = {
     "add": np.add,
@@ -38,7 +38,7 @@ _FOLDED = {
     "convert_element_type": lambda x: x,
 }
 
-# Operations before which a movement of elements is done, so that equal predicates are recognized.
+# Operations that movements of elements are pushed through, so that equal predicates match.
 _PUSHED = {"eq", "gt", "ge", "not", "and", "or", "xor", "is_finite"}
 _SWAPPED = {"lt": "gt", "le": "ge"}
 
@@ -48,10 +48,9 @@ _NONNEGATIVE = {"sqrt", "square", "abs", "exp", "exp2", "logistic"}
 
 
 def degree_of_constant(array: Any) -> tuple[Degree | None, Any]:
-    """Return a constant's degree, and the number that all its entries equal (None if they differ).
+    """Return a constant's degree, and the value that all its entries share (None if they differ).
 
-    0, ±inf and NaN are left as they are by every scaling and fit any degree; every other number has
-    degree 0.
+    0, ±inf and NaN are unchanged by scaling and fit any degree; other numbers have degree 0.
     """
     if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.extended):
         return ZERO, None
@@ -62,7 +61,7 @@ def degree_of_constant(array: Any) -> tuple[Degree | None, Any]:
         return ZERO, None
     first = array.reshape(-1)[0]
     uniform = bool(np.all(array == first)) or bool(first != first and np.all(array != array))
-    if jnp.issubdtype(array.dtype, jnp.inexact):  # of a complex number, both parts
+    if jnp.issubdtype(array.dtype, jnp.inexact):  # both parts of a complex number
         free = all(np.all((x == 0) | ~np.isfinite(x)) for x in (array.real, array.imag))
     else:
         free = not array.any()
@@ -70,7 +69,7 @@ def degree_of_constant(array: Any) -> tuple[Degree | None, Any]:
 
 
 def fold(name: str, constants: tuple, dtype: np.dtype) -> Any:
-    """Return the number that an elementwise operation gives on known numbers, else None."""
+    """Return the result of an elementwise operation on known numbers, or None."""
     operation = _FOLDED.get(name)
     if operation is None or not constants or None in constants:
         return None
@@ -80,20 +79,20 @@ def fold(name: str, constants: tuple, dtype: np.dtype) -> Any:
         exact = operation(*constants)
         result = np.asarray(exact).astype(dtype)
     if not jnp.issubdtype(dtype, jnp.inexact) and result != exact:
-        return None  # an integer overflow or a cast that cuts
+        return None  # an integer overflow or a truncating cast
     return result.item()
 
 
 class Numbering:
-    """Value numbering: tensors that are certainly equal get one number.
+    """Value numbering: tensors that are provably equal get the same number.
 
-    `where(z > 0, r / where(z > 0, z, 1), 0)` computes z > 0 twice; the guard is understood only if
-    both are known to be the same predicate, also where one was broadcast before the comparison and
-    the other after it. So a movement of elements is pushed through comparisons to their operands.
+    `where(z > 0, r / where(z > 0, z, 1), 0)` computes z > 0 twice; the guard is recognized only if
+    both are known to be the same predicate, even if one was broadcast before the comparison and the
+    other after it. So movements of elements are pushed through comparisons to their operands.
 
     Attributes:
-        negated: for the number of `not p`, the number of p.
-        entries: for the number of a constant, what all its entries equal.
+        negated: maps the number of `not p` to the number of p.
+        entries: maps the number of a constant to the value of its entries.
     """
 
     def __init__(self):
@@ -106,11 +105,11 @@ class Numbering:
     def _of(self, *key: Any) -> int:
         try:
             return self._table.setdefault(key, len(self._table))
-        except TypeError:  # a parameter that cannot be hashed
+        except TypeError:  # an unhashable parameter
             return self.fresh()
 
     def fresh(self) -> int:
-        """Return a number that no other tensor has."""
+        """Return an unused number."""
         return self._of("fresh", next(self._fresh))
 
     def constant(self, entry: Any) -> int:
@@ -120,7 +119,7 @@ class Numbering:
         return number
 
     def elementwise(self, name: str, params: Hashable, operands: Sequence[int]) -> int:
-        """Return the number of an elementwise result; its operands have the result's shape.
+        """Return the number of an elementwise result; the operands have its shape.
 
         a < b is b > a, and a != b is not a == b (NaN included).
         """
@@ -144,7 +143,7 @@ class Numbering:
         return number
 
     def definition(self, number: int) -> tuple:
-        """Return how a tensor was computed, or (None,):
+        """Return how a tensor was computed, or (None,) if unknown:
 
         ("elementwise", name, params, operands), ("broadcast", operand, shape, from_shape, dims) or
         ("reduction", operand, shape, axes).
@@ -167,7 +166,7 @@ class Numbering:
         return result
 
     def moved(self, key: Hashable, number: int, others: Sequence[int] = ()) -> int:
-        """Return the number after a movement of elements that `key` and `others` describe."""
+        """Return the number after the movement of elements described by `key` and `others`."""
         if number in self.entries:
             return number
         kind, *inner = self.definition(number)
@@ -185,9 +184,9 @@ class Numbering:
 class Guards:
     """Tensors that are zero where a guard acts: `x / where(n > 0, n, 1)` with n = ‖x‖.
 
-    Where the predicate n > 0 fails, n is 0 and so is every element of x: there the quotient is 0
-    whatever the guard's constant is. That follows from the definition of n, which `Numbering` keeps
-    for real tensors only: a sum of complex squares may vanish, and integers overflow.
+    Where n > 0 is false, n is 0 and so is every element of x, so the quotient is 0 for any guard
+    constant. This follows from the definition of n, which `Numbering` keeps only for real tensors:
+    a sum of complex squares may vanish, and integers may overflow.
     """
 
     def __init__(self, numbers: Numbering):
@@ -201,7 +200,7 @@ class Guards:
         return self._zeros[predicate]
 
     def is_zero_with(self, number: int, zeros: frozenset[int], depth: int = MAX_DEPTH) -> bool:
-        """Tell whether a tensor's elements are zero where those of all of `zeros` are."""
+        """Tell whether a tensor is zero wherever all of `zeros` are."""
         if number in zeros:
             return True
         kind, *definition = self.numbers.definition(number)
@@ -228,7 +227,7 @@ class Guards:
         return True, frozenset()
 
     def _constant(self, number: int) -> Any:
-        """Return the number that all entries equal, or None."""
+        """Return the value that all entries share, or None."""
         return self.numbers.entries.get(number)
 
     def _is_zero(self, number: int) -> bool:
@@ -257,7 +256,7 @@ class Guards:
         return name in ("add", "mul", "div", "min", "convert_element_type") and all(each)
 
     def _vanishing(self, number: int, depth: int) -> frozenset[int]:
-        """Return the tensors whose elements are zero where those of this one are."""
+        """Return the tensors that are zero wherever this one is."""
         found = {number}
         kind, *definition = self.numbers.definition(number)
         if depth == 0 or kind is None:
@@ -270,7 +269,7 @@ class Guards:
         return frozenset(found)
 
     def _vanishing_below(self, root, shape, from_shape, dims, depth) -> set[int]:
-        """Follow a tensor that was broadcast; a sum of nonnegative elements vanishes as they do."""
+        """Follow a broadcast tensor; a sum of nonnegative elements is zero only if all are."""
         found = set()
         for inner in self._vanishing(root, depth - 1):
             found.add(self.numbers.broadcast(inner, shape, from_shape, dims))

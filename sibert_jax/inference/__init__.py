@@ -1,1 +1,1 @@
-"""A trained model in Python: text to vectors, labels, words and answers."""
+"""Use a trained model in Python: text to vectors, labels, tokens and answers."""

@@ -1,4 +1,4 @@
-"""The answer to one question about one context."""
+"""Answers one question about one context."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,16 +12,16 @@ from sibert_jax.tasks.question_answering.features import WindowRows, WindowSizes
 from sibert_jax.tasks.question_answering.predictions import Answerer
 from sibert_jax.tasks.question_answering.task import QuestionAnsweringConfig
 
-MOST_WINDOWS = 32  # at a time
+MOST_WINDOWS = 32  # per batch
 
 
 class Answer(NamedTuple):
-    """A part of a context: `context[start:end] == text`."""
+    """An answer: a span of the context, `context[start:end] == text`."""
 
-    text: str  # "": there is no answer, which models of SQuAD 2.0 may say
-    score: float  # probability among the `task.n_best` likeliest, in [0, 1]
-    start: int  # characters before it in the context
-    end: int  # characters up to its end
+    text: str  # "" if there is no answer (SQuAD 2.0 models)
+    score: float  # probability among the `task.n_best` most likely answers, in [0, 1]
+    start: int  # index of its first character in the context
+    end: int  # index after its last character
 
 
 def answer(
@@ -33,15 +33,15 @@ def answer(
     max_tokens: int,
     read: Callable[[dict], dict],
 ) -> Answer:
-    """Reads all windows of a context and combines what is found.
+    """Runs the model on all windows of a context and returns the best answer.
 
     Args:
-      question: not empty.
-      context: likewise.
-      tokenizer: of the model.
-      task: windows and answers.
-      max_tokens: of a window.
-      read: `QuestionAnswering.eval_batch` with the parameters of the model.
+      question: the question, not empty.
+      context: the text to find the answer in, not empty.
+      tokenizer: the model's tokenizer.
+      task: the task's config: window stride, answer length and so on.
+      max_tokens: the length of a window in tokens.
+      read: `QuestionAnswering.eval_batch` with the model's parameters bound.
     """
     dataset = Dataset("the question", (context,), (Question("1", question, 0, ()),), True)
     sizes = WindowSizes(max_tokens, task.max_query_len, task.doc_stride)

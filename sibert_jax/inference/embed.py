@@ -1,4 +1,4 @@
-"""Vectors of the lines of a file, as a NumPy file and the lines beside it."""
+"""Embeds the lines of a text file into a NumPy file."""
 
 import pathlib
 from collections.abc import Callable
@@ -18,15 +18,15 @@ def embed(
     step: int | str | None,
     say: Callable[[str], None],
 ) -> None:
-    """Writes the vectors of a file's lines, (N, D) float32, and the lines in the same order.
+    """Writes the vectors of a file's N lines, (N, D) float32, and the lines in the same order.
 
     Args:
-      directory: of the model, as `load` takes it.
-      path: a line a text, plain, .gz or .xz; a pair has a tab between its parts. A blank line is an
-        empty text, so that row i is of line i.
-      target: "NAME.npy"; the lines go into "NAME.txt".
-      step: as `load` takes it.
-      say: takes a line about what is written.
+      directory: the model's directory, as for `load`.
+      path: a text file, plain, .gz or .xz, one text per line; a tab separates the parts of a pair.
+        A blank line is an empty text, so row i belongs to line i.
+      target: "NAME.npy"; the lines are written to "NAME.txt".
+      step: the checkpoint, as for `load`.
+      say: called with a progress message.
 
     Raises:
       ConfigError, DataError, CheckpointError, InteropError: one sentence each.

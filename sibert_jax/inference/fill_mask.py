@@ -1,4 +1,4 @@
-"""The likeliest tokens in the place of the masks of one text. Letters: model/config.py."""
+"""The most likely tokens at the masks of a text. Notation: model/config.py."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,9 +12,9 @@ MASK = "[MASK]"
 
 
 class Guess(NamedTuple):
-    """A token in the place of a mask."""
+    """A candidate token for a mask."""
 
-    token: str  # a WordPiece; "##..." continues a word
+    token: str  # a WordPiece token; "##..." continues a word
     probability: float
 
 
@@ -26,14 +26,14 @@ def guess(
     max_tokens: int,
     read: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> list[list[Guess]]:
-    """Guesses for each mask of a text, best first.
+    """Returns the most likely tokens for each mask of a text, best first.
 
     Args:
-      text: with MASK at least once.
-      top_k: guesses for each.
-      tokenizer: of the model.
-      max_tokens: of a text.
-      read: logits (P, V) of the model, from tokens (L,) and the places of masks in them (P,).
+      text: contains MASK at least once.
+      top_k: number of guesses per mask.
+      tokenizer: the model's tokenizer.
+      max_tokens: length at which the text is truncated.
+      read: maps tokens (L,) and the mask positions (P,) to the model's logits (P, V).
 
     Raises:
       ConfigError: there is no mask within `max_tokens`.

@@ -1,4 +1,4 @@
-"""A trained model from the directory of a run, of an export or of Hugging Face's BERT or GPT-2."""
+"""Loads a trained model from a run, an export, or a Hugging Face BERT or GPT-2."""
 
 import dataclasses
 import functools
@@ -36,10 +36,10 @@ def load(directory: str | pathlib.Path, step: int | str | None = None) -> Loaded
     """Loads a trained model onto the first device.
 
     Args:
-      directory: a run's workdir, a directory that `python -m sibert_jax.interop export` or
-        `python -m sibert_jax.quantize` wrote, or one of Hugging Face's BERT or GPT-2.
-      step: which checkpoint of a workdir: None, the newest one; "best", that of the best
-        evaluation; or its number of updates.
+      directory: a run's workdir, a directory written by `python -m sibert_jax.interop export` or
+        `python -m sibert_jax.quantize`, or a Hugging Face BERT or GPT-2.
+      step: the checkpoint of a workdir: None for the newest one, "best" for that of the best
+        evaluation, or its number of updates.
 
     Raises:
       ConfigError, CheckpointError, InteropError, DataError: one sentence each.
@@ -68,7 +68,7 @@ def load(directory: str | pathlib.Path, step: int | str | None = None) -> Loaded
 
 
 class NoHead(nn.Module):
-    """Returns the features as they are."""
+    """A head that returns the encoder's features unchanged."""
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
@@ -86,7 +86,7 @@ def _of_workdir(directory: pathlib.Path, step: int | str | None) -> LoadedModel:
     if "data_fingerprint" not in described:  # imported weights
         cfg = ModelConfig(**described["config"]["model"])
         return _of_parts(home, cfg, params, tuple(described["labels"]), tokenizer)
-    # What the model is a function of; the other keys may be those of another version.
+    # Only the keys that the model depends on; the others may be from another version.
     settings = read_settings(home / "config.json")
     task = exported.SavedTask.of(settings)
     cfg = from_dict(ModelConfig, settings["model"], "model")
@@ -109,7 +109,7 @@ def _of_task(
     tokenizer: Tokenizer,
     saved: exported.SavedTask,
 ) -> LoadedModel:
-    """A model of ours with the head that it was trained with."""
+    """Builds a model with the head that it was trained with."""
     cfg = _on_any_device(cfg)
     task = saved.restored(cfg, directory)
     return LoadedModel(
@@ -141,7 +141,7 @@ def _of_parts(
     labels: tuple[str, ...],
     tokenizer: Tokenizer,
 ) -> LoadedModel:
-    """A model whose head follows from its parameters, as those of BERT and GPT-2 do."""
+    """Builds a model whose head is determined by its parameters, as in BERT and GPT-2."""
     kind, task, records = head_of(params) if cfg.arch == "bert" else "", None, None
     if cfg.arch == "gpt":
         kind, task, head = "causal_lm", CausalLMConfig(head="tied"), TiedHead()
@@ -177,7 +177,7 @@ def _of_parts(
 def _records_of(
     task: Any, score_map: tuple[float, float]
 ) -> Callable[[np.ndarray], list[dict]] | None:
-    """What is said of the outputs of a classifier; None: it is none."""
+    """Returns the function from a classifier's outputs to records; None for other tasks."""
     if not isinstance(task, ClassificationConfig):
         return None
     if not task.is_regression:
@@ -191,7 +191,7 @@ def _scores(outputs_N1: np.ndarray) -> list[dict]:
 
 
 def _on_any_device(cfg: ModelConfig) -> ModelConfig:
-    """A run that was trained with kernels may be used elsewhere."""
+    """Allows a run that was trained with kernels to be used on any device."""
     return dataclasses.replace(cfg, attention_impl="auto")
 
 

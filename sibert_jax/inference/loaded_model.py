@@ -1,4 +1,4 @@
-"""A trained model and what it is used for. Letters: model/config.py, C outputs of a classifier."""
+"""A trained model and its uses. Notation: model/config.py, C outputs of a classifier."""
 
 import dataclasses
 import functools
@@ -32,24 +32,24 @@ Text = str | tuple[str, str]
 class LoadedModel:
     """A trained model, from `sibert_jax.load`.
 
-    Texts are cut off at `max_tokens`, padded to one of a few lengths, and compiled for once each.
-    A text may be a pair, (first, second).
+    Texts are truncated at `max_tokens` and padded to one of a few lengths, each compiled once. A
+    text may be a pair, (first, second).
 
     Attributes:
-      directory: where it comes from.
+      directory: the directory it was loaded from.
       module: encoder and head, a Flax module: `module.apply({"params": params}, batch)`.
-      params: {"encoder": ...} and perhaps "head", float32, or of a quantized model `Packed`. The
-        encoder alone:
-        `sibert_jax.model.Encoder(config).apply({"params": params["encoder"]}, ...)`.
+      params: {"encoder": ...} and, if present, "head", float32, or `Packed` in a quantized model.
+        The encoder alone: `sibert_jax.model.Encoder(config).apply({"params": params["encoder"]},
+        ...)`.
       tokenizer: text to token ids.
-      config: sizes of the encoder.
-      kind: "pretraining", "classification", "question_answering", ...; "": there is no head.
-      task: keys under `task` of the run; None: not known.
-      max_tokens: of a text, special tokens included.
-      records: of a classifier: what `predict` returns, from its outputs (N, C).
-      problem: why the outputs of the head cannot be used, a sentence; "": they can.
-      labels: what the outputs of the head mean, in order; () where they mean nothing.
-      trained: the task of the run, as exports hold it; None: these weights are of no run.
+      config: the encoder's config.
+      kind: "pretraining", "classification", "question_answering", ...; "" without a head.
+      task: the config section `task` of the run; None: unknown.
+      max_tokens: the maximum length of a text, including special tokens.
+      records: for a classifier, maps its outputs (N, C) to the result of `predict`.
+      problem: a sentence on why the head's outputs cannot be used; "" if they can.
+      labels: names of the head's outputs, in order; () if they have none.
+      trained: the task of the run, as stored in exports; None if the weights are not from a run.
     """
 
     directory: pathlib.Path
@@ -68,16 +68,16 @@ class LoadedModel:
     def encode(
         self, texts: Sequence[Text], pooling: str = "mean", batch_size: int = 32
     ) -> np.ndarray:
-        """Vectors of texts, (N, D) float32, in the order of the texts.
+        """Embeds texts; returns (N, D) float32 vectors in the order of the texts.
 
         Args:
           texts: any number.
-          pooling: "mean" of the features of all tokens of a text, [CLS] and [SEP] included, or
-            those of the "first" one, [CLS].
-          batch_size: texts at a time.
+          pooling: "mean" over the features of all tokens, including [CLS] and [SEP], or those of
+            the "first" token, [CLS].
+          batch_size: texts per batch.
 
         Raises:
-          ConfigError: `pooling` is none of these, or `texts` is a single string.
+          ConfigError: `pooling` is unknown, or `texts` is a single string.
         """
         if pooling not in POOLINGS:
             raise ConfigError(f"pooling={pooling!r} is unknown; choose one of {list(POOLINGS)}.")
@@ -88,18 +88,18 @@ class LoadedModel:
         return vectors_ND
 
     def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[dict[str, Any]]:
-        """Labels of texts by a classifier, one dict a text.
+        """Classifies texts; returns one dict per text.
 
         Args:
-          texts: any number; pairs where the run was trained on pairs.
-          batch_size: texts at a time.
+          texts: any number; pairs if the run was trained on pairs.
+          batch_size: texts per batch.
 
         Returns:
-          {"prediction": the likeliest label, "probability": its, "probabilities": {label: in
-          [0, 1]}}, or {"prediction": a number} of a regression.
+          {"prediction": the most likely label, "probability": its probability, "probabilities":
+          {label: probability}}, or {"prediction": a number} for a regression.
 
         Raises:
-          ConfigError: this is no classifier.
+          ConfigError: the model is not a classifier.
         """
         self._check_kind("predict", "classification")
         found: dict[int, dict[str, Any]] = {}
@@ -108,17 +108,17 @@ class LoadedModel:
         return [found[row] for row in range(len(texts))]
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[Guess] | list[list[Guess]]:
-        """The likeliest tokens in the place of each "[MASK]" of a text, best first.
+        """Returns the most likely tokens for each "[MASK]" of a text, best first.
 
         Args:
-          text: with "[MASK]" at least once.
-          top_k: tokens of each.
+          text: contains "[MASK]" at least once.
+          top_k: number of tokens per mask.
 
         Returns:
-          A list of `top_k` guesses; of a text with several masks, a list of such lists.
+          A list of `top_k` guesses; for several masks, a list of such lists.
 
         Raises:
-          ConfigError: this is no pretraining run, or there is no mask within `max_tokens`.
+          ConfigError: the model has no pretraining head, or there is no mask within `max_tokens`.
         """
         self._check_kind("fill_mask", "pretraining")
         if self.problem:
@@ -142,23 +142,22 @@ class LoadedModel:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> str | list[str]:
-        """Continues a text, up to the end of a document or to `max_tokens` with the prompt.
+        """Continues a text up to the end of a document or to `max_tokens` including the prompt.
 
         Args:
           prompt: one text, or several.
-          max_new_tokens: most tokens of a continuation, at least 1.
-          temperature: 0: the likeliest token each time; else tokens are drawn from the
-            probabilities at this temperature.
-          top_k: draw from the k likeliest tokens; 0: from all.
-          top_p: draw from the fewest likeliest tokens that have this probability together.
-          seed: of the draws.
+          max_new_tokens: maximum length of a continuation in tokens, ≥ 1.
+          temperature: 0: greedy decoding; otherwise tokens are sampled at this temperature.
+          top_k: sample from the k most likely tokens; 0: from all.
+          top_p: sample from the smallest set of most likely tokens with this total probability.
+          seed: random seed of the sampling.
 
         Returns:
-          The continuation of each prompt, without it; its first token may continue a word.
+          The continuation of each prompt, without the prompt; its first token may continue a word.
 
         Raises:
-          ConfigError: this is no causal language model, or an argument is out of range.
-          DataError: a prompt is empty, or has `max_tokens` or more.
+          ConfigError: the model is not a causal language model, or an argument is out of range.
+          DataError: a prompt is empty, or has `max_tokens` or more tokens.
 
         Example::
 
@@ -188,10 +187,10 @@ class LoadedModel:
         return texts[0] if isinstance(prompt, str) else texts
 
     def answer(self, question: str, context: str) -> Answer:
-        """The answer to a question, a part of a context; of any length, as windows of it are read.
+        """Finds the answer to a question in a context of any length, which is read in windows.
 
         Raises:
-          ConfigError: this is no run of question answering.
+          ConfigError: the model is not trained for question answering.
           DataError: question or context is empty.
         """
         self._check_kind("answer", "question_answering")
@@ -220,7 +219,7 @@ class LoadedModel:
     def _outputs(
         self, run: Callable, texts: Sequence[Text], batch_size: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Places of some texts and what a compiled function makes of them, a batch at a time."""
+        """Yields, per batch, the rows of its texts and the outputs of a compiled function."""
         if isinstance(texts, str):
             raise ConfigError(f"texts={texts[:30]!r} is a single text; give a list of texts.")
         if not texts:
@@ -241,7 +240,7 @@ class LoadedModel:
     def _batches(
         self, tokens: Sequence[np.ndarray], second_starts: Sequence[int], *, batch_size: int
     ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-        """Batches of texts of like length and their places; a last one is filled up."""
+        """Yields the rows of texts of similar length and their batch; the last batch is padded."""
         sequences = Sequences.of(tokens, second_starts, {}, self.tokenizer.pad_id)
         size = min(batch_size, power_of_two(len(tokens)))
         batches = BucketedBatches(
@@ -252,7 +251,7 @@ class LoadedModel:
             is_real_B = batch.pop("example_weights") > 0
             yield batch.pop("example_index")[is_real_B], batch
 
-    # Compiled once for each length and number of rows.
+    # Each is compiled once per length and batch size.
 
     @functools.cached_property
     def _encode_mean(self) -> Callable:

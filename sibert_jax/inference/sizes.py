@@ -1,10 +1,10 @@
-"""The few sizes of batches that programs are compiled for."""
+"""The batch sizes and lengths that programs are compiled for."""
 
 SHORTEST = 16  # tokens
 
 
 def seq_lens(most: int) -> tuple[int, ...]:
-    """The lengths that texts of at most so many tokens are padded to.
+    """Returns the lengths that texts of at most `most` tokens are padded to.
 
     Example:
       >>> seq_lens(100)
@@ -17,7 +17,7 @@ def seq_lens(most: int) -> tuple[int, ...]:
 
 
 def power_of_two(count: int) -> int:
-    """The least power of two that is at least `count` >= 1.
+    """Returns the smallest power of two that is at least `count` >= 1.
 
     Example:
       >>> power_of_two(5)

@@ -1,1 +1,1 @@
-"""Weights in and out: Hugging Face's BERT and GPT-2, and a format of our own."""
+"""Import and export of weights: Hugging Face's BERT and GPT-2, and our own format."""

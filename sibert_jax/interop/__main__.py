@@ -1,10 +1,10 @@
-"""Weights in and out: python -m sibert_jax.interop {import,export} SOURCE TARGET.
+"""Import or export weights: python -m sibert_jax.interop {import,export} SOURCE TARGET.
 
-import: a directory of Hugging Face's BERT or GPT-2, or one that `export` wrote, becomes a workdir
-        that `--config.checkpoint.init_from=TARGET` starts from.
-export: a workdir's newest checkpoint becomes such a directory: Hugging Face's format for
-        model.arch="bert" and "gpt", ours for all others. A directory of sibert_jax.quantize becomes
-        one with the floats that its integers stand for.
+import: turns a Hugging Face BERT or GPT-2 directory, or one written by `export`, into a workdir
+        for `--config.checkpoint.init_from=TARGET`.
+export: turns a workdir's newest checkpoint into such a directory: Hugging Face's format for
+        model.arch="bert" and "gpt", ours otherwise. A directory of sibert_jax.quantize is exported
+        with dequantized weights.
 """
 
 import sys
@@ -15,7 +15,7 @@ from sibert_jax.files import user_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Does what the command line says; 2 and one sentence on bad input."""
+    """Runs the command; returns 2 after a one-sentence message on bad input."""
     parser = command.parser("sibert_jax.interop", __doc__)
     parser.add_argument("action", choices=("import", "export"))
     parser.add_argument("source", type=user_path, metavar="SOURCE")

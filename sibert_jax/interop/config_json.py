@@ -1,4 +1,4 @@
-"""The `config.json` of a model: how it is read, and how the keys of Hugging Face's are checked."""
+"""Reads the `config.json` of a model and checks the keys of Hugging Face's."""
 
 import json
 import math
@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from sibert_jax.errors import InteropError
 
-# Keys that say how the weights are stored, not what they are.
+# Keys for the storage dtype of the weights, which do not affect the model.
 DTYPE_KEYS = ("dtype", "torch_dtype")
-# Keys of our `model` that no `config.json` of Hugging Face's has.
+# Keys of our `model` that Hugging Face's `config.json` lacks.
 IMPORTED = {
     "qkv_bias": True,
     "branch_scaling": "none",
@@ -22,7 +22,7 @@ IMPORTED = {
 
 
 class Kind(NamedTuple):
-    """The values that a key may have."""
+    """The values that a key accepts."""
 
     wanted: str
     accepts: Callable[[Any], bool]
@@ -37,11 +37,11 @@ RATE = Kind("a number from 0, less than 1", lambda x: _is_number(x) and 0 <= x <
 SMALL = Kind("a number from 0", lambda x: _is_number(x) and x >= 0)
 POSITIVE = Kind("a number above 0", lambda x: _is_number(x) and x > 0)
 SWITCH = Kind("true or false", lambda x: isinstance(x, bool))
-Key = tuple[str, str, Kind, Any]  # our field, their key, its kind, its default; None: must be there
+Key = tuple[str, str, Kind, Any]  # our field, their key, its kind, its default; None: required
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """The object that a file of JSON holds."""
+    """Returns the object in a JSON file."""
     if not path.parent.is_dir():
         what = "is a file" if path.parent.exists() else "does not exist"
         raise InteropError(
@@ -62,7 +62,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def value_of(theirs: dict[str, Any], key: str, default: Any) -> Any:
-    """The value of a key; the default if it is absent or null."""
+    """Returns the value of a key, or the default if it is absent or null."""
     value = theirs.get(key)
     return default if value is None else value
 
@@ -70,7 +70,7 @@ def value_of(theirs: dict[str, Any], key: str, default: Any) -> Any:
 def check_required(
     path: pathlib.Path, theirs: dict[str, Any], required: Iterable[tuple[str, tuple]]
 ) -> None:
-    """Refuses a model that computes another function; each key with its accepted values."""
+    """Raises InteropError unless each required key has one of its accepted values."""
     for key, accepted in required:
         found = value_of(theirs, key, accepted[0])
         if not any(found == value and type(found) is type(value) for value in accepted):
@@ -78,7 +78,7 @@ def check_required(
 
 
 def checked(path: pathlib.Path, theirs: dict[str, Any], key: str, kind: Kind, default: Any) -> Any:
-    """The value of a key, or its default; without one the key must be there."""
+    """Returns the checked value of a key, or its default; without a default the key is required."""
     value = value_of(theirs, key, default)
     if value is None:
         raise InteropError(f"{path} has no key {key!r}, which the sizes of the model need.")
@@ -88,7 +88,7 @@ def checked(path: pathlib.Path, theirs: dict[str, Any], key: str, kind: Kind, de
 
 
 def first_architecture(path: pathlib.Path, theirs: dict[str, Any]) -> str | None:
-    """The first of `architectures`; None: not named."""
+    """Returns the first of `architectures`, or None."""
     names = value_of(theirs, "architectures", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InteropError(f"{path}: architectures is {names!r}, wanted a list of class names.")
@@ -96,7 +96,7 @@ def first_architecture(path: pathlib.Path, theirs: dict[str, Any]) -> str | None
 
 
 def checked_sizes(path: pathlib.Path, theirs: dict[str, Any], keys: Iterable[Key]) -> dict:
-    """Our sizes, from keys that include those of "width" and "num_heads"."""
+    """Returns our sizes from their keys, which must include those of "width" and "num_heads"."""
     names = {ours: key for ours, key, _, _ in keys}
     sizes = {ours: checked(path, theirs, key, kind, default) for ours, key, kind, default in keys}
     if sizes["width"] % sizes["num_heads"]:
@@ -108,7 +108,7 @@ def checked_sizes(path: pathlib.Path, theirs: dict[str, Any], keys: Iterable[Key
 
 
 def rate_notes(rates: dict[str, float], dropout: float) -> list[str]:
-    """A sentence on each dropout rate that differs from the one that our models have."""
+    """Returns a sentence on each dropout rate that differs from our single rate."""
     return [
         f"{key} is {rate}; our models have one rate, model.dropout={dropout}"
         for key, rate in rates.items()
@@ -117,7 +117,7 @@ def rate_notes(rates: dict[str, float], dropout: float) -> list[str]:
 
 
 def stored_in(config: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """A `config.json` for weights of a dtype; one that names none means float32."""
+    """Returns `config.json` with the storage dtype set; without a dtype key it means float32."""
     keys = [key for key in DTYPE_KEYS if key in config]
     if not keys and dtype != "float32":
         keys = ["torch_dtype"]

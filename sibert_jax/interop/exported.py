@@ -1,7 +1,7 @@
-"""Any of our models as a directory that explains itself: sizes, weights, code to run it, a README.
+"""A self-contained directory for any of our models: sizes, weights, code to run it, a README.
 
-The weights have our names, a layer at a time, so that they can be read without this package; read
-again here they are the same bit for bit, or float32 of what was rounded to a shorter type.
+The weights have our names, one set per layer, so that they can be read without this package.
+Reading them back gives the same bits, or the float32 values of weights rounded to a shorter type.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.registry import task_type
 from sibert_jax.tasks.task import Task
 
-# No module of this package, which needs no torch: it goes out with the weights.
+# Not a module of this package, which does not need torch: it is exported with the weights.
 MODELING = pathlib.Path(__file__).with_name("modeling_sibert.py.txt")
-FORMAT = "sibert_jax"  # the key "format" of config.json, which tells it from Hugging Face's
+FORMAT = "sibert_jax"  # value of the key "format" of config.json, absent in Hugging Face's
 WITH_MODELING = ("sibert", "sibert_qk_norm", "sibert_sandwich")
 
 README = """# {arch}, {millions:.1f} million parameters
@@ -65,11 +65,11 @@ features = Sibert.from_directory(".")(torch.tensor([[2, 5, 7, 3]]))  # (1, 4, {w
 
 @dataclasses.dataclass(frozen=True)
 class SavedTask:
-    """The task of a run, with which its head can be used.
+    """The task of a run, which is needed to use its head.
 
     Attributes:
-      settings: the keys under `task` of its config.
-      seq_len: most tokens of an example.
+      settings: the section `task` of the run's config.
+      seq_len: the maximum length of an example in tokens.
     """
 
     settings: dict
@@ -77,22 +77,22 @@ class SavedTask:
 
     @classmethod
     def of(cls, settings: dict) -> "SavedTask":
-        """Of the `config.json` of a run; its other keys may be those of another version."""
+        """Reads a run's `config.json`; its other keys may be from another version."""
         return cls(settings["task"], settings["data"]["seq_len"])
 
     @property
     def pools_tokens(self) -> bool:
-        """Whether the head reads other tokens than the first."""
+        """Whether the head reads tokens other than the first."""
         return "pooling" in self.settings and self.settings["pooling"] != "first"
 
     def restored(self, cfg: ModelConfig, directory: pathlib.Path) -> Task:
-        """The task itself, without data; `directory` is that of the run, or of `write`."""
+        """Builds the task without data; `directory` is the run's, or one written by `write`."""
         kind = task_type(self.settings["name"])
         return kind.of_workdir(cfg, self.config, (self.seq_len,), directory)
 
     @property
     def config(self) -> Any:
-        """The keys as the task has them."""
+        """The task's config object."""
         return from_dict(task_type(self.settings["name"]).config, self.settings, "task")
 
 
@@ -105,21 +105,21 @@ def write(
     task: SavedTask | None = None,
     dtype: str = "float32",
 ) -> pathlib.Path:
-    """Writes a directory that is new or empty, and returns it.
+    """Writes a model into a new or empty directory, and returns it.
 
     Args:
-      directory: made if need be.
-      cfg: of the model.
-      params: {"encoder": ...} and perhaps "head", float32.
-      source: where they come from, for the README.
-      labels: what the outputs of the head mean, in order, for "id2label" of config.json; () where
-        they mean nothing.
-      task: what the head was trained for; None: not known.
-      dtype: of the weights in the file, "float32", "bfloat16" or "float16".
+      directory: created if necessary.
+      cfg: the model's config.
+      params: {"encoder": ...} and, if present, "head", float32.
+      source: the origin of the weights, for the README.
+      labels: names of the head's outputs, in order, for "id2label" of config.json; () if they have
+        none.
+      task: the task that the head was trained for; None: unknown.
+      dtype: dtype of the stored weights, "float32", "bfloat16" or "float16".
 
     Raises:
-      InteropError: the directory is not empty or cannot be made, or a weight is too large for the
-        dtype.
+      InteropError: the directory is not empty or cannot be created, or a weight is too large for
+        the dtype.
     """
     flat = in_dtype(flatten(params, scan_layers=cfg.scan_layers), dtype)
     directory = new_directory(directory)
@@ -150,7 +150,7 @@ def write_config(
     task: SavedTask | None,
     quantization: dict | None = None,
 ) -> None:
-    """Writes `config.json`; arguments as `write`, and how the weights are quantized."""
+    """Writes `config.json`; arguments as for `write`, plus the description of the quantization."""
     config = {"format": FORMAT, "version": sibert_jax.__version__} | dataclasses.asdict(cfg)
     if labels:
         config["id2label"] = {str(i): label for i, label in enumerate(labels)}
@@ -162,14 +162,14 @@ def write_config(
 
 
 def read(directory: str | pathlib.Path, *, packed: bool = False) -> tuple[ModelConfig, dict]:
-    """The model and the parameters of a directory that `write` or sibert_jax.quantize made.
+    """Reads the config and the parameters from a directory of `write` or sibert_jax.quantize.
 
     Args:
-      directory: of either.
-      packed: leave quantized matrices as `Packed`; otherwise all parameters are float32.
+      directory: written by either.
+      packed: whether to keep quantized matrices as `Packed`; otherwise all parameters are float32.
 
     Raises:
-      InteropError: a file is missing or broken, or of another program.
+      InteropError: a file is missing, broken or from another program.
     """
     directory = user_path(directory)
     cfg = read_config(directory / "config.json")
@@ -179,7 +179,7 @@ def read(directory: str | pathlib.Path, *, packed: bool = False) -> tuple[ModelC
 
 
 def read_task(directory: pathlib.Path) -> SavedTask | None:
-    """The task of a directory that `write` made; None if it does not say."""
+    """Reads the task from a directory of `write`; None if it has none."""
     values = read_json(directory / "config.json")
     if "task" not in values:
         return None
@@ -187,7 +187,7 @@ def read_task(directory: pathlib.Path) -> SavedTask | None:
 
 
 def read_labels(directory: pathlib.Path) -> tuple[str, ...]:
-    """What the outputs of the head mean; () where the directory does not say."""
+    """Reads the names of the head's outputs; () if the directory has none."""
     values = read_json(directory / "config.json")
     if "id2label" not in values:
         return ()
@@ -195,13 +195,13 @@ def read_labels(directory: pathlib.Path) -> tuple[str, ...]:
 
 
 def is_quantized(directory: pathlib.Path) -> bool:
-    """Whether a directory holds a model in integers."""
+    """Tells whether a directory contains a quantized model."""
     path = directory / "config.json"
     return path.is_file() and "quantization" in read_json(path)
 
 
 def read_config(path: pathlib.Path) -> ModelConfig:
-    """The sizes of a directory that `write` made."""
+    """Reads the model config from the `config.json` of `write`."""
     values = read_json(path)
     if "format" not in values or values["format"] != FORMAT:
         raise InteropError(f'{path} has no "format": "{FORMAT}", so it was not written here.')

@@ -7,7 +7,7 @@ from sibert_jax.errors import InteropError
 from sibert_jax.interop.hugging_face_config import HEADS, TheirConfig, architecture_of
 from sibert_jax.interop.names import head_table
 
-# Without these modules a head is not there; the pooler and NSP may be missing.
+# The modules that a head requires; the pooler and NSP may be missing.
 NEEDED = {
     "": (),
     "pretraining": ("transform", "transform_norm", "output_bias"),
@@ -18,13 +18,13 @@ NEEDED = {
 
 
 def head_of(params: dict) -> str:
-    """Returns the head that parameters belong to, as `HuggingFaceModel.head`."""
+    """Returns the kind of head in the parameters, as in `HuggingFaceModel.head`."""
     modules = params.get("head", {})
     return next((kind for kind, needed in NEEDED.items() if needed and needed[0] in modules), "")
 
 
 def choose_head(tensors: Collection[str], theirs: TheirConfig) -> tuple[str, str]:
-    """The head to read, and a sentence if it is not the one that is there."""
+    """Returns the head to read, and a sentence if it differs from the one in the file."""
     marks = {
         "pretraining": "cls.predictions.transform.dense.weight",
         "classification": "classifier.weight",
@@ -52,7 +52,7 @@ def choose_head(tensors: Collection[str], theirs: TheirConfig) -> tuple[str, str
 def check_head(
     flat: Collection[str], head: str, theirs: TheirConfig, directory: pathlib.Path
 ) -> None:
-    """Refuses a head of which a part is missing."""
+    """Raises InteropError if a part of the head is missing."""
     rows = [t for t in head_table(head, theirs.tied) if t.ours not in flat]
     there = {name.split("/")[1] for name in flat if name.startswith("head/")}
     needed = needed_modules(head, theirs.tied)
@@ -66,5 +66,5 @@ def check_head(
 
 
 def needed_modules(head: str, tied: bool) -> tuple[str, ...]:
-    """The modules of a head that must be there."""
+    """Returns the required modules of a head."""
     return NEEDED[head] if tied or head != "pretraining" else (*NEEDED[head], "output")

@@ -1,4 +1,4 @@
-"""Hugging Face's models by the kind that `config.json` names: BERT and GPT-2."""
+"""Reads Hugging Face's BERT or GPT-2, whichever `config.json` names."""
 
 import pathlib
 
@@ -12,7 +12,7 @@ READERS = {"bert": hugging_face.read, gpt2.MODEL_TYPE: gpt2.read}
 
 
 def read(directory: str | pathlib.Path) -> HuggingFaceModel:
-    """Reads a directory of either kind; see `hugging_face.read` and `gpt2.read`."""
+    """Reads a directory of either model; see `hugging_face.read` and `gpt2.read`."""
     path = user_path(directory) / "config.json"
     kind = value_of(read_json(path), "model_type", "bert")
     if kind not in READERS:

@@ -1,4 +1,4 @@
-"""GPT-2 from a Hugging Face directory into our `gpt`, and back.
+"""Converts GPT-2 from a Hugging Face directory to our `gpt`, and back.
 
 The directory holds `config.json`, `model.safetensors` and a vocabulary, as `save_pretrained` writes
 them for `GPT2LMHeadModel` and `GPT2Model`.
@@ -34,7 +34,7 @@ from sibert_jax.model import ModelConfig
 
 MODEL_TYPE = "gpt2"
 LANGUAGE_MODEL, BARE = "GPT2LMHeadModel", "GPT2Model"
-# Key, accepted values; the first is the default of transformers.
+# Keys and accepted values; the first is the default of transformers.
 REQUIRED = (
     ("model_type", (MODEL_TYPE,)),
     ("activation_function", ("gelu_new", "gelu_pytorch_tanh")),
@@ -43,7 +43,7 @@ REQUIRED = (
     ("add_cross_attention", (False,)),
     ("tie_word_embeddings", (True,)),
 )
-# As `config_json.Key`; the defaults are those of transformers' GPT2Config.
+# `config_json.Key` tuples with the defaults of transformers' GPT2Config.
 KEYS = (
     ("vocab_size", "vocab_size", SIZE, None),
     ("max_len", "n_positions", SIZE, None),
@@ -55,15 +55,15 @@ KEYS = (
     ("init_std", "initializer_range", POSITIVE, 0.02),
 )
 OTHER_RATES = ("embd_pdrop", "attn_pdrop")
-MASKS = (".attn.bias", ".attn.masked_bias")  # of older files; they follow from n_positions
+MASKS = (".attn.bias", ".attn.masked_bias")  # in older files; they follow from n_positions
 
 
 def read(directory: str | pathlib.Path) -> HuggingFaceModel:
-    """Reads a directory, every name and shape checked.
+    """Reads a directory, checking every name and shape.
 
     Raises:
-      InteropError: a file is missing or broken, the architecture is another one, or a tensor is
-        missing or of another shape.
+      InteropError: a file is missing or broken, the architecture is not GPT-2, or a tensor is
+        missing or has the wrong shape.
     """
     directory = user_path(directory)
     path = directory / "config.json"
@@ -99,19 +99,19 @@ def write(
     config: dict[str, Any] | None = None,
     dtype: str = "float32",
 ) -> str:
-    """Writes `config.json` and `model.safetensors` into a directory that is new or empty.
+    """Writes `config.json` and `model.safetensors` into a new or empty directory.
 
     Args:
-      directory: made if need be.
-      cfg: of the model; `arch` must be "gpt".
-      params: its parameters.
-      end_id: the token that ends a document.
-      config: `config.json` of the directory that the parameters came from, to be written again;
-        None: that of a `GPT2LMHeadModel`, made from the sizes.
-      dtype: of the weights in the file, "float32", "bfloat16" or "float16".
+      directory: created if necessary.
+      cfg: the model's config; `arch` must be "gpt".
+      params: the model's parameters.
+      end_id: id of the end-of-document token.
+      config: the `config.json` that the parameters came with, to be kept; None: a new one for
+        `GPT2LMHeadModel`, made from the sizes.
+      dtype: dtype of the stored weights, "float32", "bfloat16" or "float16".
 
     Returns:
-      The class of transformers that loads it.
+      The transformers class that loads the directory.
 
     Raises:
       InteropError: the directory is not empty, a parameter has no place in GPT-2, or is too large
@@ -145,7 +145,7 @@ def write(
 
 
 def _sizes(path: pathlib.Path, config: dict[str, Any]) -> tuple[ModelConfig, list[str]]:
-    """Our sizes, and what the user should know of theirs."""
+    """Returns our sizes, and notes for the user on theirs."""
     check_required(path, config, REQUIRED)
     sizes = checked_sizes(path, config, KEYS)
     rates = {key: checked(path, config, key, RATE, 0.1) for key in OTHER_RATES}
@@ -160,7 +160,7 @@ def _sizes(path: pathlib.Path, config: dict[str, Any]) -> tuple[ModelConfig, lis
 
 
 def _make_config(cfg: ModelConfig, end_id: int) -> dict[str, Any]:
-    """The `config.json` of a model of ours, as transformers reads it."""
+    """Returns a `config.json` for one of our models, as transformers reads it."""
     sizes = dataclasses.asdict(cfg)
     config = {"architectures": [LANGUAGE_MODEL]}
     config |= {key: accepted[0] for key, accepted in REQUIRED}
@@ -175,7 +175,7 @@ def _make_config(cfg: ModelConfig, end_id: int) -> dict[str, Any]:
 
 
 def _full_name(name: str) -> str:
-    """The name in `GPT2LMHeadModel`; `GPT2Model` alone leaves "transformer." out."""
+    """Returns the name in `GPT2LMHeadModel`; `GPT2Model` omits "transformer."."""
     is_bare = name.startswith(("wte.", "wpe.", "h.", "ln_f."))
     return f"{DECODER}{name}" if is_bare else name
 

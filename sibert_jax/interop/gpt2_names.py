@@ -1,7 +1,7 @@
-"""One table from our parameter paths to Hugging Face's names of GPT-2's tensors.
+"""The table from our parameter paths to Hugging Face's tensor names in GPT-2.
 
-Letters as in model/config.py. The kernels of Hugging Face's `Conv1D` are (in, out), as those of
-Flax's `Dense`; queries, keys and values are side by side in one of them, and our attention kernels
+Notation as in model/config.py. The kernels of Hugging Face's `Conv1D` are (in, out), like those of
+Flax's `Dense`; one of them holds queries, keys and values side by side, and our attention kernels
 have an axis of heads. So each of our parameters is a range of columns of a tensor, reshaped.
 """
 
@@ -17,14 +17,14 @@ Shape = tuple[int, ...]
 
 
 class Row(NamedTuple):
-    """One parameter of ours.
+    """One of our parameters and its source.
 
     Attributes:
       ours: its path, such as "encoder/embed/token".
       our_shape: its shape.
-      theirs: name of the tensor of `GPT2LMHeadModel` that holds it.
-      shape: of that tensor.
-      columns: the part of its last axis that is ours.
+      theirs: name of the `GPT2LMHeadModel` tensor that contains it.
+      shape: the shape of that tensor.
+      columns: the range of its last axis that holds our parameter.
     """
 
     ours: str
@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 
 def table(cfg: ModelConfig) -> Iterator[Row]:
-    """All parameters of a `gpt`: tables, layer 0, layer 1, ..., and the last norm."""
+    """Yields all parameters of a `gpt`: tables, layer 0, layer 1, ..., and the final norm."""
     width = cfg.width
     tables = {"token": (TOKENS, cfg.vocab_size), "position": (f"{DECODER}wpe.weight", cfg.max_len)}
     for ours, (theirs, size) in tables.items():

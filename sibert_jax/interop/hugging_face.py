@@ -1,7 +1,7 @@
-"""BERT from a Hugging Face directory into our `bert`, and back.
+"""Converts BERT from a Hugging Face directory to our `bert`, and back.
 
 The directory holds `config.json`, `model.safetensors` and a vocabulary, as `save_pretrained` writes
-them for `BertModel`, `BertForPreTraining`, `BertForMaskedLM` and the fine-tuned kinds.
+them for `BertModel`, `BertForPreTraining`, `BertForMaskedLM` and the fine-tuned classes.
 """
 
 import itertools
@@ -34,11 +34,11 @@ OUTPUT_BIAS_COPY = "cls.predictions.decoder.bias"
 
 
 def read(directory: str | pathlib.Path) -> HuggingFaceModel:
-    """Reads a directory, every name and shape checked.
+    """Reads a directory, checking every name and shape.
 
     Raises:
-      InteropError: a file is missing or broken, the architecture is another one, or a tensor is
-        missing or of another shape.
+      InteropError: a file is missing or broken, the architecture is not BERT, or a tensor is
+        missing or has the wrong shape.
     """
     directory = user_path(directory)
     theirs = read_config(directory / "config.json")
@@ -83,24 +83,24 @@ def write(
     config: dict[str, Any] | None = None,
     dtype: str = "float32",
 ) -> str:
-    """Writes `config.json` and `model.safetensors` into a directory that is new or empty.
+    """Writes `config.json` and `model.safetensors` into a new or empty directory.
 
-    A model without segments gets a table of two zero rows, since transformers draws a missing one
-    at random.
+    A model without segments gets a table of two zero rows, since transformers initializes a missing
+    one randomly.
 
     Args:
-      directory: made if need be.
-      cfg: of the model; `arch` must be "bert".
-      params: its parameters.
-      head: as `HuggingFaceModel.head`.
-      labels: of a classifier; (): "LABEL_0", ...
-      pad_id: of the vocabulary.
-      config: `config.json` of the directory that the parameters came from, to be written again;
-        None: made from the sizes.
-      dtype: of the weights in the file, "float32", "bfloat16" or "float16".
+      directory: created if necessary.
+      cfg: the model's config; `arch` must be "bert".
+      params: the model's parameters.
+      head: the kind of head, as in `HuggingFaceModel.head`.
+      labels: the labels of a classifier; (): "LABEL_0", ...
+      pad_id: id of the padding token.
+      config: the `config.json` that the parameters came with, to be kept; None: a new one, made
+        from the sizes.
+      dtype: dtype of the stored weights, "float32", "bfloat16" or "float16".
 
     Returns:
-      The class of transformers that loads it.
+      The transformers class that loads the directory.
 
     Raises:
       InteropError: the directory is not empty, a parameter has no place in Hugging Face's BERT, or
@@ -152,7 +152,7 @@ def write(
 
 
 def _full_name(name: str) -> str:
-    """The name of today, with the "bert." that `BertModel` alone leaves out."""
+    """Returns the current name, with the "bert." that `BertModel` omits."""
     name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
     name = name.replace("LayerNorm.beta", "LayerNorm.bias")
     is_bare = name.startswith(("embeddings.", "encoder.", "pooler."))
@@ -162,11 +162,11 @@ def _full_name(name: str) -> str:
 def _without_copies(
     tensors: dict[str, np.ndarray], theirs: TheirConfig, directory: pathlib.Path
 ) -> list[str]:
-    """Drops what carries nothing of its own; returns what transformers would not use either."""
+    """Drops redundant tensors; returns those that transformers would not use either."""
     tensors.pop("bert.embeddings.position_ids", None)
     unused = []
     if OUTPUT_BIAS_COPY in tensors:
-        # The bias that is added; of an untied output the other one has no use.
+        # The bias that is added; with an untied output the other one is unused.
         added = tensors.pop(OUTPUT_BIAS_COPY)
         other = tensors.get(OUTPUT_BIAS, added)
         tensors[OUTPUT_BIAS] = added

@@ -1,4 +1,4 @@
-"""`config.json` of Hugging Face's BERT: their keys and defaults, our sizes, heads and labels."""
+"""The `config.json` of Hugging Face's BERT: keys, defaults, sizes, heads and labels."""
 
 import dataclasses
 import pathlib
@@ -22,7 +22,7 @@ from sibert_jax.interop.config_json import (
 )
 from sibert_jax.model import ModelConfig
 
-# Our head behind each class of theirs. Other classes of BERT have a head that we have no place for.
+# Our head for each of their classes. Other BERT classes have heads that we do not support.
 HEADS = {
     "BertModel": "",
     "BertForPreTraining": "pretraining",
@@ -31,10 +31,10 @@ HEADS = {
     "BertForQuestionAnswering": "question_answering",
     "BertForTokenClassification": "token_classification",
 }
-# Heads whose outputs have names, and our module of these outputs.
+# Heads whose outputs have names, and our module that computes them.
 LABELED = {"classification": "head/classifier", "token_classification": "head/tagger"}
-# What must be so for our modules to compute the same function: key, accepted values; the first is
-# the default of transformers.
+# Required for our modules to compute the same function: key, accepted values; the first is the
+# default of transformers.
 REQUIRED = (
     ("model_type", ("bert",)),
     ("hidden_act", ("gelu", "gelu_python")),
@@ -44,8 +44,8 @@ REQUIRED = (
 )
 
 
-# Our field, their key, its kind and the default that transformers' BertConfig has; a size without
-# default must be there, since transformers would silently take that of BERT-base.
+# Our field, their key, its kind and the default that transformers' BertConfig has; a size without a
+# default is required, since transformers would silently use that of BERT-base.
 KEYS = (
     ("vocab_size", "vocab_size", SIZE, None),
     ("max_len", "max_position_embeddings", SIZE, None),
@@ -62,16 +62,16 @@ KEYS = (
 
 @dataclasses.dataclass(frozen=True)
 class TheirConfig:
-    """A `config.json` that was checked.
+    """A checked `config.json`.
 
     Attributes:
-      cfg: our sizes; of a single token type, two segments that are to be equal.
-      num_types: `type_vocab_size`, rows of their table.
+      cfg: our sizes; a single token type becomes two equal segments.
+      num_types: `type_vocab_size`, the rows of their segment table.
       attention_dropout: their rate on the attention weights; ours is `cfg.dropout` everywhere.
-      architecture: the first of `architectures`; None: not named.
-      labels: what the outputs of a classifier mean, in order.
+      architecture: the first of `architectures`, or None.
+      labels: names of a classifier's outputs, in order.
       tied: whether the output table is the token table.
-      values: everything, as it came.
+      values: the unchanged contents.
     """
 
     cfg: ModelConfig
@@ -84,10 +84,10 @@ class TheirConfig:
 
 
 def read_config(path: pathlib.Path) -> TheirConfig:
-    """Reads and checks the sizes of a directory; a key that is null counts as absent.
+    """Reads and checks the sizes of a directory; a null key counts as absent.
 
     Raises:
-      InteropError: the file is missing or broken, or of a model that we cannot compute.
+      InteropError: the file is missing, broken, or for an unsupported model.
     """
     theirs = read_json(path)
     check_required(path, theirs, REQUIRED)
@@ -110,7 +110,7 @@ def read_config(path: pathlib.Path) -> TheirConfig:
 def make_config(
     cfg: ModelConfig, architecture: str, labels: tuple[str, ...], tied: bool, pad_id: int
 ) -> dict[str, Any]:
-    """The `config.json` of a model of ours, as transformers reads it."""
+    """Returns a `config.json` for one of our models, as transformers reads it."""
     sizes = dataclasses.asdict(cfg) | {"num_segments": max(2, cfg.num_segments)}
     config = {"architectures": [architecture], "model_type": "bert"}
     config |= {key: sizes[ours] for ours, key, _, _ in KEYS}
@@ -133,11 +133,11 @@ def make_config(
 
 
 def kept_config(theirs: TheirConfig, head: str, *, has_nsp: bool) -> dict[str, Any]:
-    """A `config.json` as it came, but for float32 weights of a model with this head.
+    """Returns the original `config.json`, adapted to float32 weights and this head.
 
     Args:
-      theirs: as it was read.
-      head: the one whose weights were read; "": none.
+      theirs: the config that was read.
+      head: the head whose weights were read; "" for none.
       has_nsp: whether there is a next-sentence head.
     """
     kept = stored_in(theirs.values, "float32")
@@ -150,7 +150,7 @@ def kept_config(theirs: TheirConfig, head: str, *, has_nsp: bool) -> dict[str, A
 
 
 def architecture_of(head: str, *, has_nsp: bool) -> str:
-    """The class of transformers for a head of ours."""
+    """Returns the transformers class for one of our heads."""
     if head == "pretraining" and not has_nsp:
         return "BertForMaskedLM"
     return next(name for name, kind in HEADS.items() if kind == head)

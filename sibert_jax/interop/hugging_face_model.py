@@ -1,4 +1,4 @@
-"""A model from a Hugging Face directory, and the directory of one."""
+"""A model read from a Hugging Face directory, and the writing of one."""
 
 import dataclasses
 import json
@@ -16,17 +16,17 @@ from sibert_jax.model import ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class HuggingFaceModel:
-    """The model in a directory, in our terms.
+    """A Hugging Face model in our format.
 
     Attributes:
-      cfg: sizes; `dropout` is theirs, `scan_layers` true.
-      params: {"encoder": ...} and, of a BERT with a pooler or a head, "head"; float32.
-      head: "pretraining", "classification", "question_answering", "token_classification" or "": no
-        head with parameters, as in GPT-2.
-      labels: what the outputs of a classifier mean, in order; () of other heads.
-      unused: tensors of theirs that our model has no place for.
-      notes: what the user should know, a sentence each.
-      config: `config.json` as it came, for these parameters in float32.
+      cfg: our config; `dropout` is theirs, `scan_layers` is true.
+      params: {"encoder": ...} and, for a BERT with a pooler or a head, "head"; float32.
+      head: "pretraining", "classification", "question_answering", "token_classification" or "" for
+        no head with parameters, as in GPT-2.
+      labels: names of a classifier's outputs, in order; () for other heads.
+      unused: their tensors that our model does not use.
+      notes: notes for the user, one sentence each.
+      config: the original `config.json`, adapted to these parameters in float32.
     """
 
     cfg: ModelConfig
@@ -39,7 +39,7 @@ class HuggingFaceModel:
 
 
 def new_directory(directory: str | pathlib.Path) -> pathlib.Path:
-    """Makes a directory; refuses one with anything in it."""
+    """Creates a directory; raises InteropError if it exists and is not empty."""
     directory = user_path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InteropError(f"{directory} is there and not empty; name a new directory.")
@@ -56,7 +56,7 @@ def write_model(
     tensors: dict[str, np.ndarray],
     dtype: str,
 ) -> None:
-    """Writes `config.json` and `model.safetensors`, in a dtype, into a new or empty directory.
+    """Writes `config.json` and `model.safetensors` in a dtype into a new or empty directory.
 
     Raises:
       InteropError: the directory is not empty, or a weight is too large for the dtype.

@@ -1,7 +1,7 @@
-"""One table from our parameter paths to Hugging Face's names of BERT's tensors.
+"""The table from our parameter paths to Hugging Face's tensor names in BERT.
 
-Letters as in model/config.py. PyTorch's `nn.Linear` keeps (out, in), Flax's `Dense` (in, out), and
-our attention kernels split or join the heads: (D, H, K) and (H, K, D).
+Notation as in model/config.py. PyTorch's `nn.Linear` stores (out, in), Flax's `Dense` (in, out),
+and our attention kernels split or join the heads: (D, H, K) and (H, K, D).
 """
 
 from collections.abc import Callable, Iterator
@@ -11,17 +11,17 @@ import numpy as np
 
 from sibert_jax.model import ModelConfig
 
-SEGMENTS = "encoder/embed/segment"  # ours; a model may have no such table
+SEGMENTS = "encoder/embed/segment"  # our path; a model may have no such table
 
 
 class Tensor(NamedTuple):
-    """One tensor on both sides.
+    """One tensor in both formats.
 
     Attributes:
       ours: path in our parameters, such as "encoder/embed/token"; "{i}" stands for the layer.
-      theirs: name in Hugging Face's `BertForPreTraining` and its like; "{i}" likewise.
-      import_: from their array to ours.
-      export: from our array to theirs.
+      theirs: name in Hugging Face's `BertForPreTraining` and similar classes; "{i}" likewise.
+      import_: maps their array to ours.
+      export: maps our array to theirs.
     """
 
     ours: str
@@ -31,7 +31,7 @@ class Tensor(NamedTuple):
 
 
 def encoder_table(cfg: ModelConfig) -> Iterator[Tensor]:
-    """Tables and norm of the stem, then layer 0, layer 1, ..."""
+    """Yields the embedding tables and their norm, then layer 0, layer 1, ..."""
     tables = {"token": "word", "position": "position", "segment": "token_type"}
     for ours, theirs in tables.items():
         yield _same(f"encoder/embed/{ours}", f"bert.embeddings.{theirs}_embeddings.weight")
@@ -54,12 +54,12 @@ def _layer(cfg: ModelConfig) -> list[Tensor]:
 
 
 def head_table(head: str, tied: bool) -> list[Tensor]:
-    """The pooler and what belongs to the head of each kind.
+    """Returns the tensors of the pooler and of a head.
 
     Args:
-      head: "pretraining", "classification", "question_answering", "token_classification" or "":
+      head: "pretraining", "classification", "question_answering", "token_classification" or "" for
         none.
-      tied: of pretraining, whether the output table is the token table.
+      tied: for pretraining, whether the output table is the token table.
     """
     rows = dense("head/pooler", "bert.pooler.dense")
     if head == "pretraining":
@@ -79,7 +79,7 @@ def head_table(head: str, tied: bool) -> list[Tensor]:
 
 
 def dense(ours: str, theirs: str) -> list[Tensor]:
-    """A linear layer with bias: kernel (in, out) against weight (out, in)."""
+    """Returns a linear layer with bias: our kernel (in, out), their weight (out, in)."""
     return [
         Tensor(f"{ours}/kernel", f"{theirs}.weight", np.transpose, np.transpose),
         _same(f"{ours}/bias", f"{theirs}.bias"),

@@ -1,6 +1,6 @@
-"""Quantized matrices in a tree of parameters: packed in memory, floats where they are used.
+"""Quantized matrices in a parameter tree: packed in memory, dequantized on use.
 
-Letters: interop/quantized.py.
+Notation: interop/quantized.py.
 """
 
 import math
@@ -15,14 +15,14 @@ from sibert_jax.interop.quantized import Form, Quantized
 
 @jax.tree_util.register_pytree_with_keys_class
 class Packed(AxisMetadata):
-    """A box of Flax around one matrix, or around those of a scan over layers.
+    """A Flax box around one matrix, or around the stacked matrices of a scan over layers.
 
-    `module.apply` unboxes a parameter where a module asks for it, in a scan inside its body: one
-    layer at a time is in floats.
+    `module.apply` unboxes a parameter when a module requests it, inside the body of a scan: only
+    one layer at a time is dequantized.
 
     Attributes:
-      form: of one layer's matrix.
-      parts: "codes", "scale" and "zero" as `Quantized.parts` has them; stacked for a scan.
+      form: the form of one layer's matrix.
+      parts: "codes", "scale" and "zero" as in `Quantized.parts`; stacked for a scan.
 
     Example::
 
@@ -34,7 +34,7 @@ class Packed(AxisMetadata):
         self.form, self.parts = form, parts
 
     def unbox(self) -> jax.Array:
-        """The matrix, float32."""
+        """Returns the matrix in float32."""
         form, parts = self.form, self.parts
         shape_OGJ = form.grouped_shape
         zero_OG1 = 2.0 ** (form.bits - 1)
@@ -46,15 +46,15 @@ class Packed(AxisMetadata):
 
     @property
     def size(self) -> int:
-        """Entries of the matrix, or of all that are stacked."""
+        """The number of entries of the matrix, or of all stacked ones."""
         return math.prod((*self.parts["codes"].shape[:-1], *self.form.shape))
 
     def replace_boxed(self, val: Any) -> Any:
-        """The value: floats are not packed again."""
+        """Returns the value itself: floats are not packed again."""
         return val
 
     def add_axis(self, index: int, params: dict[Any, Any]) -> "Packed":
-        """Stacked by a scan: the form stays that of a layer."""
+        """Returns the box itself: when stacked by a scan, the form stays that of one layer."""
         del index, params
         return self
 
@@ -72,7 +72,7 @@ class Packed(AxisMetadata):
 
 
 def pack_all(tensors: dict[str, Any]) -> dict[str, Any]:
-    """Tensors by name, each `Quantized` one as a `Packed`."""
+    """Returns the tensors by name, with each `Quantized` one as a `Packed`."""
     return {
         name: Packed(x.form, x.parts()) if isinstance(x, Quantized) else x
         for name, x in tensors.items()

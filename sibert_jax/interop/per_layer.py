@@ -1,6 +1,6 @@
-"""Parameter trees with one entry a layer, whether the model scans over its layers or not.
+"""Parameter trees with one entry per layer, whether or not the model scans over its layers.
 
-Exchange formats name layers one by one; a model that scans keeps them stacked on a leading axis.
+Exchange formats name layers individually; a model that scans stacks them on a leading axis.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ from sibert_jax.trees import nest
 
 
 def flatten(params: dict, *, scan_layers: bool) -> dict[str, np.ndarray]:
-    """{"encoder/layers/0/...": array} of a parameter tree.
+    """Returns {"encoder/layers/0/...": array} for a parameter tree.
 
     Args:
       params: {"encoder": ..., "head": ...}, arrays of any framework.
-      scan_layers: as `ModelConfig.scan_layers`: how the tree holds its layers.
+      scan_layers: whether the tree stacks its layers, as in `ModelConfig.scan_layers`.
     """
     flat = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):

@@ -1,6 +1,6 @@
-"""Matrices as integers with a scale and a zero point a group, packed, in safetensors files.
+"""Matrices as packed integers with a scale and a zero point per group, in safetensors files.
 
-Letters: O outputs, G groups of an output, J inputs of a group.
+Notation: O outputs, G groups per output, J inputs per group.
 """
 
 import dataclasses
@@ -17,18 +17,18 @@ from sibert_jax.errors import InteropError
 from sibert_jax.files import share
 from sibert_jax.interop.tensor_files import as_float32, read_safetensors
 
-KEY = "quantized"  # of the file's metadata: the form of each quantized tensor, as JSON
+KEY = "quantized"  # metadata key: the form of each quantized tensor, as JSON
 
 
 class Form(NamedTuple):
     """How a matrix is quantized.
 
     Attributes:
-      shape: of the tensor.
-      inputs: its axes that the product sums over, in order; the others are outputs.
-      bits: of an integer, 1 to 8.
-      group: J, consecutive inputs that share scale and zero point; divides their number.
-      symmetric: the zero point is 2^(bits − 1) everywhere, and not stored.
+      shape: the tensor's shape.
+      inputs: the axes that the product sums over, in order; the others are outputs.
+      bits: bits per integer, 1 to 8.
+      group: J, consecutive inputs that share a scale and zero point; divides the number of inputs.
+      symmetric: whether the zero point is 2^(bits − 1) everywhere and not stored.
     """
 
     shape: tuple[int, ...]
@@ -45,11 +45,11 @@ class Form(NamedTuple):
         return outputs, inputs // self.group, self.group
 
     def grouped(self, x: Any) -> Any:
-        """(O, G, J) of a tensor, an array of numpy or JAX."""
+        """Rearranges a tensor (a numpy or JAX array) to (O, G, J)."""
         return x.transpose(self._order).reshape(self.grouped_shape)
 
     def ungrouped(self, x_OGJ: Any) -> Any:
-        """The tensor again."""
+        """Undoes `grouped`."""
         moved = tuple(self.shape[axis] for axis in self._order)
         return x_OGJ.reshape(moved).transpose(np.argsort(self._order).tolist())
 
@@ -79,17 +79,17 @@ class Quantized:
     zero_OG: np.ndarray
 
     def float32(self) -> np.ndarray:
-        """The tensor, in its own shape."""
+        """Returns the dequantized tensor in its original shape."""
         centered = self.codes_OGJ.astype(np.float32) - self.zero_OG[..., None].astype(np.float32)
         return np.ascontiguousarray(self.form.ungrouped(self.scale_OG[..., None] * centered))
 
     @property
     def nbytes(self) -> int:
-        """Bytes in a file."""
+        """Size in a file in bytes."""
         return sum(part.nbytes for part in self.parts().values())
 
     def parts(self) -> dict[str, np.ndarray]:
-        """What is stored: "codes" and "zero" packed, "scale" as it is."""
+        """Returns the stored arrays: packed "codes" and "zero", and "scale"."""
         found = {"codes": pack(self.codes_OGJ, self.form.bits), "scale": self.scale_OG}
         return (
             found if self.form.symmetric else found | {"zero": pack(self.zero_OG, self.form.bits)}
@@ -97,7 +97,7 @@ class Quantized:
 
     @classmethod
     def of_parts(cls, form: Form, parts: Mapping[str, np.ndarray]) -> "Quantized":
-        """The inverse of `parts`."""
+        """Undoes `parts`."""
         shape = form.grouped_shape
         codes = unpack(parts["codes"], form.bits, shape)
         if form.symmetric:
@@ -108,10 +108,10 @@ class Quantized:
 
 
 def pack(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Integers below 2^bits as bytes without a gap, the lowest bit of the first one first.
+    """Packs integers below 2^bits into bytes without gaps, lowest bit of the first integer first.
 
     Args:
-      codes: uint8, of any shape.
+      codes: uint8, any shape.
       bits: 1 to 8.
 
     Example:
@@ -123,7 +123,7 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
 
 
 def unpack(packed: np.ndarray, bits: int, shape: tuple[int, ...]) -> np.ndarray:
-    """The inverse of `pack`: uint8 of a shape; raises ValueError if there are too many or few.
+    """Undoes `pack`: returns uint8 of a shape; raises ValueError on a wrong number of bytes.
 
     Example:
       >>> unpack(np.array([209, 112], np.uint8), 3, (5,)).tolist()
@@ -137,7 +137,7 @@ def unpack(packed: np.ndarray, bits: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def write(path: pathlib.Path, tensors: Mapping[str, Quantized | np.ndarray]) -> None:
-    """Writes one file: of a `Quantized` NAME the tensors NAME.codes, NAME.scale and NAME.zero."""
+    """Writes one file; a `Quantized` NAME becomes NAME.codes, NAME.scale and NAME.zero."""
     arrays, forms = {}, {}
     for name, tensor in tensors.items():
         if isinstance(tensor, Quantized):
@@ -151,10 +151,10 @@ def write(path: pathlib.Path, tensors: Mapping[str, Quantized | np.ndarray]) -> 
 
 
 def read(path: pathlib.Path) -> dict[str, Quantized | np.ndarray]:
-    """What `write` wrote; of any other file, its tensors, as float32.
+    """Reads a file of `write`; from any other file, its tensors as float32.
 
     Raises:
-      InteropError: the file is missing or broken, or a part of a tensor is not there.
+      InteropError: the file is missing or broken, or a part of a tensor is missing.
     """
     arrays = read_safetensors(path)
     with safetensors.safe_open(path, framework="np") as file:
@@ -176,5 +176,5 @@ def read(path: pathlib.Path) -> dict[str, Quantized | np.ndarray]:
 
 
 def dequantized(tensors: Mapping[str, Quantized | np.ndarray]) -> dict[str, np.ndarray]:
-    """All tensors, in float32."""
+    """Returns all tensors in float32."""
     return {k: x.float32() if isinstance(x, Quantized) else x for k, x in tensors.items()}

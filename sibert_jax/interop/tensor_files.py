@@ -1,4 +1,4 @@
-"""safetensors files: one, or several with an index."""
+"""Reads and writes safetensors files: a single one, or several with an index."""
 
 import pathlib
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from sibert_jax.files import share
 from sibert_jax.interop.config_json import read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-# What holds weights too, but only another program can read.
+# Other weight files, which only other programs can read.
 OTHER_FORMATS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
@@ -24,15 +24,15 @@ OTHER_FORMATS = (
 
 
 def read_tensors(directory: pathlib.Path, architecture: str) -> dict[str, np.ndarray]:
-    """All tensors of a directory, by name.
+    """Reads all tensors of a directory, by name.
 
     Args:
-      directory: holds `model.safetensors`, or its parts and `model.safetensors.index.json`.
-      architecture: the class of transformers that loads it, for the sentence that says how to
-        convert other files.
+      directory: contains `model.safetensors`, or its parts and `model.safetensors.index.json`.
+      architecture: the transformers class that loads it, for the hint on how to convert other
+        files.
 
     Raises:
-      InteropError: a file is missing, truncated or of another format.
+      InteropError: a file is missing, truncated or in another format.
     """
     if (directory / SINGLE).exists():
         return read_safetensors(directory / SINGLE)
@@ -51,7 +51,7 @@ def read_tensors(directory: pathlib.Path, architecture: str) -> dict[str, np.nda
 
 
 def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All tensors of one file, by name."""
+    """Reads all tensors of one file, by name."""
     try:
         return safetensors.load_file(path)
     except FileNotFoundError:
@@ -65,7 +65,7 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def as_float32(array: np.ndarray, name: str, path: pathlib.Path) -> np.ndarray:
-    """float32 of any float type."""
+    """Casts any float type to float32."""
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise InteropError(f"{path}: {name} is {array.dtype}, wanted a float type.")
     return array.astype(np.float32)
@@ -74,7 +74,7 @@ def as_float32(array: np.ndarray, name: str, path: pathlib.Path) -> np.ndarray:
 def renamed(
     tensors: dict[str, np.ndarray], rename: Callable[[str], str], directory: pathlib.Path
 ) -> dict[str, np.ndarray]:
-    """Tensors by other names; two of one name are refused."""
+    """Renames tensors; raises InteropError if two get the same name."""
     found: dict[str, np.ndarray] = {}
     for name, array in tensors.items():
         new = rename(name)
@@ -85,23 +85,23 @@ def renamed(
 
 
 def dtype_notes(tensors: dict[str, np.ndarray]) -> list[str]:
-    """A sentence on weights of shorter float types."""
+    """Returns a sentence on weights in shorter float types, if there are any."""
     dtypes = {array.dtype for array in tensors.values() if array.dtype != np.float32}
     names = sorted(str(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
     return [f"weights of {', '.join(names)} are kept and exported as float32"] if names else []
 
 
 def write_safetensors(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
-    """Writes one file, for any framework."""
+    """Writes one file, readable by any framework."""
     safetensors.save_file(tensors, path, metadata={"format": "pt"})
     share(path)
 
 
 def in_dtype(tensors: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
-    """Contiguous arrays, rounded to "float32", "bfloat16" or "float16".
+    """Returns contiguous arrays rounded to "float32", "bfloat16" or "float16".
 
     Raises:
-      InteropError: a value is too large for it.
+      InteropError: a value is too large for the dtype.
     """
     found = {}
     for name, array in tensors.items():

@@ -1,4 +1,4 @@
-"""Directories of weights from workdirs and from quantized models."""
+"""Exports weights from workdirs and quantized models."""
 
 import json
 import pathlib
@@ -22,13 +22,13 @@ def export_weights(
     step: int | str | None = None,
     dtype: str = "float32",
 ) -> str:
-    """Writes a checkpoint of a workdir as a directory; returns what it is, in words.
+    """Exports a checkpoint or a quantized model to a directory; returns a description.
 
     Args:
-      source: the workdir, or a directory of sibert_jax.quantize, whose weights are then floats.
-      target: the directory, new or empty.
-      step: as `checkpoint.chosen` has it.
-      dtype: of the weights in the file.
+      source: the workdir, or a directory of sibert_jax.quantize, which is dequantized.
+      target: the directory to write, new or empty.
+      step: the checkpoint, as for `checkpoint.chosen`.
+      dtype: dtype of the stored weights.
     """
     if exported.is_quantized(source):
         if step is not None:
@@ -55,12 +55,12 @@ class _Trained(NamedTuple):
 
     Attributes:
       cfg, params, tokenizer: the model.
-      home: the directory that it is from.
-      title: where the weights come from, for the README.
-      labels: what the outputs of the head mean; () where they mean nothing.
-      score_map: of a score, as `Task.score_map`.
-      task: what the head was trained for; None: not known.
-      config: `config.json` of Hugging Face's that it was imported with; None: it was not.
+      home: the directory it was read from.
+      title: the origin of the weights, for the README.
+      labels: names of the head's outputs; () if they have none.
+      score_map: for a score, as in `Task.score_map`.
+      task: the task that the head was trained for; None: unknown.
+      config: Hugging Face's `config.json` if the model was imported; otherwise None.
     """
 
     cfg: ModelConfig
@@ -75,7 +75,7 @@ class _Trained(NamedTuple):
 
 
 def _of_workdir(source: pathlib.Path, step: int | str | None) -> tuple[_Trained, int]:
-    """The model in a checkpoint, and its step."""
+    """Reads the model in a checkpoint, and its step."""
     cfg, tokenizer = _model_of(source), Tokenizer.load(vocabulary_file(source))
     found = chosen(source, step)
     params, manifest = restore_all_params(found), found.manifest
@@ -96,7 +96,7 @@ def _of_workdir(source: pathlib.Path, step: int | str | None) -> tuple[_Trained,
 
 
 def _of_quantized(source: pathlib.Path) -> _Trained:
-    """A quantized model, as the floats that its integers stand for."""
+    """Reads a quantized model, dequantized."""
     cfg, params = exported.read(source)
     task = exported.read_task(source)
     return _Trained(
@@ -112,7 +112,7 @@ def _of_quantized(source: pathlib.Path) -> _Trained:
 
 
 def _write(target: pathlib.Path, model: _Trained, dtype: str) -> str:
-    """Writes Hugging Face's format if it has the model, else ours; returns the class or arch."""
+    """Writes Hugging Face's format if it fits the model, else ours; returns the class or arch."""
     cfg, params = model.cfg, model.params
     # Hugging Face's models have no window, no rotation, and a head that reads the first token.
     pools = model.task is not None and model.task.pools_tokens
@@ -138,7 +138,7 @@ def _write(target: pathlib.Path, model: _Trained, dtype: str) -> str:
 
 
 def _in_unit(params: dict, score_map: tuple[float, float] | None) -> dict:
-    """Parameters whose score is in the unit of the data: the map is in weight and bias."""
+    """Folds the score map into weight and bias, so that scores are in the unit of the data."""
     shift, scale = score_map or (0.0, 1.0)
     if (shift, scale) == (0.0, 1.0) or "rows" in params["head"]["classifier"]:
         return params
@@ -148,7 +148,7 @@ def _in_unit(params: dict, score_map: tuple[float, float] | None) -> dict:
 
 
 def _model_of(workdir: pathlib.Path) -> ModelConfig:
-    """The sizes in the `config.json` of a workdir."""
+    """Reads the model config from the `config.json` of a workdir."""
     path = workdir / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Workdirs from foreign weights."""
+"""Imports foreign weights into workdirs."""
 
 import dataclasses
 import pathlib
@@ -18,7 +18,7 @@ from sibert_jax.interop.hugging_face_model import new_directory
 from sibert_jax.model import ModelConfig
 from sibert_jax.train.config import default_config
 
-# Of an imported workdir: the directory's own files, which an export writes again.
+# Folder of an imported workdir for the original files, which an export writes back.
 ORIGINAL = "original"
 ORIGINAL_FILES = (
     *("vocab.txt", "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"),
@@ -27,7 +27,7 @@ ORIGINAL_FILES = (
 
 
 def import_weights(source: pathlib.Path, target: pathlib.Path) -> str:
-    """Makes a workdir of foreign weights; returns what was read, in words."""
+    """Creates a workdir from foreign weights; returns a description of what was read."""
     found = _read(source)
     cfg, params = found.cfg, found.params
     tokenizer = Tokenizer.load(source)
@@ -69,7 +69,7 @@ class _Found(NamedTuple):
     cfg: ModelConfig
     params: dict
     labels: tuple[str, ...]
-    config: dict | None  # config.json of Hugging Face's
+    config: dict | None  # Hugging Face's config.json
     notes: list[str]
 
 
@@ -87,7 +87,7 @@ def _read(source: pathlib.Path) -> _Found:
 
 
 def _cleaning_note(tokenizer: WordPiece) -> list[str]:
-    """Notes on unusual text cleaning."""
+    """Returns notes on unusual text cleaning."""
     cleaning = tokenizer.cleaning
     if not cleaning.do_lower_case:
         return [
@@ -105,7 +105,7 @@ def _cleaning_note(tokenizer: WordPiece) -> list[str]:
 
 
 def _keep_original(source: pathlib.Path, config: dict | None, target: pathlib.Path) -> None:
-    """Keeps the files of another program as they came, to be written again by an export."""
+    """Copies the original files of another program, for an export to write back."""
     if config is None:
         return
     target.mkdir()
@@ -116,5 +116,5 @@ def _keep_original(source: pathlib.Path, config: dict | None, target: pathlib.Pa
 
 
 def size_of(params: dict) -> str:
-    """The number of parameters, in words."""
+    """Returns the number of parameters in words."""
     return f"{sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6:.1f} million parameters"

@@ -1,4 +1,4 @@
-"""Encoders in Flax: SIBERT, its variants and BERT, from one set of modules."""
+"""Encoders in Flax: SIBERT, its variants, BERT and GPT, from one set of modules."""
 
 from sibert_jax.model.config import ARCHS, ModelConfig
 from sibert_jax.model.constraints import ShardingRules, constrain, with_sharding_rules

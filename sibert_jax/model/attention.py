@@ -1,8 +1,8 @@
-"""Multi-head attention with ReLU-normalized weights (SIBERT) or softmax (BERT). Letters: config.py.
+"""Multi-head attention with ReLU-normalized weights (SIBERT) or softmax (BERT).
 
 Li et al. 2022, Figure 7: Σ_h N(ReLU(x Wq_h (x Wk_h)ᵀ)) x Wv_h Wo_h with N(A)_ij = a_ij / Σ_j a_ij.
-The paper states neither padding nor rows without a positive score; both are settled here so that
-the degree stays 0 (see `relu_attention`).
+The paper covers neither padding nor rows without a positive score; both are handled here so that
+the degree stays 0 (see `relu_attention`). Notation: config.py.
 """
 
 from typing import NamedTuple
@@ -19,15 +19,16 @@ from sibert_jax.model.rotary import rotate
 
 
 class Tokens(NamedTuple):
-    """Where the tokens of a batch stand, and which of them a layer attends to.
+    """Positions of the tokens of a batch, and which of them a layer attends to.
 
     Attributes:
-      mask_B1LM: bool, the keys that a query attends to, where causal if they are no later than
-        itself; or (B, 1, 1, M), the same for all.
-      position_BL: int32, of each query in its text; or (1, L), the same in every row.
-      place: of the first query among the keys, int32.
-      documents_BL: int32 in [0, L), for several texts in one row: a query attends only to keys of
-        its own number; without a cache. None: all are one.
+      mask_B1LM: bool, True for the keys that a query attends to (in a causal model only those that
+        are not later than the query); or (B, 1, 1, M), the same for all queries.
+      position_BL: int32, position of each query in its text; or (1, L), the same in every row.
+      place: int32, index of the first query among the keys.
+      documents_BL: int32 in [0, L), the document of each token if a row holds several: a query
+        attends only to keys of its own document; not supported with a cache. None: one document per
+        row.
     """
 
     mask_B1LM: jax.Array
@@ -37,7 +38,7 @@ class Tokens(NamedTuple):
 
 
 def softmax_weights(logits_BHLM: jax.Array, mask_B1LM: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Softmax over the valid keys; no row is ever dead. Shapes as `relu_weights`."""
+    """Softmax over the valid keys; no row is ever dead. Shapes as in `relu_weights`."""
     # A row without a valid key attends to all padding: 0/0 there would spoil the batch.
     mask_B1LM = mask_B1LM | ~mask_B1LM.any(axis=-1, keepdims=True)
     weights_BHLM = jax.nn.softmax(logits_BHLM.astype(jnp.float32), axis=-1, where=mask_B1LM)
@@ -45,19 +46,19 @@ def softmax_weights(logits_BHLM: jax.Array, mask_B1LM: jax.Array) -> tuple[jax.A
 
 
 class Attention(nn.Module):
-    """Self-attention. SIBERT: degree 0 -> 2 (values and output); BERT: softmax and biases.
+    """Self-attention. SIBERT: degree 0 -> 2 (value and output projections); BERT: softmax, biases.
 
     If the collection "cache" is mutable, keys and values are cached there, (B, M, H, K) each. The
-    first call creates them, as long as its own input, which may be padded; before later calls they
-    must be padded to the length that is needed. A later call writes its keys and values at `place`
-    and attends to all that the mask allows.
+    first call creates the cache with the length of its own (possibly padded) input; before later
+    calls it must be padded to the required length. Later calls write their keys and values at
+    `place` and attend to all keys that the mask allows.
 
     Attributes:
-      cfg: sizes.
+      cfg: the model's sizes.
       kind: "relu" (SIBERT), "softmax" (BERT: logits/√K) or "qk_norm" (softmax of normalized
         queries and keys, whose logits have degree 0).
-      qkv_bias: biases on queries, keys and values, of degree 1 as these are.
-      out_bias: bias on the output: degree 1 on a degree-2 tensor, so never in SIBERT.
+      qkv_bias: whether queries, keys and values have biases (degree 1, like their projections).
+      out_bias: whether the output has a bias: degree 1 on a degree-2 tensor, so never in SIBERT.
     """
 
     cfg: ModelConfig
@@ -73,12 +74,12 @@ class Attention(nn.Module):
         *,
         deterministic: bool,
     ) -> tuple[jax.Array, jax.Array]:
-        """Attends. Returns (B, L, D) and the dead rows (B, H, L, 1), bool.
+        """Returns the output (B, L, D) and the dead rows (B, H, L, 1), bool.
 
         Args:
-          x_BLD: the input.
-          tokens: where they stand.
-          deterministic: no dropout on the weights.
+          x_BLD: the layer's input.
+          tokens: positions and masks of the tokens.
+          deterministic: whether to disable dropout on the weights.
         """
         c = self.cfg
         dtype, init = c.compute_dtype, nn.initializers.truncated_normal(c.init_std)

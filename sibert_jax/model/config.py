@@ -1,8 +1,8 @@
-"""Sizes and switches of an encoder, and the key to every shape letter.
+"""Sizes and options of an encoder, and the meaning of the shape letters.
 
-B batch · L sequence, as query · M sequence, as key · D width of the residual stream · H attention
-heads · K width of one head (D = H·K) · F feed-forward width · N layers · V vocabulary ·
-P masked positions of one example · T tokens of a batch as rows of a matrix (B·L, or B·P).
+B batch · L sequence (queries) · M sequence (keys) · D width of the residual stream · H attention
+heads · K width of one head (D = H·K) · F feed-forward width · N layers · V vocabulary · P masked
+positions per example · T tokens of a batch as rows of a matrix (B·L or B·P).
 """
 
 import dataclasses
@@ -17,19 +17,20 @@ from sibert_jax.model.relu_attention import IMPLS
 
 
 class Arch(NamedTuple):
-    """An architecture; its layer is in model/layers.py.
+    """An architecture; its layer is defined in model/layers.py.
 
     Attributes:
-      is_scale_invariant: whether the encoder is, in the scale of all its parameters.
-      is_sibert: stem, PreNorm without affine and relative guards; else embeddings as in BERT.
-      has_relu_attention: else softmax.
-      unused: keys of `model` that it ignores.
+      is_scale_invariant: whether the encoder is invariant to the joint scale of its parameters.
+      is_sibert: SIBERT's stem, PreNorm without affine and relative guards; otherwise BERT's
+        embeddings.
+      has_relu_attention: ReLU attention; otherwise softmax.
+      unused: keys of `model` that the architecture ignores.
       is_causal: a token attends to itself and to earlier ones, and there is no segment table.
-      is_sandwich: of SIBERT: branches are normalized before and after.
-      is_prenorm: of others: a norm with gain and bias precedes each branch and follows the last
+      is_sandwich: SIBERT only: branches are normalized before and after.
+      is_prenorm: others only: a norm with gain and bias precedes each branch and follows the last
         layer.
       has_embed_norm: a norm with gain and bias follows the embeddings.
-      norm_eps: the default of the key.
+      norm_eps: the default of `model.norm_eps`.
     """
 
     is_scale_invariant: bool
@@ -43,7 +44,7 @@ class Arch(NamedTuple):
     norm_eps: float = 1e-6
 
 
-# Arguments in order: is_scale_invariant, is_sibert, has_relu_attention.
+# Positional arguments: is_scale_invariant, is_sibert, has_relu_attention.
 ARCHS = {
     "sibert": Arch(True, True, True),
     "sibert_qk_norm": Arch(True, True, False),
@@ -67,12 +68,12 @@ ARCHS = {
         is_causal=True, is_prenorm=True, has_embed_norm=False, norm_eps=1e-5,
     ),
 }  # fmt: skip
-# Names of `jax.checkpoint_policies`: nothing, products with weights, all products.
+# Names in `jax.checkpoint_policies`: save nothing, products with weights, all products.
 REMAT_POLICIES = ("nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable")
 
-# How parameters of one architecture are read by another config. SHAPE_KEYS must agree, as the
-# shapes of the parameters follow from them; FUNCTION_KEYS change only what is computed from these.
-# The other keys say how to initialize and how to compute.
+# Compatibility of a checkpoint with another config. SHAPE_KEYS determine the shapes of the
+# parameters and must agree; FUNCTION_KEYS change only the function computed from the parameters.
+# The other keys control initialization and computation.
 SHAPE_KEYS = (
     "arch", "vocab_size", "max_len", "positions", "num_segments", "width", "depth", "num_heads",
     "ffn_width", "qkv_bias", "scan_layers",
@@ -191,22 +192,22 @@ class ModelConfig:
 
     @property
     def head_width(self) -> int:
-        """K."""
+        """K, the width of one attention head."""
         return self.width // self.num_heads
 
     @property
     def compute_dtype(self) -> jnp.dtype:
-        """The dtype of matrix products; parameters and statistics are float32 whatever it is."""
+        """The dtype of matrix products; parameters and statistics are always float32."""
         return jnp.dtype(self.dtype)
 
     @property
     def branch_scale(self) -> float:
-        """The constant on each residual branch: a constant has degree 0, so any is allowed."""
+        """The constant factor on each residual branch; a constant does not change the degree."""
         return (2 * self.depth) ** -0.5 if self.branch_scaling == "depth" else 1.0
 
     @property
     def reach(self) -> tuple[int, ...]:
-        """For each layer, how many tokens away it attends at most."""
+        """The largest distance, in tokens, that each layer attends over."""
         window, every = self.attention_window or self.max_len, self.global_attention_every
         return tuple(
             self.max_len if every and i % every == 0 else window for i in range(1, self.depth + 1)
@@ -234,19 +235,19 @@ class ModelConfig:
 
     @property
     def output_std(self) -> float:
-        """Standard deviation of the last matrix of a branch; GPT-2 divides it by √(2·depth)."""
+        """Initial standard deviation of a branch's last matrix; in GPT-2 divided by √(2·depth)."""
         return self.init_std * (2 * self.depth) ** -0.5 if self.arch == "gpt" else self.init_std
 
     @property
     def function_keys(self) -> tuple[str, ...]:
-        """Those of FUNCTION_KEYS that this architecture uses."""
+        """The FUNCTION_KEYS that this architecture uses."""
         return tuple(key for key in FUNCTION_KEYS if key not in ARCHS[self.arch].unused)
 
 
-# Keys that stand for those of the encoder that training starts from, where they are None.
+# Keys that, if None, take the value of the encoder that training starts from.
 INHERITED_KEYS = tuple(named(ModelConfig, "inherited"))
 
 
 def fresh_encoder(arch: str) -> ModelConfig:
-    """The encoder of an architecture that starts from nothing and has every default."""
+    """The default config of an architecture, for training from scratch."""
     return dataclasses.replace(ModelConfig(arch=arch), norm_eps=ARCHS[arch].norm_eps)

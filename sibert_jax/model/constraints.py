@@ -1,9 +1,8 @@
-"""Sharding constraints on activations: a model names dimensions, its caller knows the mesh.
+"""Sharding constraints on activations: the model names dimensions, its caller knows the mesh.
 
-XLA chooses the layout of every array that has no constraint. Left alone with parameters sharded
-over the devices of a batch, it shards the features of the residual stream and sums every matrix
-product over the devices; if it knows that the batch is sharded, it gathers the parameters of one
-layer.
+XLA chooses the sharding of every unconstrained array. If the parameters are sharded over the
+batch's devices, it would shard the features of the residual stream and all-reduce every matrix
+product; told that the batch is sharded, it gathers the parameters one layer at a time.
 """
 
 import contextvars
@@ -15,7 +14,7 @@ import jax
 
 
 class ShardingRules(Protocol):
-    """The caller's mesh; arrays are described by a letter per dimension, as in config.py."""
+    """The caller's mesh; dimensions of arrays are named by the letters of config.py."""
 
     def constrain(self, x: jax.Array, letters: str) -> jax.Array:
         """Returns `x` with the sharding of its letters."""
@@ -30,11 +29,11 @@ _RULES: contextvars.ContextVar[ShardingRules | None] = contextvars.ContextVar(
 
 
 def constrain(x: jax.Array, letters: str) -> jax.Array:
-    """Constrains the sharding of `x` by the rules in force; returns `x` where there are none.
+    """Constrains the sharding of `x` by the active rules; returns `x` if there are none.
 
     Args:
       x: an activation.
-      letters: a letter per dimension, as in config.py: "BLD".
+      letters: one letter of config.py per dimension, such as "BLD".
 
     Example:
       >>> x_BLD = constrain(x_BLD, "BLD")
@@ -44,12 +43,12 @@ def constrain(x: jax.Array, letters: str) -> jax.Array:
 
 
 def shard_map(fn: Callable, in_letters: Sequence[str], out_letters: Sequence[str]) -> Callable:
-    """Maps `fn` over shards, for what XLA cannot partition, as a kernel; without rules, `fn`.
+    """Maps `fn`, which XLA cannot partition (a kernel), over shards; without rules returns `fn`.
 
     Args:
-      fn: of arrays, returns a tuple of arrays; independent along every sharded dimension.
-      in_letters: letters of each argument.
-      out_letters: letters of each result.
+      fn: takes arrays, returns a tuple of arrays; independent along every sharded dimension.
+      in_letters: the dimensions of each argument.
+      out_letters: the dimensions of each result.
 
     Example:
       >>> attend = shard_map(attend, ("BHLK", "BHMK", "BHMK"), ("BHLK", "BHL"))
@@ -60,7 +59,7 @@ def shard_map(fn: Callable, in_letters: Sequence[str], out_letters: Sequence[str
 
 
 def with_sharding_rules(fn: Callable, rules: ShardingRules) -> Callable:
-    """Returns `fn` with the rules in force while it runs or is traced."""
+    """Returns `fn` with the rules active while it runs or is traced."""
 
     @functools.wraps(fn)
     def wrapped(*args):

@@ -1,8 +1,8 @@
-"""Stem, stack of layers, final norm: token ids -> (B, L, D) features. Letters: config.py.
+"""Stem, stack of layers, final norm: token ids -> (B, L, D) features. Notation: config.py.
 
-Degrees of the SIBERT encoder: Embed (1) -> LayerNorm with gain and bias (1) -> linear (2) ->
-layers (2 -> 2) -> LayerNorm without affine (0). The order of the stem is not stated in the paper;
-this one type-checks and keeps few attention rows dead at the start.
+Degrees of the SIBERT encoder: Embed (1) -> LayerNorm with gain and bias (1) -> linear (2) -> layers
+(2 -> 2) -> LayerNorm without affine (0). The paper does not state the order of the stem; this one
+has consistent degrees and leaves few attention rows dead at initialization.
 """
 
 import flax.linen as nn
@@ -17,7 +17,7 @@ from sibert_jax.model.norm import AffineNorm, normalize
 
 
 class Embedding(nn.Module):
-    """Token (+ position) (+ segment) tables, summed: degree 1; float32, (rows, D)."""
+    """The sum of token (+ position) (+ segment) embeddings: degree 1; float32 tables (rows, D)."""
 
     cfg: ModelConfig
 
@@ -36,7 +36,7 @@ class Embedding(nn.Module):
                 f"sequences of {seq_len} tokens are longer than model.max_len={self.cfg.max_len}."
             )
         dtype = self.cfg.compute_dtype
-        # Rounded only after the look-up: a frequent token's gradient is a sum of thousands of rows.
+        # Round only after the lookup: a frequent token's gradient is a sum of thousands of rows.
         x_BLD = constrain(constrain(self.token, "VD")[tokens_BL].astype(dtype), "BLD")
         if self.cfg.positions == "learned" and tokens.documents_BL is None:
             position_LD = jax.lax.dynamic_slice_in_dim(self.position, tokens.place, seq_len)
@@ -53,10 +53,10 @@ class Embedding(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The encoder of `cfg.arch`; all its parameters are the scale-invariant ones.
+    """The encoder of `cfg.arch`; its parameters are the scale-invariant ones.
 
-    A causal encoder can cache keys and values in the collection "cache", to encode a sequence piece
-    by piece: see `Attention`.
+    A causal encoder can cache keys and values in the collection "cache" to encode a sequence
+    incrementally: see `Attention`.
 
     Example:
       >>> encoder = Encoder(cfg)
@@ -91,20 +91,22 @@ class Encoder(nn.Module):
         place: jax.Array | int = 0,
         documents_BL: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Encodes a batch.
+        """Encodes a batch of token sequences.
 
         Args:
           tokens_BL: int, ids in [0, vocab_size).
-          segments_BL: int, ids in [0, num_segments); a model of 1 has no table and ignores them.
-          mask_BL: bool, False on padding; with a cache, (B, M) over all its tokens.
-          deterministic: no dropout; otherwise the "dropout" rng is needed.
-          place: position of the first token, int32; above 0 only with a cache of the earlier ones.
-          documents_BL: int32 in [0, L), not descending, for several documents in one row: a token
-            attends only to its own, and positions count from its start. None: a row is one.
+          segments_BL: int, ids in [0, num_segments); ignored by a model without a segment table.
+          mask_BL: bool, False on padding; with a cache (B, M), over all cached tokens.
+          deterministic: whether to disable dropout, which otherwise needs the "dropout" rng.
+          place: int32, position of the first token; above 0 only with a cache of the earlier
+            tokens.
+          documents_BL: int32 in [0, L), nondecreasing along a row, for several documents per row: a
+            token attends only to its own document, and positions count from the document's start.
+            None: one document per row.
 
         Returns:
-          x_BLD in the compute dtype and dead_N, int32: the dead attention rows (valid query, any
-          head) of each layer.
+          x_BLD in the compute dtype, and dead_N, int32: the number of dead attention rows (of valid
+          queries, over all heads) of each layer.
         """
         position_BL = positions(tokens_BL.shape[1], place, documents_BL)
         tokens = Tokens(mask_BL[:, None, None, :], position_BL, place, documents_BL)
@@ -125,7 +127,7 @@ class Encoder(nn.Module):
 
 
 def positions(seq_len: int, place: jax.Array | int, documents_BL: jax.Array | None) -> jax.Array:
-    """Of each token from the start of its document, (B, L) int32; (1, L) where a row is one."""
+    """Positions from the start of each token's document, (B, L) int32; (1, L) without documents."""
     index_1L = jnp.arange(seq_len, dtype=jnp.int32)[None]
     if documents_BL is None:
         return place + index_1L
@@ -159,7 +161,7 @@ class LayerStack(nn.Module):
             return constrain(x_BLD, "BLD"), jnp.sum(dead_BHL1 & mask_B1L1, dtype=jnp.int32)
 
         if c.remat:
-            # Inside a scan, XLA cannot merge the recomputation away, so CSE need not be prevented.
+            # Inside a scan XLA cannot eliminate the recomputation, so CSE need not be prevented.
             policy = getattr(jax.checkpoint_policies, c.remat_policy)
             run = nn.remat(run, prevent_cse=not c.scan_layers, policy=policy)
         if c.scan_layers:
@@ -178,11 +180,10 @@ class LayerStack(nn.Module):
 
 
 def encoder_flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
-    """Floating-point operations of the encoder per token, forward and backward, by formula.
+    """Floating-point operations of the encoder per token, forward and backward.
 
-    A multiply-add counts 2: 6 for each weight of a matrix product (2 forward, 4 backward), and
-    12·L·D a layer for the two products of the attention (scores and weighted values, each 2·L·D
-    forward).
+    A multiply-add counts as 2: 6 per matrix weight (2 forward, 4 backward), plus 12·L·D per layer
+    for the two attention products (scores and weighted values, 2·L·D each in the forward pass).
     """
     layer = 4 * cfg.width**2 + 2 * cfg.width * cfg.ffn_width
     stem = cfg.width**2 if cfg.is_sibert else 0

@@ -1,6 +1,6 @@
-"""One encoder layer of each architecture. Comments: degrees (arXiv 2202.00980, Table 2).
+"""One encoder layer per architecture. Comments give degrees (arXiv 2202.00980, Table 2).
 
-Each maps (x_BLD, `Tokens`, deterministic) to (x_BLD, dead rows (B, H, L, 1)).
+Each layer maps (x_BLD, `Tokens`, deterministic) to (x_BLD, dead rows (B, H, L, 1)).
 """
 
 import functools
@@ -16,17 +16,17 @@ from sibert_jax.model.norm import AffineNorm, normalize
 
 
 def square_init(c: ModelConfig) -> nn.initializers.Initializer:
-    """The initializer of a (D, D) kernel between two norms: the stem's, a head transform's."""
+    """The initializer of a (D, D) kernel between two norms: the stem or a head transform."""
     if not c.identity_init:
         return nn.initializers.truncated_normal(c.init_std)
-    # std·√D·I has the Frobenius norm of a matrix of entries of that standard deviation.
+    # std·√D·I has the Frobenius norm of a matrix whose entries have that standard deviation.
     return lambda key, shape, dtype: c.init_std * c.width**0.5 * jnp.eye(*shape, dtype=dtype)
 
 
 ACTIVATIONS = {
     "relu": nn.relu,
     "gelu": functools.partial(nn.gelu, approximate=False),
-    "gelu_new": functools.partial(nn.gelu, approximate=True),  # GPT-2's, with tanh
+    "gelu_new": functools.partial(nn.gelu, approximate=True),  # GPT-2's tanh approximation
 }
 
 
@@ -34,14 +34,14 @@ class FeedForward(nn.Module):
     """Linear, bias, activation, linear. With ReLU and no output bias: degree 0 -> 2."""
 
     cfg: ModelConfig
-    activation: str  # a row of ACTIVATIONS
+    activation: str  # a key of ACTIVATIONS
     out_bias: bool
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         c, init = self.cfg, nn.initializers.truncated_normal(self.cfg.init_std)
         down_init = nn.initializers.truncated_normal(c.output_std)
-        # (B·L, D) matrices: the gradient of a kernel is then one plain matrix product.
+        # As (B·L, D) matrices the gradient of a kernel is one plain matrix product.
         x_TD = x_BLD.reshape(-1, c.width)
         h_TF = nn.Dense(c.ffn_width, dtype=c.compute_dtype, kernel_init=init, name="up")(x_TD)
         h_TF = constrain(h_TF, "TF")
@@ -73,7 +73,7 @@ class SibertLayer(nn.Module):
 
 
 class SandwichLayer(nn.Module):
-    """Each branch normalized before and after: a stream of degree 0, k = 1/√(2N) (option B)."""
+    """Each branch normalized before and after: residual stream of degree 0, k = 1/√(2N)."""
 
     cfg: ModelConfig
     attention: str = "relu"
@@ -111,7 +111,7 @@ class BertLayer(nn.Module):
 
 
 class PreNormBertLayer(nn.Module):
-    """BERT's parts in GPT-2's order: affine norms before the branches, none on the stream."""
+    """BERT's parts in GPT-2's order: affine norms before the branches, not on the stream."""
 
     cfg: ModelConfig
     activation: str = "gelu"

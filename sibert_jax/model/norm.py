@@ -1,4 +1,4 @@
-"""Layer normalization: without parameters (degree x -> 0) and with them (degree x -> 1)."""
+"""Layer normalization without parameters (degree x -> 0) and with them (degree x -> 1)."""
 
 import functools
 
@@ -8,16 +8,16 @@ import jax.numpy as jnp
 
 
 def normalize(x: jax.Array, eps: float, *, relative: bool = True) -> jax.Array:
-    """Centers the last axis and divides it by its standard deviation: the paper's N, degree x -> 0.
+    """Standardizes the last axis: the paper's N, degree x -> 0.
 
-    (x − mean) / √(var + eps·mean(x²)). The guard is relative: it scales as the variance does, so
+    (x − mean) / √(var + eps·mean(x²)). The guard is relative: it scales like the variance, so
     f(c·x) = f(x) exactly, which an added constant would break. `relative=False` is the usual
-    √(var + eps), for the baseline. Statistics are float32. An all-zero row gives zeros.
+    √(var + eps), for BERT and GPT. Statistics are float32. An all-zero row gives zeros.
 
     Args:
       x: (..., D), any float dtype.
       eps: dimensionless, >= 0.
-      relative: whether eps multiplies mean(x²) or stands alone.
+      relative: whether eps multiplies mean(x²) or is added as it is.
 
     Returns:
       (..., D) in the dtype of `x`.
@@ -34,7 +34,7 @@ def _normalize(x: jax.Array, eps: float, relative: bool) -> jax.Array:
 def _(eps, relative, primals, tangents):
     """With y = (x − m)/s: dy = (dx − dm − y·(mean(y·dx)·(1 + eps) + eps·m·dm/s))/s.
 
-    The backward pass needs y, which the next matrix product keeps anyway, and two numbers per row.
+    The backward pass needs y, which the next matrix product saves anyway, and two numbers per row.
     """
     (x,), (dx,) = primals, tangents
     y, inverse, mean = _with_statistics(x, eps, relative)
@@ -52,14 +52,14 @@ def _with_statistics(x: jax.Array, eps: float, relative: bool):
     mean = x32.mean(axis=-1, keepdims=True)
     centered = x32 - mean
     var = jnp.square(centered).mean(axis=-1, keepdims=True)
-    # mean(x²) = var + mean²: no second pass over x.
+    # mean(x²) = var + mean² avoids a second pass over x.
     guarded = var + eps * (var + jnp.square(mean)) if relative else var + eps
     inverse = jnp.where(guarded > 0, jax.lax.rsqrt(jnp.where(guarded > 0, guarded, 1.0)), 0.0)
     return (centered * inverse).astype(x.dtype), inverse, mean
 
 
 class AffineNorm(nn.Module):
-    """Normalizes, then multiplies by a gain and adds a bias, both learned: degree x -> 1."""
+    """Normalizes, then applies a learned gain and bias: degree x -> 1."""
 
     eps: float
     relative: bool
@@ -69,6 +69,6 @@ class AffineNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
         x32 = normalize(x, self.eps, relative=self.relative).astype(jnp.float32)
-        # Vectors meet (..., D) activations: broadcast by hand, as rank promotion may be forbidden.
+        # Reshape (D,) vectors explicitly, as implicit rank promotion may be forbidden.
         shape = (1,) * (x.ndim - 1) + scale.shape
         return (x32 * scale.reshape(shape) + bias.reshape(shape)).astype(x.dtype)

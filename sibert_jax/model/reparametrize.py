@@ -5,19 +5,19 @@ import math
 import jax
 import jax.numpy as jnp
 
-# Variance of a unit normal truncated at ±2, which is what the initializers draw.
+# Variance of a unit normal truncated at ±2, which the initializers draw from.
 TRUNCATED_VARIANCE = 0.7737413
 
 
 def reparametrize(params, init_std: float):
-    """Puts all leaves jointly on the sphere of radius R, the norm expected at initialization.
+    """Projects all leaves jointly onto the sphere of radius R, the expected initial norm.
 
     Args:
       params: float32 pytree; leaves named "scale" start at 1, "bias" at 0, others at init_std.
       init_std: standard deviation of the truncated normal initializer.
 
     Returns:
-      R·params/‖params‖, of degree 0 in `params`; R depends on shapes and `init_std` alone.
+      R·params/‖params‖, of degree 0 in `params`; R depends only on shapes and `init_std`.
     """
     square_radius = 0.0
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):

@@ -1,4 +1,4 @@
-"""Rotary positions: queries and keys turned by an angle in proportion to their position."""
+"""Rotary positions: queries and keys are rotated by angles proportional to their position."""
 
 import jax
 import jax.numpy as jnp
@@ -7,16 +7,16 @@ BASE = 10_000.0
 
 
 def rotate(x_BLHK: jax.Array, position_BL: jax.Array) -> jax.Array:
-    """Turns each pair (x_i, x_{i+K/2}) by position·BASE^(−2i/K): degree x -> x.
+    """Rotates each pair (x_i, x_{i+K/2}) by position·BASE^(−2i/K): degree x -> x.
 
-    A product of a query and a key then depends on their distance alone. Computed in float32.
+    The product of a query and a key then depends only on their distance. Computed in float32.
 
     Args:
       x_BLHK: queries or keys, K even.
-      position_BL: int, of each token; or (1, L), the same in every row.
+      position_BL: int, position of each token; or (1, L), the same in every row.
 
     Returns:
-      The shape and the dtype of `x_BLHK`.
+      An array with the shape and dtype of `x_BLHK`.
 
     References:
       Su et al. 2021, https://arxiv.org/abs/2104.09864; pairs as in GPT-NeoX and LLaMA.

@@ -1,6 +1,6 @@
-"""Gradient transformations for scale-invariant networks, composable with any optax chain.
+"""Gradient transformations for scale-invariant networks, compatible with any optax chain.
 
-Imports jax, optax and numpy, and nothing else of this package. PSGD is imported when first used.
+Imports only jax, optax and numpy, and no other part of sibert_jax. PSGD is imported on first use.
 """
 
 import importlib

@@ -1,9 +1,9 @@
-"""Blocks of a parameter tree: which leaves share a norm, and those norms in float32.
+"""Blocks of a parameter tree: the sets of leaves that share a norm, and their float32 norms.
 
-A *block* is a set of leaves with one norm. `blocks=None` is one block of everything seen; a tree
-of labels (or a prefix of one), or a function from the parameters to such a tree, makes one block a
-label; the label `ROWS` makes every index of a leaf's first axis a block of its own, and
-`Rows("name")` every index of the leaves that share the name, as stacked layers need it.
+A *block* is a set of leaves with one norm. `blocks=None` makes one block of all leaves. A tree of
+labels (or a prefix of one), or a function from the parameters to such a tree, makes one block per
+label. The label `ROWS` makes every index of a leaf's first axis a block; `Rows("name")` every index
+of all leaves with that name, as stacked layers need.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ Keys = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """The label that makes every index of the first axis a block of its own.
+    """The label that makes every index of a leaf's first axis a block.
 
     Attributes:
-      name: leaves with one name share the norm of each index, so their first axes are equally long;
-        None: the leaf is alone.
+      name: leaves with the same name share one norm per index, so their first axes must have the
+        same length; None: the leaf shares its norms with no other leaf.
     """
 
     name: str | None = None
@@ -39,28 +39,28 @@ BlocksOrFn = optax.Params | Callable[[optax.Params], Any] | None
 
 
 class Block(NamedTuple):
-    """One block: its name, the positions of its leaves, and whether each row is its own."""
+    """One block: its name, the positions of its leaves, and whether each row has its own norm."""
 
     name: str
     leaves: tuple[int, ...]
     rows: bool
 
     def norm(self, leaves: Sequence[jax.Array], axis_name: AxisName = None) -> jax.Array:
-        """Return the float32 l2 norm of its leaves together: a scalar, or (rows,)."""
+        """Return the float32 l2 norm over all its leaves: a scalar, or (rows,)."""
         return row_norms(leaves, axis_name) if self.rows else norm(leaves, axis_name)
 
 
 def _is_hidden(node: Any) -> bool:
-    """Tell whether a leaf is missing here: None, or masked by optax."""
+    """Tell whether a leaf is missing: None, or masked by optax."""
     return node is None or isinstance(node, optax.MaskedNode)
 
 
 def _entries(tree: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Any]]:
-    """Yield (keys, leaf) for every leaf, and for every None and MaskedNode, in the tree's order.
+    """Yield (keys, leaf) for every leaf, None and MaskedNode, in tree order.
 
     Keys are strings, so that trees of different node types can be compared. An attribute `value`
-    without siblings is a box around a leaf (flax's variables) and adds no key: an optimizer may see
-    the parameters boxed in `init` and bare in `update`.
+    without siblings is a box around a leaf (a flax variable) and adds no key: an optimizer may see
+    the parameters boxed in `init` and unboxed in `update`.
     """
     children = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is not tree)[0]
     paths = [path for path, _ in children]
@@ -80,7 +80,7 @@ def _name(keys: Keys) -> str:
 def leaf_names(tree: optax.Params) -> list[str]:
     """Name every leaf the way a user writes it: `layer_0/kernel`.
 
-    Where two leaves would share a name, because a key holds a slash, all are written
+    If two leaves would share a name because a key contains a slash, all are written
     `['layer_0']['kernel']`.
     """
     entries = list(_entries(tree))
@@ -91,7 +91,7 @@ def leaf_names(tree: optax.Params) -> list[str]:
 
 
 def floating_leaves(tree: optax.Params) -> list[Any]:
-    """Return the leaves, or raise ValueError naming one that is not floating point."""
+    """Return the leaves; raise ValueError, naming the leaf, if one is not floating point."""
     leaves = jax.tree.leaves(tree)
     for index, leaf in enumerate(leaves):
         dtype = jnp.result_type(leaf)
@@ -104,10 +104,10 @@ def floating_leaves(tree: optax.Params) -> list[Any]:
 
 
 def aligned(updates: optax.Updates, params: optax.Params) -> list[jax.Array | None]:
-    """Return one update for each leaf of `params`, None where `updates` hold None there or above.
+    """Return one update per leaf of `params`: None where `updates` is None at the leaf or above it.
 
     Raises:
-      ValueError: the updates have another structure.
+      ValueError: the updates have a different structure.
     """
 
     def below(update, part):
@@ -137,7 +137,7 @@ def prefix_values(prefix: Any, tree: optax.Params, what: str) -> list[Any]:
       prefix: a tree whose leaves are the values, of the structure of `tree` or a prefix of it.
         Where `tree` holds None or an `optax.MaskedNode`, anything may stand in `prefix`.
       tree: the parameters or updates.
-      what: what the values are, for the error message.
+      what: a name for the values, used in the error message.
 
     Returns:
       The values in the order of `jax.tree.leaves(tree)`.
@@ -173,11 +173,11 @@ def prefix_values(prefix: Any, tree: optax.Params, what: str) -> list[Any]:
 
 
 def assign_blocks(blocks: BlocksOrFn, tree: optax.Params) -> tuple[Block, ...]:
-    """Return the blocks of `tree`; () stands for one block of all leaves, and for no leaves.
+    """Return the blocks of `tree`; () means one block of all leaves, or no leaves at all.
 
     Raises:
-      ValueError: a leaf without label, a label without leaf, a label that is neither a string nor
-        an integer nor ROWS, ROWS on a leaf without axes, or two labels that are written alike.
+      ValueError: a leaf without a label, a label without a leaf, a label other than a string, an
+        integer or ROWS, ROWS on a scalar leaf, or two labels with the same text.
     """
     leaves = jax.tree.leaves(tree)
     if blocks is None or not leaves:
@@ -217,33 +217,33 @@ def assign_blocks(blocks: BlocksOrFn, tree: optax.Params) -> tuple[Block, ...]:
 
 
 def widened(x: jax.Array) -> jax.Array:
-    """Cast to float32, or keep a wider type."""
+    """Cast to float32 unless the dtype is at least as wide already."""
     return x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
 
 
 def after(measured: jax.Array, tree: optax.Updates) -> optax.Updates:
     """Return the tree unchanged, but computed after the norm `measured` (never negative).
 
-    Without this dependency XLA may write donated parameters in place only after copying all of
-    them for the norm to read: one more pass over memory. NaN compares false and changes nothing.
+    Without this dependency XLA may copy all donated parameters for the norm to read before it
+    writes them in place: one more pass over memory. NaN compares false, so it changes nothing.
     """
     impossible = measured < 0
     return jax.tree.map(lambda x: jnp.where(impossible, jnp.zeros_like(x), x), tree)
 
 
 def power_of_two(size: jax.Array) -> jax.Array:
-    """Return a power of two near a float32 size > 0, and 1 for 0, inf and NaN.
+    """Return a power of two near a float32 size > 0; 1 for 0, inf and NaN.
 
-    Dividing by it rounds nothing.
+    Dividing by it is exact.
     """
     usable = (size > 0) & (size < jnp.inf)
     exponent = jnp.frexp(jnp.where(usable, size, 1.0))[1]
-    # Within the exponents whose inverse is a normal number too.
+    # Keep the inverse a normal number too.
     return jnp.ldexp(jnp.float32(1.0), jnp.clip(exponent, -125, 125))
 
 
 def norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> jax.Array:
-    """Return the float32 l2 norm of all leaves together; 0 for none."""
+    """Return the float32 l2 norm over all leaves; 0 if there are none."""
     total = jnp.zeros([], jnp.float32)
     for leaf in leaves:
         total = total + jnp.sum(jnp.square(leaf.astype(jnp.float32)))
@@ -260,5 +260,5 @@ def row_norms(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> jax.Ar
 
 
 def along_rows(factor: jax.Array, leaf: jax.Array) -> jax.Array:
-    """Reshape what `Block.norm` returns so that it multiplies a leaf of the block."""
+    """Reshape a result of `Block.norm` so that it broadcasts against a leaf of the block."""
     return factor.reshape(factor.shape + (1,) * (leaf.ndim - 1)) if factor.ndim else factor

@@ -1,13 +1,13 @@
-"""Equilibrium of SGD with weight decay on scale-invariant parameters, and the time to reach it.
+"""The equilibrium of SGD with weight decay on scale-invariant parameters, and the time to reach it.
 
-Letters: x parameters, g gradient at x, η learning rate, λ weight decay, α momentum, C clip factor,
+Notation: x parameters, g gradient at x, η learning rate, λ weight decay, α momentum, C clip factor,
 σ² the mean of ‖g‖² at ‖x‖ = 1. Scale invariance makes g ⟂ x and ‖g‖ = σ/‖x‖, so
-‖x₊‖² = (1−ηλ)²‖x‖² + η²‖g‖², whose fixed point everything below follows from.
+‖x₊‖² = (1−ηλ)²‖x‖² + η²‖g‖², and everything below follows from its fixed point.
 
 Momentum with the decay inside the gradient (`coupled`, optax.add_decayed_weights before
-optax.trace: PyTorch's SGD) acts like plain SGD with η' = η/(1−α), λ' = λ; with the decay outside
-(`decoupled`, after optax.trace) like η' = η/(1−α), λ' = λ(1−α); with an averaging momentum
-m ← αm + (1−α)g and the decay outside (`averaged`, `sgd_sai`) like η' = η, λ' = λ.
+optax.trace: PyTorch's SGD) acts like plain SGD with η' = η/(1−α), λ' = λ. With the decay outside
+(`decoupled`, after optax.trace) η' = η/(1−α), λ' = λ(1−α); with an averaging momentum
+m ← αm + (1−α)g and the decay outside (`averaged`, `sgd_sai`) η' = η, λ' = λ.
 """
 
 import math
@@ -31,15 +31,15 @@ def plain_sgd_equivalent(
     momentum: float = 0.0,
     convention: Momentum = "coupled",
 ) -> tuple[jax.Array, jax.Array]:
-    """Return (η', λ') of the SGD without momentum that has the same norm dynamics.
+    """Return (η', λ') of the momentum-free SGD with the same norm dynamics.
 
-    A gradient moves x by η·g/(1−α) in all, spread over about 1/(1−α) steps.
+    One gradient moves x by η·g/(1−α) in total, spread over about 1/(1−α) steps.
 
     Args:
       learning_rate: η ≥ 0.
       weight_decay: λ ≥ 0.
       momentum: α in [0, 1).
-      convention: where the decay enters, see the module's docstring.
+      convention: where the decay enters, see the module docstring.
 
     Returns:
       η' and λ', float32.
@@ -54,8 +54,8 @@ def plain_sgd_equivalent(
       1.00 0.01
 
     References:
-      Derived here, confirmed by simulation in the tests; the resulting rotation is that of Kosson,
-      Messmer, Jaggi, https://arxiv.org/abs/2305.17212, table of SGDM.
+      Derived here and confirmed by simulation in the tests; the resulting rotation agrees with the
+      SGDM table of Kosson, Messmer, Jaggi, https://arxiv.org/abs/2305.17212.
     """
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must be >= 0 and < 1, found {momentum:g}.")
@@ -76,7 +76,7 @@ def rotation_per_step(
     momentum: float = 0.0,
     convention: Momentum = "coupled",
 ) -> jax.Array:
-    r"""Return the equilibrium angle per step in radians.
+    r"""Return the angle per step, in radians, at equilibrium.
 
     .. math:: \sqrt{2\eta\lambda}, \qquad
       \sqrt{2\eta\lambda/(1+\alpha)}\ \text{(coupled)}, \qquad
@@ -88,7 +88,7 @@ def rotation_per_step(
       learning_rate: η ≥ 0.
       weight_decay: λ ≥ 0.
       momentum: α in [0, 1).
-      convention: where the decay enters, see the module's docstring.
+      convention: where the decay enters, see the module docstring.
 
     Returns:
       Radians per step, float32.
@@ -103,7 +103,7 @@ def rotation_per_step(
       Li et al., https://arxiv.org/abs/2202.00980, section 4 (without momentum).
     """
     eta, lam = plain_sgd_equivalent(learning_rate, weight_decay, momentum, convention)
-    # Consecutive momentum steps are correlated: one turns less than its share of the whole.
+    # Consecutive momentum steps are correlated, so each turns x by less than an independent step.
     (share,) = _float32((1 - momentum) / (1 + momentum))
     return jnp.sqrt(2 * eta * lam * share)
 
@@ -115,7 +115,7 @@ def equilibrium_norm(
     momentum: float = 0.0,
     convention: Momentum = "coupled",
 ) -> jax.Array:
-    r"""Return the norm at which decay and gradient balance.
+    r"""Return the parameter norm at which weight decay and gradient balance.
 
     .. math:: \|x\|^2 = \sqrt{\frac{\eta}{\lambda(2-\eta\lambda)}}\;\sigma
 
@@ -128,7 +128,7 @@ def equilibrium_norm(
       weight_decay: λ > 0.
       unit_grad_norm: σ, the root mean square of ‖g‖·‖x‖.
       momentum: α in [0, 1).
-      convention: where the decay enters, see the module's docstring.
+      convention: where the decay enters, see the module docstring.
 
     Returns:
       ‖x‖, float32.
@@ -156,9 +156,9 @@ def learning_rate_for_rotation(
     .. math:: \eta = \sqrt{2\,(\eta\lambda)}\;\|x_0\|/\|g_0\|, \qquad \lambda = (\eta\lambda)/\eta
 
     Args:
-      eta_lambda: the product ηλ > 0; the sum of ηλ over a run is what to keep when it is scaled.
+      eta_lambda: the product ηλ > 0; keep its sum over the run constant when scaling the run.
       param_norm: ‖x₀‖.
-      grad_norm: ‖g₀‖ > 0, of one gradient at x₀.
+      grad_norm: ‖g₀‖ > 0 of a gradient at x₀.
 
     Returns:
       η, float32.
@@ -180,19 +180,19 @@ def clip_threshold(
     momentum: float = 0.0,
     convention: Momentum = "coupled",
 ) -> jax.Array:
-    r"""Return the largest ‖g‖/‖x‖ that the clip lets through, √C times that of equilibrium.
+    r"""Return the largest ‖g‖/‖x‖ that passes the clip: √C times its equilibrium value.
 
     .. math:: \sqrt{2 C \lambda / \eta}
 
-    With momentum, η' and λ' of `plain_sgd_equivalent`. Infinite (no clip) where η = 0 or λ = 0:
-    there is no equilibrium to clip at.
+    With momentum, uses η' and λ' of `plain_sgd_equivalent`. Infinite (no clip) if η = 0 or λ = 0,
+    where there is no equilibrium.
 
     Args:
       learning_rate: η ≥ 0.
       weight_decay: λ ≥ 0.
       clip_factor: C > 1.
       momentum: α in [0, 1).
-      convention: where the decay enters, see the module's docstring.
+      convention: where the decay enters, see the module docstring.
 
     Returns:
       The ratio, float32.
@@ -222,8 +222,8 @@ def equilibrium_gap(
     .. math:: \ln\frac{\|x\|}{\|x\|_{eq}}
       = \tfrac12 \ln\frac{\|x\|}{\|g\|} + \tfrac14 \ln\frac{\lambda(2-\eta\lambda)}{\eta}
 
-    0 at equilibrium, positive while the weights are too large for their gradient (they shrink),
-    negative while they are too small (they grow).
+    0 at equilibrium; positive while the weights are too large for their gradient and shrink,
+    negative while they are too small and grow.
 
     Args:
       learning_rate: η > 0.
@@ -246,9 +246,9 @@ def equilibrium_gap(
 def _clipped_growth(p: float, clip_factor: float, momentum: float, convention: Momentum) -> float:
     """Return the growth γ of ln‖x‖ per step while every gradient is clipped.
 
-    With ‖g‖ ∝ ‖x‖ ∝ e^{γt} and gradients of independent directions, a momentum Σ αᵏg₍ₜ₋ₖ₎ has the
-    squared norm 1/(1−α²e^{−2γ}) and, by the path it has itself moved x, the radial part below; the
-    decay passes through the momentum too where it is coupled.
+    With ‖g‖ ∝ ‖x‖ ∝ e^{γt} and independent gradient directions, a momentum Σ αᵏg₍ₜ₋ₖ₎ has the
+    squared norm 1/(1−α²e^{−2γ}) and the radial part below, which comes from its own past steps.
+    Coupled decay passes through the momentum too.
     """
     gamma = 0.0
     for _ in range(100):  # a contraction: the bracket falls slowly with γ
@@ -272,18 +272,19 @@ def recovery_steps(
     momentum: float = 0.0,
     convention: Momentum = "coupled",
 ) -> float:
-    r"""Return the steps from s times the equilibrium norm back to equilibrium.
+    r"""Return the number of steps from s times the equilibrium norm back to equilibrium.
 
-    With p = η'λ' (`plain_sgd_equivalent`) and r = (‖x‖/‖x‖_eq)², the norm law reads
-    r₊ = (1−p)²r + p(2−p)/r, and for small p the distance r²−1 decays by e^{−4p} per step. Back
-    means |r²−1| ≤ ½ from below, r² ≤ 2 (‖x‖ within 19 %) from above, so that to leading order
+    With p = η'λ' (`plain_sgd_equivalent`) and r = (‖x‖/‖x‖_eq)², the norm follows
+    r₊ = (1−p)²r + p(2−p)/r, and for small p the distance r²−1 decays by e^{−4p} per step.
+    Equilibrium counts as reached at |r²−1| ≤ ½ from below and r² ≤ 2 (‖x‖ within 19 %) from above,
+    so that to leading order
 
     .. math::
       s > 1:&\quad \ln(s)/p \\
       s < 1,\ \text{clip}:&\quad \ln(1/s)/((C-1)\,p) \\
       s < 1,\ \text{no clip}:&\quad \text{one jump to } r = 2p/s^2,\text{ then } \ln(\sqrt r)/p
 
-    The value returned adds the corrections that these leave out: the exact fixed point, the growth
+    The returned value includes the corrections that these omit: the exact fixed point, the growth
     of r by (1−p)² + 2Cp per step while the clip binds (r < 1/√C; slower with momentum, whose older
     gradients are smaller), and the relaxation after it.
 
@@ -292,11 +293,11 @@ def recovery_steps(
       weight_decay: λ > 0, ηλ well below 1.
       scale: s > 0, the initial norm over the equilibrium norm.
       clip_factor: C > 1 of the clip at `clip_threshold`, None for no clip.
-      momentum: α in [0, 1); the clip is that of `clip_threshold` with the same momentum.
-      convention: where the decay enters, see the module's docstring.
+      momentum: α in [0, 1), also that of `clip_threshold`.
+      convention: where the decay enters, see the module docstring.
 
     Returns:
-      Steps, not rounded; 0 if already there.
+      The number of steps, not rounded; 0 if already at equilibrium.
 
     Raises:
       ValueError: s ≤ 0 or C ≤ 1.
@@ -309,8 +310,8 @@ def recovery_steps(
       190116
 
     References:
-      Li et al., https://arxiv.org/abs/2202.00980, theorems 4.5 and 4.8 (T₁ and T' are bounds of
-      the same form); the sharp constants are derived here and confirmed by simulation in the tests.
+      Li et al., https://arxiv.org/abs/2202.00980, theorems 4.5 and 4.8 (T₁ and T' are bounds of the
+      same form). The sharp constants are derived here and confirmed by simulation in the tests.
     """
     check_scalar("scale", scale, strict=True)
     if clip_factor is not None:
@@ -328,7 +329,7 @@ def recovery_steps(
         if jump > 1:
             return 1 + (math.log(jump**2 - 1) / relaxation if jump**2 > 2 else 0.0)
         return math.log((1 - r**2) / 0.5) / relaxation
-    unclipped_from = max(clip_factor, 2.0) ** -0.5  # for C < 2, back before the clip lets go
+    unclipped_from = max(clip_factor, 2.0) ** -0.5  # for C < 2, back before the clip stops binding
     growth = 2 * _clipped_growth(p, clip_factor, momentum, convention)
     clipped_steps = max(0.0, math.log(unclipped_from / r) / growth)
     r = max(r, unclipped_from)

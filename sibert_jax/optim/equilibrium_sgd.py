@@ -1,8 +1,8 @@
-"""SGD with weight decay and clip, every block of parameters at its own equilibrium.
+"""SGD with weight decay and a clip, with every block of parameters at its own equilibrium.
 
-This form of the step, with measured rates, is ours.
+This form of the step, with measured learning rates, is ours.
 
-Letters: x_b the parameters of block b, g_b their gradient, P = ηλ, σ_b the root mean square of
+Notation: x_b the parameters of block b, g_b their gradient, P = ηλ, σ_b the root mean square of
 ‖g_b‖·‖x_b‖, which does not depend on the scale of x_b.
 """
 
@@ -28,11 +28,11 @@ from sibert_jax.optim.scale_invariant_sgd import scale_invariant_sgd
 
 
 class ScaleToEquilibriumState(NamedTuple):
-    """A few numbers per block: of each field a scalar, under `ROWS` (rows,), in a dict by block.
+    """State of `scale_to_equilibrium`; dicts map a block's name to a scalar, or for ROWS (rows,).
 
     Attributes:
       count: int32, steps taken.
-      measured: int32, gradients in the mean; those of norm 0 are left out.
+      measured: int32, gradients in the mean, except those of norm 0.
       mean_square: float32, σ_b².
       scale: float32, η_b of the last step.
     """
@@ -59,32 +59,33 @@ def scale_to_equilibrium(
     blocks: BlocksOrFn = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Scale each block's gradient to the norm that it has at the equilibrium of SGD with decay.
+    r"""Scale each block's gradient to its norm at the equilibrium of SGD with weight decay.
 
     .. math:: u_b = \eta_b\, g_b, \qquad
       \eta_b = \sqrt{2P}\,\frac{\|x_b\|^2}{\sigma_b}, \qquad
       \sigma_b^2 = \text{mean of } (\|g_b\|\,\|x_b\|)^2
 
-    A step of this gradient turns the block by √(2P), the angle at which decay by P per step and
-    gradient balance. The mean is over about the last `memory` gradients (in the first 10·memory
-    steps, in which gradients change fast, over the last tenth), so that the angle stays at √(2P)
-    while they grow or shrink. With `memory=None` it is over the first `measure_steps`, and η_b
-    stays: what follows is plain SGD, with a learning rate per block.
+    A step along this gradient turns the block by √(2P), the angle at which the gradient balances a
+    decay of P per step. The mean runs over about the last `memory` gradients (during the first
+    10·memory steps, when gradients change fast, over the last tenth of them), so that the angle
+    stays at √(2P) while they grow or shrink. With `memory=None` it runs over the first
+    `measure_steps` gradients; η_b is then fixed, and the rest is plain SGD with one learning rate
+    per block.
 
-    A loss or a block multiplied by any number gives the same directions from the first step on:
-    where the loss is invariant to the scale of a block, η_b ∝ ‖x_b‖² is the change of the learning
-    rate that undoes the change of scale. Exactly so for powers of two, while norms and their
-    products lie within 1e-19 … 1e19, where squares neither vanish nor overflow.
+    Multiplying the loss or a block by any number leaves the directions unchanged from the first
+    step on: where the loss is invariant to the scale of a block, η_b ∝ ‖x_b‖² compensates for that
+    scale. This is exact for powers of two while norms and their products lie within 1e-19 … 1e19,
+    where squares neither underflow nor overflow.
 
-    Stated results: a block without gradient or of norm 0 gets updates of 0, and its measuring
-    starts with its first gradient. NaN or inf in a block's gradient makes its mean NaN for good:
-    put `optax.apply_if_finite` around it.
+    Edge cases: a block of norm 0 or without a gradient gets updates of 0, and its mean starts with
+    its first gradient. NaN or inf in a block's gradient makes its mean NaN permanently: wrap the
+    optimizer in `optax.apply_if_finite`.
 
     Args:
-      eta_lambda: P, in [0, 1): a number or a schedule of the step.
-      memory: ≥ 1, steps over which σ_b² is averaged, with weights that fall by 1 − 1/memory; None:
-        η_b stays as it is after `measure_steps`.
-      measure_steps: ≥ 1, gradients that η_b is measured from if it stays.
+      eta_lambda: P, in [0, 1): a number or a schedule.
+      memory: ≥ 1, steps over which σ_b² is averaged, with weights that decay by 1 − 1/memory; None:
+        η_b is fixed after `measure_steps`.
+      measure_steps: ≥ 1, gradients that η_b is measured from if `memory` is None.
       blocks: as in `clip_by_relative_global_norm`; None: one block of all leaves.
       axis_name: as in `clip_by_relative_global_norm`.
 
@@ -106,7 +107,7 @@ def scale_to_equilibrium(
 
     References:
       Li et al., https://arxiv.org/abs/2202.00980, section 4 (the equilibrium) and appendix G (one
-      norm a block). Choosing η_b by measuring is ours.
+      norm per block). Measuring η_b is ours.
     """
     check_scalar("eta_lambda", eta_lambda, below=1.0)
     measure_steps = check_integer("measure_steps", measure_steps, minimum=1)
@@ -129,7 +130,7 @@ def scale_to_equilibrium(
         )
 
     def update_fn(updates, state, params=None, **extra_args):
-        del extra_args  # accepted, as by every transform of optax
+        del extra_args  # unused; part of the optax interface
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
         floating_leaves(updates)
@@ -156,7 +157,7 @@ def scale_to_equilibrium(
             is_zero = sigma == 0
             per_norm = jnp.where(is_zero, 0.0, x_norm / jnp.where(is_zero, 1.0, sigma))
             scale = angle * x_norm * per_norm
-            if memory is None:  # the rate stays, not the angle, once it is measured
+            if memory is None:  # once measured, the learning rate is fixed, not the angle
                 is_open = state.measured[name] < measure_steps
                 scale = jnp.where(is_open, scale, state.scale[name])
             fields["measured"][name], fields["mean_square"][name] = count, mean_square
@@ -172,7 +173,7 @@ def scale_to_equilibrium(
 
 
 def _mean(measured, mean_square, square, memory: int | None, measure_steps: int):
-    """The count of gradients and the mean of their squares, with one more of them."""
+    """Return the count of gradients and the mean of their squares, updated with one more."""
     counts = square != 0
     if memory is None:
         counts &= measured < measure_steps
@@ -193,22 +194,21 @@ def equilibrium_sgd(
     blocks: BlocksOrFn = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SGD with weight decay and clip in which every block starts at its equilibrium.
+    r"""SGD with weight decay and a clip, with every block at its equilibrium from the start.
 
     .. math:: x_b \leftarrow (1 - s\,P)\,x_b
         - s\,\min\Big(1, \sqrt{2CP/s}\,\frac{\|x_b\|}{\|u_b\|}\Big)\,u_b, \qquad
         u_b = \eta_b\,g_b \text{ of } \texttt{scale\_to\_equilibrium}(P)
 
-    That is `scale_invariant_sgd(s, P)` on the gradients of `scale_to_equilibrium(P)`: the paper's
-    step with one norm per block and, of all its learning rates, those at which each block turns by
-    √(2P) a step from the start. One number is left to choose, P, whatever the scale of the loss and
-    of the parameters.
+    This is `scale_invariant_sgd(s, P)` on the gradients of `scale_to_equilibrium(P)`: the paper's
+    step with one norm per block and with the learning rates at which each block turns by √(2P) per
+    step from the start. P is the only number to choose, whatever the scale of the loss and the
+    parameters.
 
     Args:
-      learning_rate: s, a number or a schedule that starts from or rises to 1; it multiplies all
+      learning_rate: s, a number or a schedule that starts at or warms up to 1; multiplies every
         η_b.
-      weight_decay: P = ηλ at s = 1, in (0, 1); 1e-3 for runs of a thousand steps, smaller for
-        longer ones.
+      weight_decay: P = ηλ at s = 1, in (0, 1); 1e-3 for a thousand steps, smaller for longer runs.
       clip_factor: C > 1; None: no clip. See `scale_invariant_sgd`.
       memory: see `scale_to_equilibrium`.
       measure_steps: see `scale_to_equilibrium`.
@@ -219,7 +219,7 @@ def equilibrium_sgd(
       A transformation with the states of both transforms: numbers per block, nothing per parameter.
 
     Raises:
-      ValueError: as both transforms.
+      ValueError: as for both transforms.
 
     Example:
       >>> import jax.numpy as jnp, optax

@@ -1,6 +1,6 @@
-"""Keep every block of parameters on the sphere where it began; the learning rate is an angle.
+"""Keep every block of parameters on its initial sphere; the learning rate is an angle.
 
-Letters: W a block of parameters, R its norm, u the inner optimizer's update, η the angle.
+Notation: W a block of parameters, R its norm, u the inner optimizer's update, η the angle.
 """
 
 from typing import NamedTuple
@@ -29,8 +29,8 @@ class HyperballState(NamedTuple):
 
     Attributes:
       count: int32, steps taken.
-      radius: float32, dict from the block's name to R: a scalar, or for ROWS (rows,).
-      inner: state of the inner transform.
+      radius: float32, a dict from the block's name to R: a scalar, or for ROWS (rows,).
+      inner: state of the inner transformation.
     """
 
     count: jax.Array
@@ -39,12 +39,12 @@ class HyperballState(NamedTuple):
 
 
 def _leaf_labels(tree: optax.Params) -> optax.Params:
-    """Label every leaf by its own path: one block a tensor."""
+    """Label every leaf by its path: one block per tensor."""
     return jax.tree.unflatten(jax.tree.structure(tree), leaf_names(tree))
 
 
 class _Sums:
-    """Sums over a block: of all its leaves, or one per row; over all devices of `axis_name`."""
+    """Sums over all leaves of a block, or per row, across all devices of `axis_name`."""
 
     def __init__(self, rows: bool, axis_name: AxisName):
         self.rows, self.axis_name = rows, axis_name
@@ -53,10 +53,10 @@ class _Sums:
         return tuple(range(1 if self.rows else 0, leaf.ndim))
 
     def totals(self, products: list[tuple[jax.Array, ...]]) -> tuple[jax.Array, ...]:
-        """Sum each of several float32 products of a leaf, in one pass over what they are made of.
+        """Sum each of several float32 products per leaf, in one pass over their factors.
 
         Args:
-          products: for each leaf of the block the same number of arrays of its shape.
+          products: for each leaf of the block, the same number of arrays of the leaf's shape.
         """
 
         def of_leaf(arrays):
@@ -68,15 +68,15 @@ class _Sums:
         return totals if self.axis_name is None else jax.lax.psum(totals, self.axis_name)
 
     def norm(self, leaves: list[jax.Array]) -> jax.Array:
-        """Return the norm of float32 leaves of any size."""
+        """Return the norm of float32 leaves of any magnitude."""
         length, scale = _length(self.totals([_squares(leaf) for leaf in leaves]))
         return length / scale
 
 
 def _sum_trailing(arrays, axes: tuple[int, ...]) -> list[jax.Array]:
-    """Sum over the last axes together, which stay with length 1; XLA fuses no separate sums.
+    """Sum all arrays over their last axes at once, keeping dims; XLA does not fuse separate sums.
 
-    A few hundred numbers at a time, since a sum of millions in sequence would lose digits.
+    Sums a few hundred numbers at a time: a sequential sum of millions would lose digits.
     """
     shape, count, trailing = arrays[0].shape, 1, []
     for axis in reversed(axes):
@@ -91,8 +91,8 @@ def _add(xs, ys):
     return tuple(x + y for x, y in zip(xs, ys))
 
 
-# Squares of float32 numbers vanish or overflow. Those of one of these multiples do not, so all
-# three are summed in the same pass.
+# Squares of float32 numbers may underflow or overflow. Those of one of these multiples do neither,
+# so all three are summed in the same pass.
 _SCALES = (2.0**-80, 1.0, 2.0**80)
 
 
@@ -101,13 +101,13 @@ def _squares(u: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def _choose(squares: tuple[jax.Array, ...], values):
-    """Return the value that belongs to the scale with usable squares, the first for NaN."""
+    """Return the value for the scale with usable squares; the first one for NaN."""
     small, usable = squares[1] < 2.0**-98, squares[1] < 2.0**126
     return jnp.where(small, values[2], jnp.where(usable, values[1], values[0]))
 
 
 def _length(squares: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-    """Return the norm of scale·u, and the scale."""
+    """Return the norm of scale·u, and that scale."""
     scale = _choose(squares, [jnp.float32(scale) for scale in _SCALES])
     return jnp.sqrt(_choose(squares, squares)), scale
 
@@ -122,16 +122,16 @@ def _radii(params: optax.Params, blocks: BlocksOrFn, axis_name: AxisName):
         block.name: _Sums(block.rows, axis_name).norm([leaves[i] for i in block.leaves])
         for block in assign_blocks(blocks, params)
     }
-    return radii or jnp.zeros([], jnp.float32)  # one leaf, as optax.tree.map_params needs it
+    return radii or jnp.zeros([], jnp.float32)  # optax.tree.map_params needs one leaf
 
 
 def _step_on_sphere(xs, us, radius, eta, sums: _Sums):
-    """Return R·N(x + ηR·N(u)) − x of one block.
+    """Return R·N(x + ηR·N(u)) − x for one block.
 
-    ‖x + tN(u)‖² = ‖x‖² + 2t⟨x, N(u)⟩ + t², so that nothing is written between measuring and moving:
-    x and u are read for the sums, read again for the step, and the step is written. x is taken in
-    units of R, u in those of _SCALES, since only directions count. Only zeros are guarded: NaN, and
-    an infinite ‖u‖ through 0·∞, reach `moved` and so x.
+    ‖x + tN(u)‖² = ‖x‖² + 2t⟨x, N(u)⟩ + t², so nothing is written between measuring and moving: x
+    and u are read once for the sums and once for the step. Only directions count, so x is taken in
+    units of R and u in units of _SCALES. Only zeros are guarded: NaN, and an infinite ‖u‖ through
+    0·∞, reach `moved` and so x.
     """
     unit = power_of_two(radius)
 
@@ -172,30 +172,30 @@ def hyperball(
     .. math:: W \leftarrow R\,\mathcal N\big(W + \eta R\,\mathcal N(u)\big), \qquad
       \mathcal N(v) = v/\|v\|, \quad R = \|W_0\|
 
-    Only the direction of u counts, so the inner learning rate cancels: give it 1, and no weight
+    Only the direction of u counts, so the inner learning rate cancels: set it to 1, without weight
     decay. For u ⟂ W the step turns W by arctan η ≈ η radians; a decaying η is a decaying angle, and
     η = √(2·lr·wd) is the equilibrium angle of SGD with weight decay.
 
     `hyperball(optax.sgd(1.0, momentum=0.9), η)` is momentum SGD on the sphere and
-    `hyperball(optax.contrib.muon(1.0), η)` is Muon on the sphere. Meant for matrices: put biases
-    and gains under another optimizer with `optax.partition`.
+    `hyperball(optax.contrib.muon(1.0), η)` is Muon on the sphere. Meant for matrices: train biases
+    and gains with another optimizer through `optax.partition`.
 
-    Stated results: u = 0 or η = 0 leaves W where it is, up to rounding. A block with R = 0 has no
-    sphere: it stays 0. One NaN or inf in u makes its whole block NaN, and no other:
-    `optax.apply_if_finite` skips such steps. A finite u of any size gives the same step as its
-    multiples. A leaf whose u is None stays, and the others of its block keep their joint norm.
+    Edge cases: u = 0 or η = 0 leaves W unchanged, up to rounding. A block with R = 0 stays 0. One
+    NaN or inf in u makes its whole block NaN, and no other block: `optax.apply_if_finite` skips
+    such steps. The step does not depend on the magnitude of a finite u. A leaf whose u is None is
+    unchanged, and the others of its block keep their joint norm.
 
     Args:
-      inner: an optimizer whose updates are *added* to the parameters, as every optax alias makes
-        them (a bare `scale_by_*` points uphill).
-      learning_rate: η ≥ 0 in radians, a number or a schedule of the step.
+      inner: an optimizer whose updates are *added* to the parameters, as with every optax alias (a
+        bare `scale_by_*` points uphill).
+      learning_rate: η ≥ 0 in radians, a number or a schedule.
       blocks: which leaves share one sphere; None: each leaf has its own. Labels and ROWS as in
         `clip_by_relative_global_norm`.
       axis_name: mesh axes of an enclosing `shard_map` over which every leaf is split. The radius is
         measured in `init`, which must then run inside `shard_map` too.
 
     Returns:
-      A transformation with state `HyperballState`. Extra arguments reach the inner transform.
+      A transformation with state `HyperballState`. Extra arguments are passed to `inner`.
 
     Raises:
       ValueError: η negative, a leaf that is not floating point, bad labels, or no `params`.

@@ -1,6 +1,6 @@
-"""Which axes of a leaf make a matrix.
+"""The input and output axes of a matrix leaf.
 
-Letters: x W = y with W (I, O), I inputs and O outputs; further axes stack matrices.
+Notation: x W = y with W of shape (I, O), I inputs and O outputs; further axes stack matrices.
 """
 
 from collections.abc import Callable
@@ -18,18 +18,18 @@ Units = Literal["input", "output"]
 
 
 class MatrixAxes(NamedTuple):
-    """The axes of one leaf, not negative.
+    """The axes of one leaf, as non-negative numbers.
 
     Attributes:
-      inputs: that x W = y sums over.
-      outputs: those of y.
+      inputs: the axes that x W = y sums over.
+      outputs: the axes of y.
     """
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
     def of_each(self, units: Units) -> tuple[int, ...]:
-        """The axes of the vector that belongs to one unit."""
+        """Return the axes of the vector that belongs to one unit."""
         return self.inputs if units == "output" else self.outputs
 
 
@@ -40,16 +40,16 @@ def check_units(units: Units) -> None:
 
 
 def leaf_axes(axes: AxesOrFn, tree: optax.Params) -> list[MatrixAxes | None]:
-    """Return the axes of every leaf of `tree`; None: the leaf is no matrix.
+    """Return the axes of every leaf of `tree`, None for a leaf that is not a matrix.
 
     Args:
-      axes: None for the last two axes (I, O) of every leaf that has two or more; one
-        `optax.contrib.MuonDimensionNumbers` for all leaves; or a tree of them like the parameters,
-        None where a leaf is no matrix; or a function from the parameters to such a tree.
+      axes: None for the last two axes (I, O) of every leaf with two or more; one
+        `optax.contrib.MuonDimensionNumbers` for all leaves; a tree of them, with None for leaves
+        that are not matrices; or a function from the parameters to such a tree.
       tree: the parameters or updates.
 
     Raises:
-      ValueError: a leaf has no entry, or an axis is not there or named twice.
+      ValueError: a leaf has no entry, or an axis is missing or named twice.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     given = axes(tree) if callable(axes) else axes

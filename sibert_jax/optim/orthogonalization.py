@@ -1,6 +1,6 @@
-"""SWAN's whitening and Muon's orthogonalization of the gradient itself, without momentum.
+"""SWAN's whitening and Muon's orthogonalization, applied to the gradient without momentum.
 
-Letters: G the gradient of a matrix with I inputs and O outputs, B stacked matrices.
+Notation: G the gradient of a matrix with I inputs and O outputs, B a batch of stacked matrices.
 """
 
 import math
@@ -16,7 +16,7 @@ from sibert_jax.optim.unit_rms import over_rms, stateless_direction
 # (a, b, c) of X ← aX + bXXᵀX + c(XXᵀ)²X.
 _CUBIC = (1.5, -0.5, 0.0)
 _QUINTIC = (3.4445, -4.7750, 2.0315)
-_EQUAL = 1e-6  # relative: the rounding of a mean in float32
+_EQUAL = 1e-6  # relative, about the float32 rounding error of a mean
 
 
 def _newton_schulz(g: jax.Array, found: MatrixAxes, coefficients, num_steps: int) -> jax.Array:
@@ -29,7 +29,7 @@ def _newton_schulz(g: jax.Array, found: MatrixAxes, coefficients, num_steps: int
     x_BIO = over_rms(g, inputs + outputs) / math.sqrt(num_inputs * num_outputs)
     x_BIO = x_BIO.transpose(order).reshape(-1, num_inputs, num_outputs)
     tall = num_inputs > num_outputs
-    x_BMN = x_BIO.mT if tall else x_BIO  # M ≤ N, so that XXᵀ is the smaller product
+    x_BMN = x_BIO.mT if tall else x_BIO  # M ≤ N, so XXᵀ is the smaller product
 
     def step(_, x_BMN):
         gram_BMM = x_BMN @ x_BMN.mT
@@ -43,28 +43,28 @@ def _newton_schulz(g: jax.Array, found: MatrixAxes, coefficients, num_steps: int
 def scale_by_orthogonalization(
     num_steps: int = 5, *, axes: AxesOrFn = None
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Replace the singular values of every gradient matrix by about one and the same number.
+    r"""Replace the singular values of every gradient matrix by nearly equal ones.
 
     .. math:: G = U \Sigma V^\top \;\mapsto\; \sqrt{\max(I, O)}\; U V^\top
 
-    No state (0 bytes): Muon's direction without its momentum, by Muon's Newton–Schulz steps of
-    fifth order, which leave the singular values of UVᵀ within about 0.7 … 1.2. The factor gives a
-    matrix of full rank root mean square 1. `optax.contrib.scale_by_muon(beta=0)` has the same
-    direction but stores the gradient.
+    No state (0 bytes): Muon's direction without its momentum, by Muon's quintic Newton–Schulz
+    steps, which bring the singular values of UVᵀ to about 0.7 … 1.2. The factor gives a full-rank
+    matrix a root mean square of 1. `optax.contrib.scale_by_muon(beta=0)` has the same direction but
+    stores the gradient.
 
-    Stated results: a gradient of 0 stays 0; singular values of 0 stay 0. One NaN or inf makes its
-    whole matrix NaN, and no other of a stack. A finite gradient of any size gives the same
-    direction as its multiples. A leaf that is no matrix is divided by its own root mean square.
+    Edge cases: a gradient of 0 stays 0; singular values of 0 stay 0. One NaN or inf makes its whole
+    matrix NaN, but no other matrix of a stack. The direction does not depend on the magnitude of a
+    finite gradient. A leaf that is not a matrix is divided by its root mean square.
 
     Under `jit` leaves may be sharded in any way; inside `shard_map` they must be whole. Products
-    have JAX's default precision: `jax.default_matmul_precision` changes it.
+    use JAX's default precision, set by `jax.default_matmul_precision`.
 
     Args:
-      num_steps: Newton–Schulz steps ≥ 1.
+      num_steps: Newton–Schulz steps, ≥ 1.
       axes: as in `scale_by_unit_rms`.
 
     Returns:
-      A transformation without state; its updates point uphill, as those of any `scale_by_*`.
+      A transformation without state; its updates point uphill, like those of any `scale_by_*`.
 
     Raises:
       ValueError: num_steps not a whole number ≥ 1, a leaf that is not floating point, or axes that
@@ -102,24 +102,24 @@ def scale_by_whitening(
 
     No state (0 bytes): SWAN's GradNorm over the inputs of each output, and its GradWhitening with
     the norm of S. The paper writes W as (O, I) and iterates on (SSᵀ)^{-1/2} with β = 1/2; in exact
-    arithmetic Z is then X of X ← (3X − XXᵀX)/2 from S/‖S‖, as it is computed here. A singular value
-    of S/‖S‖ grows by 1.5 a step until it is near 1.
+    arithmetic its Z is the limit of X ← (3X − XXᵀX)/2 from S/‖S‖, which is used here. A singular
+    value of S/‖S‖ grows by a factor of 1.5 per step until it is near 1.
 
-    Stated results: a unit whose entries are all equal, to 1e-6 of the largest, becomes 0. One NaN
-    or inf makes its whole matrix NaN, and no other of a stack. A finite gradient of any size gives
-    the same direction as its multiples. A leaf that is no matrix is divided by its own root mean
+    Edge cases: a unit whose entries are equal to within 1e-6 of the largest becomes 0. One NaN or
+    inf makes its whole matrix NaN, but no other matrix of a stack. The direction does not depend on
+    the magnitude of a finite gradient. A leaf that is not a matrix is divided by its root mean
     square.
 
     Under `jit` leaves may be sharded in any way; inside `shard_map` they must be whole. Products
-    have JAX's default precision: `jax.default_matmul_precision` changes it; the paper whitens in
+    use JAX's default precision, set by `jax.default_matmul_precision`; the paper whitens in
     float32.
 
     Args:
-      num_steps: Newton–Schulz steps ≥ 1.
+      num_steps: Newton–Schulz steps, ≥ 1.
       axes: as in `scale_by_unit_rms`.
 
     Returns:
-      A transformation without state; its updates point uphill, as those of any `scale_by_*`.
+      A transformation without state; its updates point uphill, like those of any `scale_by_*`.
 
     Raises:
       ValueError: num_steps not a whole number ≥ 1, a leaf that is not floating point, or axes that
@@ -136,8 +136,8 @@ def scale_by_whitening(
       3.00 3.00 0.00
 
     References:
-      Ma, Gong, Scetbon, Meeds, *SWAN*, https://arxiv.org/abs/2412.13148, Algorithms 1 to 3. Zeros
-      and NaN are ours.
+      Ma, Gong, Scetbon, Meeds, *SWAN*, https://arxiv.org/abs/2412.13148, Algorithms 1 to 3. The
+      handling of zeros and NaN is ours.
     """
     num_steps = check_integer("num_steps", num_steps, minimum=1)
 

@@ -1,4 +1,4 @@
-"""Two transforms on one tree: one for the scale-invariant leaves, one for the head."""
+"""Partition a tree between two transforms: one for the scale-invariant leaves, one for the head."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from sibert_jax.optim.blocks import aligned, leaf_names, prefix_values
 
 
 class PartitionByInvarianceState(NamedTuple):
-    """The states of both transforms, each as that transform made it.
+    """The states of both transforms, unchanged.
 
     Attributes:
       encoder: state of the transform of the scale-invariant leaves.
@@ -23,7 +23,7 @@ class PartitionByInvarianceState(NamedTuple):
 
 
 def _mask_leaves(is_scale_invariant: Any, tree: optax.Params) -> Any:
-    """Return a tree of bools of the structure of `tree`, checked."""
+    """Return a checked tree of bools with the structure of `tree`."""
     if not jax.tree.leaves(tree):
         return tree
     mask = is_scale_invariant(tree) if callable(is_scale_invariant) else is_scale_invariant
@@ -53,23 +53,23 @@ def partition_by_invariance(
 ) -> optax.GradientTransformationExtraArgs:
     """Apply `encoder_tx` to the scale-invariant leaves and `head_tx` to all others.
 
-    Each transform sees its own leaves only, so that norms do not mix the two sides.
+    Each transform sees only its own leaves, so norms do not mix the two sides.
 
     Args:
       encoder_tx: transform of the leaves marked True, such as `scale_invariant_sgd(...)`.
       head_tx: transform of the leaves marked False, such as `optax.lamb(...)`.
-      is_scale_invariant: a tree of bools of the parameters' structure or a prefix of it, or a
-        function from a tree of that structure (parameters or updates) to one. Every leaf gets
-        exactly one entry; neither side may be empty.
+      is_scale_invariant: a tree of bools with the parameters' structure or a prefix of it, or a
+        function from the parameters or updates to one. Every leaf gets exactly one entry; neither
+        side may be empty.
 
     Returns:
-      A transformation with state `PartitionByInvarianceState(encoder, head)`. Extra arguments
-      reach both transforms; one with the structure of the gradients (a vector for PSGD) is divided
-      as they are. A None among the updates stays None.
+      A transformation with state `PartitionByInvarianceState(encoder, head)`. Extra arguments are
+      passed to both transforms; one with the structure of the gradients (such as a vector for PSGD)
+      is partitioned like them. A None among the updates stays None.
 
     Raises:
-      ValueError: from `init` and `update`: a leaf without entry (named), an entry without leaf, or
-        an entry that is not a bool; from `init`: a side without leaves.
+      ValueError: from `init` and `update`: a leaf without an entry, an entry without a leaf, or an
+        entry that is not a bool; from `init`: a side without leaves.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -103,7 +103,7 @@ def partition_by_invariance(
         )
 
     def update_fn(updates, state, params=None, **extra_args):
-        if params is not None:  # a None in place of a subtree: one for each of its leaves
+        if params is not None:  # expand a None in place of a subtree to all its leaves
             leaves = aligned(updates, params)
             updates = jax.tree.unflatten(jax.tree.structure(params), leaves)
         tree = updates if params is None else params

@@ -1,6 +1,6 @@
 """Clip updates to a multiple of the parameter norm.
 
-Letters: u the updates, x the parameters, r the largest ratio ‖u‖/‖x‖.
+Notation: u the updates, x the parameters, r the bound on ‖u‖/‖x‖.
 """
 
 import math
@@ -30,8 +30,8 @@ class RelativeClipState(NamedTuple):
     """Norms and clipping of the last step. Zeros before the first step.
 
     Every field but `count` and `max_ratio` is a scalar, or with `blocks` a dict from the block's
-    name to a scalar. A leaf under ROWS goes by its path, leaves under `Rows(name)` by that name;
-    the norms are those of all rows together.
+    name to a scalar. A leaf under ROWS is named by its path, leaves under `Rows(name)` by that
+    name; norms are taken over all rows.
 
     Attributes:
       count: int32, steps taken.
@@ -40,7 +40,7 @@ class RelativeClipState(NamedTuple):
       param_norm: float32, ‖x‖.
       ratio: float32, ‖u‖/‖x‖ before the clip; 0 where ‖x‖ = 0.
       clipped: bool, whether the last step was clipped (under ROWS: in any row).
-      clipped_fraction: float32, 0 or 1 (under ROWS: the share of rows clipped).
+      clipped_fraction: float32, 0 or 1 (under ROWS: the fraction of rows clipped).
       clipped_steps: int32, steps with `clipped` so far.
     """
 
@@ -67,7 +67,7 @@ def clip_scale(
 ) -> tuple[jax.Array, jax.Array]:
     """Return (clipped, min(1, r·‖x‖/‖u‖)); (False, 1) where ‖x‖ = 0, r = inf or a norm is NaN.
 
-    Only products, quotients and comparisons, so rescaling by powers of two changes no bit.
+    Uses only products, quotients and comparisons, so rescaling by powers of two changes no bit.
     """
     bound = jnp.where(param_norm > 0, max_ratio * param_norm, jnp.inf)
     clipped = grad_norm > bound
@@ -118,32 +118,32 @@ def clip_by_relative_global_norm(
     blocks: BlocksOrFn = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Scale the updates down until ‖u‖ ≤ r·‖x‖, the norms taken over all leaves of a block.
+    r"""Scale the updates down until ‖u‖ ≤ r·‖x‖, with norms over all leaves of a block.
 
     .. math:: u \leftarrow \min(1,\; r\,\|x\|/\|u\|)\; u
 
     Norms are float32 whatever the leaves' dtype; updates keep theirs. Rescaling x and u by powers
     of two rescales the float32 result by the same power, bit for bit, while all norms lie within
-    1e-19 … 1e19, where their squares neither vanish nor overflow.
+    1e-19 … 1e19, where their squares neither underflow nor overflow.
 
-    Stated results: u = 0 stays 0. ‖x‖ = 0: no clip, since a bound of 0 would freeze the block for
-    ever. r = inf: updates pass untouched, the norms are still recorded. A NaN in u or x: the block
-    passes unclipped, so that the broken leaf can be found (`optax.apply_if_finite` skips such
+    Edge cases: u = 0 stays 0. ‖x‖ = 0: no clip, since a bound of 0 would freeze the block forever.
+    r = inf: updates pass unchanged, and the norms are still recorded. A NaN in u or x: the block
+    passes unclipped, so that the faulty leaf can be found (`optax.apply_if_finite` skips such
     steps). ‖u‖ = inf: finite entries become 0 and infinite ones NaN. ‖x‖ = inf: no clip. A leaf
-    whose update is None takes no part: it stays None and counts for neither norm.
+    whose update is None stays None and counts in neither norm.
 
-    Under `jit` the norms are global however the leaves are sharded. Inside `shard_map` a leaf is
-    one shard: name the mesh axis (or axes) over which *every* leaf is split in `axis_name`; a
-    replicated leaf would be counted once a shard.
+    Under `jit` the norms are global, however the leaves are sharded. Inside `shard_map` a leaf is
+    one shard: name in `axis_name` the mesh axes over which *every* leaf is split; a replicated leaf
+    would be counted once per shard.
 
     Args:
-      max_ratio: r ≥ 0, dimensionless: the largest ‖u‖/‖x‖, a number or a schedule of the step.
-      blocks: None for one block of all leaves the transform sees (leaves hidden by `optax.masked`
-        or `optax.partition` do not count); or a tree of labels, a prefix of the parameters', or a
-        function from parameters to it. Leaves with one label share a norm. The label `ROWS`: every
-        index of the leaf's first axis is a block; `Rows("name")`: every index of the leaves that
-        have this label.
-      axis_name: mesh axis name or names of the enclosing `shard_map`, None outside of one.
+      max_ratio: r ≥ 0, dimensionless: the largest ‖u‖/‖x‖, a number or a schedule.
+      blocks: None for one block of all leaves that the transform sees (leaves hidden by
+        `optax.masked` or `optax.partition` do not count); a tree of labels with the parameters'
+        structure or a prefix of it; or a function from the parameters to such a tree. Leaves with
+        one label share a norm. The label `ROWS`: every index of the leaf's first axis is a block;
+        `Rows("name")`: every index of the leaves that have this label.
+      axis_name: mesh axis name or names of the enclosing `shard_map`; None outside.
 
     Returns:
       A transformation with state `RelativeClipState`.
@@ -164,7 +164,7 @@ def clip_by_relative_global_norm(
     References:
       Li, Bhojanapalli, Zaheer, Reddi, Kumar, *Robust Training of Neural Networks Using Scale
       Invariant Architectures*, ICML 2022, https://arxiv.org/abs/2202.00980, Algorithm 1 (global);
-      appendix G (one norm a scale-invariant block). The treatment of zeros, NaN and rows is ours.
+      appendix G (one norm per scale-invariant block). The handling of zeros, NaN and rows is ours.
     """
     check_scalar("max_ratio", max_ratio)
     untouched = isinstance(max_ratio, float) and math.isinf(max_ratio)
@@ -188,7 +188,7 @@ def clip_by_relative_global_norm(
         )
 
     def update_fn(updates, state, params=None, **extra_args):
-        del extra_args  # accepted, as by every transform of optax
+        del extra_args  # unused; part of the optax interface
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
         floating_leaves(updates)

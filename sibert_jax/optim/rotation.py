@@ -1,9 +1,9 @@
-"""The angle by which an update rotates the parameters, and the radial part of a gradient.
+"""The angle by which an update rotates the parameters, and related quantities.
 
-A NaN among the arguments gives NaN: only zeros have a stated value. Norms are float32 sums of
-squares: one below 1e-19 counts as 0, one above 1e19 as infinite.
+A NaN among the arguments gives NaN. Norms are float32 sums of squares: one below 1e-19 counts as 0,
+one above 1e19 as infinite.
 
-Letters: x parameters, u updates (what is added to x), g gradient at x.
+Notation: x parameters, u updates (what is added to x), g gradient at x.
 """
 
 import jax
@@ -31,12 +31,12 @@ def rotation(
     .. math:: \operatorname{atan2}(\|u - (\langle u,x\rangle/\|x\|^2)\, x\|,\;
       \|x\| + \langle u,x\rangle/\|x\|)
 
-    The tangential part is formed before its norm is taken, so that angles far below 1e-4, where
-    arccos of a cosine in float32 returns 0, keep their digits.
+    The tangential part is formed before its norm is taken, so angles far below 1e-4, where the
+    float32 arccos of a cosine returns 0, keep their digits.
 
     Args:
-      params: x, all leaves as one vector.
-      updates: u, of the structure of x.
+      params: x, all leaves taken as one vector.
+      updates: u, with the structure of x.
       axis_name: mesh axes of an enclosing `shard_map` over which every leaf is split.
 
     Returns:
@@ -69,19 +69,19 @@ def sgd_rotation(
     grad_norm: jax.typing.ArrayLike,
     cosine: jax.typing.ArrayLike,
 ) -> jax.Array:
-    r"""Return the angle between x and (1−ηλ)x − ηg in radians, from norms that are known already.
+    r"""Return the angle between x and (1−ηλ)x − ηg in radians, from known norms.
 
     .. math:: \operatorname{atan2}(\eta\|g\| \sqrt{1-c^2},\; (1-\eta\lambda)\|x\| - \eta\|g\|c)
 
-    It reads no parameter, where `rotation` reads x twice and u twice. To rounding it is `rotation`
-    of u = −η(g + λx), as long as the float32 sum x + u keeps the digits of u.
+    Reads no parameters, where `rotation` reads x and u twice. Up to rounding it equals `rotation`
+    for u = −η(g + λx), as long as the float32 sum x + u keeps the digits of u.
 
     Args:
       learning_rate: η ≥ 0.
       weight_decay: λ ≥ 0.
       param_norm: ‖x‖.
-      grad_norm: ‖g‖, after a clip if there is one.
-      cosine: c = ⟨x, g⟩/(‖x‖‖g‖), of `radial_cosine`.
+      grad_norm: ‖g‖, after any clipping.
+      cosine: c = ⟨x, g⟩/(‖x‖‖g‖), from `radial_cosine`.
 
     Returns:
       Radians in [0, π], float32; 0 where ‖x‖ = 0.
@@ -106,12 +106,12 @@ def radial_cosine(
     r"""Return ⟨x, g⟩/(‖x‖‖g‖), which is 0 where the loss is invariant to the scale of x.
 
     Args:
-      params: x, all leaves as one vector.
-      grads: g, of the structure of x.
+      params: x, all leaves taken as one vector.
+      grads: g, with the structure of x.
       axis_name: mesh axes of an enclosing `shard_map` over which every leaf is split.
 
     Returns:
-      A number in [−1, 1], float32; 0 where x or g is 0.
+      The cosine in [−1, 1], float32; 0 where x or g is 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -137,7 +137,7 @@ def effective_learning_rate(
 
     Args:
       learning_rate: η.
-      params: x, all leaves as one vector.
+      params: x, all leaves taken as one vector.
       axis_name: mesh axes of an enclosing `shard_map` over which every leaf is split.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Hyperparameters that are a number or a schedule of the step: checked early, read in float32."""
+"""Check hyperparameters that are a number or a schedule, and read them in float32."""
 
 import math
 from numbers import Real
@@ -16,7 +16,7 @@ NO_PARAMS_MSG = (
 
 
 def value_at(value: optax.ScalarOrSchedule, count: jax.Array) -> jax.Array:
-    """Return the number, or the schedule's value at step `count`: a scalar of at least float32."""
+    """Return the number, or the schedule's value at step `count`, in at least float32."""
     scalar = jnp.asarray(value(count) if callable(value) else value)
     if jnp.issubdtype(scalar.dtype, jnp.floating) and scalar.dtype.itemsize >= 4:
         return scalar
@@ -31,7 +31,7 @@ def check_scalar(
     strict: bool = False,
     below: float = math.inf,
 ) -> None:
-    """Raise ValueError unless `value` is a schedule, an array, or a number in the legal range.
+    """Raise ValueError unless `value` is a schedule, an array, or a number in range.
 
     Arrays pass unread: they may be traced, and reading one would stall the device.
     """
@@ -51,9 +51,9 @@ def check_scalar(
 
 
 def check_integer(name: str, value: int, *, minimum: int, below: float = math.inf) -> int:
-    """Return `value` as an int, or raise ValueError unless it is a whole number in the legal range.
+    """Return `value` as an int; raise ValueError unless it is a whole number in range.
 
-    A float that is a whole number counts: 1e6 is one.
+    A float with a whole value, such as 1e6, is accepted.
     """
     whole = isinstance(value, int | float | np.integer | np.floating) and value == value // 1
     if isinstance(value, bool) or not whole or not minimum <= value < below:

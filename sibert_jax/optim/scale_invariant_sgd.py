@@ -1,6 +1,6 @@
 """SGD with weight decay and a clip tied to the weight norm, for scale-invariant parameters.
 
-Letters: x parameters, g gradient at x, η learning rate, λ weight decay, C clip factor.
+Notation: x parameters, g gradient at x, η learning rate, λ weight decay, C clip factor.
 """
 
 import jax
@@ -18,7 +18,7 @@ def _decay_and_descend(
     learning_rate: jax.Array,
     weight_decay: jax.Array | None,
 ) -> optax.Updates:
-    """Return −η·(g + λ·x), in the arithmetic and the order of optax's chain."""
+    """Return −η·(g + λ·x), in the arithmetic order of the equivalent optax chain."""
 
     def leaf(g, x):
         if g is None:
@@ -38,33 +38,32 @@ def scale_invariant_sgd(
     blocks: BlocksOrFn = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Train scale-invariant parameters with √C-clipped SGD + weight decay.
+    r"""SGD with weight decay and the √C clip, for scale-invariant parameters.
 
     .. math::
       m = \min(1,\; \sqrt{2 C \lambda_t / \eta_t}\; \|x\| / \|g\|), \qquad
       x \leftarrow (1 - \eta_t \lambda_t)\, x - \eta_t\, m\, g
 
-    Clip first, then decay, then −η: the decay is outside the clip and multiplied by the learning
-    rate. The threshold follows the scheduled η_t and λ_t. At equilibrium ‖g‖/‖x‖ = √(2λ/η), so a
-    step turns x by at most √C times the equilibrium rotation √(2ηλ). The optimizer keeps no state
-    a parameter.
+    The gradient is clipped, the decay added, and the sum multiplied by −η. The threshold follows
+    the scheduled η_t and λ_t. At equilibrium ‖g‖/‖x‖ = √(2λ/η), so a step turns x by at most √C
+    times the equilibrium rotation √(2ηλ). The optimizer keeps no per-parameter state.
 
-    Stated results: η_t = 0 gives a zero update. λ_t = 0 has no equilibrium to clip at: no clip,
-    plain SGD. Zero gradient, ‖x‖ = 0, None, NaN and inf as in `clip_by_relative_global_norm`.
+    Edge cases: η_t = 0 gives a zero update. λ_t = 0 has no equilibrium, so nothing is clipped
+    (plain SGD). Zero gradient, ‖x‖ = 0, None, NaN and inf are as in `clip_by_relative_global_norm`.
     Rescaling (x, g, η, λ) to (cx, g/c, c²η, λ/c²) with c a power of two rescales the float32 step
     by c, bit for bit.
 
     Args:
-      learning_rate: η ≥ 0, a number or a schedule of the step.
-      weight_decay: λ ≥ 0, multiplied by η, a number or a schedule of the step.
-      clip_factor: C > 1, dimensionless. 4 is the paper's √C = 2. None: no clip, the updates are
+      learning_rate: η ≥ 0, a number or a schedule.
+      weight_decay: λ ≥ 0, multiplied by η, a number or a schedule.
+      clip_factor: C > 1, dimensionless. 4 is the paper's √C = 2. None: no clip; the updates equal
         those of `optax.chain(optax.add_decayed_weights(λ), optax.sgd(η))` bit for bit, and the
         norms are still recorded.
       blocks: which leaves share a norm, see `clip_by_relative_global_norm`.
       axis_name: mesh axes inside `shard_map`, see `clip_by_relative_global_norm`.
 
     Returns:
-      A transformation with state `RelativeClipState`: norms, ratio, clipped or not.
+      A transformation with state `RelativeClipState`.
 
     Raises:
       ValueError: η or λ negative, C ≤ 1, a leaf that is not floating point, or no `params`.

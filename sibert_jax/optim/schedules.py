@@ -1,4 +1,4 @@
-"""Schedules of the step, each with a linear warm-up, built from optax's own."""
+"""Learning rate schedules with a linear warm-up, built from those of optax."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def _piecewise(peak_value, num_steps, warmup_steps):
 def _cosine(peak_value, steps, end_value):
     alpha = end_value / peak_value if peak_value else 0.0
     decay = optax.cosine_decay_schedule(peak_value, steps, alpha=alpha)
-    # optax divides the count by a float, which strict dtype promotion refuses for an integer.
+    # optax divides the count by a float, which strict dtype promotion rejects for an integer.
     return lambda count: decay(jnp.asarray(count, jnp.float32))
 
 
@@ -59,14 +59,13 @@ def make_schedule(
     - `cosine`: half a cosine from the peak at W to `end_value` at T;
     - `warmup_stable_decay`: the peak, then a straight line over the last `decay_steps` steps.
 
-    After T the last value stays. With a warm-up the first update of plain SGD is zero, since its
-    learning rate is.
+    After T the last value is kept. With a warm-up the first learning rate is zero.
 
     Args:
-      name: one of the five.
+      name: one of the five above.
       peak_value: ≥ 0, the value after the warm-up.
-      num_steps: T ≥ 1, the steps of the run, warm-up included.
-      warmup_steps: W, from 0 up to, not including, T.
+      num_steps: T ≥ 1, the steps of the run, including the warm-up.
+      warmup_steps: W in [0, T).
       end_value: ≥ 0, for `linear`, `cosine` and `warmup_stable_decay`.
       decay_steps: for `warmup_stable_decay`, default a tenth of T (at least 1).
 

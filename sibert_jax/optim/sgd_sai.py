@@ -1,6 +1,6 @@
-"""SGD-SaI: momentum SGD with one learning rate a tensor, fixed at the first gradient.
+"""SGD-SaI: momentum SGD with one learning rate per tensor, fixed by the first gradient.
 
-Letters: g gradient, s its standard deviation, N its number of entries, a the factor of a tensor.
+Notation: g gradient, s its standard deviation, N its number of entries, a the factor of a tensor.
 """
 
 import functools
@@ -29,10 +29,10 @@ class SgdSaiState(NamedTuple):
 
     Attributes:
       count: int32, steps taken.
-      is_measured: bool, whether `scale` holds measured factors. Replace it by False
-        (`optax.tree.set(state, is_measured=jnp.array(False))`) to measure anew at the next step.
+      is_measured: bool, whether `scale` holds measured factors. Set it to False
+        (`optax.tree.set(state, is_measured=jnp.array(False))`) to measure again at the next step.
       scale: float32 scalars in the structure of the parameters: the factor a of each tensor.
-      momentum: the averaged gradient, structure, shapes and dtypes of the parameters.
+      momentum: the averaged gradient, with the structure, shapes and dtypes of the parameters.
     """
 
     count: jax.Array
@@ -60,15 +60,14 @@ def gradient_snr(
       r^2 = \frac{1}{N} \sum_i g_i^2
 
     Without eps and with ddof = 1 it obeys a² = (N−1) + N·ḡ²/s², so a is √(N−1) unless the mean
-    entry is comparable with the spread. It does not depend on the scale of g: the authors' code
-    adds eps itself, which is the same to a relative eps/s and shrinks the ratio of gradients
-    with s ≲ eps to nothing. One-element tensors and tensors whose gradient is all zero have no
-    spread to compare with: they get √N, the value for a gradient of mean 0. A gradient of equal
-    entries gets about √N/eps.
+    entry is comparable with the spread. It does not depend on the scale of g. The authors' code
+    adds eps alone, which differs by a relative eps/s and makes the ratio vanish for gradients with
+    s ≲ eps. One-element tensors and all-zero gradients have no spread: they get √N, the value for a
+    gradient of mean 0. A gradient of equal entries gets about √N/eps.
 
     Args:
       g: the gradient tensor, any shape and floating dtype.
-      eps: bounds the ratio where the entries do not differ, relative to their root mean square.
+      eps: bounds the ratio of a gradient with equal entries; relative to its root mean square.
       ddof: 1 as in the authors' code, 0 as in the paper.
       axis_name: mesh axes of an enclosing `shard_map` over which g is split.
 
@@ -116,32 +115,32 @@ def sgd_sai(
     scaling: Scaling = "snr",
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Scale each tensor's learning rate once, by its first gradient's signal-to-noise ratio.
+    r"""SGD with momentum, each tensor's learning rate scaled by its first gradient's SNR.
 
     .. math::
       a = \|g_1\| / s(g_1), \qquad m_1 = g_1, \quad m_t = \mu m_{t-1} + (1-\mu) g_t,
       \qquad x \leftarrow (1 - \eta\lambda)\, x - \eta\, a\, m_t
 
-    The decay is multiplied by η but not by a. The factors are state: measured at the first step,
-    saved and restored with it, and not measured again unless `is_measured` is set to False.
+    The decay is multiplied by η but not by a. The factors are part of the state: measured at the
+    first step, and again only if `is_measured` is set to False.
 
     Since a² = (N−1) + N·ḡ²/s², `snr` is close to √N for every tensor; `sqrt_size` is the control
-    arm that sets a = √N and needs no gradient.
+    that sets a = √N and needs no gradient.
 
-    Stated results: η = 0 moves nothing but the average, λ = 0 leaves out the decay. A NaN or inf in
-    the first gradient of a tensor makes its factor NaN for good, as a later one makes its average:
-    `optax.apply_if_finite` around this transform skips such steps, the first too. A leaf whose
-    gradient is None stays as it is, with its average; in the first step it gets √N.
+    Edge cases: η = 0 updates only the average, λ = 0 skips the decay. A NaN or inf in the first
+    gradient of a tensor makes its factor NaN permanently, a later one its average:
+    `optax.apply_if_finite` around this transform skips such steps, including the first. A leaf
+    whose gradient is None keeps its value and average; in the first step its factor becomes √N.
 
     Args:
-      learning_rate: η ≥ 0, a number or a schedule of the step.
+      learning_rate: η ≥ 0, a number or a schedule.
       momentum: μ in [0, 1).
-      weight_decay: λ ≥ 0, multiplied by η, a number or a schedule of the step.
-      eps: ε > 0, bounds the factor of a gradient of equal entries, see `gradient_snr`.
+      weight_decay: λ ≥ 0, multiplied by η, a number or a schedule.
+      eps: ε > 0, bounds the factor of a gradient with equal entries, see `gradient_snr`.
       scaling: `snr`, the authors' code (standard deviation with N−1, no normalization);
-        `snr_max_normalized`, the paper's text (with N, divided by the largest factor);
-        `sqrt_size`, the control a = √N. One-element tensors and tensors with a first gradient of
-        zero get √N (in the authors' code 1e8·|g| and 0: the latter never train).
+        `snr_max_normalized`, the paper's text (with N, divided by the largest factor); `sqrt_size`,
+        the control a = √N. One-element tensors and tensors whose first gradient is zero get √N (in
+        the authors' code 1e8·|g| and 0; the latter never train).
       axis_name: mesh axes of an enclosing `shard_map` over which every leaf is split.
 
     Returns:
@@ -177,13 +176,14 @@ def sgd_sai(
         return SgdSaiState(
             count=jnp.zeros([], jnp.int32),
             is_measured=jnp.zeros([], jnp.bool_),
-            # Without leaves one number, which optax.tree.map_params tells from parameters.
+            # With no leaves a single number, which optax.tree.map_params does not take for a
+            # parameter.
             scale=_like_params(zeros, params) if zeros else jnp.zeros([], jnp.float32),
             momentum=optax.tree.zeros_like(params),
         )
 
     def update_fn(updates, state, params=None, **extra_args):
-        del extra_args  # accepted, as by every transform of optax
+        del extra_args  # unused; part of the optax interface
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
         floating_leaves(updates)

@@ -1,4 +1,4 @@
-"""Steps of the size of the learning rate against the sign of the gradient, inside bounds."""
+"""Signed gradient descent inside bounds."""
 
 from typing import Any, NamedTuple
 
@@ -27,23 +27,23 @@ def sign_descent(
     lower: Any = None,
     upper: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Signed gradient descent inside bounds: every entry moves by η_t per step, for T steps.
+    r"""Signed gradient descent inside bounds: every entry moves by η_t per step for T steps.
 
     .. math:: x \leftarrow \mathrm{clip}\big(x - \eta_t\,\mathrm{sign}(g),\ l,\ u\big), \qquad
       \eta_t = \eta\,\max(0,\ 1 - t/T)
 
-    Only signs count, so the scale of the loss does not matter, and no entry ends farther than
-    η(T + 1)/2 from its start: about 1/2 at the default η = 1/T. Meant for parameters whose range is
-    known, such as the rounding of weights. State: 4 bytes.
+    Only signs count, so the scale of the loss does not matter, and no entry moves farther than
+    η(T + 1)/2 from its start: about 1/2 for the default η = 1/T. Meant for parameters with a known
+    range, such as rounding offsets of weights. State: 4 bytes.
 
-    Stated results: an entry with g = 0 stays; after T steps nothing moves; a NaN in g makes that
-    entry NaN. A leaf whose g is None stays.
+    Edge cases: an entry with g = 0, or whose leaf has g = None, does not move; nothing moves after
+    T steps; a NaN in g makes that entry NaN.
 
     Args:
       num_steps: T ≥ 1.
       learning_rate: η ≥ 0 at the first step; None: 1/T.
-      lower, upper: the bounds: None, a number, or a tree of numbers like the parameters or a prefix
-        of it. A start outside is moved to the bound by the first step.
+      lower, upper: None, a number, or a tree of numbers with the parameters' structure or a prefix
+        of it. The first step moves an entry that starts outside to the bound.
 
     Returns:
       A transformation with state `SignDescentState`; its updates are added to the parameters.
@@ -92,7 +92,7 @@ def sign_descent(
         return new - x
 
     def update_fn(updates, state, params=None, **extra_args):
-        del extra_args  # accepted, as by every transform of optax
+        del extra_args  # unused; part of the optax interface
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
         floating_leaves(updates)

@@ -1,6 +1,6 @@
-"""SinkGD: normalize the outputs and the inputs of a gradient matrix in turn.
+"""SinkGD: alternately normalize the outputs and the inputs of a gradient matrix.
 
-Letters: G the gradient of a matrix with I inputs and O outputs.
+Notation: G the gradient of a matrix with I inputs and O outputs.
 """
 
 import jax
@@ -14,27 +14,26 @@ from sibert_jax.optim.unit_rms import over_rms, stateless_direction
 def scale_by_sinkhorn(
     num_passes: int = 5, *, axes: AxesOrFn = None
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Divide by the root mean square of each output unit, then of each input unit; L times.
+    r"""Divide by the root mean square of each output unit, then of each input unit, L times.
 
     .. math:: X \leftarrow X\,\mathrm{diag}(\|X_{\cdot o}\|/\sqrt I)^{-1}, \qquad
       X \leftarrow \mathrm{diag}(\|X_{i\cdot}\|/\sqrt O)^{-1} X, \qquad X_0 = G
 
     No state (0 bytes). The paper writes W as (O, I): its rows are the outputs here. After the last
-    pass every input has root mean square 1, every output nearly so.
+    pass every input has root mean square 1, and every output nearly so.
 
-    Stated results: units with gradient 0 keep 0 and count in the means of the others. One NaN or
-    inf makes its whole matrix NaN, and no other of a stack. A finite gradient of any size gives the
-    same direction as its multiples. A leaf that is no matrix is divided by its own root mean
-    square.
+    Edge cases: units with gradient 0 stay 0 and count in the means of the others. One NaN or inf
+    makes its whole matrix NaN, but no other matrix of a stack. The direction does not depend on the
+    magnitude of a finite gradient. A leaf that is not a matrix is divided by its root mean square.
 
     Under `jit` leaves may be sharded in any way; inside `shard_map` they must be whole.
 
     Args:
-      num_passes: L ≥ 1; the paper takes 5.
+      num_passes: L ≥ 1; the paper uses 5.
       axes: as in `scale_by_unit_rms`.
 
     Returns:
-      A transformation without state; its updates point uphill, as those of any `scale_by_*`.
+      A transformation without state; its updates point uphill, like those of any `scale_by_*`.
 
     Raises:
       ValueError: L not a whole number ≥ 1, a leaf that is not floating point, or axes that do not
@@ -51,7 +50,8 @@ def scale_by_sinkhorn(
 
     References:
       Scetbon, Ma, Gong, Meeds, *Gradient Multi-Normalization for Stateless and Scalable LLM
-      Training*, https://arxiv.org/abs/2502.06742, Algorithm 3. Zeros and NaN are ours.
+      Training*, https://arxiv.org/abs/2502.06742, Algorithm 3. The handling of zeros and NaN is
+      ours.
     """
     num_passes = check_integer("num_passes", num_passes, minimum=1)
 

@@ -1,6 +1,6 @@
-"""Watch any optimizer turn the parameters, without changing what it does.
+"""Measure how any optimizer rotates the parameters, without changing its updates.
 
-Letters: x parameters, g gradient, u update, η learning rate.
+Notation: x parameters, g gradient, u update, η learning rate.
 """
 
 from typing import NamedTuple
@@ -33,10 +33,10 @@ class TrackRotationState(NamedTuple):
       count: int32, steps taken.
       rotation: the angle between x and x + u in radians.
       effective_learning_rate: η/‖x‖².
-      radial_cosine: ⟨x, g⟩/(‖x‖‖g‖), 0 for a loss that ignores the scale of x.
+      radial_cosine: ⟨x, g⟩/(‖x‖‖g‖), 0 for a loss invariant to the scale of x.
       param_norm: ‖x‖.
       grad_norm: ‖g‖.
-      inner: state of the inner transform.
+      inner: state of the inner transformation.
     """
 
     count: jax.Array
@@ -71,24 +71,24 @@ def track_rotation(
     blocks: BlocksOrFn = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Report angle, effective learning rate and radial gradient of any optax optimizer.
+    r"""Record rotation angle, effective learning rate and radial gradient of any optax optimizer.
 
     .. math:: \angle(x, x+u), \qquad \eta/\|x\|^2, \qquad \langle x, g\rangle/(\|x\|\,\|g\|)
 
-    The updates are those of `inner`, bit for bit. Where x = 0 all three are 0, where g = 0 the
-    last. A NaN or inf makes those of its block that it enters NaN. A leaf whose gradient or update
-    is None counts for nothing.
+    The updates are those of `inner`, bit for bit. If x = 0 all three are 0; if g = 0 the last one
+    is. A NaN or inf makes the quantities of its block that depend on it NaN. A leaf whose gradient
+    or update is None is ignored.
 
     Args:
-      inner: the whole optimizer, learning rate included: the angle is that of its update.
-      learning_rate: η, a number or a schedule of the step. None: what plain SGD would need for a
-        step of the same length, ‖u‖/‖g‖ (0 where g = 0).
-      blocks: which leaves are measured together, None for all; labels as in
+      inner: the whole optimizer, including the learning rate: the angle is that of its update.
+      learning_rate: η, a number or a schedule. None: that of a plain SGD step of the same length,
+        ‖u‖/‖g‖ (0 where g = 0).
+      blocks: which leaves are measured together; None: all of them. Labels as in
         `clip_by_relative_global_norm`, except ROWS.
       axis_name: mesh axes of an enclosing `shard_map` over which every leaf is split.
 
     Returns:
-      A transformation with state `TrackRotationState`. Extra arguments reach the inner transform.
+      A transformation with state `TrackRotationState`. Extra arguments are passed to `inner`.
 
     Raises:
       ValueError: η negative, ROWS or other bad labels, or no `params`.

@@ -1,6 +1,6 @@
-"""Normalize the gradient of every unit of a matrix, and clip its update to its own weights.
+"""Normalize the gradient of every unit of a matrix, and clip its update relative to its weights.
 
-Letters: G the gradient of a matrix, i one of its input or output units, n the entries of a unit.
+Notation: G the gradient of a matrix, i one of its input or output units, n the size of a unit.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ Axes = tuple[int, ...] | None
 
 
 def _scaled(x: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return x/size, size and the root mean square of x/size; size a power of two near the largest.
+    """Return x/size, size, and the root mean square of x/size; size is a power of two near max |x|.
 
-    The mean is over `axes` (None: all), which stay with length 1.
+    The maximum and the mean are over `axes` (None: all), which keep length 1.
     """
     largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0.0)
     size = power_of_two(largest.astype(jnp.float32)).astype(x.dtype)
@@ -30,15 +30,15 @@ def _scaled(x: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def over_rms(x: jax.Array, axes: Axes = None, power: float = 1.0) -> jax.Array:
-    """Return x over the given power of its root mean square; zeros stay 0.
+    """Return x divided by the given power of its root mean square; zeros stay 0.
 
     Args:
-      x: float32 or wider, any shape, entries of any size.
-      axes: over which the mean is taken; None: all.
+      x: float32 or wider, any shape, entries of any magnitude.
+      axes: the axes over which the mean is taken; None: all.
       power: 1: the result has root mean square 1; 0: the result is x.
 
     Returns:
-      As x. Where the mean takes in a NaN or inf, it is NaN.
+      An array like x; NaN wherever the mean includes a NaN or inf.
     """
     scaled, size, rms = _scaled(x, axes)
     factor = jnp.where(rms == 0, 1.0, rms) ** -power * size ** (1 - power)
@@ -50,7 +50,7 @@ def stateless_direction(
     axes: AxesOrFn,
     of_other: Callable[[jax.Array], jax.Array] = over_rms,
 ) -> optax.GradientTransformationExtraArgs:
-    """Return the transform that changes each leaf by itself, matrices and others, in float32."""
+    """Return a stateless transform that maps each leaf separately, in at least float32."""
 
     def init_fn(params):
         floating_leaves(params)
@@ -64,7 +64,7 @@ def stateless_direction(
         return (of_other(wide) if found is None else of_matrix(wide, found)).astype(g.dtype)
 
     def update_fn(updates, state, params=None, **extra_args):
-        del extra_args  # accepted, as by every transform of optax
+        del extra_args  # unused; part of the optax interface
         floating_leaves(updates)
         tree = updates if params is None else params
         found = leaf_axes(axes, tree)
@@ -81,30 +81,31 @@ def scale_by_unit_rms(
 
     .. math:: u_i = g_i / r_i^p, \qquad r_i^2 = \|g_i\|^2 / n
 
-    No state (0 bytes). With p = 1 and `units="output"` it is the column normalization of SCALE, as
-    its authors' code has it; its text divides by ‖g_i‖, so by √n more. For a token table (I tokens,
-    O features) `units="input"` treats each token by itself.
+    No state (0 bytes). With p = 1 and `units="output"` it is the column normalization of SCALE's
+    published code; the paper's text divides by ‖g_i‖, which is √n times as much. For a token
+    embedding table (I tokens, O features) `units="input"` normalizes each token separately.
 
-    Stated results: a unit with gradient 0 keeps 0. A NaN or inf makes its own unit NaN, and no
-    other. With p = 1 a finite gradient of any size gives the same direction as its multiples. A
-    leaf that is no matrix counts as one unit.
+    Edge cases: a unit with gradient 0 stays 0. A NaN or inf makes only its own unit NaN. With p = 1
+    the direction does not depend on the magnitude of a finite gradient. A leaf that is not a matrix
+    counts as one unit.
 
     Under `jit` leaves may be sharded in any way; inside `shard_map` they must be whole.
 
     Args:
-      units: whose vectors are divided: "output": of the I weights into an output; "input": of the O
-        weights out of an input.
-      power: p in 0 … 1: 1 makes all units alike, 0 leaves them as they are.
+      units: the vectors to normalize: "output": the I weights into each output; "input": the O
+        weights out of each input.
+      power: p in [0, 1]: 1 gives all units the same norm, 0 leaves them unchanged.
       axes: which axes are inputs and outputs; None: the last two of every leaf with two or more.
-        Else `optax.contrib.MuonDimensionNumbers`, a tree of them with None at other leaves, or a
-        function from the parameters to it. Further axes stack matrices.
+        Otherwise an `optax.contrib.MuonDimensionNumbers`, a tree of them with None for leaves that
+        are not matrices, or a function from the parameters to such a tree. Further axes stack
+        matrices.
 
     Returns:
-      A transformation without state; its updates point uphill, as those of any `scale_by_*`.
+      A transformation without state; its updates point uphill, like those of any `scale_by_*`.
 
     Raises:
-      ValueError: unknown units, p outside 0 … 1, a leaf that is not floating point, or axes that do
-        not fit a leaf.
+      ValueError: unknown units, p outside [0, 1], a leaf that is not floating point, or axes that
+        do not fit a leaf.
 
     Example:
       >>> import jax.numpy as jnp
@@ -118,7 +119,8 @@ def scale_by_unit_rms(
 
     References:
       Glentis, Li, Han, Hong, *A Minimalist Optimizer Design for LLM Pretraining* (SCALE),
-      https://arxiv.org/abs/2506.16659, Algorithm 1. The power, zeros and NaN are ours.
+      https://arxiv.org/abs/2506.16659, Algorithm 1. The power and the handling of zeros and NaN are
+      ours.
     """
     check_units(units)
     check_scalar("power", power)
@@ -148,19 +150,20 @@ def clip_by_relative_unit_norm(
 
     .. math:: u_i \leftarrow \min(1,\; c\,\|x_i\|/\|u_i\|)\; u_i
 
-    At the end of a chain it bounds how far a unit turns in one step, by arcsin c: put it after the
-    learning rate or after `hyperball`, which it makes leave the sphere until the next step. For a
-    token table (I tokens, O features) the default clips each token's row. State: 4 bytes.
+    At the end of a chain it bounds the rotation of a unit in one step by arcsin c. Put it after the
+    learning rate, or after `hyperball`, whose blocks may then leave the sphere until the next step.
+    For a token embedding table (I tokens, O features) the default clips each token's row. State: 4
+    bytes.
 
-    Stated results, as for `clip_by_relative_global_norm`: u_i = 0 stays 0. ‖x_i‖ = 0 or c = inf: no
-    clip. A NaN passes, its unit unclipped. ‖u_i‖ = inf: finite entries become 0, infinite ones NaN.
-    A leaf that is no matrix is clipped as one unit.
+    Edge cases, as for `clip_by_relative_global_norm`: u_i = 0 stays 0. ‖x_i‖ = 0 or c = inf: no
+    clip. A unit with a NaN passes unclipped. ‖u_i‖ = inf: finite entries become 0, infinite ones
+    NaN. A leaf that is not a matrix is clipped as one unit.
 
     Under `jit` leaves may be sharded in any way; inside `shard_map` they must be whole.
 
     Args:
-      max_ratio: c ≥ 0, a number or a schedule of the step.
-      units: "input": a norm for the O weights out of each input; "output": for the I weights into
+      max_ratio: c ≥ 0, a number or a schedule.
+      units: "input": one norm for the O weights out of each input; "output": for the I weights into
         each output.
       axes: as in `scale_by_unit_rms`.
 
@@ -182,8 +185,8 @@ def clip_by_relative_unit_norm(
        [0.141 0.141]]
 
     References:
-      Brock, De, Smith, Simonyan, https://arxiv.org/abs/2102.06171, equation 3: the clip of each
-      unit, there with a floor under ‖x_i‖.
+      Brock, De, Smith, Simonyan, https://arxiv.org/abs/2102.06171, equation 3: unit-wise clipping,
+      with a lower bound on ‖x_i‖.
     """
     check_scalar("max_ratio", max_ratio)
     check_units(units)
@@ -198,7 +201,7 @@ def clip_by_relative_unit_norm(
             return u
         summed = None if found is None else found.of_each(units)
 
-        def rms(leaf):  # in place of the norm: both have n entries
+        def rms(leaf):  # instead of the norm: both have n entries
             _, size, of_scaled = _scaled(widened(leaf), summed)
             return size * of_scaled
 
@@ -208,7 +211,7 @@ def clip_by_relative_unit_norm(
         return (wide * scale).astype(u.dtype)
 
     def update_fn(updates, state, params=None, **extra_args):
-        del extra_args  # accepted, as by every transform of optax
+        del extra_args  # unused; part of the optax interface
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
         floating_leaves(updates)

@@ -1,4 +1,4 @@
-"""Weights in 2, 3, 4 or 8 bits: rounded to nearest, or by signed gradient descent (SignRound)."""
+"""Quantizes weights to 2, 3, 4 or 8 bits, by rounding to nearest or SignRound."""
 
 from sibert_jax import lazy
 

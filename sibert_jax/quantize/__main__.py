@@ -1,8 +1,8 @@
 """Weights in 2 to 8 bits: python -m sibert_jax.quantize SOURCE OUT --bits=4 --group=64
 
-SOURCE is the workdir of a run, an export, or a directory of Hugging Face's BERT or GPT-2;
-sibert_jax.load(OUT) runs the result. If it is stopped or killed, the same command continues with
-the first block that is not done.
+SOURCE is the workdir of a run, an export, or a Hugging Face BERT or GPT-2 directory;
+sibert_jax.load(OUT) loads the result. After an interruption, the same command continues with the
+first unfinished block.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from sibert_jax.quantize.settings import BITS, METHODS, Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Does what the command line says; 2 and one sentence on bad input."""
+    """Runs the command; exit status 2 and one sentence on bad input."""
     default = {field.name: field.default for field in dataclasses.fields(Settings)}
     parser = command.parser("sibert_jax.quantize", __doc__)
     parser.add_argument("source", type=user_path, metavar="SOURCE")

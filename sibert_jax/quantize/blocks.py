@@ -1,4 +1,4 @@
-"""The modules of a model as functions of their own, and what passes them in a forward pass."""
+"""The modules of a model as separate functions, with their inputs and outputs."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from sibert_jax.trees import nest
 
 
 class Traffic(NamedTuple):
-    """What goes in and out of one call of a module on one batch.
+    """The inputs and outputs of one call of a module on one batch.
 
     Attributes:
       inputs: arrays among its arguments.
-      outputs: arrays of floats among its results.
+      outputs: floating-point arrays among its results.
     """
 
     inputs: list[jax.Array]
@@ -27,12 +27,12 @@ class Traffic(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A module with the arguments that are no arrays: a pure function, and a key of `jax.jit`.
+    """A module with its non-array arguments: a pure function, hashable as a key of `jax.jit`.
 
     Attributes:
-      module: without a parent.
-      structure: of (arguments, keyword arguments).
-      constants: leaves of these, None in the place of arrays.
+      module: the module, without a parent.
+      structure: tree definition of (arguments, keyword arguments).
+      constants: the leaves of these, ARRAY in place of arrays.
     """
 
     module: nn.Module
@@ -40,7 +40,7 @@ class Call:
     constants: tuple
 
     def __call__(self, params: Mapping[str, jax.Array], inputs: Sequence[jax.Array]) -> list:
-        """The outputs; parameters by the names that they have inside the module."""
+        """Returns the outputs; parameters are named as inside the module."""
         arrays = iter(inputs)
         leaves = [next(arrays) if x is ARRAY else x for x in self.constants]
         args, kwargs = jax.tree.unflatten(self.structure, leaves)
@@ -51,26 +51,26 @@ ARRAY = "an array"
 
 
 class Blocks:
-    """Watches some modules of a model while it runs.
+    """Records the traffic of some modules while the model runs.
 
     Args:
       module: encoder and head, with the sizes in `cfg`.
-      names: of the modules, as `matrices.block_of` has them.
+      names: names of the modules, from `matrices.block_of`.
     """
 
     def __init__(self, module: nn.Module, names: Sequence[str]):
         cfg = dataclasses.replace(module.cfg, scan_layers=False, remat=False)
         self._module = module.clone(cfg=cfg)
         self._names = {tuple(n.replace("/layers/", "/layers/layer_").split("/")): n for n in names}
-        self.calls: dict[str, Call] = {}  # in the order of the forward pass, once it has run
+        self.calls: dict[str, Call] = {}  # in forward order, once the model has run
         self.traffic = jax.jit(self._traffic)
 
     def _traffic(self, flat: Mapping[str, jax.Array], batch: Mapping) -> dict[str, Traffic]:
         """Runs the model and returns the inputs and outputs of each block.
 
         Args:
-          flat: parameters, as interop/per_layer names them.
-          batch: of the model.
+          flat: parameters, named as in interop/per_layer.
+          batch: a batch for the model.
         """
         found: dict[str, Traffic] = {}
 

@@ -1,4 +1,4 @@
-"""Batches that a model is quantized on: of its run's training data, or of a file of text."""
+"""Calibration batches, from the run's training data or a text file."""
 
 import dataclasses
 import pathlib
@@ -14,20 +14,20 @@ from sibert_jax.inference.loaded_model import LoadedModel
 from sibert_jax.train.config import run_config
 from sibert_jax.train.resolve import read_settings
 
-INPUTS = ("tokens", "segments", "attention_mask", "masked_positions")  # those of models
-PACKED_LEN = 128  # most tokens of an example of packed text
-PACKED_KINDS = ("pretraining", "causal_lm", "")  # of models that no task was fine-tuned for
-MASK_RATE = 0.15  # where there is no run to say it
+INPUTS = ("tokens", "segments", "attention_mask", "masked_positions")  # the inputs of models
+PACKED_LEN = 128  # maximum tokens of an example of packed text
+PACKED_KINDS = ("pretraining", "causal_lm", "")  # of models that were not fine-tuned
+MASK_RATE = 0.15  # if there is no run to define it
 Batches = list[dict[str, np.ndarray]]
 
 
 def of_run(
     model: LoadedModel, num_batches: int, batch_size: int, say: Callable[[str], None]
 ) -> Batches:
-    """The first batches that the run of a model was trained on, all padded to one length.
+    """Returns the first training batches of the model's run, all padded to one length.
 
     Raises:
-      ConfigError: the model is of no run, or its data cannot be read.
+      ConfigError: the model is not from a run, or its data cannot be read.
     """
     home = model.directory
     if model.trained is None or not steps_in(checkpoints_in(home)):
@@ -52,13 +52,13 @@ def of_run(
 def of_file(
     model: LoadedModel, path: pathlib.Path, num_batches: int, batch_size: int, seed: int
 ) -> Batches:
-    """Batches of the text of a file, in its order.
+    """Returns batches of the text of a file, in order.
 
-    A model that was fine-tuned reads a line an example, with a tab between the parts of a pair;
-    any other one reads all lines one after another, cut into examples without padding.
+    A fine-tuned model reads one example per line, with a tab between the parts of a pair; any other
+    model reads all lines concatenated, cut into examples without padding.
 
     Raises:
-      DataError: the file cannot be read, or has too few examples.
+      DataError: the file cannot be read or has too few examples.
     """
     lines = [line for line in read_lines(path) if line.strip()]
     packs = model.kind in PACKED_KINDS
@@ -86,7 +86,7 @@ def of_file(
 def _packed(lines: Sequence[str], model: LoadedModel) -> list[tuple[np.ndarray, int]]:
     tokens, _ = model.tokenizer.encode_flat(model.tokenizer.split(lines))
     length = min(model.max_tokens, PACKED_LEN)
-    is_causal = model.config.is_causal  # such a model was trained without [CLS] and [SEP] around
+    is_causal = model.config.is_causal  # trained without [CLS] and [SEP]
     num_text = length if is_causal else length - 2
     rows = tokens[: len(tokens) // num_text * num_text].reshape(-1, num_text)
     if is_causal:
@@ -103,7 +103,7 @@ def _lines(lines: Sequence[str], model: LoadedModel) -> list[tuple[np.ndarray, i
 
 
 def _mask(tokens_BL: np.ndarray, masker: Masker, rng: np.random.Generator) -> np.ndarray:
-    """Hides tokens in place; their positions, (B, P), filled up with 0."""
+    """Masks tokens in place; returns their positions, (B, P), padded with 0."""
     positions_BP = np.zeros((len(tokens_BL), masker.num_masked), np.int32)
     for tokens_L, positions_P in zip(tokens_BL, positions_BP):
         chosen = masker(tokens_L, rng)
@@ -112,7 +112,7 @@ def _mask(tokens_BL: np.ndarray, masker: Masker, rng: np.random.Generator) -> np
 
 
 def of_one_length(batches: Sequence[Mapping[str, np.ndarray]], pad_id: int) -> Batches:
-    """The inputs of models, padded to the longest batch."""
+    """Returns the model inputs, padded to the longest batch."""
     longest = max(batch["tokens"].shape[1] for batch in batches)
     fill = {"tokens": pad_id, "segments": 0, "attention_mask": False}
     padded = []

@@ -1,4 +1,4 @@
-"""The directory of a quantized model: while it is being made, block by block, and finished."""
+"""The directory of a quantized model, both unfinished (block by block) and finished."""
 
 import dataclasses
 import hashlib
@@ -50,15 +50,15 @@ Floats, also for PyTorch: `python -m sibert_jax.interop export DIRECTORY TARGET`
 
 
 class Unfinished:
-    """The blocks that are done so far, in a folder of the target.
+    """The finished blocks so far, in a folder of the target.
 
     Args:
-      target: new, empty, or left behind by the same work.
-      identity: all that the result depends on, as JSON values.
+      target: new, empty, or left by an interrupted call with the same identity.
+      identity: everything that the result depends on, as JSON values.
 
     Raises:
-      ConfigError: the target holds a model, or other work.
-      InteropError: the target cannot be made, or holds other files.
+      ConfigError: the target contains a model, or unfinished work of another identity.
+      InteropError: the target cannot be created or contains other files.
     """
 
     def __init__(self, target: pathlib.Path, identity: dict):
@@ -79,7 +79,7 @@ class Unfinished:
         write_json(path, identity)
 
     def keep(self, done: Done) -> None:
-        """Writes a block; the files are numbered, in the order of the forward pass."""
+        """Writes a block; files are numbered in forward order."""
         place = len(list(self._folder.glob("*.safetensors")))
         stem = f"{place:04}.{done.block.replace('/', '.')}"
         write_json(self._folder / f"{stem}.json", done._replace(tensors={})._asdict())
@@ -87,7 +87,7 @@ class Unfinished:
             quantized.write(path, done.tensors)
 
     def done(self) -> dict[str, Done]:
-        """The blocks, by name, in that order."""
+        """Returns the finished blocks by name, in that order."""
         found = {}
         for path in sorted(self._folder.glob("*.safetensors")):
             record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -100,7 +100,7 @@ class Unfinished:
 
 
 def digest(params: Mapping[str, np.ndarray], batches: Sequence[Mapping[str, np.ndarray]]) -> str:
-    """A hash of parameters and of batches."""
+    """Returns a hash of parameters and batches."""
     found = hashlib.sha256()
     for arrays in (params, *batches):
         for name, array in sorted(arrays.items()):
@@ -115,14 +115,14 @@ def write(
     settings: Settings,
     blocks: Sequence[Done],
 ) -> int:
-    """Writes the finished model into its directory; returns the bytes of the weights.
+    """Writes the finished model into its directory; returns the size of the weights in bytes.
 
     Args:
-      target: the directory.
-      model: that was quantized.
-      tensors: all leaves.
+      target: the output directory.
+      model: the model that was quantized.
+      tensors: all leaves by name, quantized or not.
       settings: bits, groups, method.
-      blocks: in the order of the forward pass.
+      blocks: the finished blocks, in forward order.
     """
     quantized.write(target / SINGLE, tensors)
     model.tokenizer.save(target / model.tokenizer.file_name)

@@ -1,6 +1,7 @@
-"""Which leaves of a model are matrices of products or tables, and how they are grouped.
+"""Finds the leaves of a model that are weight matrices or embedding tables, and groups them.
 
-Names are those of interop/per_layer: a layer at a time, whether the model scans over them or not.
+Names are those of interop/per_layer: one layer at a time, whether or not the model scans over
+layers.
 """
 
 from collections.abc import Mapping
@@ -11,11 +12,11 @@ from sibert_jax.errors import ConfigError
 from sibert_jax.interop.quantized import Form
 from sibert_jax.quantize.settings import Settings
 
-TABLES = ("token", "position", "segment", "output")  # (rows, D), looked up or met by rows
+TABLES = ("token", "position", "segment", "output")  # (rows, D), used row by row
 
 
 def forms(flat: Mapping[str, np.ndarray], settings: Settings) -> dict[str, Form]:
-    """The form of each leaf that is to be quantized; gains, biases and the like are not there.
+    """Returns the form of each leaf to quantize, without gains, biases and the like.
 
     Raises:
       ConfigError: a group does not divide the inputs of a leaf.
@@ -39,12 +40,12 @@ def forms(flat: Mapping[str, np.ndarray], settings: Settings) -> dict[str, Form]
 
 
 def is_table(name: str) -> bool:
-    """Whether a leaf is a table of embeddings."""
+    """Tells whether a leaf is an embedding table."""
     return name.rpartition("/")[2] in TABLES
 
 
 def input_axes(name: str, ndim: int) -> tuple[int, ...]:
-    """The axes that a product sums over; (): the leaf is no matrix.
+    """The axes that a product sums over; (): the leaf is not a matrix.
 
     Example:
       >>> input_axes("encoder/layers/0/attention/out/kernel", 3)  # H, K, D
@@ -59,7 +60,7 @@ def input_axes(name: str, ndim: int) -> tuple[int, ...]:
 
 
 def block_of(name: str) -> str:
-    """The module that a matrix is tuned with: a layer, or a part of the stem or the head.
+    """Returns the module that a matrix is tuned with: a layer, or a part of the stem or head.
 
     Example:
       >>> block_of("encoder/layers/0/ffn/up/kernel"), block_of("head/pooler/dense/kernel")

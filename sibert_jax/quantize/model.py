@@ -1,4 +1,4 @@
-"""A whole model, a block at a time: a pure function of parameters and calibration batches."""
+"""Quantizes a model block by block, as a pure function of parameters and calibration batches."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,14 +19,14 @@ from sibert_jax.quantize.tune import Examples, tune
 
 
 class Done(NamedTuple):
-    """A block that was quantized.
+    """A quantized block.
 
     Attributes:
-      block: its name, as `matrices.block_of`.
-      tensors: its matrices, by their names in the model.
-      nearest: squared error of its output rounded to nearest, over the square of the output.
-      error: that of `tensors`.
-      seconds: that it took.
+      block: its name, from `matrices.block_of`.
+      tensors: its matrices, by name in the model.
+      nearest: relative squared error of its output when rounded to nearest.
+      error: the same for `tensors`.
+      seconds: time it took.
     """
 
     block: str
@@ -45,21 +45,21 @@ def quantize(
     done: Mapping[str, Done] | None = None,
     keep: Callable[[Done], None] = lambda done: None,
 ) -> dict[str, Quantized | np.ndarray]:
-    """Quantizes every matrix of a model; tables first, then blocks in the order they run in.
+    """Quantizes every matrix of a model; tables first, then blocks in forward order.
 
-    A block is tuned to give the output that it has in the float model, from the input that the
-    quantized blocks before it give.
+    A block is tuned to reproduce its output in the float model, given inputs from the previously
+    quantized blocks.
 
     Args:
-      module: encoder and head, as `LoadedModel.module`.
-      params: {"encoder": ...} and perhaps "head", float32.
-      batches: of the model, at least one, all of the same shapes.
+      module: encoder and head, as in `LoadedModel.module`.
+      params: {"encoder": ...} and, if present, "head", float32.
+      batches: calibration batches, at least one, all of the same shapes.
       settings: bits, groups, method.
-      done: blocks of an earlier call with the same arguments, which are taken as they are.
-      keep: called with each block that is quantized.
+      done: finished blocks of an earlier call with the same arguments.
+      keep: called with each quantized block.
 
     Returns:
-      All leaves, as interop/per_layer names them: `Quantized`, or float32 if it is not quantized.
+      All leaves, named as in interop/per_layer: `Quantized`, or float32 if not quantized.
 
     Raises:
       ConfigError: a group does not divide the inputs of a leaf.
@@ -93,7 +93,7 @@ def quantize(
         tensors = {f"{block}/{name}": tensor for name, tensor in tuned.tensors.items()}
         found |= tensors
         keep(Done(block, tensors, tuned.nearest, tuned.error, time.monotonic() - started))
-    for name, form in every.items():  # what the forward pass does not reach
+    for name, form in every.items():  # matrices that the forward pass does not use
         if not isinstance(found[name], Quantized):
             found[name] = rounding.quantized(original[name], form)
     return found
@@ -106,7 +106,7 @@ def _is_in(name: str, block: str) -> bool:
 def _examples(
     blocks: Blocks, block: str, original: Mapping, current: Mapping, batches: Sequence[Mapping]
 ) -> Examples:
-    """Inputs of a block in the quantized model, its outputs in the float one."""
+    """Returns the inputs of a block in the quantized model, and its outputs in the float one."""
     current = jax.tree.map(jnp.asarray, dict(current))
     inputs = [blocks.traffic(current, batch)[block].inputs for batch in batches]
     targets = [blocks.traffic(original, batch)[block].outputs for batch in batches]

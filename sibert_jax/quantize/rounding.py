@@ -1,8 +1,8 @@
-"""A matrix onto the grid of its groups, by knobs that gradients can turn.
+"""Rounds a matrix to the grid of its groups, with tunable parameters ("knobs").
 
-Letters: interop/quantized.
+Notation: interop/quantized.
 
-With w a weight of a group, b bits, V in [−1/2, 1/2] a weight and α, β in [0, 1] a group:
+With w a weight of a group, b bits, V in [−1/2, 1/2] per weight and α, β in [0, 1] per group:
 
   asymmetric: s = (α·max(w, 0) − β·min(w, 0))/(2^b − 1), z = round(−β·min(w, 0)/s)
   symmetric:  s = −e/2^(b−1), z = 2^(b−1), with e the larger of α·max(w, 0) and −β·min(w, 0), with
@@ -10,8 +10,8 @@ With w a weight of a group, b bits, V in [−1/2, 1/2] a weight and α, β in [0
   code = clip(round(w/s + V) + z, 0, 2^b − 1);  w̃ = s·(code − z)
 
 V = 0 and α = β = 1 round to the nearest point. Rounding has the gradient of the identity, the clip
-that of its inside (Cheng et al., arXiv 2309.05516, equations 1 to 3; the symmetric grid is that of
-its authors' code).
+the gradient 1 inside its range and at its ends (Cheng et al., arXiv 2309.05516, equations 1 to 3;
+the symmetric grid is that of the authors' code).
 """
 
 from typing import NamedTuple
@@ -33,12 +33,12 @@ round_straight_through.defjvps(lambda tangent, answer, x: tangent)
 
 
 class Knobs(NamedTuple):
-    """What is tuned.
+    """The tunable parameters of a matrix.
 
     Attributes:
-      v_OGJ: moves a weight before it is rounded, in [−1/2, 1/2].
-      alpha_OG: factor of the largest weight of a group, in [0, 1].
-      beta_OG: factor of the least.
+      v_OGJ: offset of a weight before rounding, in [−1/2, 1/2].
+      alpha_OG: factor on the largest weight of a group, in [0, 1].
+      beta_OG: factor on the smallest weight, in [0, 1].
     """
 
     v_OGJ: jax.Array
@@ -47,7 +47,7 @@ class Knobs(NamedTuple):
 
     @classmethod
     def nearest(cls, form: Form) -> "Knobs":
-        """Round to nearest."""
+        """Returns the knobs of rounding to nearest."""
         shape = form.grouped_shape
         ones = np.ones(shape[:2], np.float32)
         return cls(np.zeros(shape, np.float32), ones, ones)
@@ -57,23 +57,23 @@ LOWER, UPPER = Knobs(-0.5, 0.0, 0.0), Knobs(0.5, 1.0, 1.0)
 
 
 class Rounded(NamedTuple):
-    """Points of the grid, float32."""
+    """Rounded weights: codes, scales and zero points, float32."""
 
     codes_OGJ: jax.Array
     scale_OG: jax.Array
     zero_OG: jax.Array
 
     def values(self) -> jax.Array:
-        """w̃, (O, G, J)."""
+        """Returns w̃, (O, G, J)."""
         return self.scale_OG[..., None] * (self.codes_OGJ - self.zero_OG[..., None])
 
 
 def rounded(w_OGJ: jax.Array, knobs: Knobs, form: Form) -> Rounded:
-    """Rounds a matrix, differentiable in the knobs.
+    """Rounds a matrix, differentiably in the knobs.
 
     Args:
-      w_OGJ: float32, grouped.
-      knobs: within their ranges.
+      w_OGJ: float32, the grouped matrix.
+      knobs: knobs within their ranges.
       form: bits, and whether the grid is symmetric.
     """
     top = 2.0**form.bits - 1
@@ -90,17 +90,17 @@ def rounded(w_OGJ: jax.Array, knobs: Knobs, form: Form) -> Rounded:
         zero_OG = round_straight_through(-low_OG / scale_OG)
     steps_OGJ = round_straight_through(w_OGJ / scale_OG[..., None] + knobs.v_OGJ)
     codes_OGJ = steps_OGJ + zero_OG[..., None]
-    # Unlike jnp.clip, with the whole gradient on the ends of the grid, where most of 2 bits are.
+    # Unlike jnp.clip, this keeps the full gradient at the ends of the grid, common at 2 bits.
     is_inside = (codes_OGJ >= 0) & (codes_OGJ <= top)
     codes_OGJ = jnp.where(is_inside, codes_OGJ, jnp.where(codes_OGJ < 0, 0.0, top))
     return Rounded(codes_OGJ, scale_OG, zero_OG)
 
 
 def quantized(w: np.ndarray, form: Form, knobs: Knobs | None = None) -> Quantized:
-    """The integers of a tensor.
+    """Returns the quantized form of a tensor.
 
     Args:
-      w: float32, of `form.shape`.
+      w: float32, shape `form.shape`.
       form: bits and groups.
       knobs: None: round to nearest.
     """

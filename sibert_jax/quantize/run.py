@@ -1,4 +1,4 @@
-"""From the directory of a trained model to that of a quantized one."""
+"""Quantizes a model directory."""
 
 import dataclasses
 import pathlib
@@ -24,17 +24,17 @@ def quantize_directory(
     step: int | str | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Quantizes a trained model; called again, it continues after the last block that is done.
+    """Quantizes a trained model; a repeated call continues after the last finished block.
 
     Args:
-      source: as `sibert_jax.load` takes it, but not quantized.
+      source: a directory as for `sibert_jax.load`, not quantized.
       target: new or empty, or left behind by an interrupted call with the same arguments.
       settings: bits, groups, method.
-      num_batches: to calibrate on.
-      batch_size: examples of each.
-      data: a file of text; None: the training data of the run.
-      step: of a workdir, as `load` takes it.
-      say: takes a line of progress.
+      num_batches: number of calibration batches.
+      batch_size: examples per batch.
+      data: a text file; None: the training data of the run.
+      step: the checkpoint of a workdir, as for `load`.
+      say: called with progress messages.
 
     Raises:
       ConfigError, DataError, CheckpointError, InteropError: one sentence each.
@@ -75,7 +75,7 @@ def quantize_directory(
 
 
 def describe(done: Done) -> str:
-    """A line on a block."""
+    """Returns a line on a block."""
     return (
         f"{done.block}: error {done.nearest:.3g} rounded to nearest, {done.error:.3g} as written, "
         f"{done.seconds:.1f} s"

@@ -1,4 +1,4 @@
-"""How a model is quantized."""
+"""Quantization settings."""
 
 import dataclasses
 
@@ -12,13 +12,13 @@ class Settings:
     """Bits, groups and method; each field is an option of the command.
 
     Attributes:
-      bits: of a weight of a matrix product: 2, 3, 4 or 8.
-      group: consecutive inputs that share a scale, usually 32, 64 or 128; -1: all of an output.
-      method: "rtn", round to nearest; "signround", tuned by signed gradient descent.
-      symmetric: no zero points.
-      tables: bits of the tables of embeddings; 0: they stay float32.
-      steps: of the tuning of a block.
-      seed: of the order of the batches.
+      bits: bits per matrix weight: 2, 3, 4 or 8.
+      group: consecutive inputs that share a scale, usually 32, 64 or 128; -1: all inputs.
+      method: "rtn", round to nearest, or "signround", tuned by signed gradient descent.
+      symmetric: whether to omit zero points.
+      tables: bits per weight of embedding tables; 0: they stay float32.
+      steps: tuning steps per block.
+      seed: random seed of the batch order.
 
     Raises:
       ConfigError: a value is out of range.

@@ -1,9 +1,9 @@
-"""SignRound on one block: the knobs of its matrices against the error of its output.
+"""SignRound on one block: tunes the knobs of its matrices to reduce its output error.
 
-Cheng et al., arXiv 2309.05516, algorithm 1: signed gradient descent at a rate that falls from 1/T
-to 0, one batch a step, and the best knobs kept. Here "best" is by the error over all batches,
+Cheng et al., arXiv 2309.05516, algorithm 1: signed gradient descent at a learning rate falling from
+1/T to 0, one batch per step, keeping the best knobs. "Best" is by the error over all batches,
 measured 14 times, so that the result is never worse than rounding to nearest. At 4 bits and more
-the best is among the first steps: five of the measurements are in the first tenth.
+the best is among the first steps, so five of the measurements are in the first tenth.
 """
 
 import functools
@@ -21,11 +21,11 @@ from sibert_jax.quantize.blocks import Call
 from sibert_jax.quantize.rounding import Knobs
 from sibert_jax.quantize.settings import Settings
 
-PIECES, EARLY = 50, 5  # of all steps; measured after each of the first, then after every fifth
+PIECES, EARLY = 50, 5  # of all steps; measured after each early one, then after every fifth
 
 
 class Examples(NamedTuple):
-    """What a block is to compute. Letters: S batches.
+    """The inputs and target outputs of a block. Notation: S batches.
 
     Attributes:
       inputs: (S, ...) each.
@@ -39,12 +39,12 @@ class Examples(NamedTuple):
 
 
 class Tuned(NamedTuple):
-    """A block in integers.
+    """A quantized block.
 
     Attributes:
-      tensors: by the names of the leaves inside the block.
-      nearest: squared error of the output, rounded to nearest, over the square of the output.
-      error: that of `tensors`, not above `nearest`.
+      tensors: quantized matrices by leaf name inside the block.
+      nearest: relative squared error of the output when rounded to nearest.
+      error: the same for `tensors`, at most `nearest`.
     """
 
     tensors: dict[str, Quantized]
@@ -64,7 +64,7 @@ def tune(
     Args:
       call: the block.
       params: all its leaves, float32.
-      forms: of those that are to be quantized.
+      forms: the forms of the leaves to quantize.
       examples: all batches.
       settings: method and steps.
     """
@@ -98,9 +98,9 @@ def tune(
 
 
 def _orders(settings: Settings, num_batches: int) -> np.ndarray:
-    """Batches of the steps, (pieces, steps of one), epoch by epoch in a random order.
+    """Returns the batch of each step, (pieces, steps per piece), in random order per epoch.
 
-    Steps beyond the last one have a rate of 0.
+    Steps beyond the last one have a learning rate of 0.
     """
     of_one = -(-settings.steps // PIECES)
     pieces = -(-settings.steps // of_one)
@@ -130,7 +130,7 @@ def _advance(
     examples: Examples,
     order_T: jax.Array,
 ) -> tuple:
-    """Some steps of the descent: knobs and state after them."""
+    """Takes some steps of the descent; returns knobs and state after them."""
     tx = _descent(num_steps, forms)
 
     def loss(knobs, batch):
@@ -151,13 +151,13 @@ def _advance(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _error(call: Call, params: Mapping[str, jax.Array], examples: Examples) -> jax.Array:
-    """Squared error of the outputs over their square."""
+    """Returns the squared error of the outputs, relative to their square."""
     error_S, square_S = jax.lax.map(lambda batch: _square(call, params, batch), examples)
     return error_S.sum() / jnp.maximum(square_S.sum(), jnp.finfo(jnp.float32).tiny)
 
 
 def _square(call: Call, params: Mapping[str, jax.Array], batch: Examples):
-    """Squared error and square of the outputs on one batch, without padding."""
+    """Returns squared error and square of the outputs on one batch, without padding."""
     error, square = jnp.zeros(()), jnp.zeros(())
     for output, target in zip(call(params, batch.inputs), batch.targets, strict=True):
         error_x = jnp.square(output.astype(jnp.float32) - target.astype(jnp.float32))

@@ -1,7 +1,7 @@
-"""Metrics files of one or several runs in, a picture and a Markdown table out.
+"""Reports on one or several runs: a figure and a Markdown table from their metrics files.
 
-Needs numpy and matplotlib, and nothing of this package: a folder copied from a pod to a laptop is
-enough. `python -m sibert_jax.report DIR [DIR ...] --out=DIR` is the same from the command line.
+Needs only numpy, matplotlib and the run folders, which may be copied to another machine.
+`python -m sibert_jax.report DIR [DIR ...] --out=DIR` does the same from the command line.
 """
 
 from sibert_jax import lazy

@@ -1,4 +1,4 @@
-"""Limits and ticks that fit what was measured; predictions reach out of it only so far."""
+"""Axis limits and ticks that fit the measurements; predictions extend them only so far."""
 
 import numpy as np
 from matplotlib import ticker
@@ -7,22 +7,22 @@ from matplotlib.axes import Axes
 REACH = 3.0  # a dashed line, or a twentieth of a solid one, widens the limits by at most this
 SMALLEST_LOG_RANGE = 4.0  # so that at least one of the ticks 1, 2, 5, 10 lies inside
 LINEAR_UP_TO_RATIO = 10.0
-EARLY = 0.02  # of a line; the loss before that may be cut off
+EARLY = 0.02  # fraction of a line; the loss before that may be cut off
 LEAST_LOSS_RANGE = 1.0  # nats
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def _positive(axis: Axes, dashed: bool) -> list[np.ndarray]:
-    """Values of the solid or the dashed lines, without those that no log axis can show."""
+    """Returns the positive values of the solid or the dashed lines."""
     lines = [np.asarray(line.get_ydata()) for line in axis.lines if line.is_dashed() == dashed]
     lines = [values[values > 0] for values in lines]
     return [values for values in lines if values.size]
 
 
 def _range(axis: Axes) -> tuple[float, float] | None:
-    """Lowest and highest positive value to show, None where there is none.
+    """Returns the lowest and highest positive value to show; None if there is none.
 
-    A schedule that ends at 0 takes rotation down by decades in its last steps; they may leave.
+    A schedule that ends at 0 lowers rotation by decades in its last steps, which may be cut off.
     """
     predicted = _positive(axis, dashed=True)
     measured = _positive(axis, dashed=False) or predicted
@@ -37,7 +37,7 @@ def _range(axis: Axes) -> tuple[float, float] | None:
 
 
 def _plain(value: float, _: int) -> str:
-    """0.02, 500, 2·10⁻⁵: no axis mixes forms within its usual range."""
+    """Formats a tick: 0.02, 500, 2·10⁻⁵; no axis mixes forms within its usual range."""
     if value == 0 or 1e-3 <= value < 1e5:
         return f"{value:g}"
     exponent = int(np.floor(np.log10(value) + 1e-9))
@@ -47,7 +47,7 @@ def _plain(value: float, _: int) -> str:
 
 
 def logarithmic(axis: Axes) -> None:
-    """A logarithmic axis with ticks in plain numbers."""
+    """Makes the axis logarithmic, with ticks in plain numbers."""
     limits = _range(axis)
     if limits is None:
         return
@@ -65,7 +65,7 @@ def logarithmic(axis: Axes) -> None:
 
 
 def linear_or_logarithmic(axis: Axes) -> None:
-    """Logarithmic where values differ by more than a factor 10 (runs of other initial scales)."""
+    """Makes the axis logarithmic if values span more than a factor of 10, otherwise linear."""
     limits = _range(axis)
     if limits is None:
         return
@@ -79,12 +79,12 @@ def linear_or_logarithmic(axis: Axes) -> None:
 
 
 def from_zero(axis: Axes) -> None:
-    """A linear axis from 0 to a little above the highest value."""
+    """Makes the axis linear, from 0 to slightly above the highest value."""
     axis.set_ylim(0, 1.1 * max((line.max() for line in _positive(axis, False)), default=1.0))
 
 
 def percent_logarithmic_above_one(axis: Axes) -> None:
-    """Linear from 0 to 1 %, logarithmic from there: 0.2 % and 100 % can both be read."""
+    """Makes the axis linear from 0 to 1 % and logarithmic above, to show 0.2 % and 100 %."""
     highest = max((line.max() for line in _positive(axis, False)), default=0.0)
     axis.set_yscale("symlog", linthresh=1, linscale=0.5)
     axis.set_ylim(0, max(3.5, 1.25 * highest))
@@ -94,9 +94,9 @@ def percent_logarithmic_above_one(axis: Axes) -> None:
 
 
 def cut_high_losses(axis: Axes) -> bool:
-    """Keep the first steps, or a run that diverged, from flattening the rest; whether any is cut.
+    """Keep first steps and diverged runs from flattening the rest; return whether any is cut.
 
-    The axis ends at the highest loss after 2 % of a run, where twice that range would not do.
+    The axis ends at the highest loss after 2 % of a run, unless twice that range suffices.
     """
     lines = [np.asarray(line.get_ydata()) for line in axis.lines if len(line.get_ydata())]
     if not lines:
@@ -112,9 +112,9 @@ def cut_high_losses(axis: Axes) -> bool:
 
 
 def steps(axis: Axes, last_steps: list[int]) -> str:
-    """Scale and ticks of the step axis; its label.
+    """Set scale and ticks of the step axis; return its label.
 
-    A run that is more than 50 times shorter than another would be a dot on a linear axis.
+    A run more than 50 times shorter than another would be a dot on a linear axis.
     """
     longest, shortest = max(last_steps), min(last_steps)
     if longest > 50 * max(shortest, 1):

@@ -1,4 +1,4 @@
-"""Means of a long series over equal intervals of steps, so that a line of 10⁶ rows can be read."""
+"""Averages a long series over equal intervals of steps, to make 10⁶ rows readable as a line."""
 
 from typing import NamedTuple
 
@@ -17,19 +17,19 @@ class Downsampled(NamedTuple):
 
 
 def steps_per_row(steps: np.ndarray) -> np.ndarray:
-    """Returns how many steps each row is the mean of: those since the row before (at least 1)."""
+    """Returns how many steps each row averages: those since the previous row (at least 1)."""
     return np.maximum(np.diff(steps, prepend=0), 1)
 
 
 def downsample(series: Series, count: int) -> Downsampled:
-    """Averages a series over `count` equal intervals of steps; at most `count` rows stay as is.
+    """Averages a series over `count` equal intervals of steps; up to `count` rows are kept as is.
 
     Args:
-      series: ascending steps and their values; those that are not finite are dropped.
+      series: ascending steps and their values; nonfinite values are dropped.
       count: the largest number of points to return.
 
     Returns:
-      At most `count` points; the weight of a row is the number of steps it is the mean of.
+      At most `count` points; each row is weighted by the number of steps it averages.
     """
     finite = np.isfinite(series.values)
     weights = steps_per_row(series.steps)[finite].astype(float)

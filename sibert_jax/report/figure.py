@@ -1,4 +1,4 @@
-"""The picture: six panels, one color and marker per run, measured solid and predicted dashed."""
+"""The figure: six panels, one color and marker per run, measured solid and predicted dashed."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from sibert_jax.report import axis_scales, panels
 from sibert_jax.report.run_folder import Run, UnreadableRun, check_comparable, distinct_names
 
-# Okabe and Ito's colors, told apart with any color vision; their yellow, too pale for a thin
-# line on white, gives way to grey.
+# Okabe and Ito's color-blind-safe palette, with gray in place of yellow, which is too pale for a
+# thin line on white.
 COLORS = (
     "#0072B2",
     "#D55E00",
@@ -24,7 +24,7 @@ COLORS = (
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MOST_RUNS = len(COLORS)
-LEGEND_CHARACTERS = 150  # that fit one line of the legend
+LEGEND_CHARACTERS = 150  # that fit on one line of the legend
 LONGEST_NAME = 70
 
 STYLE = {
@@ -50,14 +50,14 @@ def draw(runs: Sequence[Run]) -> Figure:
     """Draw one to eight runs into one figure of 1500 × 900 pixels.
 
     Args:
-      runs: as `read_run` returns them, all of one task.
+      runs: runs from `read_run`, all of the same task.
 
     Returns:
-      A figure that belongs to no window and leaves matplotlib's settings as they were; save it with
+      A figure without a window, which leaves matplotlib's settings unchanged; save it with
       `figure.savefig(path)`.
 
     Raises:
-      UnreadableRun: no run, more than eight, or runs of different tasks.
+      UnreadableRun: no runs, more than eight, or runs of different tasks.
     """
     if not 1 <= len(runs) <= MOST_RUNS:
         raise UnreadableRun(
@@ -104,7 +104,7 @@ def _legend(figure: Figure, styles: Sequence["panels.RunStyle"]) -> None:
 
 
 def _shortened(name: str) -> str:
-    """A very long name without its middle; `$` would start a formula."""
+    """Shortens a long name in the middle and escapes `$`, which would start a formula."""
     if len(name) > LONGEST_NAME:
         half = LONGEST_NAME // 2
         name = f"{name[:half]}…{name[-half:]}"
@@ -112,7 +112,7 @@ def _shortened(name: str) -> str:
 
 
 def _caption(runs: Sequence[Run]) -> str:
-    """The caption: how rows became lines."""
+    """Returns the caption, which explains how rows became lines."""
     rows = max(series.steps.size for run in runs for series in run.series.values())
     lines = "Each point is a row of metrics.jsonl, a mean over train.log_every_steps steps"
     if rows > panels.POINTS:

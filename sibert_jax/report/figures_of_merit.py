@@ -1,4 +1,4 @@
-"""The numbers of a run's row in the table; each is None where the run did not log what it takes."""
+"""The numbers in a run's row of the table; None where the run did not log what is needed."""
 
 import dataclasses
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from sibert_jax.report.downsample import steps_per_row
 from sibert_jax.report.metrics_file import Series
 from sibert_jax.report.run_folder import EVAL_ACCURACY, EVAL_LOSS, PREDICTED_ROTATION, Run
 
-FINAL_SHARE = 0.05  # a single row of training loss is noise; this end of the run is averaged
+FINAL_SHARE = 0.05  # averaged at the end of a run, as a single row of training loss is noisy
 
 
 class Pair(NamedTuple):
-    """A measurement, and its prediction."""
+    """A measurement and its prediction."""
 
     measured: float | None
     predicted: float | None
@@ -43,14 +43,14 @@ class FiguresOfMerit:
 
 
 def figures_of_merit(run: Run) -> FiguresOfMerit:
-    """Condense a run into one row.
+    """Compute the numbers of a run's row.
 
     Args:
-      run: as `read_run` returns it.
+      run: a run from `read_run`.
 
     Returns:
-      Training losses and dead rows as means over the last 5 % of the steps; evaluation figures and
-      ‖x‖ of the last row; the clip rate as the mean over all steps; rotation, tokens a second and
+      Training losses and dead rows as means over the last 5 % of the steps; evaluation metrics and
+      ‖x‖ of the last row; the clip rate as the mean over all steps; rotation, tokens per second and
       MFU as medians over the rows; the largest Euler residual.
     """
     best = _best(run.metric(*EVAL_LOSS))
@@ -79,10 +79,10 @@ def figures_of_merit(run: Run) -> FiguresOfMerit:
 
 
 def _tokens(run: Run) -> int | None:
-    """Tokens seen: steps · sequences per step · tokens per sequence, padding included.
+    """Return the tokens seen: steps · sequences per step · tokens per sequence, padding included.
 
-    Where batches have many lengths, `data.seq_len` is only the longest: tokens a second over
-    sequences a second is the mean length since the row before.
+    If batches have several lengths, `data.seq_len` is only the longest: tokens per second over
+    sequences per second is the mean length since the previous row.
     """
     batch, length = run.setting("train.global_batch_size"), run.setting("data.seq_len")
     if not isinstance(batch, int) or not isinstance(length, int):
@@ -97,7 +97,7 @@ def _tokens(run: Run) -> int | None:
 
 
 def _at_the_end(series: Series) -> float | None:
-    """Mean over the rows in the last 5 % of the steps; NaN if one of them is."""
+    """Return the mean over the rows in the last 5 % of the steps; NaN if any is NaN."""
     if not series.steps.size:
         return None
     rows = series.steps > (1 - FINAL_SHARE) * series.steps[-1]
@@ -118,7 +118,7 @@ def _best(series: Series) -> tuple[int, float] | None:
 
 
 def _step_mean(series: Series) -> float | None:
-    """Mean over the steps: a row counts as often as it has steps."""
+    """Return the mean over the steps: rows are weighted by their number of steps."""
     finite = np.isfinite(series.values)
     if not finite.any():
         return None

@@ -1,4 +1,4 @@
-"""Scores on held-out sets, from results.json: tables, and the confusion matrices as a picture."""
+"""Scores on held-out sets from results.json: tables, and a figure of confusion matrices."""
 
 import dataclasses
 import json
@@ -25,11 +25,11 @@ class HeldOutScores:
     """One held-out set of a run.
 
     Attributes:
-      run: its name.
-      name: of the set.
+      run: name of the run.
+      name: name of the set.
       scores: metric -> value.
-      classes: class -> {"precision", "recall", "f1", "examples"}; {} where there are none.
-      confusion: (C, C) counts, a row for each true class; None where there is none.
+      classes: class -> {"precision", "recall", "f1", "examples"}; {} if there are none.
+      confusion: (C, C) counts, one row per true class; None if there is none.
     """
 
     run: str
@@ -40,7 +40,7 @@ class HeldOutScores:
 
 
 def read_held_out(runs: Sequence[Run]) -> list[HeldOutScores]:
-    """The held-out sets of the runs that are finished.
+    """Read the held-out scores of the finished runs.
 
     Raises:
       UnreadableRun: a results.json cannot be read.
@@ -64,7 +64,7 @@ def read_held_out(runs: Sequence[Run]) -> list[HeldOutScores]:
 
 
 def tables(found: Sequence[HeldOutScores]) -> str:
-    """Markdown: the scores of each set, and of its classes; "" if there is no set."""
+    """Return Markdown tables of the scores per set and per class; "" if there are no sets."""
     if not found:
         return ""
     names = list(dict.fromkeys(name for one in found for name in one.scores))
@@ -93,7 +93,7 @@ def tables(found: Sequence[HeldOutScores]) -> str:
 
 
 def draw_confusion(found: Sequence[HeldOutScores]) -> Figure | None:
-    """The first six confusion matrices; None if there is none.
+    """Draw the first six confusion matrices; None if there are none.
 
     A row is a true class, a column the predicted one; the color is the share of the row.
     """
@@ -138,7 +138,7 @@ def _matrix(axis, one: HeldOutScores) -> None:
 
 
 def _plain(text: str, longest: int) -> str:
-    """Shortened, and `$` would start a formula."""
+    """Shorten a text and escape `$`, which would start a formula."""
     text = text if len(text) <= longest else f"{text[: longest - 1]}…"
     return text.replace("$", r"\$")
 

@@ -1,4 +1,4 @@
-"""`metrics.jsonl` into an array of steps and one of values a metric, whatever a kill left."""
+"""Reads `metrics.jsonl` into arrays of steps and values per metric, tolerating broken lines."""
 
 import array
 import json
@@ -11,7 +11,7 @@ METRIC_GROUPS = ("train/", "eval/", "optim/", "model/", "perf/")
 
 
 class UnreadableRun(ValueError):
-    """A folder that is not a run, or holds nothing to report; the message names the file."""
+    """Raised for a folder that is not a run or has nothing to report; names the file."""
 
 
 class Series(NamedTuple):
@@ -25,16 +25,16 @@ NOT_LOGGED = Series(np.empty(0, np.int64), np.empty(0))
 
 
 def read_metrics(path: pathlib.Path) -> tuple[dict[str, Series], list[str]]:
-    """Read every scalar of a metrics file; of a step that was written twice the last value wins.
+    """Read every scalar of a metrics file; if a step was written twice, the last value wins.
 
     Args:
-      path: a file with one JSON object a line, each with `step` and any of the metrics.
+      path: a file with one JSON object per line, each with `step` and any of the metrics.
 
     Returns:
-      The series by metric, and one sentence for everything that was left out or looks odd.
+      The series by metric, and one sentence for everything left out or unusual.
 
     Raises:
-      UnreadableRun: no line is a row of metrics, or a step or a metric is no number.
+      UnreadableRun: no line is a row of metrics, or a step or a metric is not a number.
     """
     steps: dict[str, array.array] = {}
     values: dict[str, array.array] = {}
@@ -62,7 +62,7 @@ def read_metrics(path: pathlib.Path) -> tuple[dict[str, Series], list[str]]:
 
 
 def _parse(line: bytes) -> dict | None:
-    """The row on a line, or None where a kill or a full disk left something else."""
+    """Return the row on a line, or None where a kill or a full disk left something else."""
     try:
         row = json.loads(line)
     except ValueError:  # JSONDecodeError and UnicodeDecodeError
@@ -81,7 +81,7 @@ def _step(row: dict, path: pathlib.Path, number: int) -> int:
 
 
 def _number(value: object, key: str, path: pathlib.Path, number: int) -> float:
-    """A metric as a float; null and the strings "NaN", "Infinity" stand for themselves."""
+    """Return a metric as a float, including null (NaN) and the strings "NaN" and "Infinity"."""
     if value is None:
         return float("nan")
     try:
@@ -93,7 +93,7 @@ def _number(value: object, key: str, path: pathlib.Path, number: int) -> float:
 
 
 def _last_wins(steps: np.ndarray, values: np.ndarray) -> Series:
-    """Ascending steps, each once, with the value that was written last (a resumed run repeats)."""
+    """Return ascending unique steps with the value written last (a resumed run repeats steps)."""
     unique, first_in_reverse = np.unique(steps[::-1], return_index=True)
     return Series(unique, values[::-1][first_in_reverse])
 

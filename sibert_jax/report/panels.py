@@ -1,6 +1,6 @@
-"""The panels of the picture; each takes an empty axis and the runs with their colors.
+"""The panels of the figure; each takes an empty axis and the runs with their colors.
 
-A line's label is the metric it holds; a predicted line is dashed, in a darker shade of its run.
+A line's label is its metric; a predicted line is dashed, in a darker shade of its run.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from sibert_jax.report.downsample import downsample
 from sibert_jax.report.metrics_file import Series
 from sibert_jax.report.run_folder import EVAL_LOSS, PREDICTED_ROTATION, TRAIN_LOSS, Run
 
-POINTS = 200  # points per line: more cannot be told apart in a panel of 400 pixels
+POINTS = 200  # points per line: more are indistinguishable in a panel of 400 pixels
 RATE_POINTS = 20  # rare events need more steps per point to become a rate
 MOST_MARKERS = 12
 DASHES = (4, 2)
@@ -35,14 +35,14 @@ Panel = Callable[[Axes, Sequence[RunStyle]], None]
 
 
 def choose(runs: Sequence[Run]) -> list[Panel]:
-    """The six panels; rows of attention die only under ReLU, other runs show η/‖x‖² instead."""
+    """Return the six panels; without ReLU attention, η/‖x‖² replaces dead attention rows."""
     rows_can_die = any(run.metric("model/dead_attention_rows").steps.size for run in runs)
     last = dead_attention_rows if rows_can_die else effective_learning_rate
     return [loss, weight_norm, gradient_ratio, rotation, clip_rate, last]
 
 
 def loss(axis: Axes, styles: Sequence[RunStyle]) -> None:
-    """Training loss thin, evaluation loss with markers; a cross where a run diverged."""
+    """Draw training loss thin, evaluation loss with markers, a cross where a run diverged."""
     for style in styles:
         run = style.run
         train = run.metric(*TRAIN_LOSS)
@@ -79,7 +79,7 @@ def loss(axis: Axes, styles: Sequence[RunStyle]) -> None:
 
 
 def weight_norm(axis: Axes, styles: Sequence[RunStyle]) -> None:
-    """‖x‖ against the norm at which gradient steps and decay balance."""
+    """Draw ‖x‖ against the norm at which gradient steps and decay balance."""
     for style in styles:
         _line(axis, style, style.run.metric("optim/param_norm"), "optim/param_norm")
         _predicted(
@@ -90,7 +90,7 @@ def weight_norm(axis: Axes, styles: Sequence[RunStyle]) -> None:
 
 
 def gradient_ratio(axis: Axes, styles: Sequence[RunStyle]) -> None:
-    """‖g‖/‖x‖ before the clip against the threshold √(2Cλ/η_t)."""
+    """Draw ‖g‖/‖x‖ before the clip against the threshold √(2Cλ/η_t)."""
     for style in styles:
         _line(axis, style, style.run.metric("optim/relative_grad_norm"), "optim/relative_grad_norm")
         _predicted(axis, style, style.run.metric("optim/clip_threshold"), "optim/clip_threshold")
@@ -99,7 +99,7 @@ def gradient_ratio(axis: Axes, styles: Sequence[RunStyle]) -> None:
 
 
 def rotation(axis: Axes, styles: Sequence[RunStyle]) -> None:
-    """The angle between x before and after a step against the one that theory predicts."""
+    """Draw the angle between x before and after a step against the predicted one."""
     for style in styles:
         _line(axis, style, style.run.metric("optim/rotation"), "optim/rotation")
         _predicted(axis, style, style.run.metric(PREDICTED_ROTATION), PREDICTED_ROTATION)
@@ -108,7 +108,7 @@ def rotation(axis: Axes, styles: Sequence[RunStyle]) -> None:
 
 
 def clip_rate(axis: Axes, styles: Sequence[RunStyle]) -> None:
-    """Share of the steps at which the clip was active, with the paper's share for comparison."""
+    """Draw the share of steps at which the clip was active, with the paper's for comparison."""
     for style in styles:
         _percent(axis, style, "optim/clipped")
     _title(axis, "Clip rate", "share of the steps that were clipped", "% of steps (log above 1)")
@@ -131,7 +131,7 @@ def clip_rate(axis: Axes, styles: Sequence[RunStyle]) -> None:
 
 
 def dead_attention_rows(axis: Axes, styles: Sequence[RunStyle]) -> None:
-    """Share of the attention rows without a positive score: they attend to every key alike."""
+    """Draw the share of attention rows without a positive score; these attend to all keys alike."""
     for style in styles:
         _percent(axis, style, "model/dead_attention_rows")
     _title(axis, "Dead attention rows", "share of the rows without a positive score", "% of rows")
@@ -139,7 +139,7 @@ def dead_attention_rows(axis: Axes, styles: Sequence[RunStyle]) -> None:
 
 
 def effective_learning_rate(axis: Axes, styles: Sequence[RunStyle]) -> None:
-    """η/‖x‖², the rate at which the direction of x learns."""
+    """Draw η/‖x‖², the learning rate of the direction of x."""
     key = "optim/effective_learning_rate"
     for style in styles:
         _line(axis, style, style.run.metric(key), key)
@@ -157,7 +157,7 @@ def _line(
     alpha: float = 1.0,
     shade: bool = True,
 ) -> None:
-    """A measured line, with a shade from the lowest to the highest row where rows were averaged."""
+    """Draw a measured line, shaded from lowest to highest row where rows were averaged."""
     points = downsample(series, count)
     if not points.steps.size:
         return
@@ -202,7 +202,7 @@ def _percent(axis: Axes, style: RunStyle, key: str) -> None:
 
 
 def _cross_where_diverged(axis: Axes, style: RunStyle) -> bool:
-    """Mark the last row before the loss stopped being finite; whether there is one."""
+    """Mark the last row before the loss became nonfinite; return whether there is one."""
     train = style.run.metric(*TRAIN_LOSS)
     bad = np.flatnonzero(~np.isfinite(train.values))
     if not bad.size or bad[0] == 0:
@@ -224,7 +224,7 @@ def _cross_where_diverged(axis: Axes, style: RunStyle) -> bool:
 
 
 def _dashed(axis: Axes, what: str) -> str:
-    """The subtitle: it explains the dashes only where there are any."""
+    """Return the subtitle, which explains dashed lines only if there are any."""
     return (
         f"solid: measured, dashed: {what}" if any(line.is_dashed() for line in axis.lines) else ""
     )

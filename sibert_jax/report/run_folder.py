@@ -1,6 +1,6 @@
-"""One run folder: its configuration, its metrics, and what its equilibrium should be.
+"""One run folder: its config, its metrics, and its predicted equilibrium.
 
-Letters: η learning rate, λ weight decay, C clip factor, x the scale-invariant parameters, g their
+Notation: η learning rate, λ weight decay, C clip factor, x the scale-invariant parameters, g their
 gradient before the clip.
 """
 
@@ -15,20 +15,20 @@ import numpy as np
 from sibert_jax.files import user_path
 from sibert_jax.report.metrics_file import NOT_LOGGED, Series, UnreadableRun, read_metrics
 
-# The first of these that a run has is its loss; a later one serves tasks without masked tokens.
+# The first of these that a run has is its loss; the second is for tasks without masked tokens.
 TRAIN_LOSS = ("train/mlm_loss", "train/loss")
 EVAL_LOSS = ("eval/mlm_loss", "eval/loss")
 EVAL_ACCURACY = ("eval/mlm_accuracy", "eval/accuracy")
 
-PREDICTED_ROTATION = "optim/predicted_rotation"  # logged where theory predicts one
+PREDICTED_ROTATION = "optim/predicted_rotation"  # logged if theory predicts one
 
-# Infinite wherever a schedule or the weight decay is 0, which is no fault of the run.
+# Infinite wherever a schedule or the weight decay is 0, which is not a problem of the run.
 PREDICTIONS = ("optim/clip_threshold", "optim/equilibrium_norm", "optim/equilibrium_gap")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Configuration and metrics of one run; `notes` lists omissions and oddities."""
+    """Config and metrics of one run; `notes` lists omissions and irregularities."""
 
     path: pathlib.Path
     config: dict
@@ -50,7 +50,7 @@ class Run:
         return PREDICTED_ROTATION in self.series
 
     def setting(self, dotted_key: str) -> object:
-        """The value of `optim.learning_rate` and the like; None where the run has no such key."""
+        """Return the value of a key such as `optim.learning_rate`; None if there is no such key."""
         value: object = self.config
         for part in dotted_key.split("."):
             if not isinstance(value, dict) or part not in value:
@@ -59,11 +59,11 @@ class Run:
         return value
 
     def metric(self, *keys: str) -> Series:
-        """The series of the first of the metrics that the run logged, else an empty one."""
+        """Return the series of the first of these metrics that was logged, or an empty one."""
         return next((self.series[key] for key in keys if key in self.series), NOT_LOGGED)
 
     def logged(self, *keys: str) -> str | None:
-        """The first of the metrics that the run logged."""
+        """Return the first of these metrics that the run logged, or None."""
         return next((key for key in keys if key in self.series), None)
 
 
@@ -71,13 +71,13 @@ def read_run(directory: str | os.PathLike) -> Run:
     """Read a run folder.
 
     Args:
-      directory: holds `config.json`, `metrics.jsonl` and, usually, `run.json`.
+      directory: contains `config.json`, `metrics.jsonl` and, usually, `run.json`.
 
     Returns:
       The run, with a note for everything that was left out.
 
     Raises:
-      UnreadableRun: one sentence that names the file which is missing or unreadable.
+      UnreadableRun: one sentence that names the missing or unreadable file.
 
     Example:
       >>> read_run("no/such/run")
@@ -105,7 +105,7 @@ def read_run(directory: str | os.PathLike) -> Run:
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
-    """Refuse runs of different tasks: their losses share no axis."""
+    """Raise UnreadableRun for runs of different tasks, whose losses are not comparable."""
     tasks = {run.setting("task.name"): run for run in runs}
     if len(tasks) > 1:
         listed = "; ".join(f"{run.path / 'config.json'}: {task}" for task, run in tasks.items())
@@ -116,7 +116,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 
 def distinct_names(runs: Sequence[Run]) -> list[str]:
-    """Folder names, with as many parent folders as it takes to tell equal ones apart.
+    """Return folder names, with as many parent folders as needed to distinguish equal ones.
 
     Example:
       >>> paths = map(pathlib.Path, ("/a/sgd/seed1", "/a/adam/seed1", "/a/sgd/seed2"))

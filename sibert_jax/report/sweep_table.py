@@ -1,4 +1,4 @@
-"""The outcomes of a sweep: one row a setting over its seeds, as Markdown, CSV and boxes."""
+"""The outcomes of a sweep: one row per setting over its seeds, as Markdown, CSV and box plots."""
 
 import csv
 import io
@@ -17,20 +17,20 @@ from sibert_jax.report.figure import COLORS, STYLE
 
 
 class Outcome(NamedTuple):
-    """One run: what it was given, and its last evaluation."""
+    """One run: its overrides and its last evaluation."""
 
     overrides: dict
     metric: str
-    value: float | None  # None: it diverged
+    value: float | None  # None: the run diverged
 
 
 class Row(NamedTuple):
-    """One setting over its seeds; a run that diverged counts in `diverged` and nowhere else.
+    """One setting over its seeds; a diverged run counts only in `diverged`.
 
     Attributes:
       setting: the overrides without the seed.
-      metric: what was measured; of a loss the least is best, else the greatest.
-      values: of each run that finished.
+      metric: the metric; for a loss the lowest is best, otherwise the highest.
+      values: the value of each finished run.
       diverged: runs whose loss was not finite.
     """
 
@@ -58,19 +58,19 @@ class Row(NamedTuple):
 
     @property
     def panel(self) -> str:
-        """The label that rows to compare share: the sweep's, else config file, else metric."""
+        """The label of comparable rows: the sweep's, else the config file, else the metric."""
         named = (self.setting[key] for key in ("panel", "config") if key in self.setting)
         return str(next(named, self.metric))
 
 
 def best(values: Sequence[float], metric: str) -> float:
-    """The least of a loss, else the greatest; NaN of nothing."""
+    """Returns the lowest value of a loss, otherwise the highest; NaN if there are none."""
     choose = min if "loss" in metric else max
     return choose(values) if values else math.nan
 
 
 def summarise(outcomes: Sequence[Outcome]) -> list[Row]:
-    """A row for each setting, in the order of the sweep."""
+    """Returns one row per setting, in the order of the sweep."""
     rows: dict[tuple, Row] = {}
     for outcome in outcomes:
         setting = {key: value for key, value in outcome.overrides.items() if key != "seed"}
@@ -100,7 +100,7 @@ _FIGURES = ("metric", "runs", "median", "mean ± sd", "best", "diverged")
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table; the best median of each panel in bold."""
+    """Returns the table, with the best median of each panel in bold."""
     keys = _keys(rows)
     lines = ["| " + " | ".join((*keys, *_FIGURES)) + " |"]
     lines.append("|" + " :-- |" * (len(keys) + 1) + " --: |" * (len(_FIGURES) - 1))
@@ -122,7 +122,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def csv_table(rows: Sequence[Row]) -> str:
-    """The same figures in full, and the metric of every run."""
+    """Returns the same numbers in full precision, and the metric of every run."""
     keys, text = _keys(rows), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     figures = ("metric", "runs", "median", "mean", "sd", "best", "diverged", "values")
@@ -134,7 +134,7 @@ def csv_table(rows: Sequence[Row]) -> str:
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """A box a setting with a dot a run, a panel a task: see `Row.panel`."""
+    """Draws a box per setting with a dot per run, in one panel per task: see `Row.panel`."""
     panels: dict[str, list[Row]] = {}
     for row in rows:
         panels.setdefault(row.panel, []).append(row)
@@ -182,7 +182,7 @@ def _keys(rows: Sequence[Row]) -> list[str]:
 
 
 def _setting(row: Row, keys: Sequence[str], *, named: bool = False) -> list[str]:
-    """The values of the keys that a row has, "" for the others."""
+    """Returns a row's values of the given keys, "" for missing ones."""
     if named:  # without the folders of paths
         found = {key.split(".")[-1]: row.setting[key] for key in keys if key in row.setting}
         return [f"{key}={str(value).rpartition('/')[2]}" for key, value in found.items()]

@@ -1,4 +1,4 @@
-"""The Markdown: one row per run, the settings that differ, notes, and how to read it."""
+"""The Markdown report: one row per run, differing settings, notes, and a reading guide."""
 
 import json
 import math
@@ -30,14 +30,14 @@ the loss is not scale invariant.
 
 
 def table(runs: Sequence[Run]) -> str:
-    """Put runs into Markdown.
+    """Report on runs in Markdown.
 
     Args:
-      runs: as `read_run` returns them, all of one task.
+      runs: runs from `read_run`, all of the same task.
 
     Returns:
-      The table of runs, the settings in which they differ, notes on what was left out, and how to
-      read all of it.
+      The table of runs, the settings in which they differ, notes on what was left out, and a
+      reading guide.
 
     Raises:
       UnreadableRun: the runs are of different tasks.
@@ -49,7 +49,7 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def _figures(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """One row per run; a column that no run fills is left out."""
+    """Return a table with one row per run, without columns that no run fills."""
     figures = [figures_of_merit(run) for run in runs]
     columns = [("run", list(names)), ("arch", [_text(run.setting("model.arch")) for run in runs])]
     columns.append(("optimizer", [_text(run.setting("optim.name")) for run in runs]))
@@ -117,7 +117,7 @@ COLUMNS: tuple[tuple[str, Callable[[FiguresOfMerit], str]], ...] = (
 
 
 def _steps(run: Run) -> str:
-    """The steps of the run, and how many there were to be where it has not reached its end."""
+    """Return the steps of the run, and the planned number if it has not reached the end."""
     planned = run.setting("train.num_steps")
     if isinstance(planned, int) and planned > run.last_step:
         return f"{run.last_step:,} of {planned:,}"
@@ -125,7 +125,7 @@ def _steps(run: Run) -> str:
 
 
 def _differences(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """The configuration keys whose values are not the same in all runs."""
+    """Return a table of the config keys whose values differ between runs."""
     if len(runs) == 1:
         return ""
     flat = [_flatten(run.config) for run in runs]
@@ -139,7 +139,7 @@ def _differences(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 
 def _flatten(config: dict, prefix: str = "") -> dict[str, str]:
-    """Dotted keys to values as text."""
+    """Map dotted keys to values as text."""
     flat = {}
     for key, value in config.items():
         if isinstance(value, dict) and value:
@@ -167,7 +167,7 @@ def _notes(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as a table; what would end a cell early is escaped."""
+    """Format rows of cells as a table, escaping what would end a cell early."""
     lines = (
         " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in row) for row in rows
     )

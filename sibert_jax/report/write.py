@@ -1,4 +1,4 @@
-"""Writes report.png, report.md and, of classifiers, confusion.png."""
+"""Writes report.png, report.md and, for classifiers, confusion.png."""
 
 import contextlib
 import pathlib
@@ -12,9 +12,9 @@ from sibert_jax.report.tables import table
 
 
 def write(directories: Sequence[str], out: pathlib.Path) -> list[pathlib.Path]:
-    """Write `report.png` and `report.md` of some run folders to `out`; the paths of all files.
+    """Write `report.png` and `report.md` on run folders to `out`; return the paths of all files.
 
-    Where a run has classes, `confusion.png` is written, too.
+    If a run has classes, `confusion.png` is written, too.
     """
     resolved = [pathlib.Path(directory).resolve() for directory in directories]
     for i, path in enumerate(resolved):

@@ -1,1 +1,1 @@
-"""Processes, signals and clocks of a run: what it stands on, whatever it trains."""
+"""Processes, signals and clocks of a run, independent of what it trains."""

@@ -1,9 +1,9 @@
-"""Notes that the processes of a run leave for each other, outside of the devices, from any thread.
+"""Notes that the processes of a run exchange from any thread, without the devices.
 
-JAX's own coordination service has no public interface for notes, and a collective in a thread would
-get between those of the training step, which must come in the same order in every process. So
-process 0 keeps the notes and answers for them on a port of its own. Where that is, and a key to it,
-the others are told by one collective, before any other.
+JAX's coordination service has no public interface for this, and a collective in a thread would get
+between those of the training step, which must have the same order in every process. So process 0
+keeps the notes and serves them on its own port. One initial collective tells the others its address
+and an access key.
 """
 
 import contextlib
@@ -18,33 +18,33 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 GREETING_BYTES = 1024
-ASK_SECONDS = 10.0  # within which a connection brings its question
+ASK_SECONDS = 10.0  # time limit for a connection to send its question
 
 
 class Unreachable(OSError):
-    """Process 0, which keeps the notes, does not answer."""
+    """Raised when process 0, which keeps the notes, does not answer."""
 
 
 class Notes:
-    """The notes in process 0: one text a topic and process."""
+    """The notes in process 0: one text per topic and process."""
 
     def __init__(self):
         self._topics: dict[str, dict[int, str]] = {}
         self._changed = threading.Condition()
 
     def write(self, topic: str, index: int, text: str) -> None:
-        """Leaves the note of process `index`, in place of its earlier one."""
+        """Sets the note of process `index`, replacing its earlier one."""
         with self._changed:
             self._topics.setdefault(topic, {})[index] = text
             self._changed.notify_all()
 
     def read(self, topic: str, at_least: int = 0, wait_secs: float = 0.0) -> dict[int, str]:
-        """The notes by process, the earliest first.
+        """Returns the notes by process, the earliest first.
 
         Args:
-          topic: of the notes.
+          topic: the topic of the notes.
           at_least: number of notes to wait for.
-          wait_secs: how long; then there are fewer.
+          wait_secs: time limit, after which fewer are returned.
         """
         with self._changed:
             self._changed.wait_for(
@@ -67,7 +67,7 @@ class RemoteNotes(Notes):
         return {int(index): text for index, text in answer.items()}
 
     def _ask(self, wait_secs: float, *question):
-        # A connection each, so that a signal in the middle of one leaves nothing to the next.
+        # One connection per question, so that a signal during one leaves nothing for the next.
         try:
             with (
                 socket.create_connection(self._address, self._timeout_secs) as connection,
@@ -82,7 +82,7 @@ class RemoteNotes(Notes):
 
 
 def serve(notes: Notes, key: str) -> int:
-    """Answers for the notes in threads, and returns the port; who lacks the key gets no answer."""
+    """Serves the notes in threads and returns the port; requests without the key get no answer."""
     if socket.has_dualstack_ipv6():
         listener = socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
     else:
@@ -92,14 +92,14 @@ def serve(notes: Notes, key: str) -> int:
         while True:
             try:
                 connection, _ = listener.accept()
-            except OSError:  # too many open files: whoever asked asks again
+            except OSError:  # too many open files: the client will retry
                 time.sleep(1.0)
                 continue
             threading.Thread(target=answer, args=(connection,), daemon=True).start()
 
     def answer(connection: socket.socket):
         with (
-            contextlib.suppress(OSError, ValueError, TypeError),  # of someone else, or gone
+            contextlib.suppress(OSError, ValueError, TypeError),  # a stranger, or gone
             connection,
             connection.makefile("rw") as lines,
         ):
@@ -113,14 +113,14 @@ def serve(notes: Notes, key: str) -> int:
 
 
 def connect(hosts: list[str], timeout_secs: float) -> Notes:
-    """The notes of a run; every process calls this right after `jax.distributed.initialize`.
+    """Connects to the notes of a run, in every process right after `jax.distributed.initialize`.
 
     Args:
-      hosts: names or addresses under which process 0 may be reached, besides those it knows.
-      timeout_secs: of silence after which process 0 counts as gone.
+      hosts: names or addresses at which process 0 may be reachable, besides those it knows.
+      timeout_secs: seconds of silence after which process 0 counts as gone.
 
     Raises:
-      Unreachable: the machine of process 0 takes no connection from this one.
+      Unreachable: the machine of process 0 accepts no connection from this one.
     """
     notes, greeting = Notes(), ""
     if jax.process_index() == 0:
@@ -139,9 +139,9 @@ def connect(hosts: list[str], timeout_secs: float) -> Notes:
 
 
 def _own_hosts() -> list[str]:
-    """Addresses of this machine, the likeliest first."""
+    """Returns addresses of this machine, the most likely first."""
     found = [socket.gethostname(), "127.0.0.1"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
-        probe.connect(("192.0.2.1", 9))  # sends nothing; chooses the interface to the network
+        probe.connect(("192.0.2.1", 9))  # sends nothing; selects the network interface
         found.insert(0, probe.getsockname()[0])
     return found

@@ -11,7 +11,7 @@ from sibert_jax.files import write_json
 from sibert_jax.runtime.watchdog import Watchdog
 
 T = TypeVar("T")
-# What is left of a step's time is waiting for the device; `other` is closing files and the like.
+# `step` includes waiting for the device; `other` is closing files and the like.
 PHASES = ("start", "compile", "restore", "step", "input", "evaluation", "checkpoint", "other")
 WRITE_SECONDS = 1.0
 
@@ -19,15 +19,15 @@ WRITE_SECONDS = 1.0
 class Goodput:
     """Seconds by phase; a phase within another takes its time from the outer one.
 
-    The sums live in `goodput.json` of the workdir, so that steps done twice and starts after a
-    kill are seen; what a killed start did after its last row is not. They follow the clock, so
-    they stay out of checkpoints and out of everything that must be equal after a resume.
+    The sums are kept in `goodput.json` of the workdir, so that repeated steps and starts after a
+    kill are counted; what a killed start did after its last row is not. They depend on the clock,
+    so they are not part of checkpoints or of anything that must be equal after a resume.
 
     Args:
-      path: of `goodput.json`, started from scratch if it cannot be read; None: no file, as in all
+      path: path of `goodput.json`, started from scratch if unreadable; None: no file, as in all
         processes but the first.
       watchdog: notified of each phase.
-      started: `time.monotonic()` when the program began.
+      started: `time.monotonic()` when the program started.
     """
 
     def __init__(self, path: pathlib.Path | None, watchdog: Watchdog, started: float):
@@ -45,7 +45,7 @@ class Goodput:
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Counts what happens inside as a phase, one of PHASES."""
+        """Times the enclosed code as a phase, one of PHASES."""
         outer = self._phase
         self._enter(name)
         try:
@@ -54,7 +54,7 @@ class Goodput:
             self._enter(outer)
 
     def each(self, name: str, items: Iterable[T]) -> Iterator[T]:
-        """The items, with the wait for each counted as a phase."""
+        """Yields the items, timing the wait for each as a phase."""
         iterator, end = iter(items), object()
         while True:
             with self.phase(name):
@@ -74,10 +74,10 @@ class Goodput:
         self._watchdog.expect(name)
 
     def row(self, step: int) -> dict[str, float]:
-        """Seconds by phase, starts, steps done twice, and the share of steps that counted.
+        """Returns seconds by phase, starts, repeated steps, and the share of useful step time.
 
         Args:
-          step: that the run has reached.
+          step: the step that the run has reached.
         """
         self._enter(self._phase)
         row = {f"goodput/{name}": seconds for name, seconds in self.seconds.items()}
@@ -88,7 +88,7 @@ class Goodput:
         return row
 
     def line(self, step: int) -> str:
-        """The same for people."""
+        """Returns the same as text."""
         row = self.row(step)
         spent = sorted(self.seconds.items(), key=lambda item: -item[1])
         parts = ", ".join(f"{name} {seconds:,.1f}" for name, seconds in spent if seconds >= 0.05)
@@ -99,7 +99,7 @@ class Goodput:
         )
 
     def write(self):
-        """Keeps the sums on disk, as far as there is room."""
+        """Writes the sums to disk, if possible."""
         self._enter(self._phase)
         self._written = time.monotonic()
         if self._path is None:
@@ -109,6 +109,6 @@ class Goodput:
             write_json(self._path, sums)
 
     def write_now_and_then(self):
-        """The same, at most once in WRITE_SECONDS."""
+        """Writes the sums, at most once per WRITE_SECONDS."""
         if time.monotonic() - self._written >= WRITE_SECONDS:
             self.write()

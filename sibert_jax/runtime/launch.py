@@ -34,7 +34,7 @@ from sibert_jax.runtime.signals import Stopped
 
 
 def exit_status(error: BaseException) -> int:
-    """The exit status of a process that ends with this error."""
+    """Returns the exit status of a process that ends with this error."""
     if isinstance(error, Stopped):
         return 0
     if isinstance(error, TrainingError):
@@ -48,14 +48,15 @@ def exit_status(error: BaseException) -> int:
 def join(settings: DistributedConfig) -> Iterator[ProcessGroup]:
     """Starts the processes of a run together, and ends them together.
 
-    Must run before anything touches a device. If the body raises in one of several processes, each
-    prints one line with the error and exits with a non-zero status; no exception is raised.
+    Must run before any device is used. If the body raises in one of several processes, each prints
+    one line with the error and exits with a nonzero status; no exception is raised.
 
     Args:
-      settings: how to start; with `start="single"` nothing happens.
+      settings: how to start; `start="single"` does nothing.
 
     Raises:
-      ConfigError: the settings cannot work; of one process alone also whatever the body raises.
+      ConfigError: the settings are invalid; with a single process, exceptions of the body
+        propagate.
     """
     if settings.start == "single":
         yield SINGLE_PROCESS
@@ -74,8 +75,8 @@ def _end_all(group: MultiProcessGroup, error: BaseException) -> None:
         reason = f"{type(error).__name__}: {one_line(error)}"
     print_error(group, reason)
     if not isinstance(error, (ConfigError, DataError, TrainingError, KeyboardInterrupt)):
-        # Perhaps a collective that failed as a process is gone (JAX raises many kinds then). Which
-        # one is soon known, and said in place of a traceback.
+        # Perhaps a collective failed because a process is gone (JAX may raise anything then). Which
+        # one will soon be known and reported instead of a traceback.
         group.await_verdict()
     if not isinstance(error, (*EXPECTED, KeyboardInterrupt)):
         traceback.print_exc()
@@ -97,7 +98,7 @@ def _start(settings: DistributedConfig) -> Notes:
         hosts.append(settings.coordinator_address.rpartition(":")[0].strip("[]"))
         if settings.process_id == 0:
             _check_port(settings.coordinator_address)
-    # JAX's own service would take SIGTERM, which signals.py and stop_step.py handle.
+    # JAX's own service would intercept SIGTERM, which signals.py and stop_step.py handle.
     jax.config.update("jax_enable_preemption_service", False)
     started = threading.Event()
     watch = threading.Thread(target=_give_up, args=(settings, started), daemon=True)
@@ -105,7 +106,7 @@ def _start(settings: DistributedConfig) -> Notes:
     try:
         jax.distributed.initialize(
             **arguments,
-            # When these are over JAX aborts the process: ours come first, and say why.
+            # JAX aborts the process at these timeouts; ours are shorter and explain why.
             initialization_timeout=2 * settings.start_timeout_secs,
             heartbeat_timeout_seconds=3 * settings.heartbeat_secs,
             shutdown_timeout_seconds=settings.heartbeat_secs,
@@ -125,7 +126,7 @@ def _start(settings: DistributedConfig) -> Notes:
 
 
 def _check_port(address: str) -> None:
-    """Refuses a port in use, at which JAX would crash, or share it with another run."""
+    """Raises ConfigError for a port in use, where JAX would crash or share it with another run."""
     try:
         socket.create_server(("", int(address.rpartition(":")[2]))).close()
     except OSError as error:

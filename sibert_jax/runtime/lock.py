@@ -1,4 +1,4 @@
-"""A lock on a directory, which the kernel gives up with the process, however that ends."""
+"""A lock on a directory, which the kernel releases when the process ends."""
 
 import contextlib
 import fcntl
@@ -7,19 +7,19 @@ import pathlib
 import socket
 from typing import TextIO
 
-NAME = "lock"  # holds the process that is at work in the directory
+NAME = "lock"  # contains the process that is using the directory
 MAX_TRIES = 100
 
 
 class InUse(Exception):
-    """Another process holds the lock; says which."""
+    """Raised when another process holds the lock; names it."""
 
 
 def lock_directory(directory: pathlib.Path) -> tuple[TextIO, bool]:
-    """Locks a directory, made if need be, until the file that is returned is closed.
+    """Locks a directory, created if necessary, until the returned file is closed.
 
     Returns:
-      The locked file, and whether no process has held it before.
+      The locked file, and whether it is new: no process has held the lock before.
 
     Raises:
       InUse: another process holds it.
@@ -34,7 +34,7 @@ def lock_directory(directory: pathlib.Path) -> tuple[TextIO, bool]:
             tries += 1
             if tries == MAX_TRIES:
                 raise
-            continue  # a start that failed has removed the directory meanwhile
+            continue  # a failed start has just removed the directory
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -42,7 +42,7 @@ def lock_directory(directory: pathlib.Path) -> tuple[TextIO, bool]:
             holder = file.read().strip() or "just started"
             file.close()
             raise InUse(holder) from None
-        except OSError:  # a file system without locks, as some Lustre mounts
+        except OSError:  # a file system without locks, such as some Lustre mounts
             break
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -57,9 +57,9 @@ def lock_directory(directory: pathlib.Path) -> tuple[TextIO, bool]:
 
 
 def is_lock(path: pathlib.Path) -> bool:
-    """Whether a file is a lock of this program, perhaps of a start that has just failed."""
+    """Tells whether a file is a lock of this program, perhaps of a start that has just failed."""
     try:
-        return path.read_text()[:4] in ("pid ", "")  # "": its process starts at this moment
+        return path.read_text()[:4] in ("pid ", "")  # "": its process is just starting
     except FileNotFoundError:
         return True
     except (OSError, ValueError):

@@ -1,11 +1,11 @@
-"""Peak FLOP/s of one device, from the vendors' data sheets: what `perf/mfu` is a share of."""
+"""Peak FLOP/s per device from vendors' data sheets: the denominator of `perf/mfu`."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Peak:
-    """Dense matrix products, without structured sparsity; per JAX device.
+    """Peak FLOP/s of dense matrix products per JAX device, without structured sparsity.
 
     Attributes:
       bfloat16: FLOP/s with bfloat16 operands.
@@ -21,7 +21,8 @@ def _tpu(bfloat16: float) -> Peak:
     return Peak(bfloat16, bfloat16)
 
 
-# By `jax.Device.device_kind`. A JAX device is a chip, but half of one on TPU v2, v3 and v7x.
+# By `jax.Device.device_kind`. A JAX device is one chip, except for half a chip on TPU v2, v3 and
+# v7x.
 PEAKS = {
     "TPU v2": _tpu(45e12 / 2),
     "TPU v3": _tpu(123e12 / 2),
@@ -51,10 +52,10 @@ PEAKS = {
 
 
 def peak_flops(device_kind: str, dtype: str) -> float | None:
-    """Peak FLOP/s of one device for matrix products of a dtype; None: not known.
+    """Returns peak FLOP/s of one device for matrix products in a dtype; None: unknown.
 
     Args:
-      device_kind: as `jax.Device.device_kind` has it.
+      device_kind: the value of `jax.Device.device_kind`.
       dtype: `model.dtype`, "bfloat16" or "float32".
 
     Example:

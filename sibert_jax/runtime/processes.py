@@ -1,8 +1,8 @@
-"""The processes of a run as one of them sees them: they agree, wait for each other, end together.
+"""The processes of a run: they compare settings, wait for each other and end together.
 
-Every process runs the same program on its own devices; `launch.py` starts them. They leave each
-other notes (`coordination.py`) about being alive and about why one has ended, so that none waits
-indefinitely for another that is gone.
+Every process runs the same program on its own devices; `launch.py` starts them. They exchange notes
+(`coordination.py`) about being alive and about why one has ended, so that none waits indefinitely
+for one that is gone.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ from sibert_jax.runtime.terminal import say
 
 T = TypeVar("T")
 POLL_SECONDS = 1.0
-APPEAR_SECONDS = 5.0  # how late a network disk may show a new file
-DAY_SECONDS = 86_400.0  # for work of unknown length; whoever dies meanwhile is noticed anyway
+APPEAR_SECONDS = 5.0  # how long a network disk may take to show a new file
+DAY_SECONDS = 86_400.0  # for work of unknown length; a process that dies is noticed anyway
 
 
 class ProcessGroup:
-    """The processes of a run as one of them sees them; this class is a run of one process."""
+    """The processes of a run as seen by one of them; this class is a run of one process."""
 
     index = 0  # of this process
     count = 1
@@ -41,42 +41,43 @@ class ProcessGroup:
         return self.index == 0
 
     def say(self, text: str) -> None:
-        """A line on the terminal, from process 0 only."""
+        """Prints a line on the terminal, from process 0 only."""
         if self.is_first:
             say(text)
 
     def barrier(self, name: str, timeout_secs: float = DAY_SECONDS) -> None:
-        """Waits until every process has come to the barrier of this name.
+        """Waits until every process has reached the barrier of this name.
 
         Raises:
-          TrainingError: some did not come in time; the message says which, and to what.
+          TrainingError: some did not arrive in time; the message says which, and where.
         """
 
     def agree(self, topic: str, facts: dict[str, object]) -> None:
-        """Compares what must be the same in every process.
+        """Checks that facts are the same in every process.
 
         Args:
           topic: what the facts are about; each is compared once.
-          facts: what can be written as JSON.
+          facts: JSON values by name.
 
         Raises:
-          ConfigError: they differ; names both processes, and the first key with both values.
+          ConfigError: they differ; names both processes and the first differing key with both
+            values.
         """
 
     def first_then_others(self, name: str, action: Callable[[], T]) -> T:
-        """Does something in process 0, then in all others: what it leaves on disk is there then."""
+        """Runs an action in process 0, then in all others, which find its files on disk."""
         del name
         return action()
 
     def check_shared(self, directory: pathlib.Path) -> None:
-        """Refuses a directory of process 0 that the others do not see."""
+        """Raises ConfigError if the others do not see a directory of process 0."""
 
 
 SINGLE_PROCESS = ProcessGroup()
 
 
 class MultiProcessGroup(ProcessGroup):
-    """One of several processes. A thread tells the others that it is alive, and hears of them."""
+    """One of several processes. A thread reports that it is alive, and watches the others."""
 
     def __init__(self, settings: DistributedConfig, notes: Notes):
         self.index, self.count, self.notes = jax.process_index(), jax.process_count(), notes
@@ -90,7 +91,7 @@ class MultiProcessGroup(ProcessGroup):
         self._gather(f"barrier/{name}", "here", timeout_secs)
 
     def _gather(self, topic: str, text: str, timeout_secs: float = DAY_SECONDS) -> dict[int, str]:
-        """The texts of all processes, by index; each topic is used once."""
+        """Returns the texts of all processes, by index; each topic is used once."""
         self.notes.write(topic, self.index, text)
         until = time.monotonic() + timeout_secs
         while len(texts := self.notes.read(topic, self.count, POLL_SECONDS)) < self.count:
@@ -136,7 +137,7 @@ class MultiProcessGroup(ProcessGroup):
                 mark.unlink()
 
     def leave(self) -> None:
-        """Ends the run in good order."""
+        """Ends the run cleanly."""
         self.barrier("the end")
         self._left.set()
         jax.distributed.shutdown()
@@ -144,17 +145,17 @@ class MultiProcessGroup(ProcessGroup):
     def fail(self, reason: str) -> None:
         """Tells the others why this process ends."""
         self._left.set()
-        with contextlib.suppress(Unreachable):  # process 0 may be what is gone
+        with contextlib.suppress(Unreachable):  # process 0 may be the one that is gone
             reason = f"process {self.index} of {self.count} ended it: {reason}"
             self.notes.write("failed", self.index, reason)
             self._linger()
 
     def await_verdict(self) -> None:
-        """Gives the threads time to find which process is gone, and to end this one."""
+        """Waits for the threads to find which process is gone and to end this one."""
         time.sleep(self._heartbeat_secs + 5 * POLL_SECONDS)
 
     def _talk(self) -> None:
-        """Says once a second that this process is alive; reads whether the run has ended."""
+        """Reports once a second that this process is alive; checks whether the run has ended."""
         beats, heard = 0, {}
         try:
             while not self._left.wait(POLL_SECONDS):
@@ -172,7 +173,7 @@ class MultiProcessGroup(ProcessGroup):
                 self._end(f"process 0, the coordinator, is gone ({one_line(error)}).")
 
     def _silent(self, heard: dict[int, tuple[str, float]]) -> str | None:
-        """Says which processes have not been heard of; `heard` holds each one's last beat."""
+        """Returns a message on silent processes, or None; `heard` holds each one's last beat."""
         now, beats = time.monotonic(), self.notes.read("alive")
         for process in range(self.count):
             beat = beats.get(process, "")
@@ -187,7 +188,7 @@ class MultiProcessGroup(ProcessGroup):
         )
 
     def _listen(self) -> None:
-        """Ends this process when process 0 answers no more, and `_talk` would wait indefinitely."""
+        """Ends this process when process 0 stops answering and `_talk` would wait indefinitely."""
         while not self._left.wait(POLL_SECONDS):
             if time.monotonic() - self._answered > self._heartbeat_secs + 2 * POLL_SECONDS:
                 self._end(
@@ -202,26 +203,26 @@ class MultiProcessGroup(ProcessGroup):
         exit_now(1)
 
     def _linger(self) -> None:
-        """Keeps the notes, which are in process 0, readable until the others have read them."""
+        """Keeps process 0, and with it the notes, alive until the others have read them."""
         if self.is_first:
             time.sleep(3 * POLL_SECONDS)
 
 
 def print_error(group: ProcessGroup, sentence: str) -> None:
-    """An error on stderr; of several processes it says which one speaks."""
+    """Prints an error on stderr; with several processes it names this one."""
     who = f" (process {group.index} of {group.count})" if group.count > 1 else ""
     say(f"error{who}: {sentence}")
 
 
 def exit_now(status: int) -> None:
-    """Ends the process without JAX's barrier at exit, which would wait for those that are gone."""
+    """Exits without JAX's exit barrier, which would wait for processes that are gone."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
 def _appears(path: pathlib.Path, timeout_secs: float) -> bool:
-    """Whether a file is there, or soon is: network disks show new files late."""
+    """Tells whether a file exists or appears in time: network disks show new files late."""
     until = time.monotonic() + timeout_secs
     while not path.exists():
         if time.monotonic() > until:
@@ -235,5 +236,5 @@ def _named(processes: list[int]) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error as one line, not too long."""
+    """Returns the message of an error as one line, truncated."""
     return " ".join(str(error).split())[:300]

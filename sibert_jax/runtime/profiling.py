@@ -1,4 +1,4 @@
-"""`--profile=START:STOP`: a trace of some steps, as jax.profiler writes it."""
+"""`--profile=START:STOP`: a trace of some steps, written by jax.profiler."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ from sibert_jax.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class ProfiledSteps:
-    """The steps to trace: from when `start` updates are done until `stop` are."""
+    """The steps to trace: after `start` updates are done, until `stop` are."""
 
     start: int
     stop: int
@@ -23,7 +23,7 @@ class ProfiledSteps:
         """Reads START:STOP.
 
         Raises:
-          ConfigError: the text is no pair of whole numbers, or START is not below STOP.
+          ConfigError: the text is not a pair of whole numbers, or START is not below STOP.
 
         Example:
           >>> ProfiledSteps.parse("10:20")
@@ -38,7 +38,7 @@ class ProfiledSteps:
         return cls(int(found[1]), int(found[2]))
 
     def check(self, num_steps: int) -> None:
-        """Refuses steps that the run does not have.
+        """Checks that the run has these steps.
 
         Raises:
           ConfigError: STOP is beyond the last step.
@@ -53,16 +53,16 @@ class ProfiledSteps:
 
 
 class Profiler:
-    """Traces those steps into a directory, once, and stops with the run if that ends sooner.
+    """Traces given steps into a directory, once; stops early if the run does.
 
-    A run that resumes amid them traces what is left; one that resumes after them says so. A trace
-    that cannot be written stops no training.
+    A run resumed among these steps traces the rest; one resumed after them reports so. A trace that
+    cannot be written does not stop training.
 
     Args:
-      steps: to trace; None: none.
-      directory: `profile` of the workdir, made if need be.
-      first_step: updates done before the first one of this process.
-      say: called with a line of text.
+      steps: the steps to trace; None: none.
+      directory: `profile` of the workdir, created if necessary.
+      first_step: updates done before this process started.
+      say: called with messages.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Profiler:
         self._stop()
 
     def is_due(self, done: int) -> bool:
-        """Whether to turn it on or off, now that so many updates are done."""
+        """Tells whether to turn tracing on or off after `done` updates."""
         if self._steps is None:
             return False
         return done >= (self._steps.stop if self._tracing else self._steps.start)
@@ -98,7 +98,7 @@ class Profiler:
         try:
             jax.profiler.start_trace(str(self._directory))
             self._tracing = True
-        except RuntimeError as error:  # such as a trace that the caller has started
+        except RuntimeError as error:  # for instance, the caller has started a trace
             self._give_up(error)
 
     def _stop(self) -> None:
@@ -121,6 +121,6 @@ class Profiler:
 
 @contextlib.contextmanager
 def marked(step: int):
-    """Marks what happens inside as a step, for the viewers of a trace."""
+    """Marks the enclosed code as a step, for trace viewers."""
     with jax.profiler.StepTraceAnnotation("train", step_num=step):
         yield

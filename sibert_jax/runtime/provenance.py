@@ -1,4 +1,4 @@
-"""The code that runs: its commit, and the versions of what it uses."""
+"""The running code: its commit and the versions of its dependencies."""
 
 import functools
 import pathlib
@@ -9,7 +9,7 @@ import sibert_jax
 
 
 def describe_code() -> dict:
-    """The commit of this package and the versions of what it uses."""
+    """Returns the commit of this package and the versions of its dependencies."""
     status = _git("status", "--porcelain")
     versions = {"python": platform.python_version(), "sibert_jax": sibert_jax.__version__}
     for name in ("jax", "jaxlib", "flax", "optax", "orbax.checkpoint", "numpy"):
@@ -24,13 +24,13 @@ def describe_code() -> dict:
 
 @functools.cache
 def git_commit() -> str | None:
-    """The commit of this code, as of the first call; None where it is not in its own checkout."""
+    """Returns the commit at the first call; None if the code is not in its own checkout."""
     return _git("rev-parse", "HEAD")
 
 
 def _git(*args: str) -> str | None:
     here = pathlib.Path(sibert_jax.__file__).parents[1]
-    # Installed below another project, the enclosing repository is not that of this package.
+    # If installed inside another project, the enclosing repository is not this package's.
     if not (here / ".git").exists():
         return None
     try:

@@ -1,8 +1,8 @@
-"""Computes a step twice and compares the bits, to find hardware that computes wrongly.
+"""Computes a step twice and compares the bits, to detect faulty hardware.
 
-Both times the same compiled program works on the same state and batch, so on hardware in order
-every bit is the same; on a GPU that takes --xla_gpu_deterministic_ops=true in XLA_FLAGS. An error
-that strikes both times alike is not found.
+The same compiled program runs on the same state and batch, so on sound hardware every bit is equal;
+on a GPU this requires --xla_gpu_deterministic_ops=true in XLA_FLAGS. An error that occurs
+identically both times is not detected.
 """
 
 from collections.abc import Callable
@@ -16,22 +16,22 @@ from sibert_jax.errors import FaultError
 from sibert_jax.trees import path_name
 
 BITS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}
-NAMED = 3  # leaves that the message shows
+NAMED = 3  # leaves named in the message
 
 
 def step_twice(
     step: Callable[[Any, Any], tuple[Any, Any]], state: Any, batch: Any
 ) -> tuple[Any, Any]:
-    """One step, accepted only if a second computation of it has the same bits.
+    """Runs one step, accepted only if a second computation has the same bits.
 
     Args:
-      step: takes state and batch, returns the next state, which has a `step`, and more; may donate
-        the state: it is called on a copy first, which needs memory for one more.
-      state: donated.
-      batch: of the step.
+      step: takes state and batch, returns the next state, which has a `step`, and a report; may
+        donate the state, as it is first called on a copy, which needs memory for one more.
+      state: the state, donated.
+      batch: the batch of the step.
 
     Raises:
-      FaultError: the two differ; names the step and the leaves.
+      FaultError: the two differ; the message names the step and the leaves.
     """
     first = step(jax.tree.map(jnp.copy, state), batch)
     second = step(state, batch)
@@ -47,7 +47,7 @@ def step_twice(
 
 
 def different_leaves(a, b) -> list[str]:
-    """Paths of the leaves whose bits differ between two trees of the same structure."""
+    """Returns the paths of the leaves whose bits differ between two trees."""
     differ = jax.device_get(_differ(a, b))
     return [
         path_name(path)
@@ -62,7 +62,7 @@ def _differ(a, b):
 
 
 def _bits(x: jax.Array) -> jax.Array:
-    # As integers, for NaN differs from itself and 0.0 equals -0.0.
+    # As integers, since NaN differs from itself and 0.0 equals -0.0.
     if x.dtype == jnp.bool_ or jnp.issubdtype(x.dtype, jnp.integer):
         return x
     return jax.lax.bitcast_convert_type(x, BITS[x.dtype.itemsize])

@@ -1,4 +1,4 @@
-"""Keys under `distributed`: how the processes of a run find each other."""
+"""Config keys under `distributed`: how the processes of a run find each other."""
 
 import dataclasses
 

@@ -1,18 +1,18 @@
-"""SIGTERM and SIGINT end a run at a moment at which nothing is lost."""
+"""Handling of SIGTERM and SIGINT, which stop a run without losing work."""
 
 import signal
 import threading
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that came before the run had anything to save."""
+    """Raised by a signal that came before the run had anything to save."""
 
 
 class StopRequest:
-    """A context in which the first SIGTERM or SIGINT asks to stop, and more of them change nothing.
+    """A context in which the first SIGTERM or SIGINT requests a stop; further ones are ignored.
 
-    A signal raises `Stopped` wherever the program is, as long as there is nothing to save. After
-    `defer` it is noted in `requested`, to be looked at between two steps.
+    Before `defer`, while there is nothing to save, a signal raises `Stopped` wherever the program
+    is. After it, the signal is recorded in `requested`, to be checked between steps.
 
     Example:
       >>> with StopRequest() as stop:
@@ -28,7 +28,7 @@ class StopRequest:
         self._before = {}
 
     def catch(self):
-        """Begins to catch signals; no need to call it in a `with`."""
+        """Starts catching signals; called automatically by `with`."""
         if threading.current_thread() is threading.main_thread():  # others cannot set handlers
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
@@ -42,7 +42,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def defer(self):
-        """From here on a signal waits for the end of a step."""
+        """Makes signals wait for the end of a step from now on."""
         self._deferred = True
 
     def _note(self, number, frame):

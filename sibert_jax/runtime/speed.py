@@ -1,4 +1,4 @@
-"""The speed of steps, measured over exactly the steps of each logged row."""
+"""Measures the speed of training over exactly the steps of each logged row."""
 
 import concurrent.futures
 import time
@@ -9,20 +9,20 @@ import numpy as np
 
 
 class Interval(NamedTuple):
-    """The steps from one row to the next."""
+    """The steps from one logged row to the next."""
 
-    step: int  # the last of them
+    step: int  # the last step
     num_steps: int
     work: np.ndarray  # examples, tokens, FLOP
-    pauses: list[tuple[float, float]]  # begin and end of other work before the last
-    end: concurrent.futures.Future  # the time at which the device had done the last
+    pauses: list[tuple[float, float]]  # begin and end of other work before the last step
+    end: concurrent.futures.Future  # the time when the device finished the last step
 
 
 class Speed:
-    """Measures intervals of steps from the end of one on the device to the end of the next.
+    """Measures intervals of steps, from the end of one on the device to the end of the next.
 
-    The host runs ahead of the device, by one step or by none, so the time at which a row is written
-    says little: a thread waits for the last step of each interval and takes the time.
+    The host may run a step ahead of the device, so the time when a row is written says little: a
+    thread waits for the last step of each interval and records the time.
     """
 
     def __init__(self):
@@ -30,7 +30,7 @@ class Speed:
         self.restart(0)
 
     def restart(self, step: int) -> None:
-        """Begins an interval after a step; the device should be idle."""
+        """Starts an interval after a step; the device should be idle."""
         self._since = time.perf_counter()
         self._begin(step)
 
@@ -38,7 +38,7 @@ class Speed:
         self._step, self._pauses, self._work = step, [], np.zeros(3)
 
     def pause(self, begin: float, end: float) -> None:
-        """Leaves out a time by `time.perf_counter()`, such as that of an evaluation."""
+        """Excludes a time span by `time.perf_counter()`, such as an evaluation."""
         self._pauses.append((begin, end))
 
     def add(self, examples: int, tokens: int, flops: float) -> None:
@@ -46,11 +46,11 @@ class Speed:
         self._work += (examples, tokens, flops)
 
     def end(self, step: int, result: Any) -> Interval:
-        """Ends an interval with a step that has just been dispatched, and begins the next.
+        """Ends an interval with a step that has just been dispatched, and starts the next.
 
         Args:
-          step: its number, from 1.
-          result: arrays that are computed when the step is done.
+          step: number of the step, from 1.
+          result: arrays that are ready when the step is done.
         """
         end = self._waiter.submit(_time_when_computed, result)
         interval = Interval(step, step - self._step, self._work, self._pauses, end)
@@ -58,14 +58,14 @@ class Speed:
         return interval
 
     def seconds(self, interval: Interval) -> float:
-        """Seconds that an interval took; to be asked for once of each, in order."""
+        """Returns the seconds that an interval took; call once per interval, in order."""
         begin, self._since = self._since, interval.end.result()
-        # A pause may begin while the device is at work on the steps before.
+        # A pause may begin while the device still computes earlier steps.
         paused = sum(max(0.0, stop - max(start, begin)) for start, stop in interval.pauses)
         return max(self._since - begin - paused, 1e-9)
 
     def close(self) -> None:
-        """Ends the thread, once what it waits for is there."""
+        """Ends the thread once it has finished waiting."""
         self._waiter.shutdown(wait=False)
 
 
@@ -75,12 +75,12 @@ def _time_when_computed(result: Any) -> float:
 
 
 def speed_row(interval: Interval, seconds: float, peak_flops: float | None) -> dict[str, float]:
-    """Speed of all devices over an interval, and model FLOP utilization where it is known.
+    """Returns the speed of all devices over an interval, and the model FLOP utilization if known.
 
     Args:
       interval: the steps.
-      seconds: how long they took.
-      peak_flops: peak FLOP/s of all devices together; None: not known.
+      seconds: the time they took.
+      peak_flops: total peak FLOP/s of all devices; None: unknown.
     """
     examples, tokens, flops = (interval.work / seconds).tolist()
     row = {"perf/tokens_per_second": tokens, "perf/examples_per_second": examples}

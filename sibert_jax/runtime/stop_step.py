@@ -1,4 +1,4 @@
-"""The step after which a run stops for a signal: the same one in every process."""
+"""Agrees on the step after which all processes stop for a signal."""
 
 import contextlib
 import math
@@ -14,13 +14,13 @@ POLL_SECONDS = 0.5
 class StopStep:
     """A context in which a signal to one process stops all of them after the same step.
 
-    Once a signal has come, each process says how many steps it has begun, without beginning
-    another meanwhile; all stop after the step that follows the highest of these numbers. A thread
-    does this, so no step waits for it while there is no signal.
+    After a signal, each process reports how many steps it has started, without starting another
+    meanwhile; all stop after the step that follows the highest of these numbers. This happens in a
+    thread, so no step waits for it without a signal.
 
-    `multihost_utils.reached_preemption_sync_point` has the same idea, but Python's signal handlers
-    keep the signal from it, and a run that is resumed at a step above the one agreed on during
-    start-up never stops.
+    `multihost_utils.reached_preemption_sync_point` works similarly, but Python's signal handlers
+    hide the signal from it, and a run resumed at a step above the one agreed on during start-up
+    never stops.
     """
 
     def __init__(self, signals: StopRequest, group: ProcessGroup):
@@ -41,7 +41,7 @@ class StopStep:
             self._thread.join()
 
     def reached(self, step: int) -> bool:
-        """Whether to stop after `step`; every process must ask after each one."""
+        """Tells whether to stop after `step`; every process must call this after each step."""
         if self._group.count == 1:
             return bool(self._signals.requested)
         with self._between_steps:

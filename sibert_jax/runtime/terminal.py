@@ -1,4 +1,4 @@
-"""The terminal of a run."""
+"""The terminal output of a run."""
 
 import contextlib
 import sys
@@ -7,14 +7,14 @@ import tqdm
 
 
 def say(text: str) -> None:
-    """A line on the terminal, above the bar if there is one; no full disk stops the program."""
+    """Prints a line on the terminal, above any progress bar; write errors are ignored."""
     with contextlib.suppress(OSError):
         tqdm.tqdm.write(text, file=sys.stderr)
         sys.stderr.flush()
 
 
 def epochs_line(num_steps: int, global_batch_size: int, steps_per_epoch: int) -> str:
-    """The length of a run in steps and in epochs, as a line of text.
+    """Returns the length of a run in steps and epochs, as a line of text.
 
     Example:
       >>> epochs_line(num_steps=1200, global_batch_size=32, steps_per_epoch=7500)
@@ -29,9 +29,9 @@ def epochs_line(num_steps: int, global_batch_size: int, steps_per_epoch: int) ->
 
 
 class Progress:
-    """Step, loss, tokens/s and time left: a bar on a terminal, plain lines elsewhere.
+    """Shows step, loss, tokens/s and time left: a bar on a terminal, plain lines elsewhere.
 
-    A silent one shows nothing, as in every process of a run but the first.
+    If silent, shows nothing, as in every process of a run but the first.
     """
 
     def __init__(self, first_step: int, num_steps: int, *, silent: bool = False):
@@ -54,7 +54,7 @@ class Progress:
         self.say(f"step {step:>7,}/{self._num_steps:,}  {loss}  {speed:,.0f} tokens/s  {left} left")
 
     def say(self, text: str):
-        """A line of its own."""
+        """Prints a separate line."""
         if not self._silent:
             say(text)
 

@@ -1,4 +1,4 @@
-"""Ends a run that hangs, after it has shown where every thread is."""
+"""Ends a hanging run, after showing where every thread is."""
 
 import faulthandler
 import math
@@ -10,17 +10,17 @@ import time
 LONG = ("start", "compile", "restore")  # phases that may take `LONGER` times as long
 LONGER = 4
 WAITING = "waiting"  # a phase without a time limit
-POLLS = 20  # looks within the time allowed
+POLLS = 20  # checks within the allowed time
 
 
 class Watchdog:
-    """A thread that ends the process when no step, and no other phase, ends within its time.
+    """A thread that ends the process if a step or another phase exceeds its time.
 
-    A thread in Python cannot look while C code holds the interpreter's lock; faulthandler's own
-    timer, set to the double of the time and renewed at each look, ends the process then.
+    A Python thread cannot check while C code holds the interpreter lock; in that case
+    faulthandler's timer, set to twice the time and renewed at each check, ends the process.
 
     Args:
-      secs: seconds that a phase may take, the long ones four times as many; 0: no watchdog.
+      secs: seconds that a phase may take, four times as many for long ones; 0: no watchdog.
 
     Example:
       >>> with Watchdog(secs=60.0) as watchdog:
@@ -46,7 +46,7 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
     def expect(self, phase: str):
-        """Notes that a phase begins, and that the one before has ended."""
+        """Records that a phase begins and the previous one has ended."""
         self._expected = (phase, time.monotonic())
 
     def _watch(self):

@@ -1,1 +1,1 @@
-"""Tasks: each is a head, a loss, its examples, its metrics and its keys; see `registry`."""
+"""Tasks: each defines a head, a loss, examples, metrics and config keys; see `registry`."""

@@ -1,4 +1,4 @@
-"""Shared by the tasks that train on unlabeled text: from corpora to the data of a run."""
+"""Builds the data of a run from corpora, for the tasks that train on unlabeled text."""
 
 from collections.abc import Callable
 
@@ -15,14 +15,14 @@ def corpus_data(
     seed: int,
     main_metric: str,
 ) -> TaskData:
-    """Shuffled batches to train on; to evaluate on, batches that are the same for every seed.
+    """Returns shuffled training batches, and evaluation batches that do not depend on the seed.
 
     Args:
-      corpora: the text; several are mixed by their weights.
-      examples: those of a corpus, from it and a seed.
-      batches: those of examples, from these, a seed and whether to shuffle.
-      seed: of the run.
-      main_metric: a loss.
+      corpora: the text; several corpora are mixed by their weights.
+      examples: maps a corpus and a seed to examples.
+      batches: maps examples, a seed and whether to shuffle to batches.
+      seed: the run's seed.
+      main_metric: name of the main metric, a loss.
     """
     with named_by("data.path"):
         sets = [examples(corpus, seed) for corpus in corpora.train]

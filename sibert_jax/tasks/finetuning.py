@@ -1,4 +1,4 @@
-"""Shared by the tasks that fine-tune an encoder: defaults, keys, and lines of answers."""
+"""Defaults, config keys and answer formats shared by the fine-tuning tasks."""
 
 import dataclasses
 import json
@@ -8,8 +8,8 @@ from typing import Any
 
 from sibert_jax.keys import key
 
-# As the paper fine-tunes SIBERT: LAMB on all parameters. Epochs, warm-up and decay are BERT's
-# (Devlin et al. 2019, A.3), the rate is from experiments/finetuning_rates.
+# LAMB on all parameters, as the paper fine-tunes SIBERT. Epochs, warm-up and decay are BERT's
+# (Devlin et al. 2019, A.3); the learning rate is from experiments/finetuning_rates.
 DEFAULTS = {
     "optim.name": "lamb",
     "optim.eta_lambda": 0.0,
@@ -26,7 +26,7 @@ DEFAULTS = {
 }
 
 
-MOST_LISTED = 20  # labels in a message
+MOST_LISTED = 20  # maximum number of labels in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +47,14 @@ class FinetuningConfig:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names, and "..." if there are more."""
+    """Joins the first names, with "..." if there are more."""
     return ", ".join([*names[:MOST_LISTED], *["..."] * (len(names) > MOST_LISTED)])
 
 
 def tab_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Records as lines of tab-separated fields, the names first: for `NewText.format`.
+    """Formats records as tab-separated lines after a header line: for `NewText.format`.
 
-    White space within a field becomes one space. A number has six digits.
+    White space within a field becomes one space. Numbers have six significant digits.
 
     Example:
       >>> tab_lines([{"prediction": "ham", "probability": 0.98, "text": "See\\nyou"}])
@@ -69,5 +69,5 @@ def _field(value: Any) -> str:
 
 
 def json_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A JSON object a line: for `NewText.format`."""
+    """Formats records as one JSON object per line: for `NewText.format`."""
     return [json.dumps(record, ensure_ascii=False) for record in records]

@@ -1,4 +1,4 @@
-"""Shared by the tasks that fine-tune an encoder: from rows of tokens to the data of a run."""
+"""Builds the data of a run from rows of tokens, for the fine-tuning tasks."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +23,10 @@ from sibert_jax.tasks.task import HeldOut, TaskData
 
 
 def load_tokenizer(vocab: str, model: ModelConfig) -> WordPiece:
-    """The vocabulary of a fine-tuning run, from `data.vocab`.
+    """Loads the vocabulary of a fine-tuning run from `data.vocab`.
 
     Raises:
-      ConfigError: none is named, or it has not as many tokens as the model.
+      ConfigError: none is named, or its size differs from the model's.
     """
     if not vocab:
         raise ConfigError(
@@ -50,13 +50,13 @@ def load_tokenizer(vocab: str, model: ModelConfig) -> WordPiece:
 def sets_in_batches(
     sets: Mapping[str, Rows], *, global_batch_size: int, num_seq_lens: int, seed: int
 ) -> tuple[tuple[int, ...], dict[str, BucketedBatches]]:
-    """Batches of every set, of lengths that fit the set "train", which alone is shuffled.
+    """Batches every set, with lengths chosen for the set "train", the only shuffled one.
 
     Args:
-      sets: "train" and those that are held out.
-      global_batch_size: rows of a batch.
-      num_seq_lens: most lengths that batches are padded to.
-      seed: of the order of the training rows.
+      sets: "train" and the held-out sets.
+      global_batch_size: rows per batch.
+      num_seq_lens: maximum number of lengths that batches are padded to.
+      seed: random seed of the order of the training rows.
 
     Returns:
       The lengths, ascending, and the batches of each set.
@@ -77,7 +77,7 @@ def sets_in_batches(
 
 
 def one_pass(rows: Rows, global_batch_size: int) -> tuple[tuple[int, ...], BucketedBatches]:
-    """Lengths and batches of rows that are seen once, in order."""
+    """Returns lengths and batches for a single pass over rows, in order."""
     seq_lens = seq_lens_for_one_pass(rows.lengths, global_batch_size)
     return seq_lens, BucketedBatches(
         rows, seq_lens, global_batch_size=global_batch_size, seed=0, shuffle=False
@@ -87,7 +87,7 @@ def one_pass(rows: Rows, global_batch_size: int) -> tuple[tuple[int, ...], Bucke
 def finetuning_data(
     train: BucketedBatches, held_out: Sequence[HeldOut], tokenizer: Tokenizer, main_metric: str
 ) -> TaskData:
-    """The data of a run whose first held-out set is evaluated along the way."""
+    """Returns the data of a run, which evaluates on the first held-out set during training."""
     valid = held_out[0].batches
     return TaskData(
         train=train,
@@ -102,7 +102,7 @@ def finetuning_data(
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuses held-out sets whose predictions would go to one file.
+    """Raises DataError for held-out sets whose predictions would go to the same file.
 
     Raises:
       DataError: two names are equal.
@@ -123,13 +123,13 @@ def hold_out(
     progress: Callable[[str], None],
     group_names: Sequence[str] = (),
 ) -> np.ndarray:
-    """`held_out_mask` where `data.valid_path` is empty, with a line that says what is held out.
+    """Calls `held_out_mask` for an empty `data.valid_path`, and reports what is held out.
 
     Args:
-      texts, groups_N, fraction: as of `held_out_mask`.
-      rows: what an example is called.
-      progress: called with a line of text.
-      group_names: of the groups 0, 1, …, to be listed with their sizes.
+      texts, groups_N, fraction: as for `held_out_mask`.
+      rows: the word for examples in the message.
+      progress: called with the message.
+      group_names: names of the groups 0, 1, …, to be listed with their sizes.
 
     Raises:
       DataError: nothing is held out.
@@ -154,17 +154,17 @@ def hold_out(
 def held_out_mask(
     texts: tuple[list[str], ...], groups_N: np.ndarray, fraction: float
 ) -> np.ndarray:
-    """Which examples to hold out: of each group the fraction with the lowest hashes of its texts.
+    """Selects, in each group, the fraction of examples with the lowest text hashes to hold out.
 
-    Equal texts of a group stay together, and an example is left of each group.
+    Equal texts of a group stay together, and at least one example of each group is kept.
 
     Args:
-      texts: one list for each text column.
-      groups_N: int, such as the class.
-      fraction: in (0, 1).
+      texts: one list of N strings per text column.
+      groups_N: int, group of each example, such as its class.
+      fraction: fraction to hold out, in (0, 1).
 
     Returns:
-      (N,) bool.
+      (N,) bool, True for examples to hold out.
     """
     hash_N = np.array([text_hash(list(parts)) for parts in zip(*texts)], np.uint64)
     mask_N = np.zeros(len(hash_N), bool)

@@ -1,4 +1,4 @@
-"""Parts of a head of degree 0: scale invariant in its parameters, as the encoder is. Ours.
+"""Parts of a head of degree 0, scale invariant like the encoder. Ours, not the paper's.
 
 Comments: degrees (arXiv 2202.00980, Table 2).
 """
@@ -16,8 +16,8 @@ SHARDING = (  # for `TaskType.sharding`
     (r"head/.+/rows", P(None, "fsdp")),  # outputs, D
     (r"head/logit_scale", P(None)),  # 2
 )
-# The recommended recipe for a model of degree 0 in every part: SGD on all parameters with gradients
-# of matrices orthogonalized, one norm per tensor (experiments/headline).
+# The recommended recipe for a model of degree 0 in all its parts: SGD on all parameters with
+# orthogonalized matrix gradients and one norm per tensor (experiments/headline).
 STATELESS = {
     "model.identity_init": True,
     "optim.name": "orthogonalized_sgd",
@@ -26,16 +26,16 @@ STATELESS = {
     "optim.warmup_fraction": 0.02,
     "optim.head.name": "same",
 }
-SCALE_RANGE = 4.0  # a learned scale lies within this factor of the one it starts from
+SCALE_RANGE = 4.0  # a learned scale stays within this factor of its initial value
 
 
 def invariant_parts(task) -> tuple[str, ...]:
-    """What is scale invariant in a fine-tuning task, for `TaskType.invariant_parts`."""
+    """Returns the scale-invariant parts of a fine-tuning task, for `TaskType.invariant_parts`."""
     return ("encoder", "head") if task.head == "invariant" else ("encoder",)
 
 
 class UnitFeatures(nn.Module):
-    """Linear, LayerNorm with gain and bias, over the norm: (..., n·D) -> (..., D), degree 0."""
+    """Linear, LayerNorm with gain and bias, unit norm: (..., n·D) -> (..., D), degree 0."""
 
     cfg: ModelConfig
 
@@ -51,14 +51,14 @@ class UnitFeatures(nn.Module):
 
 
 def learned_scale(pair_2: jax.Array, start: float) -> jax.Array:
-    """s = start·4^cos 2φ for a pair (a, b) at the angle φ: degree 0, and `start` at a = b.
+    """Returns s = start·4^cos 2φ for a pair (a, b) at angle φ: degree 0, `start` if a = b.
 
-    A constant scale bounds how sure a prediction can be: right where features say little about a
-    token, too small once they say much.
+    A constant scale limits the confidence of predictions: appropriate while the features say little
+    about a token, too small once they say much.
 
     Args:
       pair_2: a and b, float32.
-      start: > 0.
+      start: initial value of s, > 0.
 
     Returns:
       s, a scalar in [start/4, 4·start]. The form is ours.
@@ -68,7 +68,7 @@ def learned_scale(pair_2: jax.Array, start: float) -> jax.Array:
 
 
 class CosineOutputs(nn.Module):
-    """s·cos(x, e_n) for unit rows x and rows e_n, n < num_outputs, of their own: degree 0."""
+    """Outputs s·cos(x, e_n) for unit rows x and num_outputs learned rows e_n: degree 0."""
 
     num_outputs: int
     scale: float  # s
@@ -76,7 +76,7 @@ class CosineOutputs(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(..., D) -> (..., num_outputs), float32."""
+        """Maps (..., D) to (..., num_outputs), float32."""
         init = nn.initializers.truncated_normal(self.init_std)
         rows_ND = self.param("rows", init, (self.num_outputs, x.shape[-1]), jnp.float32)
         return self.scale * jnp.einsum("...D,ND->...N", x, unit_rows(rows_ND))

@@ -1,4 +1,4 @@
-"""Losses of more than one task, and the cross-entropy of a large output table."""
+"""Losses shared by tasks, and the cross-entropy of a large output table."""
 
 import functools
 
@@ -9,13 +9,13 @@ from sibert_jax.model import constrain
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """−log softmax(logits)[label]; logits (..., V) float32, labels (...) int; no reduction."""
+    """Returns −log softmax(logits)[label], (...), for logits (..., V) float32, labels (...) int."""
     label_logits = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - label_logits
 
 
 def table_logits(h_TD: jax.Array, table_VD: jax.Array, bias_V: jax.Array) -> jax.Array:
-    """Features against the rows of an output table, plus a bias: (T, V), float32.
+    """Returns features times the rows of an output table, plus a bias: (T, V), float32.
 
     The product is in the dtype of the features and accumulates in float32.
     """
@@ -33,20 +33,19 @@ def table_cross_entropy(
     weights_BP: jax.Array,
     num_blocks: int,
 ) -> jax.Array:
-    """Sum over B and P of weight · cross-entropy, without logits that outlive their block.
+    """Returns Σ weight · cross-entropy over B and P, keeping only one block of logits at a time.
 
-    The positions go through the table in `num_blocks` parts. With a derivative, each part's is
-    taken at once, while its logits are at hand: nothing is computed twice, and what is kept for the
-    backward pass is as large as the arguments. Reverse mode only, as any function with a VJP of its
-    own.
+    The positions are processed in `num_blocks` parts. Under differentiation, each part's gradient
+    is computed along with its logits: nothing is computed twice, and the residuals for the backward
+    pass are as large as the arguments. Reverse mode only, as with any custom VJP.
 
     Args:
       h_BPD: features of the positions to predict, any float dtype.
       table_VD: output embeddings, float32.
-      bias_V: float32.
-      targets_BP: int, in [0, V).
-      weights_BP: float32, 0 on positions that do not count.
-      num_blocks: parts, in [1, P]; P is filled up to a multiple of it with weight 0.
+      bias_V: output bias, float32.
+      targets_BP: int in [0, V), target tokens.
+      weights_BP: float32, 0 on ignored positions.
+      num_blocks: number of parts, in [1, P]; P is padded to a multiple of it with weight 0.
 
     Returns:
       A float32 scalar.
@@ -115,7 +114,7 @@ table_cross_entropy.defvjp(_forward, _backward)
 
 
 def _split(num_blocks: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """(B, P, ...) to (blocks, B·P/blocks, ...): by position, as the rows may be on many devices."""
+    """Maps (B, P, ...) to (blocks, B·P/blocks, ...), split by position as rows may be sharded."""
 
     def split(x):
         missing = -x.shape[1] % num_blocks

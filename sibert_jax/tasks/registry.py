@@ -1,11 +1,11 @@
-"""The registry of tasks: each is a folder with head, loss, examples and keys, and a line here."""
+"""The registry of tasks: each task is a folder, and a line here."""
 
 import importlib
 
 from sibert_jax.errors import ConfigError
 from sibert_jax.tasks.task import TaskType
 
-# Value of `task.name` -> module with a `TASK: TaskType`, imported when it is asked for.
+# Value of `task.name` -> module with a `TASK: TaskType`, imported on demand.
 MODULES = {
     "pretraining": "sibert_jax.tasks.pretraining.load",
     "causal_lm": "sibert_jax.tasks.causal_lm.load",
@@ -16,7 +16,7 @@ MODULES = {
 
 
 def task_type(name: str) -> TaskType:
-    """The kind of task that `task.name` says; raises ConfigError if there is none."""
+    """Returns the task type named by `task.name`; raises ConfigError if it is unknown."""
     if name not in MODULES:
         raise ConfigError(f"task.name={name!r} is unknown; choose one of {list(MODULES)}.")
     return importlib.import_module(MODULES[name]).TASK

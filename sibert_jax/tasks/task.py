@@ -1,4 +1,4 @@
-"""The interface between tasks and the training loop, which knows nothing else about a task."""
+"""The interface between tasks and the training loop."""
 
 import abc
 import dataclasses
@@ -15,44 +15,44 @@ from jax.sharding import PartitionSpec
 from sibert_jax.data import Tokenizer
 from sibert_jax.model import Encoder, ModelConfig, reparametrize
 
-Batch = dict[str, Any]  # of arrays with one row an example
+Batch = dict[str, Any]  # of arrays with one row per example
 
 
 class Batches(Protocol):
-    """Batches as a pure function of the step; all rows of one have one of the task's seq_lens."""
+    """Batches as a pure function of the step; each batch has one of the task's seq_lens."""
 
     def __len__(self) -> int:
-        """The number of batches; those for training have no end and raise TypeError."""
+        """Returns the number of batches; training batches are endless and raise TypeError."""
         ...
 
     def batch(self, step: int, rows: slice) -> dict[str, np.ndarray]:
-        """The given rows of the global batch of one step."""
+        """Returns the given rows of the global batch of one step."""
         ...
 
 
 class HeldOut(NamedTuple):
-    """Examples that are predicted, all of them, once training is done."""
+    """A set of examples that are predicted after training."""
 
     name: str  # such as "dev"
     batches: Batches
-    # From the results of `Task.eval_batch` on all the batches, in order: writes the predictions
-    # into a directory and returns the metrics, {} where no answers are known, and details of them
-    # that are no floats.
+    # From the results of `Task.eval_batch` on all batches, in order: writes the predictions into a
+    # directory and returns the metrics ({} if no answers are known) and details that are not
+    # floats.
     finish: Callable[[list[Any], pathlib.Path], dict[str, Any]]
 
 
 class NewText(NamedTuple):
-    """Text without answers, as a user would try a model on it."""
+    """New text without labels, to be predicted."""
 
     batches: Batches
-    # From the results of `Task.eval_batch` on all the batches, in order: a record an example, in
-    # the order of the text, with at least "prediction".
+    # From the results of `Task.eval_batch` on all batches, in order: one record per example, in the
+    # order of the text, with at least "prediction".
     records: Callable[[list[Any]], list[dict[str, Any]]]
     # From the records: lines of text to print.
     format: Callable[[list[dict[str, Any]]], list[str]]
 
     def lines(self, results: list[Any]) -> list[str]:
-        """The records as lines of text."""
+        """Returns the records as lines of text."""
         return self.format(self.records(results))
 
 
@@ -61,18 +61,18 @@ class TaskData(NamedTuple):
 
     train: Batches
     valid: Batches
-    fingerprint: str  # changes whenever an example would
-    steps_per_epoch: int  # updates that see every training example once
+    fingerprint: str  # changes whenever an example changes
+    steps_per_epoch: int  # updates per pass over the training examples
     tokenizer: Tokenizer
     held_out: tuple[HeldOut, ...]
-    main_metric: str  # of `Task.eval_metrics`
+    main_metric: str  # a key of `Task.eval_metrics`
     lower_is_better: bool  # of the main metric
 
 
 class EncoderWithHead(nn.Module):
     """Encoder and head; parameters under "encoder" and "head".
 
-    The head is called with x_BLD, the batch, the encoder's token table and `deterministic`.
+    The head takes x_BLD, the batch, the encoder's token table and `deterministic`.
     """
 
     cfg: ModelConfig
@@ -82,13 +82,13 @@ class EncoderWithHead(nn.Module):
         self.encoder = Encoder(self.cfg)
 
     def __call__(self, batch: Batch, *, deterministic: bool = True, place: jax.Array | int = 0):
-        """Returns the head's outputs and dead_N; arguments as of `Encoder`."""
+        """Returns the head's outputs and dead_N; arguments as for `Encoder`."""
         arrays = (batch[name] for name in ("tokens", "segments", "attention_mask"))
         x_BLD, dead_N = self.encoder(
             *arrays,
             deterministic=deterministic,
             place=place,
-            documents_BL=batch.get("documents"),  # of tasks that pack several into a row
+            documents_BL=batch.get("documents"),  # of tasks that pack several documents into a row
         )
         table_VD = self.encoder.token_table()
         return self.head(x_BLD, batch, table_VD, deterministic=deterministic), dead_N
@@ -97,22 +97,22 @@ class EncoderWithHead(nn.Module):
 class Task(abc.ABC):
     """A model with its loss and its metrics, as pure functions of parameters and batch.
 
-    A metric is a sum over a denominator. Both add over examples, so that any split into
-    microbatches or devices gives the same figures but for rounding.
+    A metric is a sum divided by a denominator. Both are additive over examples, so any split into
+    microbatches or devices gives the same values up to rounding.
 
     Args:
-      cfg: sizes of the encoder.
+      cfg: the encoder's config.
       head: see `EncoderWithHead`.
-      seq_lens: lengths that a batch may have, ascending; each is compiled once.
+      seq_lens: the lengths that batches may have, ascending; each is compiled once.
       loss_scale: > 0, multiplies the loss that is differentiated.
       head_is_invariant: whether the head is scale invariant too.
     """
 
     loss_names: tuple[str, ...] = ()  # metrics whose sum is the loss
-    labels: tuple[str, ...] = ()  # meaning of the outputs of the head; () where they have no names
-    # (a, b): a + b·output is a score in the unit of the data; None: the output is no score.
+    labels: tuple[str, ...] = ()  # names of the head's outputs; () if they have none
+    # (a, b): a + b·output is a score in the unit of the data; None: the output is not a score.
     score_map: tuple[float, float] | None = None
-    problem: str = ""  # why the outputs of the head cannot be used, a sentence; "": they can
+    problem: str = ""  # a sentence on why the head's outputs cannot be used; "" if they can
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Task(abc.ABC):
         self._head_is_invariant = head_is_invariant
 
     def abstract_batch(self, num_rows: int, seq_len: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Names, shapes and dtypes of a batch: those of every task, and its own."""
+        """Returns names, shapes and dtypes of a batch: the common arrays and the task's own."""
         by_token = {"tokens": jnp.int32, "segments": jnp.int32, "attention_mask": jnp.bool_}
         shapes = {name: ((num_rows, seq_len), dtype) for name, dtype in by_token.items()}
         shapes["example_weights"] = ((num_rows,), jnp.float32)
@@ -137,18 +137,18 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def own_shapes(self, num_rows: int, seq_len: int) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Shape and dtype of the arrays of a batch that only this task has."""
+        """Returns shape and dtype of the batch arrays that only this task has."""
 
     def save(self, directory: pathlib.Path) -> None:
-        """Writes into a workdir what the model needs besides its parameters and its config."""
+        """Writes into a workdir what the model needs besides its parameters and config."""
         del directory
 
     def init(self, key: jax.Array, batch: Batch) -> Any:
-        """Fresh float32 parameters {"encoder": ..., "head": ...}; `batch` gives the shapes."""
+        """Returns initial float32 parameters, {"encoder": ..., "head": ...}."""
         return self.model.init(key, batch)["params"]
 
     def invariance_mask(self, params: Any) -> Any:
-        """True on the leaves that are jointly scale invariant, False on the others."""
+        """Returns a tree of bools, True on the jointly scale-invariant leaves."""
         return {
             name: jax.tree.map(
                 lambda _, inside=(name == "encoder" or self._head_is_invariant): inside, part
@@ -157,7 +157,7 @@ class Task(abc.ABC):
         }
 
     def apply(self, params: Any, batch: Batch, dropout_key: jax.Array | None = None):
-        """Outputs of the head, and dead_N: float32 (layers,). No dropout without a key."""
+        """Returns the head's outputs and dead_N (layers,); no dropout without a key."""
         if self.cfg.arch == "reparametrized":
             params = {**params, "encoder": reparametrize(params["encoder"], self.cfg.init_std)}
         rngs = {} if dropout_key is None else {"dropout": dropout_key}
@@ -168,56 +168,55 @@ class Task(abc.ABC):
     def sums(
         self, params: Any, batch: Batch, dropout_key: jax.Array | None = None
     ) -> dict[str, jax.Array]:
-        """Summed losses, and "dead_attention_rows", over the batch: float32 scalars."""
+        """Returns losses and "dead_attention_rows" summed over the batch: float32 scalars."""
 
     @abc.abstractmethod
     def denominators(self, batch: Batch) -> dict[str, jax.Array]:
-        """Divisors of `sums`: float32 scalars of the whole batch, may be 0."""
+        """Returns the divisors of `sums`: float32 scalars over the whole batch, possibly 0."""
 
     def attention_rows(self, batch: Batch) -> jax.Array:
-        """Denominator of "dead_attention_rows"."""
+        """Returns the denominator of "dead_attention_rows"."""
         tokens = jnp.sum(batch["attention_mask"], dtype=jnp.float32)
         return tokens * self.cfg.num_heads * self.cfg.depth
 
     @abc.abstractmethod
     def eval_batch(self, params: Any, batch: Batch) -> Any:
-        """All that `eval_metrics` needs of one held-out batch; compiled, so any tree of arrays."""
+        """Returns what `eval_metrics` needs of one held-out batch, as any tree of arrays."""
 
     @abc.abstractmethod
     def eval_metrics(self, results: list[Any]) -> dict[str, float]:
-        """Metrics of all held-out batches, from the results of `eval_batch` on the host."""
+        """Returns the metrics from the results of `eval_batch` on all held-out batches."""
 
     @abc.abstractmethod
     def flops_per_token(self, seq_len: int) -> float:
-        """Forward and backward, model only: recomputation does not count."""
+        """Forward and backward FLOPs per token, without recomputation."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskType:
-    """A kind of task, as the registry holds it.
+    """A type of task, as held by the registry.
 
     Attributes:
       config: dataclass of the keys under `task`.
       data: dataclass of the keys under `data`.
-      seq_len: most tokens of an example where `data.seq_len` is None.
-      make: the task without data, from (model, task, seq_lens): enough for shapes and compilation.
-      load: the task and its data, from (model, task, data) and the keywords global_batch_size,
-        seed and progress, which takes a line of text.
+      seq_len: maximum length of an example if `data.seq_len` is None.
+      make: creates the task without data, from (model, task, seq_lens): enough for shapes and
+        compilation.
+      load: creates the task and its data, from (model, task, data) and the keywords
+        global_batch_size, seed and progress, which is called with messages.
       sharding: regular expression of a head parameter's path -> mesh axes of its last dimensions.
-      defaults: keys outside of `task` and `data` with another default, as {"optim.name": "lamb"}.
-      check: raises ConfigError for keys that do not fit, from (model, task, data).
-      invariant_parts: "encoder", "head", both or neither: the parameters in whose joint scale the
-        loss is invariant if the encoder's output is; from the keys under `task`.
-      load_new_text: the task and text without answers, from (model, task, data, text, tokenizer)
-        and the keywords global_batch_size, progress and workdir, where `text` is the path of a
-        file, or a list of texts, or of pairs of them; None: this kind answers nothing.
-      found_in_data: keys under `task` that are open where they are (), and then found in the
-        training examples.
-      find: values of those that are open, from (task, data) and a function that takes a line.
-      restore: the task without data as `Task.save` left it, from (model, task, seq_lens, workdir);
-        None: `make` is enough.
-      is_causal: whether it needs an encoder that attends to earlier tokens only, and to the token
-        itself; else it needs one that attends to both sides.
+      defaults: task-specific defaults of other keys, such as {"optim.name": "lamb"}.
+      check: raises ConfigError for incompatible keys, from (model, task, data).
+      invariant_parts: from the task's config, "encoder", "head", both or neither: the parameters
+        whose joint scale leaves the loss unchanged if the encoder's output is invariant.
+      load_new_text: creates the task and a `NewText`, from (model, task, data, text, tokenizer) and
+        the keywords global_batch_size, progress and workdir, where `text` is a file's path, or a
+        list of texts or pairs; None: this task cannot predict.
+      found_in_data: keys under `task` that, if (), are inferred from the training examples.
+      find: returns the values of such keys, from (task, data) and a function for messages.
+      restore: creates the task without data from what `Task.save` wrote, from (model, task,
+        seq_lens, workdir); None: `make` suffices.
+      is_causal: whether it needs a causal encoder; otherwise it needs a bidirectional one.
     """
 
     config: type
@@ -238,7 +237,7 @@ class TaskType:
     def of_workdir(
         self, model: ModelConfig, task: Any, seq_lens: tuple[int, ...], directory: pathlib.Path
     ) -> Task:
-        """The task of a finished run, without data."""
+        """Returns the task of a finished run, without data."""
         if self.restore is None:
             return self.make(model, task, seq_lens)
         return self.restore(model, task, seq_lens, directory)

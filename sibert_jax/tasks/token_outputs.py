@@ -1,4 +1,4 @@
-"""Shared by the tasks that predict tokens: keys, logits, and token frequencies as a prior."""
+"""Config keys, logits and token-frequency priors shared by the tasks that predict tokens."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from sibert_jax.model import ModelConfig
 from sibert_jax.tasks.invariant_head import UnitFeatures, unit_rows, unit_table
 from sibert_jax.tasks.losses import table_logits
 
-TOKEN_COUNTS = "token_counts.npy"  # in a workdir: (V,) int64, of the training text
+TOKEN_COUNTS = "token_counts.npy"  # in a workdir: (V,) int64, counts in the training text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class OutputProjection(NamedTuple):
     bias_V: jax.Array  # float32
 
     def logits(self) -> jax.Array:
-        """The whole product, (B, P, V), float32."""
+        """Returns all logits, (B, P, V), float32."""
         h_TD = self.h_BPD.reshape(-1, self.h_BPD.shape[-1])
         logits_TV = table_logits(h_TD, self.table_VD, self.bias_V)
         return logits_TV.reshape(*self.h_BPD.shape[:2], -1)
@@ -61,17 +61,17 @@ def invariant_projection(
     table_norm: str,
     log_frequency: tuple[float, ...],
 ) -> OutputProjection:
-    """logits = s·cos(h, e_v) + log frequency of v, with h = γ ⊙ N(x W) + β; to be called in a head.
+    """logits = s·cos(h, e_v) + log frequency of v, with h = γ ⊙ N(x W) + β; call inside a head.
 
-    Degrees: W (1) -> N (0) -> γ, β (1) -> over its norm (0); rows over their norms (0).
+    Degrees: W (1) -> N (0) -> γ, β (1) -> divided by its norm (0); rows divided by their norms (0).
 
     Args:
-      cfg: of the model; the parameters of h are in the submodule "transform" of the head.
+      cfg: the model's config; the parameters of h are in the submodule "transform" of the head.
       x_BPD: features of the positions to predict.
-      token_table_VD: of the encoder, e_v once normalized.
-      scale: s, as `learned_scale` gives it.
-      table_norm: "rows": each row over its norm; "table": all over their root mean square.
-      log_frequency: V numbers.
+      token_table_VD: the encoder's token table, e_v before normalization.
+      scale: s, from `learned_scale`.
+      table_norm: "rows": each row is divided by its norm; "table": all by the rms of the norms.
+      log_frequency: V log frequencies, the output bias.
     """
     h_TD = UnitFeatures(cfg, name="transform")(x_BPD.reshape(-1, cfg.width))
     to_unit = unit_rows if table_norm == "rows" else unit_table
@@ -81,12 +81,12 @@ def invariant_projection(
 
 
 def log_frequencies(counts_V: np.ndarray) -> tuple[float, ...]:
-    """log((n + 1) / Σ(n + 1)) of each token."""
+    """Returns log((n + 1) / Σ(n + 1)) for each token count n."""
     return tuple(np.log((counts_V + 1.0) / (counts_V + 1.0).sum()).tolist())
 
 
 def save_counts(directory: pathlib.Path, counts_V: np.ndarray) -> None:
-    """Writes the counts that the outputs of an invariant head depend on."""
+    """Writes the token counts that the outputs of an invariant head depend on."""
     with atomically(directory / TOKEN_COUNTS) as temporary, temporary.open("wb") as file:
         np.save(file, counts_V)
 
@@ -95,7 +95,7 @@ Restored = TypeVar("Restored")
 
 
 def with_counts(make: Callable[[np.ndarray | None], Restored], workdir: pathlib.Path) -> Restored:
-    """The task that `make` gives for the counts of a run; without them, it says what to do."""
+    """Restores a task with `make` and a run's token counts; sets `problem` if they are missing."""
     path = workdir / TOKEN_COUNTS
     if path.is_file():
         return make(np.load(path))

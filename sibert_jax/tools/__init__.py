@@ -1,1 +1,1 @@
-"""Tools that look at a run or a configuration, or start several runs."""
+"""Tools that inspect a run or a config, or start several runs."""

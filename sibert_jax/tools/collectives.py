@@ -1,8 +1,8 @@
 """The collectives of a compiled program, read from its optimized HLO.
 
-An instruction inside a loop counts as often as the loop turns. What a device sends is that of the
-ring algorithms (Patarasuk and Yuan 2009), which no algorithm on equal links beats: for groups of n
-and B bytes, (n−1)/n·B to gather, scatter or exchange, and twice that to sum and share the result.
+An instruction inside a loop counts once per iteration. The bytes sent per device are those of ring
+algorithms (Patarasuk and Yuan 2009), which are optimal on equal links: for groups of n and B bytes,
+(n−1)/n·B to gather, scatter or exchange, and twice that for an all-reduce.
 """
 
 import dataclasses
@@ -20,24 +20,24 @@ _ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 _CALLED = re.compile(r"\b(?:calls|to_apply|true_computation|false_computation)=%?([\w.-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _LAYOUT = re.compile(r"\]\{[^{}]*\}")
-# A TPU moves some arrays step by step inside the fusions of other work, each of which names the
-# collective again; the flags of a transfer under way come in as operands, -1: it begins here.
+# A TPU moves some arrays step by step inside fusions of other work, each of which names the
+# collective again; flags of a transfer in progress are operands, and -1 means that it starts here.
 _UNDER_WAY = re.compile(r'"async_collective_fusion_config":\{"flag_start":"\d')
-# How a TPU scatters a sum: a fusion of this name, with all-reduce and dynamic-slice inside.
+# A TPU's reduce-scatter: a fusion of this name, with all-reduce and dynamic-slice inside.
 _SUM_AND_SLICE = "all-reduce-scatter"
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """Calls that are alike.
+    """Identical collective calls.
 
     Attributes:
       kind: one of KINDS.
-      axes: mesh axes that the devices of a group differ in.
-      group_size: devices of a group.
-      dtype: of the elements, as XLA writes it: "bf16".
-      bytes: of the whole array of one call: what is reduced, gathered into or scattered from.
+      axes: mesh axes along which the devices of a group differ.
+      group_size: devices per group.
+      dtype: dtype of the elements in XLA's notation, such as "bf16".
+      bytes: size of the whole array of one call: reduced, gathered into or scattered from.
       count: calls per step.
     """
 
@@ -50,21 +50,21 @@ class Collective:
 
     @property
     def sent_bytes(self) -> float:
-        """Bytes that one device sends in a step."""
+        """Bytes that one device sends per step."""
         share = (self.group_size - 1) / self.group_size
         factor = {"all-reduce": 2 * share, "collective-permute": 1.0}
         return self.count * self.bytes * factor.get(self.kind, share)
 
 
 def collectives(hlo: str, mesh_shape: dict[str, int]) -> list[Collective]:
-    """All collectives of a program, those that send most first.
+    """Returns all collectives of a program, those that send most first.
 
     Args:
-      hlo: text of the optimized module, `compiled.as_text()`.
-      mesh_shape: sizes of the mesh axes, in order; device ids count through it row by row.
+      hlo: text of the optimized module, from `compiled.as_text()`.
+      mesh_shape: sizes of the mesh axes, in order; device ids are row-major.
 
     Raises:
-      ValueError: a loop with collectives whose number of turns, or a group whose devices, cannot be
+      ValueError: the trip count of a loop with collectives, or the devices of a group, cannot be
         read.
     """
     entry, computations = _computations(hlo)
@@ -98,7 +98,7 @@ def _computations(hlo: str) -> tuple[str, dict[str, list[str]]]:
 
 
 def _calls(entry: str, computations: dict[str, list[str]]) -> Counter:
-    """The number of times that each computation runs."""
+    """Returns how often each computation runs."""
     times = Counter()
 
     def visit(name: str, count: int):
@@ -121,7 +121,7 @@ def _calls(entry: str, computations: dict[str, list[str]]) -> Counter:
 
 
 def _communicates(name: str, computations: dict[str, list[str]]) -> bool:
-    """Whether there is a collective in a computation, or in one that it names."""
+    """Tells whether there is a collective in a computation or in one that it names."""
     seen, left = set(), {name}
     while left:
         lines = computations[left.pop()]
@@ -141,7 +141,7 @@ def _opcode(line: str) -> str | None:
 def _trips(line: str, computations: dict[str, list[str]]) -> int:
     if match := _TRIPS.search(line):
         return int(match[1])
-    # Without XLA's own word: a counter from 0 that is compared with the one constant there is.
+    # Without XLA's trip count: a counter from 0 compared with the only constant.
     condition = computations[re.search(r"\bcondition=%?([\w.-]+)", line)[1]]
     constants = re.findall(r"\b[su]\d+\[\] constant\((\d+)\)", "\n".join(condition))
     if len(constants) != 1 or "direction=LT" not in "\n".join(condition):
@@ -173,7 +173,7 @@ def _collective(line: str, mesh_shape: dict[str, int]) -> Collective | None:
 
 
 def _groups(line: str, num_devices: int) -> list[list[int]]:
-    """Device ids of each group, from the three ways in which XLA writes them."""
+    """Returns the device ids of each group, from XLA's three notations."""
     if match := re.search(r"replica_groups=\{(\{.*?\})\}", line):
         return [_numbers(group) for group in re.findall(r"\{([\d,]+)\}", match[1])]
     if "replica_groups={}" in line:
@@ -193,7 +193,7 @@ def _groups(line: str, num_devices: int) -> list[list[int]]:
 
 
 def _iota(text: str) -> np.ndarray:
-    """[4,2]T(1,0): the numbers from 0 on in that shape, transposed, as a list."""
+    """Expands [4,2]T(1,0): the numbers from 0 in that shape, transposed and flattened."""
     match = re.match(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
     shape = _numbers(match[1])
     order = _numbers(match[2]) if match[2] else range(len(shape))

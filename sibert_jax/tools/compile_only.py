@@ -1,4 +1,4 @@
-"""Compiles the training step for devices that are not here, and says what it needs of them."""
+"""Compiles the training step for absent devices, and reports what it needs."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ from sibert_jax.train.resolve import resolve
 from sibert_jax.train.trainer import Shapes, Trainer, bare_task, check_divisible, check_kernels
 
 MAX_DEVICES = 256
-# The code for the fake devices never runs, so making it fast would be time lost.
+# The code for fake devices never runs, so optimizing it would waste time.
 FAKE_DEVICE_OPTIONS = {"xla_backend_optimization_level": 0}
 
 
@@ -27,16 +27,17 @@ class StepRequirements:
     """Memory, computation and communication of a step, per device.
 
     Attributes:
-      platform: whose compiler: "cpu" (fake devices), or a TPU such as "TPU v5 lite".
+      platform: the target of the compiler: "cpu" (fake devices), or a TPU such as "TPU v5 lite".
       mesh: sizes of the mesh axes.
-      examples: of a step, on all devices together.
-      param_bytes: of the parameters.
-      optimizer_bytes: of what else the state holds.
-      batch_bytes: of the examples.
-      temporary_bytes: activations, gradients, gathered parameters; at the peak, as XLA plans it.
-      model_flops: of a step, by formula: without recomputation and elementwise work.
-      xla_flops: as XLA counts, which counts the body of a loop once.
-      collectives: what is sent between devices, the largest first.
+      examples: examples per step, over all devices.
+      param_bytes: bytes of the parameters.
+      optimizer_bytes: bytes of the rest of the state.
+      batch_bytes: bytes of the examples.
+      temporary_bytes: peak bytes of activations, gradients and gathered parameters, as planned by
+        XLA.
+      model_flops: FLOPs per step by formula, without recomputation and elementwise work.
+      xla_flops: FLOPs counted by XLA, which counts the body of a loop once.
+      collectives: transfers between devices, the largest first.
     """
 
     platform: str
@@ -52,7 +53,7 @@ class StepRequirements:
 
     @property
     def sent_bytes(self) -> float:
-        """Bytes that one device sends in a step."""
+        """Bytes that one device sends per step."""
         return sum(found.sent_bytes for found in self.collectives)
 
 
@@ -62,18 +63,19 @@ def compile_only(
     """Compiles the step of a config without data; nothing runs.
 
     Args:
-      config: every key of `default_config()`.
-      devices: real, fake or of a topology that is only described.
+      config: a config with every key of `default_config()`.
+      devices: real or fake devices, or those of a described topology.
 
     Raises:
-      ConfigError: the config is wrong, or mesh and devices, batch or parameters do not fit.
+      ConfigError: the config is invalid, or the mesh does not fit the devices, the batch or the
+        parameters.
     """
     run = run_config(resolve(config))
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
     check_divisible(run, mesh)
     check_kernels(run, mesh)
     run = run.with_num_steps(steps_per_epoch=1)
-    if run.optim.eta_lambda:  # the rates are constants of the program: any will do
+    if run.optim.eta_lambda:  # the learning rates are constants of the program; any value will do
         run = dataclasses.replace(run, optim=run.optim.with_rates(1.0, run.optim.eta_lambda))
     shapes = Shapes.of(run, mesh, bare_task(run))
     trainer = Trainer(run, shapes)
@@ -98,7 +100,7 @@ def compile_only(
 
 
 def _bytes(tree) -> int:
-    """Bytes on one device."""
+    """Returns the bytes on one device."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
@@ -106,13 +108,13 @@ def _bytes(tree) -> int:
 
 
 def described_devices(description: str) -> list[jax.Device]:
-    """Devices to compile for that are not here; to be called before JAX is used.
+    """Returns absent devices to compile for; call before JAX is used.
 
     Args:
-      description: a number of fake CPU devices, "8", or a TPU topology, "v5e:2x4".
+      description: a number of fake CPU devices, such as "8", or a TPU topology, such as "v5e:2x4".
 
     Raises:
-      ConfigError: it is neither, or TPU's compiler is not installed.
+      ConfigError: it is neither, or the TPU compiler is not installed.
     """
     jax.config.update("jax_platforms", "cpu")
     if not description.lstrip("-").isdecimal():
@@ -124,9 +126,9 @@ def described_devices(description: str) -> list[jax.Device]:
 
 
 def _topology(name: str) -> list[jax.Device]:
-    # Else it asks a server of the TPU's machine who it is, and complains that there is none.
+    # Otherwise it queries a TPU metadata server and complains that there is none.
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
-    # No device is opened, so several may compile at a time.
+    # No device is opened, so several processes may compile at once.
     os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
     try:
         return topologies.get_topology_desc(name, "tpu").devices
@@ -143,7 +145,7 @@ def _topology(name: str) -> list[jax.Device]:
 
 
 def markdown(report: StepRequirements) -> str:
-    """Two tables: what a device holds and computes, and what it sends."""
+    """Returns two tables: memory and computation per device, and communication."""
     memory = {
         "parameters": report.param_bytes,
         "optimizer": report.optimizer_bytes,

@@ -1,4 +1,4 @@
-"""The loss of a config, for the analysis of its degrees."""
+"""The loss of a config, for degree analysis."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from sibert_jax.train.trainer import analyzable_task, bare_task
 
 
 def loss_of_config(config: ml_collections.ConfigDict) -> tuple[Any, Any, tuple, Any]:
-    """The loss of a config's task, abstract parameters, its other arguments, and the task's mask.
+    """Returns a config's loss, abstract parameters, further arguments and invariance mask.
 
     Raises:
-      ConfigError: the config cannot work.
+      ConfigError: the config is invalid.
     """
     run = run_config(resolve(config))
     task = analyzable_task(run, bare_task(run))

@@ -1,4 +1,4 @@
-"""A finished run's model on new text."""
+"""Applies a finished run's model to new text."""
 
 import dataclasses
 import pathlib
@@ -27,18 +27,18 @@ def predict(
     step: int | str | None = None,
     overrides: Sequence[str] = (),
 ) -> list[str]:
-    """Answers to a file of new text, or continuations of it, from a checkpoint of a run.
+    """Predicts on, or continues, a file of new text with a checkpoint of a run.
 
     Args:
       directory: the run's workdir; its `config.json` and vocabulary are used, nothing is written.
-      path: the text, in a form that the run's task reads.
-      say: called with a line about the checkpoint, and on what of the text cannot be read.
-      devices: of the mesh; None: all of them.
-      step: as `checkpoint.chosen` has it; None: the newest checkpoint.
-      overrides: words such as "--config.task.temperature=0.8", of keys of the task that may change.
+      path: the text file, in a format that the run's task reads.
+      say: called with messages on the checkpoint and on unreadable text.
+      devices: the devices of the mesh; None: all.
+      step: the checkpoint, as for `checkpoint.chosen`; None: the newest.
+      overrides: words such as "--config.task.temperature=0.8", for task keys that may change.
 
     Returns:
-      Lines of text: the examples in the order of the file.
+      Lines of text, in the order of the file.
 
     Raises:
       ConfigError, DataError, CheckpointError: one sentence each.
@@ -53,7 +53,7 @@ def predict(
         ) from None
     if overrides:
         run = run_config(_overridden(settings, overrides))
-    if run.model.attention_impl == "pallas":  # a run trained with kernels may predict elsewhere
+    if run.model.attention_impl == "pallas":  # a run with kernels may predict elsewhere
         run = dataclasses.replace(run, model=dataclasses.replace(run.model, attention_impl="auto"))
     if run.task_type.load_new_text is None:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Every key of a config with its value, where that was set, its meaning and its range."""
+"""Lists every key of a config with its value, its origin, its meaning and its range."""
 
 import dataclasses
 import pathlib
@@ -17,19 +17,19 @@ from sibert_jax.train.resolve import resolve
 def config_lines(
     name: str, overrides: Sequence[str], directory: pathlib.Path | None = None
 ) -> list[str]:
-    """A line a key, as "train.num_steps = 600  [config file]  # updates; ... (at least 0)".
+    """Returns a line per key: "train.num_steps = 600  [config file]  # updates; ... (at least 0)".
 
-    Where a value was set is one of "command line", "config file", "default of TASK", "default", the
+    The origin of a value is one of "command line", "config file", "default of TASK", "default", the
     workdir, `checkpoint.init_from`, `checkpoint.continue_from`, or data.path for what is found in
-    the examples. A config file that gives a default again does not count.
+    the examples. A config file that repeats a default does not count.
 
     Args:
-      name: as `load_config` takes it.
+      name: the config, as for `load_config`.
       overrides: likewise.
-      directory: the workdir of the run, whose open keys are as it began; None: it is new.
+      directory: the workdir of the run, which determines its open keys; None: a new run.
 
     Raises:
-      ConfigError, DataError: as `resolve`.
+      ConfigError, DataError: as for `resolve`.
     """
     file, given = load_config(name), load_config(name, overrides)
     kind = task_type(given.task.name)

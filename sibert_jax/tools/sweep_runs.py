@@ -1,4 +1,4 @@
-"""The runs of a sweep: which there are, and those at work."""
+"""The runs of a sweep, and their execution."""
 
 import contextlib
 import fcntl
@@ -23,8 +23,8 @@ from sibert_jax.runtime.terminal import say
 from sibert_jax.train.config import run_config
 from sibert_jax.train.resolve import resolve
 
-NOT_KEYS = ("config", "panel")  # what a point may say besides the config's keys
-LONGEST_NAME = 120  # characters of a folder's name
+NOT_KEYS = ("config", "panel")  # what a point may set besides config keys
+LONGEST_NAME = 120  # maximum characters of a folder name
 POLL_SECONDS = 0.2
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"  # XLA_FLAGS
 
@@ -32,32 +32,32 @@ ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 class Point(NamedTuple):
     """One run of a sweep."""
 
-    name: str  # of its folder
+    name: str  # name of its folder
     overrides: dict  # as the sweep file gave them
     arguments: tuple[str, ...]  # for sibert_jax.main: --config and its overrides
 
 
 class Running(NamedTuple):
-    """A run at work, and the lock that is held until its result is written."""
+    """A run in progress, and the lock that is held until its result is written."""
 
     point: Point
     process: subprocess.Popen
     lock: IO
-    core: int | None  # that it has to itself
+    core: int | None  # the core reserved for it, if any
 
 
 def read_sweep(
     path: str | os.PathLike, config_file: str, overrides: Sequence[str]
 ) -> tuple[str, tuple[Point, ...]]:
-    """The metric ("": each task's own) and the points, each checked as `sibert_jax.main` would.
+    """Returns the metric ("": each task's own) and the points, checked as by `sibert_jax.main`.
 
     Args:
       path: the sweep file.
-      config_file: what points without a "config" of their own start from.
-      overrides: `--config.KEY=VALUE` for all points; those of a point come later and win.
+      config_file: the config of points without their own "config".
+      overrides: `--config.KEY=VALUE` for all points; a point's own overrides win.
 
     Raises:
-      ConfigError: the file cannot be run, or a point has a key or a value that cannot work.
+      ConfigError: the file cannot be run, or a point has an invalid key or value.
     """
     path = user_path(path)
     with user_code(path):
@@ -91,7 +91,7 @@ def _point(path: pathlib.Path, config_file: str, overrides: Sequence[str], value
 
 
 class Sweep:
-    """The points of a sweep and what is known of each, as files in one folder."""
+    """The points of a sweep and their results, as files in one folder."""
 
     def __init__(self, directory: pathlib.Path, points: Sequence[Point]):
         self.directory, self.points = directory, points
@@ -102,12 +102,12 @@ class Sweep:
             raise ConfigError(f"--workdir={directory} cannot be written: {error}.") from None
 
     def run(self, workers: int, cores: Sequence[int] = ()) -> list[str]:
-        """Runs every point without a result that no other process holds; names what failed.
+        """Runs every point without a result that no other process holds; returns what failed.
 
         Args:
-          workers: runs at the same time.
-          cores: one for each of them, on which it has one thread; (): all cores for all runs. Small
-            runs are faster that way, and their results do not depend on what else is running.
+          workers: number of concurrent runs.
+          cores: one per worker, each run single-threaded on it; (): all cores for all runs. Single
+            cores make small runs faster, and results independent of what else is running.
         """
         free: list[int | None] = list(cores) or [None] * workers
         running: list[Running] = []
@@ -133,7 +133,7 @@ class Sweep:
         return failed
 
     def _start(self, point: Point, core: int | None) -> Running | None:
-        """Starts a run, unless it has its result or another process is at it."""
+        """Starts a run, unless it has a result or another process is running it."""
         lock = (self.directory / "locks" / point.name).open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -148,7 +148,7 @@ class Sweep:
         command = [sys.executable, "-m", "sibert_jax.main", *point.arguments]
         command.append(f"--workdir={self.directory / 'runs' / point.name}")
         with self._log(point).open("w") as log, _on(core) as environment:
-            # The child inherits the lock, so that it holds even if this process is killed.
+            # The child inherits the lock, which so holds even if this process is killed.
             process = subprocess.Popen(
                 command,
                 stdout=log,
@@ -160,7 +160,7 @@ class Sweep:
         return Running(point, process, lock, core)
 
     def _finish(self, point: Point, status: int) -> str:
-        """Notes the outcome of a run; returns what went wrong, if it is to be tried again."""
+        """Records the outcome of a run; returns what went wrong if it should be retried."""
         results = self.directory / "runs" / point.name / "results.json"
         last = self._log(point).read_text(errors="replace").strip().splitlines()[-1:]
         if status == TRAINING_FAILED:
@@ -176,7 +176,7 @@ class Sweep:
         return ""
 
     def outcomes(self, metric: str) -> list[Outcome]:
-        """The outcomes so far, in the order of the sweep; "" stands for a task's main metric.
+        """Returns the outcomes so far, in sweep order; metric "" stands for a task's main metric.
 
         Raises:
           ConfigError: a run has no such metric.
@@ -206,7 +206,7 @@ class Sweep:
 
 @contextlib.contextmanager
 def _on(core: int | None) -> Iterator[dict[str, str] | None]:
-    """What is started in this context inherits the core; yields its environment."""
+    """Pins processes started in this context to a core; yields their environment."""
     if core is None:
         yield None
         return
@@ -220,7 +220,7 @@ def _on(core: int | None) -> Iterator[dict[str, str] | None]:
 
 @contextlib.contextmanager
 def _forwarding_signals(running: list[Running]) -> Iterator[list[int]]:
-    """Hands SIGTERM and SIGINT on to the runs, which save and exit; yields what came."""
+    """Forwards SIGTERM and SIGINT to the runs, which save and exit; yields the received signals."""
     stopped: list[int] = []
 
     def forward(number, frame):

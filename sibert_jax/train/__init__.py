@@ -1,1 +1,1 @@
-"""A run: from its config to the last step."""
+"""Training runs, from the config to the last step."""

@@ -1,4 +1,4 @@
-"""The best evaluation so far, which is in every checkpoint, so that a resumed run knows it."""
+"""The best evaluation so far, saved in every checkpoint for resumed runs."""
 
 import dataclasses
 
@@ -8,12 +8,12 @@ from sibert_jax.checkpoint.manifest import BEST
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The best evaluation after a step, by the main metric of the task; the first one of equals.
+    """The best evaluation so far by the task's main metric; ties go to the first.
 
     Attributes:
-      step: updates done then; None: there has been no evaluation with a number.
-      value: of the metric.
-      evaluations_since: those after it, none of which was better.
+      step: updates done at that evaluation; None: no evaluation with a finite value yet.
+      value: the value of the metric.
+      evaluations_since: evaluations since then, none of which was better.
     """
 
     step: int | None = None
@@ -21,7 +21,7 @@ class Best:
     evaluations_since: int = 0
 
     def after(self, step: int, value: float, *, lower_is_better: bool) -> "Best":
-        """With one more evaluation; a value that is no number is never the best.
+        """Returns the best after one more evaluation; NaN is never the best.
 
         Example:
           >>> best = Best().after(100, 0.5, lower_is_better=True)
@@ -37,6 +37,6 @@ class Best:
 
     @classmethod
     def at(cls, checkpoints: Checkpoints, step: int) -> "Best":
-        """As it was at a checkpoint; without that, or if it says nothing, as before the first."""
+        """Reads the best from a checkpoint; empty if there is no checkpoint or it has none."""
         described = checkpoints.description(step) if step in checkpoints.steps() else {}
         return cls(**described[BEST]) if BEST in described else cls()

@@ -1,4 +1,4 @@
-"""The keys of a run: each section as a frozen dataclass, and the config of their defaults."""
+"""The config of a run: one frozen dataclass per section, and the defaults."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ from sibert_jax.train.sections import CheckpointConfig, MeshConfig, TrainConfig
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Everything a run is a function of."""
+    """Everything that determines a run."""
 
     seed: int = key(0, "initial parameters, order of examples, masks, dropout", low=0, below=2**63)
     init_scale: float = key(
@@ -54,12 +54,12 @@ class RunConfig:
 
     @property
     def invariant_parts(self) -> tuple[str, ...]:
-        """The parameters in whose joint scale the loss is invariant: "encoder", "head" or both."""
+        """The parts whose joint scale leaves the loss unchanged: "encoder", "head" or both."""
         parts = self.task_type.invariant_parts(self.task)
         return parts if self.model.is_scale_invariant else ()
 
     def _check_invariance(self) -> None:
-        """Refuses the recipe for parameters that scale the loss, in a scale-invariant encoder."""
+        """Raises ConfigError if the recipe is used although the loss is not scale invariant."""
         if not (self.model.is_scale_invariant and self.optim.follows_theory):
             return
         if "encoder" not in self.invariant_parts:
@@ -88,11 +88,11 @@ class RunConfig:
 
     @property
     def task_type(self) -> TaskType:
-        """The kind of task."""
+        """The type of the task."""
         return task_type(self.task.name)
 
     def with_num_steps(self, steps_per_epoch: int) -> "RunConfig":
-        """The same run with its length in steps, and warm-up too."""
+        """Returns the same run with length and warm-up in steps."""
         num_steps = self.train.num_steps or max(1, round(self.train.num_epochs * steps_per_epoch))
         train = dataclasses.replace(self.train, num_steps=num_steps, num_epochs=0.0)
         optim = self.optim.with_warmup_steps(num_steps)
@@ -100,13 +100,13 @@ class RunConfig:
 
 
 def run_config(config: ml_collections.ConfigDict | Mapping) -> RunConfig:
-    """Checks every key and every combination of keys.
+    """Builds a `RunConfig`, checking every key and combination of keys.
 
     Args:
-      config: as `resolve` returns it, or as `dataclasses.asdict` a run.
+      config: the result of `resolve`, or of `dataclasses.asdict` on a `RunConfig`.
 
     Raises:
-      ConfigError: one sentence that names the key.
+      ConfigError: one sentence, naming the key.
     """
     values = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
     kind = task_type(_task_name(values))
@@ -114,7 +114,7 @@ def run_config(config: ml_collections.ConfigDict | Mapping) -> RunConfig:
 
 
 def distributed_config(config: ml_collections.ConfigDict) -> DistributedConfig:
-    """The keys that say how processes find each other, checked before the others can be."""
+    """Returns the keys for joining processes, checked before all others can be."""
     values = config.to_dict()
     if "distributed" not in values:
         raise ConfigError("distributed is missing; start from default_config().")
@@ -122,13 +122,13 @@ def distributed_config(config: ml_collections.ConfigDict) -> DistributedConfig:
 
 
 def check_direction(task_name: str, arch: str, found: str, remedy: str) -> None:
-    """Refuses a causal encoder for a task that reads both sides, and the reverse.
+    """Raises ConfigError for a causal encoder in a bidirectional task, and the reverse.
 
     Args:
-      task_name: value of `task.name`.
-      arch: value of `model.arch`.
-      found: where that value stands, which begins the message.
-      remedy: what to do; the architectures that fit follow it.
+      task_name: the value of `task.name`.
+      arch: the value of `model.arch`.
+      found: where that value was found; the beginning of the message.
+      remedy: what to do; followed in the message by the fitting architectures.
 
     Raises:
       ConfigError: the encoder does not fit.
@@ -145,14 +145,14 @@ def check_direction(task_name: str, arch: str, found: str, remedy: str) -> None:
 
 
 def default_config(task_name: str = "pretraining") -> ml_collections.ConfigDict:
-    """Every key of a run with its default; a config file starts from here and changes some.
+    """Returns every key of a run with its default, the starting point of a config file.
 
-    Pretraining: a mini SIBERT trained by SGD on text found on this machine. Fine-tuning: as
-    the paper does it, LAMB on everything, for three epochs. A key that is None is filled in from
-    `checkpoint.init_from`, or with the default of a fresh encoder: see `resolve`.
+    Pretraining: a mini SIBERT trained by SGD on text found on this machine. Fine-tuning: LAMB on
+    all parameters for three epochs, as in the paper. Keys that are None are filled in from
+    `checkpoint.init_from` or with the default of a fresh encoder: see `resolve`.
 
     Args:
-      task_name: a row of tasks/registry.py, as "causal_lm".
+      task_name: a key of tasks/registry.py, such as "causal_lm".
 
     Example:
       >>> config = default_config()
@@ -180,7 +180,7 @@ def _defaults(cls: type, **classes: type) -> ml_collections.ConfigDict:
 
 
 def keys_where(flag: str, settings: Mapping) -> set[str]:
-    """Dotted names of the keys of a config for which a flag of `keys.key` is set."""
+    """Returns the dotted names of the config keys with a given flag of `keys.key`."""
     kind = task_type(_task_name(settings))
     found = set(named(RunConfig, flag))
     for section, cls in (("task", kind.config), ("data", kind.data)):

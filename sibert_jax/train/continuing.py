@@ -1,4 +1,4 @@
-"""Runs that continue: from a checkpoint of theirs, or in another workdir as a second phase."""
+"""Continues a run from one of its checkpoints, or in another workdir as a second phase."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,32 +20,32 @@ from sibert_jax.train.step import TrainState
 from sibert_jax.train.trainer import Shapes, Trainer, state_of
 from sibert_jax.trees import path_name
 
-POSITIONS = "encoder/embed/position"  # (max_len, D), and optimizer state of its shape
-# With another of these the state of the optimizer is of no use.
+POSITIONS = "encoder/embed/position"  # (max_len, D), also in optimizer state of that shape
+# If any of these changes, the optimizer state cannot be used.
 OPTIMIZER_KEYS = ("name", "blocks", "head.name", "other.name", "other.pattern")
 
 
 def continue_from(
     run: RunConfig, shapes: Shapes, data: TaskData, say: Callable[[str], None]
 ) -> tuple[Trainer, TrainState]:
-    """A second phase: the newest state of the run in `checkpoint.continue_from`, to start from.
+    """Starts a second phase from the newest state of the run in `checkpoint.continue_from`.
 
-    Steps, schedules and the order of the data continue, so that a second phase in which only the
-    length changes is the longer run, to the bit, where schedules are constant.
+    Steps, schedules and the order of the data continue: with constant schedules, a second phase
+    that only changes the length equals the longer run bit for bit.
 
-    A longer position table gets fresh rows at the root mean square of the others, and zeros in the
-    state of the optimizer.
+    A longer position table gets fresh rows with the root mean square of the others, and zeros in
+    the optimizer state.
 
     Args:
-      run: of the second phase, with its length, both phases together, in steps. Where
+      run: the run of the second phase; its length, in steps, counts both phases. If
         `optim.eta_lambda` is set, η is that of the first phase.
-      shapes: of its task.
-      data: of its task; may be other data.
-      say: takes lines about what is continued and what has changed.
+      shapes: shapes of the run's task.
+      data: data of the second phase; may differ from the first.
+      say: called with messages on what is continued and what has changed.
 
     Raises:
-      ConfigError, CheckpointError: there is no such run, or it is of another optimizer,
-        vocabulary or model, or as long already.
+      ConfigError, CheckpointError: there is no such run, it has another optimizer, vocabulary or
+        model, or it is already as long.
     """
     key = f"checkpoint.continue_from={run.checkpoint.continue_from}"
     source = newest_verified(user_path(run.checkpoint.continue_from), say)
@@ -103,7 +103,7 @@ def continue_from(
 
 
 def _check(run: RunConfig, before: RunConfig, key: str, step: int) -> None:
-    """Refuses another task or optimizer, and a length that is over already."""
+    """Raises ConfigError for another task or optimizer, or a length already reached."""
     theirs, ours = flatten(dataclasses.asdict(before)), flatten(dataclasses.asdict(run))
     for name in ("task.name", *(f"optim.{name}" for name in OPTIMIZER_KEYS)):
         if theirs[name] != ours[name]:
@@ -125,7 +125,7 @@ def _with_rates(run: RunConfig, learning_rate: float):
 
 
 def _is_longer(name: str, ours: tuple[int, ...], theirs: list[int]) -> bool:
-    """Whether a leaf is the position table, or state of its shape, and has more rows here."""
+    """Tells whether a leaf is a position table (or its optimizer state) with more rows here."""
     same_width = len(ours) == len(theirs) == 2 and ours[1] == theirs[1]
     return name.endswith(POSITIONS) and same_width and ours[0] > theirs[0]
 
@@ -143,7 +143,7 @@ def _check_shapes(items: dict, stored: dict[str, dict], longer: set[str], key: s
 
 
 def _with_more_positions(found: dict, items: dict, longer: set[str], fresh: dict) -> dict:
-    """The trees of a checkpoint with all the rows that are wanted."""
+    """Extends the position tables in the trees of a checkpoint."""
     new_MD = fresh["encoder"]["embed"]["position"]
 
     def extended(path, leaf_LD, like_MD):
@@ -169,7 +169,7 @@ def _rms(x: jax.Array) -> jax.Array:
 
 
 def _changes(before: RunConfig, run: RunConfig) -> list[str]:
-    """ "KEY: there -> here" of the keys that say what is computed."""
+    """Lists "KEY: there -> here" for the changed keys that affect the computation."""
     theirs, ours = dataclasses.asdict(before), dataclasses.asdict(run)
     free: set[Any] = keys_where("may_change", ours)
     theirs, ours = flatten(theirs), flatten(ours)
@@ -181,13 +181,13 @@ def _changes(before: RunConfig, run: RunConfig) -> list[str]:
 
 
 def describe_new_length(run: RunConfig, before: RunConfig, step: int, updates: int) -> str:
-    """The learning rates at a change of length, in a line; "" if it is the same.
+    """Describes the learning rates at a change of length in a line; "" without a change.
 
     Args:
-      run: with its length and warm-up in steps.
-      before: the run that the checkpoint was written by.
-      step: of the checkpoint.
-      updates: those of them that were not skipped, which schedules count.
+      run: the run, with length and warm-up in steps.
+      before: the run that wrote the checkpoint.
+      step: step of the checkpoint.
+      updates: updates that were not skipped, which schedules count.
     """
     old, new = before.train.num_steps, run.train.num_steps
     if old == new:
@@ -204,7 +204,7 @@ def describe_new_length(run: RunConfig, before: RunConfig, step: int, updates: i
 
 
 def restore(trainer: Trainer, checkpoints: Checkpoints, step: int) -> TrainState:
-    """The state of a checkpoint of this run, as it continues."""
+    """Restores the state of a checkpoint of this run, ready to continue."""
     before = run_config(checkpoints.description(step)["config"])
     return with_its_window(trainer, trainer.restore(checkpoints, step), before, step)
 
@@ -212,18 +212,18 @@ def restore(trainer: Trainer, checkpoints: Checkpoints, step: int) -> TrainState
 def with_its_window(
     trainer: Trainer, state: TrainState, before: RunConfig, step: int
 ) -> TrainState:
-    """A restored state; its window of logged means is emptied if its row is written.
+    """Returns a restored state; its window of logged means is emptied if already written.
 
     Args:
-      trainer: that continues.
-      state: after `step` updates.
-      before: the run that wrote it.
+      trainer: the trainer of the continued run.
+      state: the state after `step` updates.
+      before: the run that wrote the state.
       step: updates done.
     """
     if before.train.log_every_steps == trainer.run.train.log_every_steps:
         return state
     if not is_logged(before, step):
-        return state  # the row to come is of all steps since the last one
+        return state  # the next row covers all steps since the last one
     shardings = jax.tree.map(lambda leaf: leaf.sharding, trainer.abstract_state.window)
     empty = jax.jit(
         lambda window: jax.tree.map(jax.numpy.zeros_like, window), out_shardings=shardings
@@ -232,5 +232,5 @@ def with_its_window(
 
 
 def is_logged(before: RunConfig, step: int) -> bool:
-    """Whether the row of a step was written by a run with these settings: its window is over."""
+    """Tells whether a run with these settings wrote a row at a step, ending its window."""
     return step % before.train.log_every_steps == 0 or step == before.train.num_steps

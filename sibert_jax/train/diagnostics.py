@@ -1,4 +1,4 @@
-"""Measurements of one update, and the rows of metrics made of them."""
+"""Measurements of one update, and the metrics rows built from them."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from sibert_jax.train.optimizer import Optimizer
 
 
 def metric_names(optimizer: Optimizer) -> tuple[str, ...]:
-    """Names of what `measure` returns."""
+    """Returns the names of the metrics of `measure`."""
     names = ("grad_norm", "param_norm", "relative_grad_norm", "rotation", "euler_residual")
     names += ("learning_rate",)
     names += () if optimizer.measures_rate else ("effective_learning_rate",)
@@ -25,15 +25,15 @@ def metric_names(optimizer: Optimizer) -> tuple[str, ...]:
 
 
 def measure(optimizer: Optimizer, step, params, grads, updates, opt_state) -> dict[str, jax.Array]:
-    """Norms, clip and rotation over the leaves of `optimizer.measured`: float32 scalars.
+    """Measures norms, clip and rotation over the leaves of `optimizer.measured`: float32 scalars.
 
     Args:
-      optimizer: of the run.
-      step: int32, updates that the optimizer has made.
-      params: before the update.
-      grads: before the clip.
+      optimizer: the run's optimizer.
+      step: int32, updates done by the optimizer.
+      params: parameters before the update.
+      grads: gradients before the clip.
       updates: the changes of the parameters.
-      opt_state: after the update.
+      opt_state: optimizer state after the update.
     """
     x, g = leaves_where(optimizer.measured, params), leaves_where(optimizer.measured, grads)
     x_norm, g_norm = optax.tree.norm(x), optax.tree.norm(g)
@@ -61,9 +61,9 @@ def measure(optimizer: Optimizer, step, params, grads, updates, opt_state) -> di
 
 
 def _of_the_recipe(optimizer: Optimizer, learning_rate, opt_state) -> dict[str, jax.Array]:
-    """Clip and σ, from the norms that the clip has measured: of all blocks together.
+    """Returns clip and σ from the norms measured by the clip, over all blocks.
 
-    ‖g‖/‖x‖ is what the clip sees: under `equilibrium_sgd`, of gradients times their rates.
+    ‖g‖/‖x‖ is what the clip sees: under `equilibrium_sgd`, that of gradients times their rates.
     """
     (clip,) = [
         node for node in jax.tree.leaves(opt_state, is_leaf=_is_clip_state) if _is_clip_state(node)
@@ -82,8 +82,8 @@ def _of_the_recipe(optimizer: Optimizer, learning_rate, opt_state) -> dict[str, 
     if optimizer.holds_angle:
         return metrics | {"predicted_rotation": jnp.sqrt(2 * learning_rate * eta_lambda)}
     metrics["predicted_rotation"] = jnp.sqrt(2 * eta_lambda)
-    # ‖∇L(x/‖x‖)‖² after the clip: the equilibrium norm follows from its mean. Of several blocks,
-    # ‖x‖²_eq is the sum, and each one's is in proportion to its σ.
+    # ‖∇L(x/‖x‖)‖² after the clip: the equilibrium norm follows from its mean. For several blocks,
+    # ‖x‖²_eq is the sum over blocks, each proportional to its σ.
     metrics["sphere_grad_square"] = jnp.square(jnp.sum(x_norms * g_norms))
     return metrics
 
@@ -93,23 +93,23 @@ def _is_clip_state(node: Any) -> bool:
 
 
 def leaves_where(mask: Any, tree: Any, *, inside: bool = True) -> list[jax.Array]:
-    """The leaves on one side of a mask."""
+    """Returns the leaves on one side of a mask."""
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(mask))
     return [leaf for leaf, is_inside in pairs if is_inside == inside]
 
 
 def metrics_row(sums: dict, count: int, num_bad_steps: int, weight_decay: float) -> dict:
-    """A row of the metrics file: means over a window of steps.
+    """Returns a row of the metrics file: means over a window of steps.
 
-    A window without a single good step has no means, only the count of the bad ones so far.
+    A window without good steps has no means, only the count of bad steps so far.
 
-    The equilibrium norm is the one that the window's gradients, after the clip, lead to:
+    The equilibrium norm is the one implied by the window's clipped gradients:
     ‖x‖_eq² = √(η/(λ(2−ηλ)))·σ with σ² the mean of ‖∇L(x/‖x‖)‖² (arXiv 2202.00980, section 4).
 
     Args:
-      sums: of each metric over the good steps.
-      count: good steps.
-      num_bad_steps: of the run so far.
+      sums: sums of each metric over the good steps.
+      count: number of good steps.
+      num_bad_steps: bad steps of the run so far.
       weight_decay: λ.
     """
     bad_steps = {"train/bad_steps": num_bad_steps}

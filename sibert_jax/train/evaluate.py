@@ -1,4 +1,4 @@
-"""Held-out batches through the compiled evaluation of a task, and the results of a finished run."""
+"""Evaluation on held-out batches, and the results of a finished run."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from sibert_jax.train.trainer import Programs, Shapes
 
 
 class Evaluator:
-    """The evaluation of a task on a mesh."""
+    """The compiled evaluation of a task on a mesh."""
 
     def __init__(self, shapes: Shapes):
         self._shapes = shapes
@@ -34,7 +34,7 @@ class Evaluator:
         return self._shapes.batch_size
 
     def results(self, params: Any, batches: Batches, count: int) -> list:
-        """`Task.eval_batch` of the first `count` batches, on the host."""
+        """Returns `Task.eval_batch` for the first `count` batches, on the host."""
 
         def batch(index: int) -> Batch:
             return sharding.load_batch(batches, index, self._shapes.mesh, self.batch_size)
@@ -44,7 +44,7 @@ class Evaluator:
         return jax.device_get(results)
 
     def metrics(self, params: Any, valid: Batches, most: int) -> dict[str, float]:
-        """Metrics of the first `most` held-out batches, "eval/..."; 0: of all."""
+        """Returns metrics "eval/..." over the first `most` held-out batches; 0: over all."""
         count = min(most or len(valid), len(valid))
         metrics = self._shapes.task.eval_metrics(self.results(params, valid, count))
         return {f"eval/{name}": value for name, value in metrics.items()}
@@ -61,15 +61,15 @@ def write_results(
     """Predicts every held-out set of the task; writes `predictions/` and `results.json`.
 
     `results.json` holds the facts, the last evaluation during training and the best one by the
-    task's main metric, and for each held-out set its metrics and examples predicted a second.
+    task's main metric, and for each held-out set its metrics and the examples predicted per second.
 
     Args:
-      evaluator: of the task.
-      params: to evaluate.
-      data: of the task.
-      facts: about the run, that come first.
+      evaluator: the task's evaluator.
+      params: the parameters to evaluate.
+      data: the task's data.
+      facts: facts about the run, written first.
       directory: the workdir.
-      say: takes a line of text.
+      say: called with messages.
     """
     results = {**facts, "main_metric": data.main_metric, "held_out": {}}
     for held in data.held_out:
@@ -88,7 +88,7 @@ def write_results(
         say(f"{held.name}: {shown or 'predicted'}  ({rows / seconds:,.0f} examples/s)")
     if jax.process_index() == 0:
         rows = evaluations(directory / "metrics.jsonl")
-        results["last"] = rows[-1] if rows else {}  # a full disk may have lost them
+        results["last"] = rows[-1] if rows else {}  # they may be lost on a full disk
         name = f"eval/{data.main_metric}"
         trained = [row for row in rows if row["step"] > 0]
         results["best"] = best_row(trained, name, lower_is_better=data.lower_is_better)
@@ -96,14 +96,14 @@ def write_results(
 
 
 def evaluations(path: pathlib.Path) -> list[dict[str, float | None]]:
-    """The rows of a metrics file with an evaluation, as {"step", "eval/..."}; None: not finite."""
+    """Reads the evaluations in a metrics file, as {"step", "eval/..."}; None: not finite."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows = [{k: v for k, v in row.items() if k == "step" or k.startswith("eval/")} for row in rows]
     return [row for row in rows if len(row) > 1]
 
 
 def best_row(rows: list[dict[str, float | None]], name: str, *, lower_is_better: bool) -> dict:
-    """The first row with the best value of a metric; {} if it is a number in none."""
+    """Returns the first row with the best value of a metric; {} if no row has a finite one."""
     ranked = [row for row in rows if row[name] is not None]
     choose = min if lower_is_better else max
     return choose(ranked, key=lambda row: row[name]) if ranked else {}

@@ -1,4 +1,4 @@
-"""The loop over steps: train, log, evaluate, save. The order of events matters here."""
+"""The training loop: train, log, evaluate, save. The order of events matters here."""
 
 import contextlib
 import dataclasses
@@ -33,13 +33,13 @@ from sibert_jax.train.trainer import Shapes, Trainer
 
 
 def load_batch(shapes: Shapes, data: TaskData, index: int) -> Batch:
-    """The batch of update `index` (from 0), on the devices."""
+    """Loads the batch of update `index` (from 0) onto the devices."""
     return sharding.load_batch(data.train, index, shapes.mesh, shapes.batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
 class Services:
-    """The surroundings of a run: its directory, processes, signals, checkpoints and clocks."""
+    """The environment of a run: its directory, processes, signals, checkpoints and clocks."""
 
     directory: pathlib.Path
     processes: ProcessGroup
@@ -51,7 +51,7 @@ class Services:
 
 
 class Loop:
-    """Steps from a state to the last one, with everything that happens between two steps."""
+    """The steps of a run, with everything that happens between them."""
 
     def __init__(
         self,
@@ -122,11 +122,11 @@ class Loop:
 
     @property
     def has_stopped_early(self) -> bool:
-        """Whether `train.stop_after` evaluations in a row have brought no gain."""
+        """Whether `train.stop_after` evaluations in a row have brought no improvement."""
         return 0 < self.train.stop_after <= self.best.evaluations_since
 
     def run_from(self, state: TrainState) -> TrainState:
-        """The steps from a state on; raises BadStepError at one that must not be passed."""
+        """Runs the steps from a state on; raises BadStepError at one that must not be passed."""
         first, num_steps = int(state.step), self.train.num_steps
         offset = int(state.health.batch_offset)
         self.profile(first, state)
@@ -143,7 +143,7 @@ class Loop:
                 if step % self.train.log_every_steps == 0 or step == num_steps:
                     pending = (self.speed.end(step, report), report)
                 self.profile(step, state)
-                self.flush()  # of the step before: the device works on this one meanwhile
+                self.flush()  # of the previous step, while the device computes this one
                 self.pending = pending
                 if step == num_steps or is_due(step, self.train.eval_every_steps):
                     self.check(report)
@@ -159,13 +159,13 @@ class Loop:
         return state
 
     def batch(self, index: int) -> Batch:
-        """The batch of update `index` (from 0), on the devices."""
+        """Loads the batch of update `index` (from 0) onto the devices."""
         return load_batch(self.trainer.shapes, self.data, index)
 
     def take_step(
         self, step: int, state: TrainState, batch: Batch
     ) -> tuple[TrainState, StepReport]:
-        """One step, computed twice if it is due to be; a new length is compiled before it."""
+        """Takes one step, twice if a replay is due; a new length is compiled first."""
         if not self.trainer.step.is_compiled(batch):
             with self.paused("compile"):
                 self.trainer.step.compile(batch)
@@ -177,14 +177,14 @@ class Loop:
         return self.trainer.step(state, batch)
 
     def profile(self, done: int, state: TrainState):
-        """Starts or ends the trace, if it is due now that so many updates are done."""
+        """Starts or ends the profiler trace if that is due after `done` updates."""
         if self.services.profiler.is_due(done):
-            jax.block_until_ready(state)  # the trace has no part of an earlier step
+            jax.block_until_ready(state)  # so that the trace excludes earlier steps
             with self.paused("other"):
                 self.services.profiler.turn()
 
     def roll_back(self, bad: Health) -> TrainState:
-        """The state of the checkpoint before a bad step, set to continue with the data after it."""
+        """Restores the checkpoint before a bad step, set to continue with the data after it."""
         policy, count = self.trainer.bad_steps, int(bad.rollbacks) + 1
         self.services.checkpoints.wait()
         if policy.action != "rollback" or count > policy.max_rollbacks:
@@ -195,7 +195,7 @@ class Loop:
                 f"with another train.on_bad_step (now {policy.action}); "
                 "train.log_every_steps=1 shows the steps before it."
             )
-        # Not one that a signal brought about: a run that was never stopped has none of these.
+        # Not a checkpoint written on a signal: an uninterrupted run would not have it.
         every = self.run_config.checkpoint.every_steps
         with self.goodput.phase("restore"):
             step = self.services.checkpoints.latest_step(multiple_of=every, again=True)
@@ -221,7 +221,7 @@ class Loop:
         return state.replace(health=health)
 
     def flush(self):
-        """Writes the row that is waiting; raises BadStepError if it holds a bad step."""
+        """Writes the pending row; raises BadStepError if it contains a bad step."""
         if self.pending is None:
             return
         (interval, report), self.pending = self.pending, None
@@ -239,18 +239,18 @@ class Loop:
         self.progress.show(interval.step, row, seconds / interval.num_steps)
 
     def count(self, batch: Batch):
-        """Adds a batch to the work that the speed is measured by, padding included."""
+        """Counts a batch for the measured speed, padding included."""
         num_rows, seq_len = batch["tokens"].shape
         tokens = num_rows * seq_len
         self.speed.add(num_rows, tokens, tokens * self.trainer.shapes.task.flops_per_token(seq_len))
 
     def write(self, step: int, row: dict[str, float]):
-        """Hands a row to every writer; only the first process has any."""
+        """Passes a row to every writer; only the first process has any."""
         for writer in self.writers:
             writer.write(step, row)
 
     def evaluate(self, step: int, state: TrainState):
-        """Writes the held-out metrics."""
+        """Evaluates on held-out data and writes the metrics."""
         self.flush()
         with self.paused("evaluation"):
             params = averaged_params(state.opt_state, state.params)
@@ -264,7 +264,7 @@ class Loop:
         )
 
     def save(self, step: int, state: TrainState, report: StepReport):
-        """Starts a checkpoint; rows up to its step are written first, so a resume repeats none."""
+        """Starts a checkpoint after writing all rows up to its step, so a resume repeats none."""
         self.flush()
         self.check(report)
         with self.paused("checkpoint"):
@@ -272,13 +272,13 @@ class Loop:
             self.trainer.save(self.services.checkpoints, state, step, facts)
 
     def check(self, report: StepReport):
-        """Stops before anything that comes of a bad step is saved."""
+        """Raises BadStepError before results of a bad step are saved."""
         if int(report.health.bad_step) >= 0:
             raise BadStepError(report.health)
 
     @contextlib.contextmanager
     def paused(self, phase: str):
-        """Counts what happens inside as a phase, and leaves it out of the speed."""
+        """Times the enclosed code as a phase and excludes it from the speed."""
         since = time.perf_counter()
         with self.goodput.phase(phase):
             yield
@@ -286,5 +286,5 @@ class Loop:
 
 
 def is_due(step: int, every_steps: int) -> bool:
-    """Whether something that happens every so many steps happens after `step`; 0: never."""
+    """Tells whether something done every `every_steps` is due after `step`; 0: never."""
     return every_steps > 0 and step % every_steps == 0

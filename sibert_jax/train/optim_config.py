@@ -1,4 +1,4 @@
-"""The keys of the optimizers of a run: encoder, head and a group by pattern."""
+"""Config keys of a run's optimizers: encoder, head, and a group selected by pattern."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ SCHEDULES = ("constant", "piecewise", "linear", "cosine", "warmup_stable_decay")
 
 @dataclasses.dataclass(frozen=True)
 class GroupConfig:
-    """Keys that the sections of `optim` share: each is an optimizer of some leaves."""
+    """Keys shared by the sections of `optim`, each the optimizer of a group of leaves."""
 
     name: str = key("adamw", "a row of train/optimizer_table.py", choices=tuple(TABLE))
     learning_rate: float = key(1e-3, "peak", low=0, below=math.inf)
@@ -40,10 +40,10 @@ class GroupConfig:
             )
 
     def check_optimizer(self, section: str) -> None:
-        """Makes the optimizer, and where it has options takes an abstract step with it."""
+        """Checks the section by building its optimizer; with options, also traces a step."""
         options = parse_options(section, self.name, self.options)
         measures_rate = TABLE[self.name].measures_rate
-        is_open = getattr(self, "eta_lambda", 0.0) > 0  # λ is found when the run starts
+        is_open = getattr(self, "eta_lambda", 0.0) > 0  # λ is determined when the run starts
         if measures_rate and not is_open and self.learning_rate != 1:
             raise ConfigError(
                 f"{section}.learning_rate={self.learning_rate} with {section}.name={self.name!r}, "
@@ -60,7 +60,7 @@ class GroupConfig:
             )
             if options:
                 params = {"layer": {"dense": {"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)}}}
-                with jax.numpy_dtype_promotion("standard"):  # which optax counts on
+                with jax.numpy_dtype_promotion("standard"):  # which optax relies on
                     jax.eval_shape(tx.update, params, jax.eval_shape(tx.init, params), params)
         except ConfigError as error:
             raise ConfigError(f"{section}: {error}") from None
@@ -151,7 +151,7 @@ class OptimConfig(GroupConfig):
 
     @property
     def groups(self) -> dict[str, Any]:
-        """The sections in use, by name."""
+        """The active sections by name."""
         groups = {"optim": self}
         if self.head.name != "same":
             groups["optim.head"] = self.head
@@ -161,11 +161,11 @@ class OptimConfig(GroupConfig):
 
     @property
     def follows_theory(self) -> bool:
-        """Whether it is SGD with weight decay, for scale-invariant parameters."""
+        """Whether the optimizer is SGD with weight decay for scale-invariant parameters."""
         return TABLE[self.name].follows_theory
 
     def with_warmup_steps(self, num_steps: int) -> "OptimConfig":
-        """The same, the shares of warm-up as numbers of steps."""
+        """Returns the config with warm-up fractions converted to steps."""
 
         def in_steps(group, **changes):
             steps = group.warmup_steps or int(group.warmup_fraction * num_steps)
@@ -174,21 +174,21 @@ class OptimConfig(GroupConfig):
         return in_steps(self, head=in_steps(self.head), other=in_steps(self.other))
 
     def with_rates(self, learning_rate: float, weight_decay: float) -> "OptimConfig":
-        """The same with η and λ as found for `eta_lambda`."""
+        """Returns the config with the η and λ found for `eta_lambda`."""
         return dataclasses.replace(
             self, eta_lambda=0.0, learning_rate=learning_rate, weight_decay=weight_decay
         )
 
 
 def make_schedule(group: Any, peak_value: float, num_steps: int) -> optax.Schedule:
-    """η_t of a group of leaves, by the keys of its section."""
+    """Returns the schedule η_t of a group of leaves, from the keys of its section."""
     return optim.make_schedule(
         group.schedule, peak_value=peak_value, num_steps=num_steps, warmup_steps=group.warmup_steps
     )
 
 
 def decays(params: Any) -> Any:
-    """True on matrices and tables, False on biases and gains (Devlin et al. 2019)."""
+    """Returns a mask, False on biases and gains, True on other leaves (Devlin et al. 2019)."""
 
     def is_matrix(path, _):
         return not path[-1].key.endswith(("bias", "scale"))

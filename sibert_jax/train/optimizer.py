@@ -1,4 +1,4 @@
-"""The optimizer of a run: one transform for encoder, head and a group by pattern."""
+"""The optimizer of a run: one transform for encoder, head and an optional third group."""
 
 import math
 import re
@@ -15,18 +15,19 @@ from sibert_jax.trees import path_name
 
 
 class Optimizer(NamedTuple):
-    """The transform of a run, and the quantities that its equilibrium depends on.
+    """The transform of a run, and the quantities that determine its equilibrium.
 
     Attributes:
       tx: the transform of all parameters.
-      measured: True on the scale-invariant leaves that `optim.name` trains: of these are the norms.
-      learning_rate: η_t of these.
-      weight_decay: λ of these.
-      clip_factor: C; None: no clip, or not the recipe.
+      measured: a mask, True on the scale-invariant leaves trained by `optim.name`, whose norms are
+        logged.
+      learning_rate: the schedule η_t of these leaves.
+      weight_decay: λ of these leaves.
+      clip_factor: C; None if there is no clip or another optimizer.
       follows_theory: whether the theory of SGD with weight decay applies.
-      measures_rate: whether it finds η itself, so that η_t here is a factor of that.
-      holds_angle: whether it turns them by η_t·√(2λ), whatever their norm.
-      is_one_block: whether their update is −η·(m·g + λ·x) with one factor m.
+      measures_rate: whether it measures η itself, so that η_t is a factor on it.
+      holds_angle: whether it turns these leaves by η_t·√(2λ), regardless of their norm.
+      is_one_block: whether their update is −η·(m·g + λ·x) with a single clip factor m.
     """
 
     tx: optax.GradientTransformation
@@ -41,12 +42,12 @@ class Optimizer(NamedTuple):
 
 
 def build_optimizer(c: OptimConfig, num_steps: int, mask: Any) -> Optimizer:
-    """The optimizer of a run.
+    """Builds the optimizer of a run.
 
     Args:
-      c: with its rates and its warm-up in steps.
-      num_steps: updates of the run.
-      mask: True on scale-invariant leaves; a tree like the parameters.
+      c: the config, with learning rates set and warm-up in steps.
+      num_steps: total updates of the run.
+      mask: a tree like the parameters, True on scale-invariant leaves.
     """
     labels = _labels(c, mask)
     blocks = tensor_blocks if c.blocks == "tensor" else None
@@ -91,13 +92,13 @@ def build_optimizer(c: OptimConfig, num_steps: int, mask: Any) -> Optimizer:
 
 
 def tensor_blocks(params: Any) -> Any:
-    """A label for each tensor of each layer; a kernel and its bias, a gain and its bias share one.
+    """Labels each tensor of each layer; a kernel or gain shares its label with its bias.
 
     Args:
-      params: of a model; layers that are scanned over are stacked along the first axis.
+      params: parameters of a model; scanned layers are stacked along the first axis.
 
     Returns:
-      A tree of labels, for the `blocks` of our optimizers.
+      A tree of labels for the `blocks` argument of our optimizers.
     """
 
     def label(path, _):
@@ -109,7 +110,7 @@ def tensor_blocks(params: Any) -> Any:
 
 
 def _labels(c: OptimConfig, tree: Any) -> Any:
-    """The section of the optimizer of each leaf."""
+    """Returns the optimizer section of each leaf."""
     found = jax.tree_util.tree_map_with_path(lambda path, _: _section(c, path_name(path)), tree)
     missing = set(c.groups) - set(jax.tree.leaves(found))
     if "optim.other" in missing:

@@ -1,8 +1,9 @@
-"""Every optimizer that a config can name: one line each.
+"""The table of optimizers that a config can name, one line each.
 
-A factory takes `learning_rate`, and what it knows of `weight_decay`, `mask`, `clip_factor` and
-`blocks`, from the keys of the config; its other parameters are the options of `optim.options`. One
-without `weight_decay` gets optax's `add_decayed_weights` before it, a direction after it.
+A factory gets `learning_rate` and, if it has these parameters, `weight_decay`, `mask`,
+`clip_factor` and `blocks` from the config; its other parameters can be set in `optim.options`. A
+factory without `weight_decay` is preceded by optax's `add_decayed_weights`, a direction is followed
+by it.
 """
 
 import ast
@@ -25,11 +26,11 @@ class Entry(NamedTuple):
     """A row of the table.
 
     Attributes:
-      make: the factory, or its name in `sibert_jax.optim`: then it is imported when it is used.
-      follows_theory: whether the equilibrium of SGD with weight decay applies: arXiv 2202.00980,
-        section 4.
-      is_direction: whether the factory makes no step but its direction, without learning rate.
-      measures_rate: whether it finds η itself: its learning rate is a factor of that, peak 1.
+      make: the factory, or its name in `sibert_jax.optim`, which is then imported on use.
+      follows_theory: whether the equilibrium of SGD with weight decay applies (arXiv 2202.00980,
+        section 4).
+      is_direction: whether the factory gives only the direction of a step, without learning rate.
+      measures_rate: whether it measures η itself; its learning rate is then a factor with peak 1.
     """
 
     make: Callable[..., optax.GradientTransformation] | str
@@ -39,12 +40,12 @@ class Entry(NamedTuple):
 
     @property
     def factory(self) -> Callable[..., optax.GradientTransformation]:
-        """The factory itself."""
+        """The resolved factory."""
         return getattr(optim, self.make) if isinstance(self.make, str) else self.make
 
 
 def _muon():
-    """Muon's direction; optax's `scale_by_muon` refuses vectors."""
+    """Returns Muon's direction; optax's `scale_by_muon` rejects vectors."""
     momentum = optax.trace(0.95, nesterov=True)
     return optax.chain(momentum, optim.scale_by_orthogonalization(axes=_muon_dimensions))
 
@@ -81,9 +82,9 @@ def _hyperball(learning_rate, inner: str = "sgd", row_clip: float = math.inf, bl
 
 
 def _matrix_axes(params, tables: bool = True):
-    """Inputs and outputs of the kernels, stacked layers and attention heads too, and of tables.
+    """Returns the input and output axes of kernels (also stacked, or with heads) and tables.
 
-    Other leaves, and without `tables` the tables, have None: they are no matrices.
+    Other leaves, and tables if not `tables`, get None: they are not treated as matrices.
     """
     one = contrib.MuonDimensionNumbers
 
@@ -112,9 +113,9 @@ def _adafactor(**options):
 
 @functools.wraps(optax.lamb)
 def _lamb(learning_rate, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, weight_decay=0.0, mask=None):
-    """LAMB with the step of biases and gains at its rate, not in proportion to their norm.
+    """LAMB in which steps of biases and gains are not scaled by their norm.
 
-    So do its authors (You et al. 2020). An output bias that starts from log frequencies has a norm
+    As its authors do (You et al. 2020). An output bias initialized with log frequencies has a norm
     that would multiply its steps by hundreds.
     """
     return optax.chain(
@@ -125,7 +126,7 @@ def _lamb(learning_rate, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, weight_decay=
     )
 
 
-# Stateless directions, but for factored_rms: it holds a number a row and one a column.
+# Stateless directions, except factored_rms, which holds one number per row and per column.
 _STATELESS = {
     "unit_rms": functools.partial(optim.scale_by_unit_rms, axes=_matrix_axes),
     "sinkgd": functools.partial(optim.scale_by_sinkhorn, axes=_matrix_axes),
@@ -134,7 +135,7 @@ _STATELESS = {
     "factored_rms": functools.partial(optax.scale_by_factored_rms, min_dim_size_to_factor=2),
 }
 
-# Inner transforms of hyperball and equilibrium_sgd; they point uphill, as every scale_by_* does.
+# Inner transforms of hyperball and equilibrium_sgd; they point uphill, like every scale_by_*.
 DIRECTIONS = {
     "sgd": optax.identity,
     "momentum": functools.partial(optax.trace, decay=0.9),
@@ -174,7 +175,7 @@ TABLE = {
     "schedule_free_adamw": Entry(contrib.schedule_free_adamw),
 }
 
-# Parameters of factories that are keys of the config, or set by the program.
+# Factory parameters that are config keys or set by the program.
 _NOT_OPTIONS = {
     "learning_rate", "weight_decay", "mask", "weight_decay_mask", "trust_ratio_mask",
     "weight_decay_rate", "clip_factor", "blocks", "axis_name", "axes", "warmup_steps",
@@ -183,10 +184,10 @@ _NOT_OPTIONS = {
 
 
 def parse_options(section: str, name: str, text: str) -> dict[str, Any]:
-    """The options in a text such as "b2=0.98, nesterov=True", checked against the factory.
+    """Parses options such as "b2=0.98, nesterov=True" and checks them against the factory.
 
     Raises:
-      ConfigError: it cannot be read, or the optimizer has no such option.
+      ConfigError: the text cannot be parsed, or the optimizer has no such option.
     """
     key = f"{section}.options={text!r}"
     try:
@@ -232,17 +233,17 @@ def make_optimizer(
     clip_factor: float = math.inf,
     blocks: Any = None,
 ) -> optax.GradientTransformation:
-    """The optimizer of one group of leaves.
+    """Builds the optimizer of one group of leaves.
 
     Args:
-      name: a row of TABLE.
-      options: of its factory.
+      name: a key of TABLE.
+      options: options of its factory.
       learning_rate: η_t.
       weight_decay: λ.
-      mask: params -> True on the leaves that decay and, in LAMB and LARS, whose step is in
-        proportion to their norm; where the factory asks for it.
-      clip_factor: C of the relative clip, where the factory has one; inf: no clip.
-      blocks: leaves that the factory treats together, where it asks for them.
+      mask: params -> True on the leaves with weight decay and, in LAMB and LARS, with steps
+        proportional to their norm; used if the factory has such a parameter.
+      clip_factor: C of the relative clip, used if the factory has one; inf: no clip.
+      blocks: labels of the leaves that share a norm, used if the factory has such a parameter.
     """
     entry = TABLE[name]
     parameters = _parameters(entry.factory)
@@ -273,12 +274,12 @@ def make_optimizer(
 
 
 def has_average(opt_state: Any) -> bool:
-    """Whether an optimizer is schedule-free, of all leaves or of some."""
+    """Tells whether an optimizer is schedule-free for any leaf."""
     return any(map(_is_schedule_free, jax.tree.leaves(opt_state, is_leaf=_is_schedule_free)))
 
 
 def averaged_params(opt_state: Any, params: Any) -> Any:
-    """The parameters to evaluate: of a schedule-free optimizer the average, else as they are."""
+    """Returns the parameters to evaluate: the average under a schedule-free optimizer."""
 
     def average(param, z, state):
         if isinstance(z, optax.MaskedNode):

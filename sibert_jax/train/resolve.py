@@ -1,4 +1,4 @@
-"""Gives every key of a config a value: that of the encoder to start from, or the default."""
+"""Resolves open config keys: from the encoder to start from, or to the default."""
 
 import copy
 import dataclasses
@@ -19,7 +19,7 @@ from sibert_jax.train.config import check_direction
 
 ConfigDict = ml_collections.ConfigDict
 
-# The keys that this file reads, before all of them are checked.
+# The keys that this file reads before the whole config is checked.
 _READ = {
     "task": ("name",),
     "model": INHERITED_KEYS,
@@ -27,7 +27,7 @@ _READ = {
     "checkpoint": ("init_from", "continue_from"),
 }
 
-# Of an export, or of Hugging Face's: a directory with one of them is for interop to import.
+# Weight files of an export or of Hugging Face: such a directory must be imported by interop.
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -36,28 +36,28 @@ def resolve(
     directory: pathlib.Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> ConfigDict:
-    """A copy of a config in which every key has a value.
+    """Returns a copy of a config in which every key has a value.
 
-    Open are the keys of `model` that are None, and `data.seq_len` and `data.vocab` where they are
-    None or "", and what a task finds in its data, such as the labels. They are filled from
+    Open keys are those of `model` that are None, `data.seq_len` and `data.vocab` if None or "", and
+    what a task infers from its data, such as labels. They are filled in from
 
-    - the run in `directory`, if that has a checkpoint: a run continues as it began;
+    - the run in `directory`, if it has a checkpoint;
     - else the run in `checkpoint.init_from` or `checkpoint.continue_from`; an open `model.max_len`
       of the latter is at least `data.seq_len`;
     - else `fresh_encoder`, and `model.vocab_size` from the vocabulary file;
-    - labels of a run that has no checkpoint and continues none: from its training examples.
+    - for labels of a run without a checkpoint that continues no other run, its training examples.
 
-    An open `model.arch` stands for any SIBERT, as the optimizer was chosen for one.
+    An open `model.arch` only accepts SIBERT encoders, as the optimizer was chosen for them.
 
     Args:
-      config: every key of `default_config()`.
-      directory: the workdir of the run; None: it is new.
-      say: takes a line about what is taken from that run and is not the default, and about labels
-        that are found.
+      config: a config with every key of `default_config()`.
+      directory: the workdir of the run; None: a new run.
+      say: called with messages on inherited values that differ from the default, and on labels
+        found.
 
     Raises:
-      ConfigError: a key is missing; the run to start from is none, or its encoder or vocabulary
-        differs from what is given, in which case all differences are named.
+      ConfigError: a key is missing; the directory to start from is not a run; or its encoder or
+        vocabulary differs from the config (all differences are named).
       DataError: a vocabulary or the examples cannot be read.
     """
     for section, names in _READ.items():
@@ -104,7 +104,7 @@ def resolve(
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """The run that open keys are filled from."""
+    """The run that open keys are filled in from."""
 
     directory: pathlib.Path
     model: dict
@@ -113,7 +113,7 @@ class Origin:
 
     @classmethod
     def read(cls, directory: pathlib.Path) -> "Origin":
-        """From its `config.json`."""
+        """Reads the origin from its `config.json`."""
         path = directory / "config.json"
         settings = read_settings(path)
         try:
@@ -129,12 +129,12 @@ class Origin:
 
     @property
     def vocab(self) -> pathlib.Path:
-        """The vocabulary file."""
+        """The path of the vocabulary file."""
         return vocabulary_file(self.directory)
 
 
 def read_settings(path: pathlib.Path) -> dict:
-    """The `config.json` of a workdir; raises ConfigError with one sentence."""
+    """Reads the `config.json` of a workdir; raises ConfigError with one sentence."""
     try:
         settings = json.loads(path.read_text())
     except FileNotFoundError:
@@ -149,7 +149,7 @@ def read_settings(path: pathlib.Path) -> dict:
 
 
 def _key_of_origin(config: ConfigDict) -> str:
-    """The key of `checkpoint` that names a run to start from; "" if none does."""
+    """Returns the key of `checkpoint` that names a run to start from; "" if none."""
     keys = ("continue_from", "init_from")
     return next((key for key in keys if config.checkpoint[key]), "")
 
@@ -177,9 +177,9 @@ def _source(key: str, directory: str) -> Origin:
 
 
 def _check_same(config: ConfigDict, origin: Origin, open_keys: list[str], key_of: str) -> None:
-    """Refuses an encoder or a vocabulary other than the config asks for, with all differences.
+    """Raises ConfigError, naming all differences, if encoder or vocabulary differ from the config.
 
-    A run that continues another one may have more positions.
+    A run that continues another may have more positions.
     """
     grows = key_of == "continue_from" and (config.model.max_len or 0) >= origin.model["max_len"]
     arch = origin.model["arch"]
@@ -230,7 +230,7 @@ def _fill_fresh(config: ConfigDict) -> None:
 
 
 def _unusual(config: ConfigDict, open_keys: list[str]) -> list[str]:
-    """The keys that were filled in and that a fresh encoder has otherwise."""
+    """Returns the filled-in keys that differ from a fresh encoder."""
     fresh, unused = fresh_encoder(config.model.arch), ARCHS[config.model.arch].unused
     return [
         f"model.{key}={config.model[key]}"

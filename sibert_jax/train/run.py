@@ -1,4 +1,4 @@
-"""A run from its config to its last step: resolve, load, build, restore, loop."""
+"""Runs a config to its last step: resolve, load, build, restore, loop."""
 
 import contextlib
 import dataclasses
@@ -44,23 +44,23 @@ def train(
     started: float | None = None,
     profile: ProfiledSteps | None = None,
 ) -> TrainState:
-    """Runs a config to its last step, from the newest checkpoint of `directory` if there is one.
+    """Trains a config to its last step, resuming from the newest checkpoint of `directory`.
 
     Args:
-      config: every key of `default_config()`.
-      directory: the workdir, made if need be.
-      devices: what the mesh is made of; None: all of them.
-      stop: the caller's, entered already; None: signals are caught while this function runs.
-      processes: the processes that run this together, from `launch.join`.
-      started: `time.monotonic()` when the program began; None: now.
-      profile: steps to trace into `profile` of the workdir; None: none.
+      config: a config with every key of `default_config()`.
+      directory: the workdir, created if necessary.
+      devices: the devices of the mesh; None: all.
+      stop: the caller's already entered `StopRequest`; None: signals are caught during the call.
+      processes: the processes of this run, from `launch.join`.
+      started: `time.monotonic()` when the program started; None: now.
+      profile: steps to trace into the folder `profile` of the workdir; None: none.
 
     Returns:
-      The final state; after SIGTERM or SIGINT the state that was saved.
+      The final state; after SIGTERM or SIGINT, the saved state.
 
     Raises:
       ConfigError, DataError, CheckpointError, TrainingError: one sentence each.
-      Stopped: SIGTERM or SIGINT before there was a state to save.
+      Stopped: SIGTERM or SIGINT arrived before there was a state to save.
     """
     started = time.monotonic() if started is None else started
     with contextlib.ExitStack() as stack:
@@ -75,25 +75,25 @@ def train(
         check_divisible(run, mesh)
         check_kernels(run, mesh)
         check_installed(run.train.writer_names if processes.is_first else ())
-        if profile is not None and run.train.num_steps:  # of epochs, the data has to say first
+        if profile is not None and run.train.num_steps:  # epochs depend on the data
             profile.check(run.train.num_steps)
         watchdog = stack.enter_context(Watchdog(run.train.watchdog_secs))
         if processes.is_first:
             claim = stack.enter_context(workdir.Claim(directory, config))
         else:
-            watchdog.expect(WAITING)  # for process 0 to tokenize, as long as it lives
+            watchdog.expect(WAITING)  # for process 0 to tokenize, as long as it is alive
         processes.check_shared(directory)
         sums = directory / "goodput.json" if processes.is_first else None
         goodput = Goodput(sums, watchdog, started)
         stack.callback(goodput.write)
-        goodput.write()  # counts a start that is killed before its first row
+        goodput.write()  # so that a start killed before its first row is counted
         use_compilation_cache(run.train.compilation_cache_dir)
 
         def progress(text: str):
             goodput.renew()
             processes.say(text)
 
-        # Process 0 fills the cache of tokens before the others look into it.
+        # Process 0 fills the token cache before the others read it.
         task, data = processes.first_then_others("data", lambda: load_task(run, progress))
         processes.agree("data", {"fingerprint": data.fingerprint})
         shapes = Shapes.of(run, mesh, task)
@@ -136,10 +136,10 @@ def train(
 
 
 def load_task(run: RunConfig, progress: Callable[[str], None]) -> tuple[Task, TaskData]:
-    """The task of a run and its data; `progress` takes a line of text now and then.
+    """Loads the task of a run and its data; `progress` is called with messages.
 
     Raises:
-      DataError: text, examples, vocabulary or cache cannot be used.
+      DataError: text, examples, vocabulary or cache are unusable.
     """
     return run.task_type.load(
         run.model,
@@ -159,18 +159,18 @@ def start(
     goodput: Goodput,
     say: Callable[[str], None],
 ) -> tuple[Trainer, TrainState]:
-    """Restores the newest checkpoint, continues another run or initializes; compiles the next step.
+    """Restores a checkpoint, continues another run or initializes; compiles the next step.
 
     Args:
-      run: its length may be in epochs, and its rates open.
-      shapes: of its task.
-      data: of its task.
-      checkpoints: of this run.
-      goodput: counts the time.
-      say: takes a line about what has changed.
+      run: the run; its length may be in epochs and its learning rates open.
+      shapes: shapes of its task.
+      data: data of its task.
+      checkpoints: checkpoints of this run.
+      goodput: records the time spent.
+      say: called with messages on what has changed.
 
     Returns:
-      A trainer, whose run has its length in steps and its rates, and the state to continue from.
+      The trainer, whose run has its length in steps and learning rates set, and the initial state.
     """
     in_epochs = run.train.num_epochs > 0
     run = run.with_num_steps(data.steps_per_epoch)
@@ -210,7 +210,7 @@ def start(
 
 
 def data_facts(run: RunConfig, data: TaskData) -> dict:
-    """Facts that the next step depends on besides the arrays."""
+    """Returns the facts besides the arrays that the next step depends on."""
     return {
         "learning_rate": run.optim.learning_rate,
         "weight_decay": run.optim.weight_decay,
@@ -220,7 +220,7 @@ def data_facts(run: RunConfig, data: TaskData) -> dict:
 
 
 def provenance(run: RunConfig, shapes: Shapes, data: TaskData) -> dict:
-    """Facts about the origin of a checkpoint."""
+    """Returns facts about the origin of a checkpoint."""
     return {
         "git_commit": git_commit(),
         "mesh": dict(shapes.mesh.shape),
@@ -232,7 +232,7 @@ def provenance(run: RunConfig, shapes: Shapes, data: TaskData) -> dict:
 
 
 def check_data(facts: dict, data: TaskData) -> None:
-    """Refuses to continue on other data than a checkpoint was trained on."""
+    """Raises ConfigError if the data differs from that of a checkpoint."""
     if "data_fingerprint" not in facts:
         raise ConfigError(
             "the workdir holds imported weights, not a run; start from them in another "
@@ -247,14 +247,14 @@ def check_data(facts: dict, data: TaskData) -> None:
 
 
 def check_length(run: RunConfig, newest: int, *, in_epochs: bool) -> None:
-    """Refuses a length, now in steps, that the run is past already."""
+    """Raises ConfigError if the run is already past its length in steps."""
     if newest > run.train.num_steps:
         key = "train.num_epochs" if in_epochs else "train.num_steps"
         raise workdir.too_short(key, run.train.num_steps, newest)
 
 
 def check_processes(processes: ProcessGroup) -> None:
-    """Refuses devices of processes that this one does not know of."""
+    """Raises ConfigError if JAX sees devices of unknown processes."""
     if jax.process_count() != processes.count:
         raise ConfigError(
             f"JAX sees devices of {jax.process_count()} processes but this run is of "
@@ -263,9 +263,9 @@ def check_processes(processes: ProcessGroup) -> None:
 
 
 def use_compilation_cache(directory: str) -> None:
-    """Keeps compiled programs on disk, so that a restart does not compile again."""
+    """Caches compiled programs on disk, so that a restart does not recompile them."""
     if directory:
         path = user_path(directory)
         jax.config.update("jax_compilation_cache_dir", str(path))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-        compilation_cache.reset_cache()  # of several processes, a program is compiled already
+        compilation_cache.reset_cache()  # with several processes, one program is already compiled

@@ -1,4 +1,4 @@
-"""The keys of a run under `train`, `mesh` and `checkpoint`."""
+"""The config keys under `train`, `mesh` and `checkpoint`."""
 
 import dataclasses
 import math
@@ -80,7 +80,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Keys under `mesh`: devices along each axis; -1: all that are left."""
+    """Keys under `mesh`: devices along each axis; -1: all remaining ones."""
 
     data: int = key(-1, "copies of the model, over which the batch is split", may_change=True)
     fsdp: int = key(1, "parts of the parameters, over which the batch is split", may_change=True)

@@ -1,8 +1,8 @@
-"""Shardings: tables from parameter path, and from activation, to mesh axes.
+"""Shardings: tables that map parameter paths and activations to mesh axes.
 
 The batch is split over `data` and `fsdp`, parameters over `fsdp` (to save memory) and `tensor` (to
-split the matrix products); sequences stay whole. Optimizer state that mirrors the parameters
-follows their rule, anything else is replicated.
+split the matrix products); sequences are not split. Optimizer state that mirrors the parameters
+follows their rules; everything else is replicated.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))
 
 # Regular expression of a parameter's path -> axes of its last dimensions; leading ones (stacked
-# layers) stay whole. The rows of the head are those of the task (`TaskType.sharding`); every
-# parameter must match exactly one row.
+# layers) are not split. The rules of the head come from the task (`TaskType.sharding`); every
+# parameter must match exactly one rule.
 Rules = tuple[tuple[str, P], ...]
 ENCODER: Rules = (
     (r"encoder/embed/token", P("tensor", "fsdp")),  # V, D
@@ -42,7 +42,7 @@ ENCODER: Rules = (
     (r"encoder/(embed_norm|final_norm|layers/.+_norm)/(scale|bias)", P(None)),  # D
 )
 
-# Letter of an activation's dimension (model/config.py) -> mesh axes; other dimensions stay whole.
+# Letter of an activation's dimension (model/config.py) -> mesh axes; others are not split.
 ACTIVATIONS = {
     "B": ("data", "fsdp"),
     "T": ("data", "fsdp"),
@@ -53,7 +53,7 @@ ACTIVATIONS = {
 
 
 def make_mesh(data: int, fsdp: int, tensor: int, devices=None) -> Mesh:
-    """A mesh data × fsdp × tensor; -1 in one place takes all the devices that are left."""
+    """Creates a mesh data × fsdp × tensor; one -1 stands for all remaining devices."""
     devices = jax.devices() if devices is None else devices
     sizes = dict(zip(AXES, (data, fsdp, tensor)))
     free = [axis for axis, size in sizes.items() if size == -1]
@@ -68,9 +68,9 @@ def make_mesh(data: int, fsdp: int, tensor: int, devices=None) -> Mesh:
         raise ConfigError(
             f"mesh={sizes} needs {known} devices and {len(devices)} are here; set one size to -1."
         )
-    # The last axes vary fastest, so `tensor` and then `fsdp`, which talk several times a layer,
-    # lie within a host, and `data`, which sums gradients once a step, goes across. On a TPU
-    # slice, where hosts do not matter, JAX lays the axes along the torus instead.
+    # The last axes vary fastest, so `tensor` and then `fsdp`, which communicate several times per
+    # layer, stay within a host, while `data`, which sums gradients once per step, goes across. On a
+    # TPU slice, where hosts do not matter, JAX maps the axes to the torus instead.
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     num_slices = len({_tpu_slice(device) for device in devices})
     if num_slices > 1:
@@ -85,7 +85,7 @@ def _tpu_slice(device: jax.Device) -> int:
 
 
 def _over_slices(sizes: dict[str, int], num_slices: int, devices: list[jax.Device]) -> np.ndarray:
-    """TPU slices one after another along `data`: the network between them is slow."""
+    """Arranges TPU slices along `data`, as the network between them is slow."""
     if sizes["data"] % num_slices:
         raise ConfigError(
             f"mesh={sizes}: the devices are {num_slices} TPU slices, over which only the copies of "
@@ -96,7 +96,7 @@ def _over_slices(sizes: dict[str, int], num_slices: int, devices: list[jax.Devic
 
 
 def spec_for(name: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules) -> P:
-    """The PartitionSpec of the parameter `name`, checked against its shape."""
+    """Returns the PartitionSpec of the parameter `name`, checked against its shape."""
     matching = [spec for pattern, spec in rules if re.fullmatch(pattern, name)]
     if len(matching) != 1:
         raise ValueError(
@@ -115,12 +115,12 @@ def spec_for(name: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules) -> P:
 
 
 def param_shardings(params, mesh: Mesh, head: Rules):
-    """NamedSharding of every parameter.
+    """Returns the NamedSharding of every parameter.
 
     Args:
       params: arrays or ShapeDtypeStructs.
       mesh: data × fsdp × tensor.
-      head: the rules of the task.
+      head: the task's rules for the head.
     """
     rules = (*ENCODER, *head)
     return jax.tree_util.tree_map_with_path(
@@ -130,10 +130,10 @@ def param_shardings(params, mesh: Mesh, head: Rules):
 
 
 def state_shardings(state, params, mesh: Mesh):
-    """Shardings of a tree that may hold copies of the parameter tree, as optimizer states do.
+    """Returns shardings of a tree that may contain copies of the parameters (optimizer state).
 
-    A leaf whose path ends in a parameter's path and has its shape lies where the parameter lies;
-    every other leaf is replicated.
+    A leaf whose path ends in a parameter's path and has its shape is sharded like the parameter;
+    all other leaves are replicated.
 
     Args:
       state: arrays or ShapeDtypeStructs.
@@ -154,7 +154,7 @@ def state_shardings(state, params, mesh: Mesh):
 
 
 def placed(abstract, shardings):
-    """ShapeDtypeStructs with shardings."""
+    """Returns ShapeDtypeStructs with shardings."""
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         abstract,
@@ -163,13 +163,13 @@ def placed(abstract, shardings):
 
 
 def on_mesh(fn: Callable, mesh: Mesh) -> Callable:
-    """`fn` with the activations of its models where ACTIVATIONS puts them; to be jitted."""
+    """Returns `fn` with activations constrained as in ACTIVATIONS; jit the result."""
     return with_sharding_rules(fn, _Activations(mesh))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Activations:
-    """ACTIVATIONS on a mesh; see `model.ShardingRules`."""
+    """The sharding rules of ACTIVATIONS on a mesh; see `model.ShardingRules`."""
 
     mesh: Mesh
 
@@ -179,7 +179,7 @@ class _Activations:
     def shard_map(
         self, fn: Callable, in_letters: Sequence[str], out_letters: Sequence[str]
     ) -> Callable:
-        # Nothing is summed over devices here, so there is nothing for `check_vma` to check.
+        # Nothing is summed over devices here, so `check_vma` has nothing to check.
         return jax.shard_map(
             fn,
             mesh=self.mesh,
@@ -194,15 +194,15 @@ def _spec(letters: str) -> P:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over `data` and `fsdp`."""
+    """Returns the sharding of rows over `data` and `fsdp`."""
     return NamedSharding(mesh, BATCH)
 
 
 def local_rows(mesh: Mesh, global_batch_size: int) -> tuple[slice, ...]:
-    """The rows of a global batch that this process loads: the runs of rows its devices hold.
+    """Returns the contiguous ranges of a global batch's rows that this process loads.
 
-    One run where the mesh follows the hosts. Processes that share rows, as where `tensor` goes
-    across hosts, each load them.
+    A single range if the mesh follows the hosts. Processes that share rows, such as when `tensor`
+    spans hosts, each load them.
     """
     shards = batch_sharding(mesh).addressable_devices_indices_map((global_batch_size,))
     runs: list[list[int]] = []
@@ -217,7 +217,7 @@ def local_rows(mesh: Mesh, global_batch_size: int) -> tuple[slice, ...]:
 
 
 def load_batch(batches: Batches, index: int, mesh: Mesh, global_batch_size: int) -> Batch:
-    """The global batch of a step, of which each process loads the rows of its own devices."""
+    """Loads the global batch of a step; each process loads the rows of its own devices."""
     rows = local_rows(mesh, global_batch_size)
     return to_devices([batches.batch(index, run) for run in rows], rows, mesh, global_batch_size)
 
@@ -228,13 +228,13 @@ def to_devices(
     mesh: Mesh,
     global_batch_size: int,
 ) -> dict[str, jax.Array]:
-    """A global batch from this process's share of it.
+    """Builds a global batch from this process's share.
 
     Args:
-      parts: for each of `rows` its arrays.
-      rows: what `local_rows` gave.
-      mesh: where the batch goes.
-      global_batch_size: B, over all processes.
+      parts: the arrays of each of `rows`.
+      rows: the result of `local_rows`.
+      mesh: the mesh to put the batch on.
+      global_batch_size: B, the batch size over all processes.
     """
     sharding = batch_sharding(mesh)
 

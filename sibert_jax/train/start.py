@@ -1,4 +1,4 @@
-"""What a run starts from: its parameters, and η and λ where gradients set them."""
+"""The start of a run: initial parameters, and η and λ if gradients set them."""
 
 import dataclasses
 from typing import Any
@@ -20,7 +20,7 @@ from sibert_jax.train.trainer import INIT, Shapes
 
 
 def fresh_params(run: RunConfig, shapes: Shapes) -> Any:
-    """The parameters that a run of this seed starts from."""
+    """Returns the initial parameters for the run's seed."""
 
     def init(batch: Batch):
         key = jax.random.fold_in(jax.random.key(run.seed), INIT)
@@ -39,15 +39,15 @@ def fresh_params(run: RunConfig, shapes: Shapes) -> Any:
 
 
 def find_rates(run: RunConfig, shapes: Shapes, params: Any, batch: Batch) -> RunConfig:
-    """The run with η and λ instead of `optim.eta_lambda`: its first step turns by √(2ηλ).
+    """Returns the run with η and λ set from `optim.eta_lambda`: the first step turns by √(2ηλ).
 
-    An optimizer that measures η itself gets 1, the factor of that.
+    An optimizer that measures η itself gets η = 1, a factor on it.
 
     Args:
-      run: whose `optim.eta_lambda` may be 0: then the rates are in it.
-      shapes: of its task.
-      params: before the first update.
-      batch: the first one.
+      run: the run; if `optim.eta_lambda` is 0, it is returned unchanged.
+      shapes: shapes of its task.
+      params: parameters before the first update.
+      batch: the first batch.
 
     Raises:
       ConfigError: the gradient is zero.

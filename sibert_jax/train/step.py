@@ -16,15 +16,15 @@ from sibert_jax.train.optimizer import Optimizer
 
 @flax.struct.dataclass
 class Window:
-    """Sums since the last logged step: part of the state, so that a resumed run logs the same."""
+    """Sums since the last logged step; part of the state, so that a resumed run logs the same."""
 
-    count: jax.Array  # int32, steps in the sums; bad ones are left out
+    count: jax.Array  # int32, steps in the sums, without bad ones
     sums: dict[str, jax.Array]  # float32 scalars
 
 
 @flax.struct.dataclass
 class TrainState:
-    """The contents of a checkpoint; `step` counts all updates, discarded ones too."""
+    """The contents of a checkpoint; `step` counts all updates, including discarded ones."""
 
     step: jax.Array  # int32
     params: Any
@@ -34,7 +34,7 @@ class TrainState:
 
 
 class StepReport(NamedTuple):
-    """Read by the loop after a step: copies that outlive the donation of the state."""
+    """What the loop reads after a step: copies that survive the donation of the state."""
 
     window: Window
     health: Health
@@ -42,7 +42,7 @@ class StepReport(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """The update rule, closed over everything that stays the same during a run."""
+    """The update rule, closed over everything that is constant during a run."""
 
     task: Task
     optimizer: Optimizer
@@ -52,7 +52,7 @@ class Step:
     bad_steps: BadSteps
 
     def init(self, params) -> TrainState:
-        """The state before the first update."""
+        """Returns the state before the first update."""
         sums = {name: jnp.zeros((), jnp.float32) for name in self.metric_names}
         zero = jnp.zeros((), jnp.int32)
         opt_state = self.optimizer.tx.init(params)
@@ -60,7 +60,7 @@ class Step:
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """Scalars measured at each step; the window holds their sums."""
+        """The scalars measured at each step; the window holds their sums."""
         losses = ("loss", *self.task.loss_names, "dead_attention_rows")
         return (*losses, *metric_names(self.optimizer))
 
@@ -68,11 +68,11 @@ class Step:
         """Applies one update.
 
         Args:
-          state: donated by the caller.
-          batch: a global batch, rows a multiple of `microbatches`.
+          state: the state, donated by the caller.
+          batch: a global batch whose rows are a multiple of `microbatches`.
 
         Returns:
-          The next state, and the report to the loop.
+          The next state, and the report for the loop.
         """
         key = None if self.dropout_key is None else jax.random.fold_in(self.dropout_key, state.step)
         grads, metrics = gradient(self.task, state.params, batch, key, self.microbatches)
@@ -86,7 +86,7 @@ class Step:
         norms = optax.tree.norm(grads), optax.tree.norm(unknown)
         seen = metrics["loss"], metrics["rotation"], metrics["euler_residual"], *norms
         finite = jnp.isfinite(jnp.stack(seen)).all()
-        # Written after all that reads the old parameters, else XLA copies these first.
+        # Written after everything that reads the old parameters, to spare XLA a copy.
         params = _where(finite, optax.apply_updates(state.params, updates), state.params)
         step = state.step + 1
         bad, health = self.bad_steps.decide(state.health, step, metrics["loss"], finite)
@@ -97,7 +97,7 @@ class Step:
         return after, jax.tree.map(jnp.copy, StepReport(window, health))
 
     def _accumulate(self, state: TrainState, bad: jax.Array, metrics) -> Window:
-        # A logged window is complete; the next one starts from zero.
+        # After a logged step the window starts from zero.
         fresh = state.step % self.log_every_steps == 0
         old, good = state.window, (~bad).astype(jnp.int32)
         sums = {
@@ -108,10 +108,10 @@ class Step:
 
 
 def gradient(task: Task, params, batch: Batch, key: jax.Array | None, microbatches: int):
-    """Gradient of loss_scale·loss over the whole batch, and the metrics of the loss.
+    """Returns the gradient of loss_scale·loss over the whole batch, and the loss metrics.
 
     Each microbatch contributes its sums over the denominators of the *batch*, so a part with more
-    masked tokens weighs more and the split changes nothing but rounding (without dropout).
+    masked tokens weighs more, and without dropout the split only affects rounding.
     """
     denominators = {name: jnp.maximum(n, 1.0) for name, n in task.denominators(batch).items()}
 
@@ -127,7 +127,7 @@ def gradient(task: Task, params, batch: Batch, key: jax.Array | None, microbatch
         return grads, metrics
 
     def split(rows: jax.Array) -> jax.Array:
-        # Every device keeps rows of its own in every part, so splitting moves no data.
+        # Every device has rows in every part, so splitting moves no data.
         return jnp.swapaxes(rows.reshape(-1, microbatches, *rows.shape[1:]), 0, 1)
 
     def accumulate(carry, part_and_index):

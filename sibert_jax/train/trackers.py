@@ -1,7 +1,7 @@
-"""Weights & Biases and MLflow as places for the rows of metrics; imported only if asked for.
+"""Weights & Biases and MLflow as metric writers; imported only if requested.
 
-A run that is resumed continues the run there, by the id that `trackers.json` of the workdir holds.
-Neither forgets rows: after a rollback the rows of the same steps follow once more.
+A resumed run continues the tracker's run, whose id is in `trackers.json` of the workdir. Trackers
+cannot drop rows: after a rollback the rows of the same steps are added again.
 """
 
 import importlib.util
@@ -19,9 +19,9 @@ IDS = "trackers.json"
 
 
 class Tracker(Protocol):
-    """A run of a tracker."""
+    """A tracker's run."""
 
-    id: str  # with which it is continued
+    id: str  # the id used to continue it
 
     def write(self, step: int, row: dict[str, float]) -> None:
         """Adds a row."""
@@ -31,7 +31,7 @@ class Tracker(Protocol):
 
 
 class WandB:
-    """Weights & Biases; its settings are those of its environment, such as WANDB_MODE=offline."""
+    """Weights & Biases, configured by its environment variables, such as WANDB_MODE=offline."""
 
     def __init__(self, directory: pathlib.Path, id_: str | None, settings: dict):
         import wandb
@@ -55,7 +55,7 @@ class WandB:
 
 
 class MLflow:
-    """MLflow, at MLFLOW_TRACKING_URI or in `mlflow.db` of the workdir, an SQLite file."""
+    """MLflow, at MLFLOW_TRACKING_URI or in the SQLite file `mlflow.db` of the workdir."""
 
     def __init__(self, directory: pathlib.Path, id_: str | None, settings: dict):
         from mlflow import MlflowClient
@@ -72,7 +72,7 @@ class MLflow:
             experiment = found.experiment_id if found else self._client.create_experiment(name)
             id_ = self._client.create_run(experiment, run_name=directory.name).info.run_id
             params = [Param(key, str(value)) for key, value in settings.items()]
-            for start in range(0, len(params), 100):  # the most that it takes at a time
+            for start in range(0, len(params), 100):  # the maximum per call
                 self._client.log_batch(id_, params=params[start : start + 100])
         else:
             self._client.update_run(id_, status="RUNNING")
@@ -91,7 +91,7 @@ TRACKERS = {"wandb": WandB, "mlflow": MLflow}
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """Refuses trackers whose package is not there; imports none."""
+    """Raises ConfigError for trackers that are not installed, without importing them."""
     for name in names:
         if name in TRACKERS and importlib.util.find_spec(name) is None:
             raise ConfigError(
@@ -101,21 +101,21 @@ def check_installed(names: Sequence[str]) -> None:
 
 
 def open_tracker(name: str, directory: pathlib.Path, settings: dict) -> Tracker:
-    """A new run of a tracker, or the one that the workdir had.
+    """Opens a new run of a tracker, or continues that of the workdir.
 
     Args:
       name: one of TRACKERS.
       directory: the workdir.
-      settings: of the run, {"train.num_steps": 600, ...}.
+      settings: the run's flat config, {"train.num_steps": 600, ...}.
 
     Raises:
-      ConfigError: it cannot be started.
+      ConfigError: the tracker cannot be started.
     """
     path = directory / IDS
     ids = json.loads(path.read_text()) if path.exists() else {}
     try:
         tracker = TRACKERS[name](directory, ids.get(name), settings)
-    except Exception as error:  # packages of others, whose kinds are not known
+    except Exception as error:  # third-party code may raise anything
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ConfigError(f"train.writers: {name} cannot be started: {reason}") from error
     write_json(path, ids | {name: tracker.id})
@@ -123,12 +123,12 @@ def open_tracker(name: str, directory: pathlib.Path, settings: dict) -> Tracker:
 
 
 class Forgiving:
-    """A tracker whose failures stop no training: after the first it gets no more rows.
+    """A wrapper whose tracker's failures do not stop training: after the first, no rows are sent.
 
     Args:
-      name: for the warning.
-      tracker: to write to.
-      warn: takes a line of text.
+      name: the tracker's name in the warning.
+      tracker: the tracker to write to.
+      warn: called with the warning.
     """
 
     def __init__(self, name: str, tracker: Tracker, warn: Callable[[str], None]):
@@ -140,7 +140,7 @@ class Forgiving:
         self._try(lambda: self._tracker.write(step, row))
 
     def rewind(self, last_step: int) -> None:
-        """Trackers forget nothing."""
+        """Does nothing: trackers cannot drop rows."""
         del last_step
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class Forgiving:
             return
         try:
             action()
-        except Exception as error:  # packages of others, whose kinds are not known
+        except Exception as error:  # third-party code may raise anything
             self._failed = True
             self._warn(
                 f"warning: {self._name} takes no more rows ({' '.join(str(error).split())[:200]}); "

@@ -1,4 +1,4 @@
-"""The arrays of a run before they exist, and the programs compiled for them."""
+"""The shapes of a run's arrays, and the programs compiled for them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from sibert_jax.train.optimizer import build_optimizer
 from sibert_jax.train.optimizer_table import averaged_params, has_average
 from sibert_jax.train.step import Step, StepReport, TrainState
 
-# Purposes of the seed, so that no two uses share random bits.
+# Uses of the seed, so that no two share random bits.
 INIT, DROPOUT = 0, 1
 
 
@@ -29,11 +29,11 @@ class Shapes:
     """Shapes, dtypes and shardings of parameters and batches.
 
     Attributes:
-      task: whose they are.
-      mesh: of all shardings.
-      batch_size: rows of a global batch.
+      task: the task.
+      mesh: the mesh of all shardings.
+      batch_size: rows per global batch.
       params: ShapeDtypeStructs with shardings.
-      mask: True on the scale-invariant parameters.
+      mask: a tree of bools, True on the scale-invariant parameters.
     """
 
     task: Task
@@ -44,10 +44,10 @@ class Shapes:
 
     @classmethod
     def of(cls, run: RunConfig, mesh: Mesh, task: Task) -> "Shapes":
-        """Of the task of a run on a mesh.
+        """Returns the shapes for the task of a run on a mesh.
 
         Raises:
-          ConfigError: batch or parameters do not divide by the mesh.
+          ConfigError: batch or parameters are not divisible by the mesh.
         """
         check_divisible(run, mesh)
         row = task.abstract_batch(1, task.seq_lens[-1])
@@ -58,7 +58,7 @@ class Shapes:
         return cls(task, mesh, run.train.global_batch_size, params, mask)
 
     def batch(self, seq_len: int) -> Batch:
-        """A global batch of one length."""
+        """Returns an abstract global batch of one length."""
         where = sharding.batch_sharding(self.mesh)
         return {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
@@ -66,20 +66,20 @@ class Shapes:
         }
 
     def longest_batch(self) -> Batch:
-        """A global batch of the longest sequences."""
+        """Returns an abstract global batch of the longest sequences."""
         return self.batch(self.task.seq_lens[-1])
 
 
 class Programs:
-    """A function of (tree, batch), compiled once a length, when it is first met.
+    """A function of (tree, batch), compiled once per length on first use.
 
-    The other sizes are known, so that another shape is an error, never a second trace.
+    The other sizes are fixed: another shape is an error, never a retrace.
 
     Args:
       fn: the function.
-      shapes: of the batches.
+      shapes: the shapes of the batches.
       tree: its first argument, as ShapeDtypeStructs with shardings.
-      **options: of `jax.jit`.
+      **options: options of `jax.jit`.
     """
 
     def __init__(self, fn: Callable, shapes: Shapes, tree: Any, **options):
@@ -92,16 +92,16 @@ class Programs:
         return self._compiled[_seq_len(batch)](tree, batch)
 
     def is_compiled(self, batch: Batch) -> bool:
-        """Whether there is a program for the length of a batch."""
+        """Tells whether there is a program for the length of a batch."""
         return _seq_len(batch) in self._compiled
 
     def compile(self, batch: Batch) -> None:
-        """Compiles for the length of a batch, unless that is done."""
+        """Compiles for the length of a batch, unless already done."""
         if not self.is_compiled(batch):
             self._compiled[_seq_len(batch)] = self.lower(_seq_len(batch)).compile()
 
     def lower(self, seq_len: int, platforms: tuple[str, ...] | None = None) -> jax.stages.Lowered:
-        """The program of one length, before it is compiled; None: for the devices of the mesh."""
+        """Lowers the program of one length; platforms None: those of the mesh."""
         traced = self._jitted.trace(self._tree, self._shapes.batch(seq_len))
         return traced.lower(lowering_platforms=platforms)
 
@@ -111,14 +111,14 @@ def _seq_len(batch: Batch) -> int:
 
 
 class Trainer:
-    """The update of a run on its mesh, compiled; the state is the caller's.
+    """The compiled update of a run on its mesh; the caller owns the state.
 
     Args:
-      run: with its length in steps and its rates.
-      shapes: of its task.
+      run: the run, with its length in steps and learning rates set.
+      shapes: shapes of its task.
 
     Raises:
-      ConfigError: the loss is not scale invariant in the parameters that are said to be so.
+      ConfigError: the loss is not scale invariant in the parameters declared invariant.
     """
 
     def __init__(self, run: RunConfig, shapes: Shapes):
@@ -154,15 +154,15 @@ class Trainer:
         )
 
     def init(self, params: Any) -> TrainState:
-        """The state before the first update."""
+        """Returns the state before the first update."""
         return self._init(params)
 
     def restore(self, checkpoints: Checkpoints, step: int) -> TrainState:
-        """The state of a checkpoint, on this mesh."""
+        """Restores the state of a checkpoint onto this mesh."""
         return state_of(*checkpoints.restore(step, *self.abstract_items()))
 
     def abstract_items(self) -> tuple[Any, dict]:
-        """The two trees of a checkpoint, parameters and the rest, as ShapeDtypeStructs."""
+        """Returns the two trees of a checkpoint, parameters and the rest, as ShapeDtypeStructs."""
         like = self.abstract_state
         rest = _without_params(like)
         if has_average(like.opt_state):
@@ -173,10 +173,10 @@ class Trainer:
         """Starts writing a checkpoint of everything that the next step depends on.
 
         Args:
-          checkpoints: of the run.
-          state: after `step` updates.
+          checkpoints: checkpoints of the run.
+          state: the state after `step` updates.
           step: updates done.
-          facts: about the run, for those who read the checkpoint.
+          facts: facts about the run, for readers of the checkpoint.
         """
         rest = _without_params(state)
         if has_average(state.opt_state):
@@ -185,19 +185,19 @@ class Trainer:
 
 
 def state_of(params: Any, rest: dict) -> TrainState:
-    """The state in the two trees of a checkpoint."""
+    """Assembles the state from the two trees of a checkpoint."""
     fields = {name: tree for name, tree in rest.items() if name != AVERAGES}
     return TrainState(params=params, **fields)
 
 
 def _without_params(state: TrainState) -> dict:
-    """The fields of a state but the parameters, by name."""
+    """Returns the fields of a state except the parameters, by name."""
     names = (field.name for field in dataclasses.fields(state) if field.name != "params")
     return {name: getattr(state, name) for name in names}
 
 
 def _check_invariance(run: RunConfig, shapes: Shapes) -> None:
-    """Proves that the loss is invariant to the scale of the leaves that are said to be so."""
+    """Proves that the loss is invariant to the scale of the leaves declared invariant."""
     task = analyzable_task(run, shapes.task)
 
     def losses(params, batch):
@@ -213,14 +213,14 @@ def _check_invariance(run: RunConfig, shapes: Shapes) -> None:
 
 
 def bare_task(run: RunConfig) -> Task:
-    """The task without data: enough for shapes, degrees and compilation, not for training."""
+    """Returns the task without data, which suffices for shapes, degrees and compilation."""
     return run.task_type.make(run.model, run.task, (run.data.seq_len,))
 
 
 def analyzable_task(run: RunConfig, task: Task) -> Task:
-    """`task`, or if its attention is a kernel, the bare task with the same attention as einsums.
+    """Returns `task`, or if its attention is a kernel, the bare task with einsum attention.
 
-    The analysis of degrees cannot look into a kernel.
+    The degree analysis cannot see inside a kernel.
     """
     if run.model.attention_impl != "pallas":
         return task
@@ -229,7 +229,7 @@ def analyzable_task(run: RunConfig, task: Task) -> Task:
 
 
 def check_divisible(run: RunConfig, mesh: Mesh) -> None:
-    """Refuses a batch that does not divide, with both numbers."""
+    """Raises ConfigError, with both numbers, if the batch is not divisible by the mesh."""
     batch, parts = run.train.global_batch_size, run.train.microbatches
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch % (shards * parts):
@@ -240,7 +240,7 @@ def check_divisible(run: RunConfig, mesh: Mesh) -> None:
 
 
 def check_kernels(run: RunConfig, mesh: Mesh) -> None:
-    """Refuses a kernel on devices that it is not for."""
+    """Raises ConfigError for a kernel on unsupported devices."""
     platform = mesh.devices.flat[0].platform
     if run.model.attention_impl == "pallas" and platform not in ("tpu", "gpu"):
         raise ConfigError(

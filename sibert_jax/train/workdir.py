@@ -1,4 +1,4 @@
-"""The directory of a run: taken for one process, described, and given back if no step was taken."""
+"""The workdir of a run: claimed, described, and cleaned up if no step was taken."""
 
 import contextlib
 import json
@@ -19,21 +19,21 @@ from sibert_jax.train.config import keys_where
 from sibert_jax.train.resolve import read_settings
 
 LENGTH = ("train.num_steps", "train.num_epochs")
-MADE_BEFORE_A_STEP = ("goodput.json", "checkpoints")  # by a run in its workdir
+MADE_BEFORE_A_STEP = ("goodput.json", "checkpoints")  # created by a run before its first step
 
 
 class Claim:
-    """A directory that is this run's alone until it is closed; a context manager.
+    """Exclusive use of a directory until closed; a context manager.
 
-    Until `begin`, closing it removes what this start has made, and nothing else.
+    Before `begin`, closing it removes what this start has created, and nothing else.
 
     Args:
-      directory: the workdir, made if need be.
-      config: resolved.
+      directory: the workdir, created if necessary.
+      config: the resolved config.
 
     Raises:
-      ConfigError: another run is at work in the directory, or it holds something else or a
-        checkpoint of another configuration; nothing is changed then.
+      ConfigError: another run is using the directory, or it contains something else or a checkpoint
+        of another config; nothing is changed then.
     """
 
     def __init__(self, directory: pathlib.Path, config: ml_collections.ConfigDict):
@@ -54,18 +54,18 @@ class Claim:
         if is_new:
             self._to_make.append(lock.NAME)
         try:
-            check_free(directory, config)  # the run that has just ended may have changed it
+            check_free(directory, config)  # a run that has just ended may have changed it
         except ConfigError:
             self.close()
             raise
 
     def begin(self, first_step: int, say: Callable[[str], None]) -> None:
-        """Writes `config.json`; from now on everything stays.
+        """Writes `config.json`; from now on everything is kept.
 
         Args:
           first_step: updates done so far; at 0, the rows of an earlier run without a checkpoint are
-            dropped, which is said, and its results are renamed.
-          say: takes a line.
+            dropped, with a message, and its results are renamed.
+          say: called with messages.
         """
         try:
             if first_step == 0:
@@ -76,7 +76,7 @@ class Claim:
         self._begun = True
 
     def close(self) -> None:
-        """Frees the directory."""
+        """Releases the directory."""
         if not self._begun:
             for name in self._to_make:
                 _remove(self._directory / name)
@@ -95,9 +95,9 @@ class Claim:
 
 
 def check_free(directory: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Refuses a directory that holds something else, or a checkpoint of another configuration.
+    """Raises ConfigError if a directory contains something else or a checkpoint of another config.
 
-    Without a checkpoint, the directory of a run is free, whatever that run was.
+    A run's directory without a checkpoint is free, whatever its config.
     """
     if directory.is_file():
         raise ConfigError(f"--workdir={directory} is a file; name a directory.")
@@ -112,17 +112,17 @@ def check_free(directory: pathlib.Path, config: ml_collections.ConfigDict) -> No
 
 
 def check_same(directory: pathlib.Path, old: Mapping, new: Mapping, newest: int) -> None:
-    """Refuses settings that a run cannot be resumed with.
+    """Raises ConfigError for settings with which a run cannot be resumed.
 
     Args:
       directory: the workdir, for the message.
-      old: the settings it has, a nested mapping.
+      old: its existing settings, a nested mapping.
       new: the settings of this start.
       newest: step of its newest checkpoint.
 
     Raises:
-      ConfigError: a key differs that may not change (`keys.key`), or the length does and neither
-        the schedules are constant nor `train.extend` is set.
+      ConfigError: a key that may not change (`keys.key`) differs, or the length differs although
+        schedules are not constant and `train.extend` is not set.
     """
     free = keys_where("may_change", new)
     old, new = flatten(old), flatten(new)
@@ -152,7 +152,7 @@ def check_same(directory: pathlib.Path, old: Mapping, new: Mapping, newest: int)
 
 
 def _depending_on_length(settings: Mapping) -> list[str]:
-    """The schedules in use that follow from the length of the run."""
+    """Returns the active schedules that depend on the length of the run."""
     sections = ["optim"]
     if settings["optim.head.name"] != "same":
         sections.append("optim.head")
@@ -167,7 +167,7 @@ def _depending_on_length(settings: Mapping) -> list[str]:
 
 
 def too_short(key: str, num_steps: int, newest: int) -> ConfigError:
-    """The error of a length that the run is past already."""
+    """Returns the error for a length that the run has already exceeded."""
     return ConfigError(
         f"{key} says {num_steps:,} steps, and the newest checkpoint is of step {newest:,}; give at "
         "least as many, or another --workdir. Nothing was changed."
@@ -182,7 +182,7 @@ def _names(directory: pathlib.Path) -> set[str]:
 
 
 def _is_run(directory: pathlib.Path, names: set[str]) -> bool:
-    """Whether a start of this program has been here: its lock, or a config of ours."""
+    """Tells whether this program has used the directory: its lock, or one of our configs."""
     if lock.NAME in names and lock.is_lock(directory / lock.NAME):
         return True
     with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -192,7 +192,7 @@ def _is_run(directory: pathlib.Path, names: set[str]) -> bool:
 
 
 def _set_aside(directory: pathlib.Path, say: Callable[[str], None]) -> None:
-    """Says that a run's rows are dropped; the results of a finished one are renamed."""
+    """Reports that a run's rows are dropped; renames the results of a finished run."""
     metrics, results = directory / "metrics.jsonl", directory / "results.json"
     if results.exists():  # whose checkpoints were removed
         for path in (results, metrics):
@@ -216,7 +216,7 @@ def _remove(path: pathlib.Path) -> None:
 
 
 def shared_facts(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, object]:
-    """Facts that must be the same in every process of a run before it looks at its data."""
+    """Returns facts that must agree in all processes of a run before it reads its data."""
     settings = config.to_dict()
     own = keys_where("per_process", settings)
     code = {"workdir": str(workdir.absolute())} | describe_code()
@@ -224,7 +224,7 @@ def shared_facts(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> di
 
 
 def describe_run(mesh: Mesh, params, extra: dict) -> dict:
-    """Contents of `run.json`: code, versions, devices, mesh and parameter table."""
+    """Returns the contents of `run.json`: code, versions, devices, mesh and parameter table."""
     return {
         **describe_code(),
         "devices": [str(device) for device in mesh.devices.flat],
@@ -238,5 +238,5 @@ def describe_run(mesh: Mesh, params, extra: dict) -> dict:
 
 
 def parameter_table(params) -> str:
-    """Name, shape, dtype, size of every parameter, and their sum."""
+    """Formats name, shape, dtype and size of every parameter, and the total."""
     return parameter_overview.get_parameter_overview(params, include_stats="sharding")

@@ -1,4 +1,4 @@
-"""The places that rows of metrics are written to. A disk that is full stops no training."""
+"""Writers of metrics rows. A full disk does not stop training."""
 
 import contextlib
 import itertools
@@ -19,14 +19,14 @@ Warn = Callable[[str], None]
 def open_all(
     names: Sequence[str], directory: pathlib.Path, last_step: int, settings: dict, warn: Warn
 ) -> list:
-    """The metrics file, TensorBoard and trackers of a run.
+    """Opens the metrics file, TensorBoard and trackers of a run.
 
     Args:
-      names: of those besides the file.
+      names: names of the writers besides the file.
       directory: the workdir.
       last_step: rows after this step will be written again; -1: all of them.
-      settings: of the run, for trackers.
-      warn: takes a line of text.
+      settings: the run's settings, for trackers.
+      warn: called with warnings.
     """
     opened: list = [MetricsFile(directory / "metrics.jsonl", last_step, warn)]
     for name in names:
@@ -38,15 +38,15 @@ def open_all(
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one object a row, `step` first. The source of truth for reports.
+    """`metrics.jsonl`: one JSON object per row, `step` first. The source of truth for reports.
 
-    What is not finite, such as the clip's threshold where the rate is 0, is null: JSON has no other
-    word for it. Rows that cannot be written wait in memory, and follow with the first one that can.
+    Values that are not finite, such as the clip threshold at a learning rate of 0, are null, as
+    JSON requires. Rows that cannot be written wait in memory until a write succeeds.
 
     Args:
-      path: the file, made if it is not there.
+      path: the file, created if missing.
       last_step: rows after this step are dropped, as they will be written again; -1: all of them.
-      warn: called with a line of text when a write fails for the first time.
+      warn: called with a warning when a write first fails.
     """
 
     def __init__(self, path: pathlib.Path, last_step: int, warn: Warn):
@@ -81,7 +81,7 @@ class MetricsFile:
             _write_all(self._file, rows)
         except OSError as error:
             with contextlib.suppress(OSError):
-                self._file.truncate(self._end)  # no half of a row stays
+                self._file.truncate(self._end)  # leave no partial row
             if not self._warned:
                 self._warn(
                     f"warning: {self._path} cannot be written ({error.strerror}); training "
@@ -93,7 +93,7 @@ class MetricsFile:
         self._waiting.clear()
 
     def close(self):
-        """Closes the file; says how many rows are lost, if any."""
+        """Closes the file; warns if rows are lost."""
         self._drain()
         if self._waiting:
             self._warn(f"warning: the last {len(self._waiting)} rows of {self._path} are lost")
@@ -108,12 +108,12 @@ def _step_of(row: bytes) -> float:
 
 
 class TensorBoard:
-    """The same rows for TensorBoard, until a write fails.
+    """Writes the same rows for TensorBoard, until a write fails.
 
     Args:
-      directory: of the event files; this run adds one.
-      last_step: TensorBoard forgets what it has after this step.
-      warn: called with a line of text when a write fails.
+      directory: the folder of the event files; this run adds one.
+      last_step: TensorBoard drops earlier data after this step.
+      warn: called with a warning when a write fails.
     """
 
     _numbers = itertools.count()
@@ -125,7 +125,7 @@ class TensorBoard:
         self.rewind(last_step)
 
     def rewind(self, last_step: int):
-        """Makes TensorBoard forget what was written after a step."""
+        """Makes TensorBoard drop what was written after a step."""
         self.close()
         self._files += 1
         self._writer = SummaryWriter(
@@ -139,7 +139,7 @@ class TensorBoard:
     def write(self, step: int, row: dict[str, float]):
         """Adds each scalar."""
         for name, value in row.items():
-            if math.isfinite(value):  # a threshold is infinite where the rate is 0
+            if math.isfinite(value):  # a threshold is infinite if the learning rate is 0
                 self._writer.add_scalar(name, value, step)
 
     def close(self):
@@ -149,9 +149,9 @@ class TensorBoard:
 
 
 class _EventFiles:
-    """Opens the event files of one TensorBoard, as tensorboardX asks of a factory.
+    """Opens the event files of one `TensorBoard`, as a tensorboardX file factory.
 
-    No error reaches tensorboardX: its thread would die of it, and its queue would then block.
+    No error reaches tensorboardX, where it would kill the thread and block the queue.
     """
 
     def __init__(self, directory: pathlib.Path, warn: Warn):
@@ -159,13 +159,13 @@ class _EventFiles:
         self._failed = False
 
     def directory_check(self, path: str):
-        """Makes the directory."""
+        """Creates the directory."""
         del path
         with self.giving_up():
             self._directory.mkdir(parents=True, exist_ok=True)
 
     def open(self, path: str) -> "_EventFile":
-        """Opens a file of the directory."""
+        """Opens a file in the directory."""
         file = None
         with self.giving_up():
             file = (self._directory / pathlib.Path(path).name).open("ab")
@@ -173,7 +173,7 @@ class _EventFiles:
 
     @contextlib.contextmanager
     def giving_up(self):
-        """Warns of the first error."""
+        """Warns on the first error."""
         try:
             yield
         except OSError as error:
@@ -186,7 +186,7 @@ class _EventFiles:
 
 
 class _EventFile:
-    """An event file that takes no more after its first error."""
+    """An event file that ignores writes after its first error."""
 
     def __init__(self, file, files: _EventFiles):
         self._file, self._files = file, files
@@ -215,6 +215,6 @@ class _EventFile:
 
 
 def _write_all(file, data: bytes):
-    """Unbuffered files may take less than they are given."""
+    """Writes all data; unbuffered files may write only a part at a time."""
     while data:
         data = data[file.write(data) :]

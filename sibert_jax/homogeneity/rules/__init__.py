@@ -1,17 +1,17 @@
-"""The table of rules: for each JAX primitive, the degrees of its outputs from its operands'.
+"""The table of rules: for each JAX primitive, the degrees of its outputs given its operands'.
 
 A rule is a function `rule(step, *degrees)` of a `Step` and one degree per operand (`None` for an
-operand that consists of 0, ±inf and NaN, which fits any degree). It states the equations that must
-hold with `step.equal` and `step.zero`, and returns the degree of the output, or a tuple for several
-outputs. The decorator that registers it says how the primitive treats elements:
+operand of only 0, ±inf and NaN, which fits any degree). It states the required equations with
+`step.equal` and `step.zero`, and returns the degree of the output, or a tuple for several outputs.
+The decorator that registers it says how the primitive treats elements:
 
-* `elementwise`: an output element depends on the operands' elements at the same place;
+* `elementwise`: an output element depends on the operands' elements at the same position;
 * `movement`: output elements are elements of the first operand, moved or repeated;
 * `mixing`: anything else;
-* `higher_order`: the rule is `rule(interpreter, step, *values)` and returns the output values. It
-  is for primitives that hold jaxprs, or whose outputs need different equations.
+* `higher_order`: the rule is `rule(interpreter, step, *values)` and returns the output values.
+  Meant for primitives that contain jaxprs, or whose outputs need different equations.
 
-The rules themselves are in the modules of this package; `analyse` imports them.
+The rules are in the modules of this package, which `analyse` imports.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ ELEMENTWISE, MOVEMENT, MIXING, HIGHER_ORDER = "elementwise", "movement", "mixing
 class Equation:
     """`form` = 0 must hold for the certificate; `operands` are the degrees that it relates.
 
-    `kind` is "equal" (all operands of equal degree), "zero" (each operand of degree 0),
-    "unknown" (the same, for a primitive without a rule) or "output".
+    `kind` is "equal" (all operands of equal degree), "zero" (each operand of degree 0), "unknown"
+    (likewise, for a primitive without a rule) or "output".
     """
 
     form: Degree
@@ -46,7 +46,7 @@ class Equations(list[Equation]):
     """The equations of one analysis, in program order; a set of them is an int, one bit each."""
 
     def equal(self, site: Site, degrees: Sequence[Degree | None]) -> tuple[Degree | None, int]:
-        """Require equal degrees; return them and the equations that say so."""
+        """Require equal degrees; return the common degree and the equations added."""
         first = next((degree for degree in degrees if degree is not ANY), ANY)
         needs = 0
         for degree in degrees:
@@ -55,7 +55,7 @@ class Equations(list[Equation]):
         return first, needs
 
     def zero(self, site: Site, degrees: Sequence[Degree | None], kind: str = "zero") -> int:
-        """Require degree 0 of every operand; return the equations that say so."""
+        """Require degree 0 of every operand; return the equations added."""
         needs = 0
         for degree in degrees:
             if degree is not ANY:
@@ -78,12 +78,12 @@ class Equations(list[Equation]):
 
 
 class Step:
-    """One operation of the program under analysis, as its rule sees it.
+    """One operation of the analyzed program, as seen by its rule.
 
     Attributes:
-        eqn: its equation in the jaxpr; `params` are the primitive's parameters.
-        constants: for each operand, the number that all its entries equal, or None.
-        site: its place in the program.
+        eqn: the jaxpr equation; `params` holds the primitive's parameters.
+        constants: per operand, the value that all its entries share, or None.
+        site: the position in the program.
         needs: the equations stated so far, as bits.
     """
 
@@ -107,21 +107,21 @@ class Step:
         return ZERO
 
     def product(self, *degrees: Degree | None) -> Degree | None:
-        """Return the degree of a product: 0 times a number is 0, and ±inf times it is ±inf."""
+        """Return the degree of a product; ANY if a factor is ANY."""
         return ANY if ANY in degrees else sum(degrees, ZERO)
 
     def power(self, degree: Degree | None, exponent: Fraction | int) -> Degree | None:
-        """Return the degree of a power, without a requirement; 0⁰ = 1 has degree 0."""
+        """Return the degree of a power; 0⁰ = 1 has degree 0."""
         if exponent == 0:
             return ZERO
         return ANY if degree is ANY else degree * exponent
 
     def is_inexact(self, output: int = 0) -> bool:
-        """Tell whether the output is of floating or complex type."""
+        """Tell whether the output is floating-point or complex."""
         return jnp.issubdtype(self.eqn.outvars[output].aval.dtype, jnp.inexact)
 
     def operand_is_inexact(self, index: int = 0) -> bool:
-        """Tell whether operand `index` is of floating or complex type."""
+        """Tell whether operand `index` is floating-point or complex."""
         return jnp.issubdtype(self.eqn.invars[index].aval.dtype, jnp.inexact)
 
 
@@ -159,13 +159,13 @@ def degree_rule(primitive_name: str) -> Callable[[Callable], Callable]:
     """Declare the degrees of a custom primitive's outputs.
 
     Args:
-        primitive_name: the primitive's name, as it is printed in a jaxpr.
+        primitive_name: the primitive's name, as printed in a jaxpr.
 
     Returns:
         A decorator for `rule(step, *degrees)`, which returns the degree of the output or a tuple of
         them. `step.equal(*degrees)` requires equal degrees and returns them, `step.zero(*degrees)`
         requires degree 0, and `step.params` holds the primitive's parameters. A degree is `None`
-        for an operand that consists of 0, ±inf and NaN.
+        for an operand of only 0, ±inf and NaN.
 
     Example:
         >>> @degree_rule("outer_product")
@@ -176,7 +176,7 @@ def degree_rule(primitive_name: str) -> Callable[[Callable], Callable]:
 
 
 def kernel_degree_rule(kernel_name: str) -> Callable[[Callable], Callable]:
-    """Declare the degrees of the outputs of a Pallas kernel, by the `name` of its `pallas_call`.
+    """Declare the degrees of a Pallas kernel's outputs, by the `name` of its `pallas_call`.
 
     Args:
         kernel_name: the `name` argument of `pallas_call`, or the kernel function's name.

@@ -1,4 +1,4 @@
-"""Rules for functions of elements: the degree algebra itself.
+"""Rules for elementwise functions: the degree algebra itself.
 
 Scaling is by c > 0 only, so signs, absolute values and comparisons are safe. An operand of 0, ±inf
 and NaN (degree None) fits any degree.
@@ -29,7 +29,7 @@ def mul(step, x, y):
 
 @elementwise("div")
 def div(step, x, y):
-    """cᵈx / cᵉy = cᵈ⁻ᵉx/y; an integer divided by 0 is -1, not a number that fits any degree."""
+    """cᵈx / cᵉy = cᵈ⁻ᵉx/y; an integer divided by 0 is -1, which has degree 0."""
     if ANY in (x, y):
         return ANY if step.is_inexact() else ZERO
     return x - y
@@ -81,9 +81,10 @@ def integer_pow(step, x):
 def _rational_exponent(exponent: float, dtype) -> Fraction:
     """Return the fraction that an exponent of this dtype stands for.
 
-    In float32 and float64 that is a simple one that is rounded to it, 1/3 for 0.33333334: the
-    difference is within the rounding of the result. In bfloat16 and float16 it is the number as it
-    is, 171/512 for 0.333984375: a root that should cancel a cube misses it by 3 % at c = 2²⁰.
+    In float32 and float64 that is the simple fraction that rounds to it, e.g. 1/3 for 0.33333334:
+    the difference is within the rounding of the result. In bfloat16 and float16 it is the number
+    itself, e.g. 171/512 for 0.333984375: a root that should cancel a cube misses it by 3 % at
+    c = 2²⁰.
     """
     simple = Fraction(exponent).limit_denominator(1000)
     rounds = jnp.finfo(dtype).bits >= 32 and np.asarray(float(simple)).astype(dtype) == exponent
@@ -129,12 +130,12 @@ def convert_element_type(step, x):
 
 @elementwise("log")
 def log(step, x):
-    """log(cᵈx) = log x + d·log c is no multiple of log x; log 0 and log inf are infinite."""
+    """log(cᵈx) = log x + d·log c is not a multiple of log x; log 0 and log inf are infinite."""
     return ANY if x is ANY else step.zero(x)
 
 
-# Functions that are not homogeneous: of unchanged operands they are unchanged, and that is all that
-# can be said of them.
+# Functions that are not homogeneous: all that is known is that unchanged operands give unchanged
+# results.
 
 
 @elementwise(
@@ -144,7 +145,7 @@ def log(step, x):
     "bessel_i1e", "regularized_incomplete_beta", "random_gamma_grad",
 )  # fmt: skip
 def transcendental(step, *degrees):
-    """f(x) is unchanged if x is; of a scaled x nothing is known."""
+    """f(x) is unchanged if x is; nothing is known for a scaled x."""
     return step.zero(*degrees)
 
 
@@ -165,7 +166,7 @@ def bitwise(step, *degrees):
 
 @higher_order("select_n")
 def select_n(interpreter, step, which, *branches):
-    """Keep the two outcomes apart; merge if there are more, or if one predicate decides for all."""
+    """Keep two outcomes separate; merge if there are more, or if one scalar predicate selects."""
     predicate, output = step.eqn.invars[0].aval, step.eqn.outvars[0].aval
     aligned = predicate.shape == output.shape or which.constant is not None
     if len(branches) == 2 and predicate.dtype == jnp.bool_ and aligned:

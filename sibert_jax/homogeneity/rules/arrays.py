@@ -11,7 +11,7 @@ from sibert_jax.homogeneity.degree import ANY, ZERO
 from sibert_jax.homogeneity.rules import higher_order, mixing, movement
 from sibert_jax.homogeneity.values import degree_of_constant
 
-# Movement: elements are moved, repeated or joined, and do not change.
+# Movement: elements are moved, repeated or joined, but not changed.
 
 
 @movement(
@@ -32,7 +32,7 @@ def dynamic_slice(step, x, *starts):
 
 @mixing("concatenate", "pad", "stack")
 def joined(step, *operands):
-    """One tensor has one degree: the parts' degrees must be equal (padding 0 fits any)."""
+    """The parts must have equal degrees (padding with 0 fits any)."""
     return step.equal(*operands)
 
 
@@ -55,13 +55,13 @@ def dynamic_update_slice(step, x, update, *starts):
     "pvary", "pbroadcast", "reduced_vary_cast",
 )  # fmt: skip
 def unchanged(interpreter, step, *operands):
-    """Each output is the operand at its place: annotations, placement and order of computation."""
+    """Each output is the operand in the same position: annotations, placement and ordering."""
     return list(operands[-len(step.eqn.outvars) :])
 
 
 @higher_order("debug_callback", "debug_print", "inspect_sharding", "dce_sink")
 def no_outputs(interpreter, step, *operands):
-    """Printing changes nothing."""
+    """Callbacks and printing have no outputs."""
     return []
 
 
@@ -70,7 +70,7 @@ def no_outputs(interpreter, step, *operands):
 
 @mixing("gather")
 def gather(step, operand, indices):
-    """Elements of the operand; those out of bounds are clamped, or filled with NaN or a number."""
+    """Elements of the operand; out-of-bounds ones are clamped, or filled with NaN or a number."""
     step.zero(indices)
     fill = step.params["fill_value"]
     if fill is None or step.params["mode"] != GatherScatterMode.FILL_OR_DROP:
@@ -82,7 +82,7 @@ def gather(step, operand, indices):
 
 @mixing("scatter")
 def scatter(step, operand, indices, updates):
-    """Updates join the operand's elements, or `x.at[i].apply(f)` puts f(x) in their place."""
+    """Updates replace elements of the operand, or `x.at[i].apply(f)` replaces them by f(x)."""
     if step.params["update_jaxpr"] is not None:
         step.zero(indices, operand)
         return ZERO
@@ -131,25 +131,25 @@ def degree_zero(step, x):
 
 @mixing("argmax", "argmin")
 def argmax(step, x):
-    """The place of the largest element does not move when all are scaled."""
+    """The position of the largest element does not change when all are scaled."""
     return ZERO
 
 
 @mixing("sort")
 def sort(step, *operands):
-    """Scaling keeps the order, so each operand is permuted as before."""
+    """Scaling preserves the order, so each operand is permuted as before."""
     return tuple(operands)
 
 
 @mixing("top_k", "approx_top_k")
 def top_k(step, x):
-    """Values keep their degree, places do not move."""
+    """Values keep their degree, positions do not change."""
     return x, ZERO
 
 
 @mixing("select_and_scatter_add", "select_and_gather_add")
 def window_selection(step, source, operand):
-    """The gradient of max pooling: `operand` only decides where `source` goes."""
+    """The gradient of max pooling: `operand` only determines where `source` goes."""
     return source
 
 
@@ -176,7 +176,7 @@ def cholesky(step, a):
 
 @mixing("qr")
 def qr(step, a):
-    """cA = Q(cR), and the pivots stay."""
+    """cA = Q(cR); the pivots do not change."""
     return (ZERO, a, ZERO)[: len(step.eqn.outvars)]
 
 
@@ -188,13 +188,13 @@ def svd(step, a):
 
 @mixing("eigh")
 def eigh(step, a):
-    """Eigenvectors (first output) stay, eigenvalues are scaled."""
+    """Eigenvalues are scaled, eigenvectors (first output) are not."""
     return ZERO, a
 
 
 @mixing("eig")
 def eig(step, a):
-    """Eigenvalues (first output) are scaled, eigenvectors stay."""
+    """Eigenvalues (first output) are scaled, eigenvectors are not."""
     return (a, ZERO, ZERO)[: len(step.eqn.outvars)]
 
 
@@ -206,14 +206,14 @@ def schur(step, a):
 
 @mixing("lu")
 def lu(step, a):
-    """L (degree 0) and U (that of A) share one output, so only degree 0 is certain; pivots stay."""
+    """L (degree 0) and U (the degree of A) share one output, so A must have degree 0."""
     degree = step.zero(a) if a is not ANY else ZERO
     return degree, ZERO, ZERO
 
 
 @mixing("geqrf", "hessenberg", "householder_product")
 def reflectors(step, *operands):
-    """Householder reflectors (degree 0) share an array with a factor of the matrix's degree."""
+    """Reflectors (degree 0) share an array with a factor of the matrix's degree: it must be 0."""
     return step.zero(*operands)
 
 
@@ -293,5 +293,5 @@ def given(step, *degrees):
 
 @mixing("empty", "empty2", "zeros_like")
 def unwritten(step, *_):
-    """Zeros, or memory that is never read: JAX fills a branch's unused residuals with it."""
+    """Zeros, or memory that is never read, as in a branch's unused residuals."""
     return ANY

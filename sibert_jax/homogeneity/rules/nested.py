@@ -1,4 +1,4 @@
-"""Rules for primitives that hold functions: calls, kernels, loops, branches, solvers, reducers."""
+"""Rules for primitives that call functions: calls, kernels, loops, branches, solvers, reducers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MAX_UNROLLED = 64  # iterations; the carry of a longer scan must keep its degree
 
 _BODY = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
 
-# Functions of JAX whose code hides a degree that is certain: they read the bits of a sign, or put
-# the largest number where there was an infinity. By name and number of operands.
+# JAX functions whose code hides a known degree: they read the bits of a sign, or replace infinities
+# by the largest number. By name and number of operands.
 _LIBRARY_RULES = {
     ("signbit", 1): lambda step, x: ZERO,
     ("copysign", 2): lambda step, x, sign: x,
@@ -50,7 +50,7 @@ def call_hi_primitive(interpreter, step, *operands):
 
 @higher_order("polynomial")
 def polynomial(interpreter, step, *operands):
-    """Enter Horner's rule: of the variable, then the coefficients, the leading one last."""
+    """Enter Horner's rule; operands: the variable, then the coefficients, the leading one last."""
 
     def horner(x, *coefficients):
         return functools.reduce(lambda total, c: total * x + c, coefficients[::-1])
@@ -65,7 +65,7 @@ def _enter(interpreter, step, function, operands):
 
 @higher_order("shard_map")
 def shard_map(interpreter, step, *operands):
-    """Enter the function on shards; a shard has the degree of the whole, and is another tensor."""
+    """Enter the function on shards; a shard has the degree of the whole but a different number."""
     inside = [interpreter.renumbered(value) for value in operands]
     results = interpreter.run(step.params["jaxpr"], inside, step.site.stack)
     return [interpreter.renumbered(value) for value in results]
@@ -93,9 +93,9 @@ def _kernel_name(params) -> str:
 
 
 class _Loop:
-    """The search for the degrees of a loop's carry, from those before the first iteration.
+    """The search for the degrees of a loop's carry, starting from the initial ones.
 
-    `body` maps the carry to (next carry, outputs), all of them tensors.
+    `body` maps the carry to (next carry, outputs).
     """
 
     def __init__(self, interpreter, step, initial, body: Callable):
@@ -143,7 +143,7 @@ class _Loop:
         )
 
     def unrolled(self, length: int):
-        """Follow every iteration: exact where a layer raises the degree, as in x ← relu(Wx)."""
+        """Follow every iteration: exact where the degree grows, as in x ← relu(Wx)."""
         self.interpreter.rewind(self.mark)
         carry, stacked = self.initial, None
         for iteration in range(length):
@@ -164,7 +164,7 @@ class _Loop:
 
 @higher_order("scan")
 def scan(interpreter, step, *operands):
-    """Carry degrees must be a fixed point; slices of xs and stacked ys have those of the whole."""
+    """Carry degrees must be a fixed point; slices of xs and ys have the degrees of the whole."""
     params = step.params
     if "num_consts" in params:
         num_consts, num_carry = params["num_consts"], params["num_carry"]
@@ -196,7 +196,7 @@ def scan(interpreter, step, *operands):
 
 @higher_order("while")
 def while_(interpreter, step, *operands):
-    """As scan, and the condition must not change, so that as many iterations run."""
+    """Like scan; the condition must not change either, so the number of iterations is the same."""
     params = step.params
     cond_consts = operands[: params["cond_nconsts"]]
     rest = operands[params["cond_nconsts"] :]
@@ -219,7 +219,7 @@ def while_(interpreter, step, *operands):
 
 @higher_order("cond")
 def cond(interpreter, step, index, *operands):
-    """The branch taken must not change, and all branches give equal degrees."""
+    """The branch index must not change, and all branches must give equal degrees."""
     (chosen,) = interpreter.merged([index])
     needs = chosen.needs | interpreter.equations.zero(step.site, [chosen.degree])
     operands = [interpreter.with_one_degree(value) for value in operands]
@@ -236,12 +236,12 @@ def cond(interpreter, step, index, *operands):
     return values
 
 
-# A reduction and a linear solve by functions that are given as jaxprs
+# A reduction and a linear solve, by functions given as jaxprs
 
 
 @higher_order("reduce", "reduce_window")
 def reduce(interpreter, step, *operands):
-    """Require that the reducing function keeps the degrees of the values that it combines."""
+    """Require that the reducing function preserves the degrees of the values that it combines."""
     half = len(operands) // 2
     leaves = interpreter.merged(operands)
 
@@ -255,7 +255,7 @@ def reduce(interpreter, step, *operands):
 
     degrees, initial_needs = joined([leaf.degree for leaf in leaves[:half]], leaves[half:])
     initial_needs |= all_needs(leaves)
-    while True:  # until zeros at the start have the degree of the values they are combined with
+    while True:  # until initial zeros get the degree of the values they are combined with
         arguments = [interpreter.value(degree) for degree in degrees * 2]
         results = interpreter.run(step.params["jaxpr"], arguments, step.site.stack)
         settled, needs = joined(degrees, interpreter.merged(results))
@@ -269,16 +269,16 @@ def reduce(interpreter, step, *operands):
 
 @higher_order("custom_linear_solve")
 def custom_linear_solve(interpreter, step, *operands):
-    """Solutions of matvec(x) = b: a degree e with matvec of degree m + e equal to b's.
+    """Solutions of matvec(x) = b have degree e, where matvec maps degree e to m + e, that of b.
 
-    Auxiliary results of the solver (`has_aux`) are unchanged only if nothing scales.
+    Auxiliary results of the solver (`has_aux`) require that nothing scales.
     """
     matvec, lengths = step.params["jaxprs"].matvec, step.params["const_lengths"]
     consts = [interpreter.with_one_degree(value) for value in operands[: lengths.matvec]]
     b = interpreter.merged(operands[sum(lengths) :])
     probes = [interpreter.value(ZERO) for _ in b]
     images = interpreter.merged(interpreter.run(matvec, [*consts, *probes], step.site.stack))
-    # matvec is linear in x, which is scaled as one vector: all its parts have one degree.
+    # matvec is linear in x, which is scaled as one vector: all its parts share one degree.
     degree, needs = interpreter.equations.equal(
         step.site,
         [

@@ -1,4 +1,4 @@
-"""ReLU-normalized attention as one operation with a backward pass of its own."""
+"""ReLU-normalized attention as one operation with a custom backward pass."""
 
 from sibert_jax.model.relu_attention.einsum import causal_mask
 from sibert_jax.model.relu_attention.op import IMPLS, choose, relu_attention, relu_weights

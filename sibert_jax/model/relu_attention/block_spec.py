@@ -1,4 +1,4 @@
-"""The block of an array that one program of a kernel sees, by letters of dimensions."""
+"""The block of an array that one kernel program sees, given by dimension letters."""
 
 from collections.abc import Mapping
 
@@ -6,12 +6,12 @@ from jax.experimental import pallas as pl
 
 
 def block_spec(letters: str, blocks: Mapping[str, int | None], grid: str) -> pl.BlockSpec:
-    """The blocks of an array.
+    """Returns the `BlockSpec` of an array.
 
     Args:
-      letters: of the array's dimensions, "BHLK".
-      blocks: the length of a block for each letter; None: one index, and no dimension for it.
-      grid: letters of the grid's axes; along the others the block is the first one.
+      letters: the array's dimensions, such as "BHLK".
+      blocks: the block length per letter; None: a single index, whose dimension is dropped.
+      grid: the letters of the grid axes; along other dimensions the first block is taken.
 
     Example:
       >>> spec = block_spec("BHLK", {"B": None, "H": None, "L": 64, "K": 128}, "BHL")

@@ -1,8 +1,8 @@
-"""A block of query rows at a time: memory O(length × block) in both passes, on any backend.
+"""One block of query rows at a time: O(length × block) memory in both passes, on any backend.
 
-The forward pass saves no score, only the output and the row sums; the backward pass computes the
-scores of a block again and adds up dk and dv over the blocks. If causal, the keys are cut into
-blocks too, and those that are later than all rows of a block are skipped.
+The forward pass saves only the output and the row sums; the backward pass recomputes the scores of
+each block and accumulates dk and dv over the blocks. In the causal case the keys are split into
+blocks too, and those later than all rows of a block are skipped.
 """
 
 import functools
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from sibert_jax.model.relu_attention import einsum
 
-BLOCK = 128  # query rows, and keys where causal
+BLOCK = 128  # query rows, and keys if causal
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -86,7 +86,7 @@ attend.defvjp(_forward, _backward)
 
 
 class _Keys:
-    """Keys, values and ids in blocks that lead: one of all of them, or of BLOCK where causal."""
+    """Keys, values and ids in blocks along a leading axis: one, or of BLOCK keys if causal."""
 
     def __init__(self, k_BHMK, v_BHMK, key_ids_BM, causal: bool):
         size = BLOCK if causal else k_BHMK.shape[2]
@@ -97,16 +97,16 @@ class _Keys:
         return self.k[j], self.v[j], self._ids[j]
 
     def num_blocks(self, i):
-        """Blocks of keys that the rows of block i attend to."""
+        """Number of key blocks that the rows of block i attend to."""
         return i + 1 if self._causal else 1
 
     def offset(self, i, j):
-        """As of `causal_mask`, for block i of the rows and block j of the keys; else None."""
+        """The `offset` of `causal_mask` for row block i and key block j; None if not causal."""
         return (i - j) * BLOCK if self._causal else None
 
 
 def _split(x: jax.Array, axis: int, block: int | None = None) -> jax.Array:
-    """Cuts an axis into blocks that lead; rows of zeros fill the last: their scores are 0."""
+    """Splits an axis into blocks along a leading axis; the last is zero-padded (scores 0)."""
     length = x.shape[axis]
     block = min(block or BLOCK, length)
     padding = [(0, -length % block if i == axis else 0) for i in range(x.ndim)]

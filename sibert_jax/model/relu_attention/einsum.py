@@ -1,15 +1,15 @@
-"""The plain form, all rows at once: the fastest at the lengths of BERT; keeps one L×M array a head.
+"""The plain form, all rows at once: fastest at BERT's lengths; stores one L×M array per head.
 
-Its computations on rows against all keys are those of every form.
+Its functions on rows against all keys are shared by all forms.
 
-With r = ReLU(q·kᵀ) where query and key have the same id, and where causal the key is no later, and
-0 elsewhere, and z = Σ_j r_ij:
+With r = ReLU(q·kᵀ) where query and key have the same id (and, if causal, the key is not later), 0
+elsewhere, and z_i = Σ_j r_ij:
 
     out_i = Σ_j r_ij v_j / z_i      g_i = dO_i / z_i      D_i = g_i·out_i
     ds_ij = (g_i·v_j − D_i)·1[r_ij > 0]
     dq = ds k      dk = dsᵀ q      dv = rᵀ g
 
-Rows with z = 0 give 0 here and send no gradient. Products accumulate in float32 at least.
+Rows with z = 0 give 0 here and get no gradient. Products accumulate in at least float32.
 """
 
 import functools
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 
 def accumulator(dtype: jnp.dtype) -> jnp.dtype:
-    """float32, or float64 for float64."""
+    """Returns float32, or float64 for float64."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
@@ -29,11 +29,11 @@ def product(letters: str, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def causal_mask(num_queries: int, num_keys: int, offset) -> jax.Array:
-    """(L, M), bool: True where the key is not later than the query.
+    """Returns a bool (L, M) mask, True where the key is not later than the query.
 
     Args:
-      num_queries, num_keys: L, M.
-      offset: position of query 0 minus that of key 0.
+      num_queries, num_keys: L and M.
+      offset: the position of query 0 minus that of key 0.
     """
     shape = (num_queries, num_keys)
     query, key = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
@@ -41,7 +41,7 @@ def causal_mask(num_queries: int, num_keys: int, offset) -> jax.Array:
 
 
 def positive_scores(q_BHLK, k_BHMK, query_ids_BL, key_ids_BM, offset=None) -> jax.Array:
-    """r_BHLM: ReLU(q·kᵀ) where the ids agree; with the `offset` of `causal_mask`, causal."""
+    """r_BHLM: ReLU(q·kᵀ) where the ids agree; causal if given the `offset` of `causal_mask`."""
     seen_BHLM = query_ids_BL[:, None, :, None] == key_ids_BM[:, None, None, :]
     if offset is not None:
         seen_BHLM &= causal_mask(q_BHLK.shape[2], k_BHMK.shape[2], offset)[None, None]
@@ -57,20 +57,20 @@ def divide(numerator_BHLK: jax.Array, total_BHL: jax.Array) -> jax.Array:
 
 
 def weighted_values(r_BHLM, v_BHMK) -> tuple[jax.Array, jax.Array]:
-    """Σ_j r_ij v_j, which `divide` makes the output, and z_BHL; dtype of the accumulator."""
+    """Returns Σ_j r_ij v_j, the numerator of the output, and z_BHL, in the accumulator dtype."""
     weighted_BHLK = product("BHLM,BHMK->BHLK", r_BHLM.astype(v_BHMK.dtype), v_BHMK)
     return weighted_BHLK, r_BHLM.sum(axis=-1)
 
 
 def row_terms(d_out_BHLK, out_BHLK, total_BHL) -> tuple[jax.Array, jax.Array]:
-    """g_BHLK and D_BHL of the formulas above."""
+    """Returns g_BHLK and D_BHL of the formulas above."""
     dtype = accumulator(out_BHLK.dtype)
     g_BHLK = divide(d_out_BHLK.astype(dtype), total_BHL)
     return g_BHLK, jnp.sum(g_BHLK * out_BHLK.astype(dtype), axis=-1)
 
 
 def gradients(q_BHLK, k_BHMK, v_BHMK, r_BHLM, g_BHLK, d_BHL):
-    """dq_BHLK, and what these rows add to dk_BHMK and dv_BHMK; dtype of the accumulator."""
+    """Returns dq_BHLK and these rows' share of dk_BHMK and dv_BHMK, in the accumulator dtype."""
     g_BHLK = g_BHLK.astype(v_BHMK.dtype)
     dr_BHLM = product("BHLK,BHMK->BHLM", g_BHLK, v_BHMK) - d_BHL[..., None]
     ds_BHLM = jnp.where(r_BHLM > 0, dr_BHLM, 0.0).astype(q_BHLK.dtype)
@@ -82,7 +82,7 @@ def gradients(q_BHLK, k_BHMK, v_BHMK, r_BHLM, g_BHLK, d_BHL):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal):
-    """Returns out_BHLK, 0 on dead rows, and the row sums z_BHL; the latter take no gradient."""
+    """Returns out_BHLK, 0 on dead rows, and the row sums z_BHL, which are not differentiated."""
     return _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal)[0]
 
 

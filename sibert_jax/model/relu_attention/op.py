@@ -1,4 +1,4 @@
-"""The operation: layout, masks, choice of a form, dead rows; and the weights by themselves."""
+"""The operation: layout, masks, choice of a form, dead rows; and the weights alone."""
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +9,18 @@ from sibert_jax.model.relu_attention.einsum import accumulator
 
 
 def _blockwise(*arrays, causal):
-    from sibert_jax.model.relu_attention import blockwise  # for long sequences only
+    from sibert_jax.model.relu_attention import blockwise  # only for long sequences
 
     return blockwise.attend(*arrays, causal)
 
 
 def _pallas(*arrays, causal):
-    if jax.default_backend() == "gpu":  # experimental in JAX: imported only if asked for
+    if jax.default_backend() == "gpu":  # experimental in JAX: imported only on request
         from sibert_jax.model.relu_attention import pallas_gpu as kernels
     else:
         from sibert_jax.model.relu_attention import pallas_tpu as kernels
 
-    # XLA cannot split a kernel over devices.
+    # XLA cannot partition a kernel over devices.
     letters = ("BHLK", "BHMK", "BHMK", "BL", "BM"), ("BHLK", "BHL")
     return shard_map(lambda *shards: kernels.attend(*shards, causal), *letters)(*arrays)
 
@@ -31,11 +31,11 @@ def _einsum(*arrays, causal):
 
 FORMS = {"einsum": _einsum, "blockwise": _blockwise, "pallas": _pallas}
 IMPLS = ("auto", *FORMS)
-LONG = 1024  # tokens from which "auto" no longer keeps L×M arrays
+LONG = 1024  # tokens from which "auto" avoids storing L×M arrays
 
 
 def choose(impl: str, length: int) -> str:
-    """The form that computes: "auto" is "einsum" for fewer than 1,024 tokens, else "blockwise"."""
+    """Resolves "auto": "einsum" for fewer than 1,024 tokens, otherwise "blockwise"."""
     if impl == "auto":
         return "blockwise" if length >= LONG else "einsum"
     return impl
@@ -53,19 +53,19 @@ def relu_attention(
 ) -> tuple[jax.Array, jax.Array]:
     """Self-attention with weights ReLU(q·k) / Σ ReLU(q·k): N(ReLU(QKᵀ))V of Li et al. 2022, Fig. 7.
 
-    Degree 0 in q and in k, 1 in v: no factor 1/√K is needed, as a constant cancels. A row without
-    a positive score, a dead row, gives the mean over the valid keys that it may attend to, or 0 if
-    there is none, and sends no gradient to q and k. Products and sums accumulate in float32.
+    Degree 0 in q and k, 1 in v; a factor 1/√K would cancel. A row without a positive score (a dead
+    row) gives the mean value over the valid keys that it may attend to, or 0 if there are none, and
+    sends no gradient to q and k. Products and sums accumulate in float32.
 
     Args:
       q_BLHK: queries, float32 or bfloat16.
-      k_BLHK: keys.
-      v_BLHK: values.
+      k_BLHK: keys, likewise.
+      v_BLHK: values, likewise.
       mask_BL: bool, False on padding: no row attends to it.
-      segments_BL: int in [0, L), for several texts in one sequence: a row attends only to keys of
-        its own number. None: all are one.
-      causal: whether a row attends only to itself and to what comes before it; each segment must
-        then be one stretch of the sequence.
+      segments_BL: int in [0, L), for several texts per sequence: a row attends only to keys of its
+        own segment. None: one segment.
+      causal: whether a row attends only to itself and earlier rows; each segment must then be
+        contiguous.
       impl: one of IMPLS; "pallas" on TPUs and NVIDIA GPUs only.
 
     Returns:
@@ -96,7 +96,7 @@ def relu_attention(
 
 
 def mean_value(v_BHMK: jax.Array, mask_BM: jax.Array) -> jax.Array:
-    """The mean over the valid keys, (B, H, 1, K); 0 where there is none."""
+    """The mean value over the valid keys, (B, H, 1, K); 0 if there are none."""
     dtype = accumulator(v_BHMK.dtype)
     mask_B1M1 = mask_BM[:, None, :, None]
     total_BH1K = jnp.where(mask_B1M1, v_BHMK.astype(dtype), 0.0).sum(axis=2, keepdims=True)
@@ -106,9 +106,9 @@ def mean_value(v_BHMK: jax.Array, mask_BM: jax.Array) -> jax.Array:
 def mean_value_of_segment(
     v_BHMK: jax.Array, mask_BM: jax.Array, segments_BL: jax.Array
 ) -> jax.Array:
-    """The mean over the valid keys of each row's own segment, (B, H, L, K); 0 where there is none.
+    """The mean value over the valid keys of each row's segment, (B, H, L, K); 0 if there are none.
 
-    Sums by segment, so that no L×M array is made.
+    Uses segment sums, so no L×M array is created.
     """
 
     def example(v_HMK, valid_M, segments_L):
@@ -125,7 +125,7 @@ def mean_value_of_segment(
 def causal_mean_value(
     v_BHMK: jax.Array, mask_BM: jax.Array, segments_BM: jax.Array | None
 ) -> jax.Array:
-    """The mean over the valid keys up to each row in its segment, (B, H, M, K); 0 without any."""
+    """The mean value over valid keys of the segment up to each row, (B, H, M, K); 0 if none."""
     dtype = accumulator(v_BHMK.dtype)
     mask_B1M1 = mask_BM[:, None, :, None]
     values = jnp.where(mask_B1M1, v_BHMK.astype(dtype), 0.0), mask_B1M1.astype(dtype)
@@ -147,14 +147,14 @@ def causal_mean_value(
 def relu_weights(logits_BHLM: jax.Array, mask_B1LM: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Normalizes ReLU(logits) over the valid keys, before dropout: any positive degree -> 0.
 
-    Padding is dropped by multiplication with 0, never by adding a large negative number, and a row
-    without a positive score (a dead row) falls back to the mean over its valid keys; such a row
-    sends no gradient to its query. Nothing is added to the row sum: an epsilon there would break
-    scale invariance.
+    Padding gets weight 0 by selection, not by adding a large negative number. A row without a
+    positive score (a dead row) falls back to uniform weights over its valid keys and sends no
+    gradient to its query. No epsilon is added to the row sum, which would break scale invariance.
 
     Args:
       logits_BHLM: scores before the ReLU.
-      mask_B1LM: bool, the valid keys of a query; or (B, 1, 1, M), the same for all.
+      mask_B1LM: bool, True for the valid keys of a query; or (B, 1, 1, M), the same for all
+        queries.
 
     Returns:
       weights_BHLM in the dtype of the logits, rows summing to 1, and dead_BHL1 (bool).

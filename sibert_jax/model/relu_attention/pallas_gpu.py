@@ -1,9 +1,9 @@
-"""Kernels for NVIDIA GPUs, by way of Triton: blocks of scores exist only in registers.
+"""Triton kernels for NVIDIA GPUs: blocks of scores exist only in registers.
 
-The formulas are those of einsum.py, and again only the output and the row sums are saved. A program
-holds one block of rows and goes through all blocks of the others: queries through the keys for the
-output and for dq, keys through the queries for dk and dv. So no two programs write to one place,
-and partial sums just add up: there is no running maximum to rescale them by, as softmax has.
+The formulas are those of einsum.py; only the output and the row sums are saved. A program keeps one
+block and loops over the blocks of the other kind: a query block over the keys for the output and
+dq, a key block over the queries for dk and dv. So no two programs write to the same location, and
+partial sums need no rescaling by a running maximum, as softmax does.
 """
 
 import functools
@@ -18,15 +18,15 @@ from sibert_jax.model.relu_attention import einsum
 from sibert_jax.model.relu_attention.block_spec import block_spec
 
 BLOCK = 64  # queries or keys, a power of two
-LEAST = 16  # features at least: what tensor cores multiply
+LEAST = 16  # minimum number of features: the smallest tile of tensor cores
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal, interpret=False):
-    """As `einsum.attend`, on NVIDIA GPUs only.
+    """Like `einsum.attend`, on NVIDIA GPUs only.
 
     Args:
-      interpret: True runs the kernels, slowly, on any backend.
+      interpret: run the kernels in interpret mode, slow but on any backend.
     """
     return _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal, interpret)[0]
 
@@ -63,7 +63,7 @@ def _backward(causal, interpret, saved, cotangents):
 attend.defvjp(_forward, _backward)
 
 
-# What one block of queries and one block of keys contribute; `offset` as in einsum.py.
+# The contributions of one block of queries and one of keys; `offset` as in einsum.py.
 
 
 def _outputs(offset, query_ids_L, key_ids_M, q_LK, k_MK, v_MK):
@@ -112,16 +112,16 @@ def _sum_over_blocks(
     interpret,
     finish=lambda *sums: sums,
 ) -> list[jax.Array]:
-    """Sums over the blocks of L or of M; the grid has those of the other.
+    """Sums over the blocks of L or of M; the grid runs over those of the other.
 
     Args:
-      contribution: `offset`, blocks of the operands -> what they add to each result, in float32.
-      summed: "L" or "M", which the results do not have.
-      operands: pairs of letters and array; each has L or M, split into blocks; K is whole.
-      results: pairs of letters and dtype.
-      causal: whether blocks of keys that are later than the queries are left out.
+      contribution: maps `offset` and blocks of the operands to float32 summands of the results.
+      summed: "L" or "M", the dimension to sum over.
+      operands: (letters, array) pairs; each has L or M, which is split into blocks; K is not.
+      results: (letters, dtype) pairs.
+      causal: whether to skip key blocks that are later than the queries.
       interpret: see `attend`.
-      finish: the sums -> the blocks of the results.
+      finish: maps the sums to the blocks of the results.
     """
     sizes = {letter: size for letters, x in operands for letter, size in zip(letters, x.shape)}
     kept = "LM".replace(summed, "")
@@ -148,7 +148,7 @@ def _sum_over_blocks(
             for ref, (_, dtype) in zip(write, results)
         )
         first, end = 0, sizes[summed] // BLOCK
-        if causal:  # keys up to the queries', queries from the keys' on
+        if causal:  # keys up to the query block, queries from the key block on
             first, end = (0, own + 1) if kept == "L" else (own, end)
         sums = jax.lax.fori_loop(first, end, add, zeros)
         for ref, total in zip(write, finish(*sums)):
@@ -170,7 +170,7 @@ def _sum_over_blocks(
 
 
 def _operands(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM) -> list[tuple[str, jax.Array]]:
-    """In the order in which `contribution` takes them; no query has the id of a filled-up key."""
+    """The operands in the order of `contribution`; padded keys get an id that no query has."""
     missing = -key_ids_BM.shape[1] % BLOCK
     return [
         ("BL", jnp.pad(query_ids_BL, ((0, 0), (0, missing)))),
@@ -182,7 +182,7 @@ def _operands(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM) -> list[tuple[st
 
 
 def _padded(x_BHLK: jax.Array) -> jax.Array:
-    """Filled up with zeros to whole blocks of rows and, as Triton wants it, 2ⁿ features."""
+    """Zero-pads to whole blocks of rows and, as Triton requires, a power of two of features."""
     length, width = x_BHLK.shape[2:]
     features = max(LEAST, pl.next_power_of_2(width))
     return jnp.pad(x_BHLK, ((0, 0), (0, 0), (0, -length % BLOCK), (0, features - width)))

@@ -1,9 +1,9 @@
-"""Kernels for TPUs: scores of a block of keys and a block of queries exist only inside a core.
+"""TPU kernels: the scores of a key block and a query block exist only inside a core.
 
-The formulas are those of einsum.py, and again only output and row sums are saved. No running
-maximum is needed as for softmax: partial sums just add up. The length lies last, in the lanes, and
-a block of scores has keys × queries: then narrow heads leave no lane empty, and whatever belongs to
-a query (its id, z, D) is a row of lanes, summed over keys or features going down.
+The formulas are those of einsum.py; only the output and the row sums are saved. Partial sums need
+no running maximum, as softmax does. The length is the last axis, in the lanes, and a block of
+scores is keys × queries: narrow heads leave no lane empty, and the quantities of a query (its id,
+z, D) form a row of lanes, with sums over keys or features across rows.
 """
 
 import functools
@@ -18,15 +18,15 @@ from sibert_jax.model.relu_attention import einsum
 from sibert_jax.model.relu_attention.block_spec import block_spec
 
 LANES = 128
-LONGEST_BLOCK = 512  # queries or keys, a multiple of LANES: float32 scores of a block take 1 MB
+LONGEST_BLOCK = 512  # queries or keys, a multiple of LANES: a block of float32 scores takes 1 MB
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def attend(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal, interpret=False):
-    """As `einsum.attend`, on TPUs only.
+    """Like `einsum.attend`, on TPUs only.
 
     Args:
-      interpret: True or a `pltpu.InterpretParams` runs the kernels, slowly, on any backend.
+      interpret: True or a `pltpu.InterpretParams` for interpret mode, slow but on any backend.
     """
     return _forward(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM, causal, interpret)[0]
 
@@ -65,7 +65,7 @@ def _backward(causal, interpret, saved, cotangents):
 attend.defvjp(_forward, _backward)
 
 
-# What one block of queries and one block of keys contribute; `offset` as in einsum.py.
+# The contributions of one block of queries and one of keys; `offset` as in einsum.py.
 
 
 def _outputs(offset, query_ids_1L, key_ids_M1, q_KL, k_KM, v_KM):
@@ -103,7 +103,7 @@ def _positive_scores(offset, query_ids_1L, key_ids_M1, q_KL, k_KM):
 
 
 def _score_gradients(r_ML, v_KM, out_KL, d_out_KL, total_1L):
-    """ds_ML, and g_KL in the dtype of v; both 0 in dead rows."""
+    """Returns ds_ML, and g_KL in the dtype of v; both are 0 in dead rows."""
     dtype = einsum.accumulator(v_KM.dtype)
     g_KL = d_out_KL.astype(dtype) * _inverse(total_1L)
     d_1L = jnp.sum(g_KL * out_KL.astype(dtype), axis=0, keepdims=True)
@@ -139,16 +139,16 @@ def _sum_over_blocks(
     interpret,
     finish=lambda *sums: sums,
 ) -> list[jax.Array]:
-    """Sums over the last axis of the grid, in float32.
+    """Sums over the last axis of the grid in float32.
 
     Args:
-      contribution: `offset`, blocks of the operands -> what they add to each result.
-      order: letters of the grid, the innermost last: the results do not have this one.
-      operands: pairs of letters and array; L and M are split into blocks, K is whole.
-      results: pairs of letters and dtype.
-      causal: whether blocks of keys that are later than the queries are left out.
+      contribution: maps `offset` and blocks of the operands to summands of the results.
+      order: letters of the grid, innermost last; the innermost is summed over.
+      operands: (letters, array) pairs; L and M are split into blocks, K is not.
+      results: (letters, dtype) pairs.
+      causal: whether to skip key blocks that are later than the queries.
       interpret: see `attend`.
-      finish: the sums -> the blocks of the results.
+      finish: maps the sums to the blocks of the results.
     """
     sizes = {"1": 1} | {
         letter: size for letters, x in operands for letter, size in zip(letters, x.shape)
@@ -203,7 +203,7 @@ def _sum_over_blocks(
 
 
 def _operands(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM) -> list[tuple[str, jax.Array]]:
-    """In the order in which `contribution` takes them; no query has the id of a filled-up key."""
+    """The operands in the order of `contribution`; padded keys get an id that no query has."""
     return [
         ("B1L", _padded(query_ids_BL[:, None])),
         ("BM1", jnp.swapaxes(_padded(key_ids_BM[:, None], -1), 1, 2)),
@@ -214,13 +214,13 @@ def _operands(q_BHLK, k_BHMK, v_BHMK, query_ids_BL, key_ids_BM) -> list[tuple[st
 
 
 def _block(length: int) -> int:
-    """The shortest multiple of LANES that covers the length in as few blocks as may be."""
+    """The smallest multiple of LANES that covers the length in the fewest blocks."""
     num_blocks = -(-length // LONGEST_BLOCK)
     return -(-length // (num_blocks * LANES)) * LANES
 
 
 def _padded(x: jax.Array, value=0) -> jax.Array:
-    """The last axis filled up to whole blocks."""
+    """Pads the last axis to whole blocks."""
     missing = -x.shape[-1] % _block(x.shape[-1])
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)], constant_values=value)
 

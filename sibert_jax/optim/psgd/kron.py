@@ -1,7 +1,7 @@
-"""PSGD with a Kronecker product of small factors, one an axis of each tensor.
+"""PSGD with a Kronecker product of small factors, one per axis of each tensor.
 
-Tensors of one shape are stacked and fitted together: the program, and the time to compile it, grow
-with the number of shapes and not with the number of tensors.
+Tensors of the same shape are stacked and fitted together, so program size and compile time grow
+with the number of shapes, not of tensors.
 """
 
 from typing import Any, NamedTuple, get_args
@@ -20,9 +20,9 @@ class KronPreconditioner(NamedTuple):
     """The factors of every tensor: trees in the structure of the parameters.
 
     Attributes:
-      factors: for a tensor, a tuple with an entry an axis: a square matrix, or a vector for a
+      factors: per tensor, a tuple with one entry per axis: a square matrix, or a vector for a
         diagonal one. A scalar counts as one axis of length 1.
-      bounds: for a tensor, a tuple with a scalar an axis: the curvature bound L, zero until the
+      bounds: per tensor, a tuple with one scalar per axis: the curvature bound L, zero until the
         first usable gradient.
     """
 
@@ -35,7 +35,7 @@ def _as_tensor(leaf: jax.Array) -> jax.Array:
 
 
 def _groups(leaves: Leaves) -> list[list[int]]:
-    """Return the positions of the leaves, those of one shape and dtype together."""
+    """Return the positions of the leaves, grouped by shape and dtype."""
     groups: dict[Any, list[int]] = {}
     for i, leaf in enumerate(leaves):
         groups.setdefault((leaf.shape, leaf.dtype), []).append(i)
@@ -47,10 +47,10 @@ def _stacked(entries: list[Any], group: list[int]) -> Any:
 
 
 def _positions(size: int, bounds: tuple[jax.Array, ...]) -> list[jax.Array]:
-    """Return 0, 1, … as scalars that the compiler cannot know.
+    """Return 0, 1, … as scalars whose values the compiler cannot know.
 
-    A slice at a known index is a kernel of its own, to be compiled for every leaf and array; slices
-    at unknown ones are all the same kernel. The loop runs once, which only its data say.
+    A slice at a static index compiles to a separate kernel for every leaf and array; slices at
+    dynamic indices share one. The loop runs exactly once, which depends on data.
     """
     zero = (bounds[0][0] < 0).astype(jnp.int32)
     _, found = jax.lax.while_loop(
@@ -130,51 +130,48 @@ def scale_by_psgd_kron(
     update_every: int = 1,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Precondition each tensor with P = QᵀQ, Q a Kronecker product of one factor an axis.
+    r"""Precondition each tensor with P = QᵀQ, Q a Kronecker product of one factor per axis.
 
     .. math:: \min_Q\; \mathbb E[h^\top P h + v^\top P^{-1} v], \qquad u = P g
 
-    `whitening`: h is the gradient and v random, so that P → (E ggᵀ)^{−1/2} and P g has entries of
-    size 1, like Adam's. `newton`: h = Hv, so that P → H⁻¹ for H ≻ 0, exactly, and near |H|⁻¹ at a
-    saddle. With dense factors on matrices this is the affine group's preconditioner (append a bias
-    to its matrix as one more row).
+    `whitening`: h is the gradient and v is random, so P → (E ggᵀ)^{−1/2} and P g has entries of
+    size 1, like Adam's updates. `newton`: h = Hv, so P → H⁻¹ exactly for H ≻ 0, and near |H|⁻¹ at a
+    saddle. With dense factors on matrices this is the affine-group preconditioner (append a bias to
+    its matrix as one more row).
 
-    Memory: m² + n² floats for an m × n matrix. Chain it:
-    `optax.chain(scale_by_psgd_kron(), optax.add_decayed_weights(λ),
-    optax.scale_by_learning_rate(η))`, with `optax.ema(0.9)` before it for momentum and
-    `optax.clip_by_block_rms(1.0)` after it against spikes.
+    Memory: m² + n² floats for an m × n matrix. Use it as `optax.chain(scale_by_psgd_kron(),
+    optax.add_decayed_weights(λ), optax.scale_by_learning_rate(η))`, preceded by `optax.ema(0.9)`
+    for momentum and followed by `optax.clip_by_block_rms(1.0)` against spikes.
 
-    Stated results: a tensor's first gradient that is finite and not all zero sets the scale of its
-    Q; before it, P = I. Later, a tensor whose h is all zero, NaN or inf leaves its factors as they
-    are (P g is then 0, NaN or inf). Rows that never see a gradient reach P = 1e4/rms(h) and stop.
-    Tensors of one shape are fitted as one stack. Under `jit` tensors may be sharded; `shard_map` is
-    not supported, since the factors need whole axes.
+    Edge cases: the first finite nonzero gradient of a tensor sets the scale of its Q; before that,
+    P = I. Later, an h that is all zero, NaN or inf leaves the factors unchanged (P g is then 0, NaN
+    or inf). Rows that never see a gradient reach P = 1e4/rms(h) and stop. Under `jit` tensors may
+    be sharded; `shard_map` is not supported, since the factors need whole axes.
 
     Args:
-      preconditioner_learning_rate: μ in (0, 1), a number or a schedule of the step. In whitening
-        mode Q keeps a noise of the order of √μ: let it fall for an exact fit. In newton mode 0.5 is
-        faster than 0.1.
-      mode: `whitening` or `newton`; the latter needs `update(..., vector=v, hvp=Hv)`, see
-        `gradient_and_hvp`, and under `optax.masked` or `optax.partition` their
+      preconditioner_learning_rate: μ in (0, 1), a number or a schedule. In whitening mode Q keeps
+        noise of order √μ: decay μ for an exact fit. In newton mode 0.5 is faster than 0.1.
+      mode: `whitening` or `newton`; the latter needs `update(..., vector=v, hvp=Hv)` (see
+        `gradient_and_hvp`) and, under `optax.masked` or `optax.partition`,
         `mask_compatible_extra_args=True`.
-      update_form: how dense factors move. `inverse_free`, dQ = Q^½ E Q^{3/2}, multiplies matrices
-        only and keeps Q near symmetric; `triangular`, dQ = E Q, keeps Q triangular, needs
-        triangular solves and converges at a rate of 1/condition of P.
+      update_form: how dense factors are updated. `inverse_free`, dQ = Q^½ E Q^{3/2}, uses only
+        matrix products and keeps Q nearly symmetric; `triangular`, dQ = E Q, keeps Q triangular,
+        needs triangular solves and converges at a rate of 1/condition of P.
       max_size_triangular: axes longer than this get a diagonal factor, the others a dense or
         triangular one.
-      min_ndim_triangular: tensors of fewer axes get diagonal factors; 1 makes vectors dense.
-      update_every: fit Q every so many steps ≥ 1.
-      seed: of the noise in h, and of the random v where one is drawn.
+      min_ndim_triangular: tensors with fewer axes get diagonal factors; 1 gives vectors dense ones.
+      update_every: ≥ 1, steps between two fits of Q.
+      seed: random seed of the noise in h, and of v where it is drawn.
 
     Returns:
-      A transformation with state `PsgdState`; `preconditioner` is a `KronPreconditioner`, of trees
-      with a tuple of arrays for every tensor: `optax.tree.map_params(..., is_leaf=lambda x:
-      isinstance(x, tuple))` sees a tensor's factors together. P g points uphill as g does: the
+      A transformation with state `PsgdState`; `preconditioner` is a `KronPreconditioner`, whose
+      trees hold a tuple of arrays per tensor: `optax.tree.map_params(..., is_leaf=lambda x:
+      isinstance(x, tuple))` sees a tensor's factors together. P g points uphill, like g: the
       learning rate negates it.
 
     Raises:
       ValueError: a number out of its range, an unknown mode or update form, a leaf that is not
-        floating point, updates of another structure than the parameters, or `vector` or `hvp`
+        floating point, updates that do not have the parameters' structure, or `vector` or `hvp`
         missing in newton mode.
 
     Example:
@@ -196,7 +193,7 @@ def scale_by_psgd_kron(
       https://arxiv.org/abs/2402.04553, sections 3 and 4 (criterion, Lie groups); Li,
       *Preconditioner on Matrix Lie Group for SGD*, https://arxiv.org/abs/1809.10232 (Kronecker);
       Li, *Stochastic Hessian Fittings with Lie Groups*, https://arxiv.org/abs/2402.11858 (update
-      forms). The bounds L, the damping relative to h, and the choice of the first scale are ours.
+      forms). The bounds L, the damping relative to h and the first scale are ours.
     """
     check_scalar("max_size_triangular", max_size_triangular)
     check_scalar("min_ndim_triangular", min_ndim_triangular)

@@ -1,15 +1,15 @@
-"""One step of the fit of one tensor's Kronecker factors, in two update forms.
+"""One fitting step of one tensor's Kronecker factors, in two update forms.
 
 Multiplying along axis i by a factor is `along`; T₍ᵢ₎ is the unfolding of T along axis i. With
 y = P h and N the number of entries:
 
-`inverse_free`, dQ = Q^½ E Q^{3/2}, which needs no inverse and keeps Q near symmetric:
+`inverse_free`, dQ = Q^½ E Q^{3/2}, which needs no inverse and keeps Q nearly symmetric:
 
     Qᵢ ← R(Qᵢ − μ/L · (Y₍ᵢ₎Y₍ᵢ₎ᵀ − V₍ᵢ₎V₍ᵢ₎ᵀ) Qᵢ),    L ≥ ‖Y₍ᵢ₎Y₍ᵢ₎ᵀ + V₍ᵢ₎V₍ᵢ₎ᵀ‖
 
-where whitening takes the mean over v, V₍ᵢ₎V₍ᵢ₎ᵀ = (N/nᵢ)·I, and R turns Q towards a symmetric
-matrix. A perturbation between the eigenvectors k and l of Q decays at a rate with q_k/q_l, so the
-step is stable only while μ/L·‖QY‖‖Q⁻¹Y‖ < 1 as well; L is raised to ensure it.
+where whitening uses the mean over v, V₍ᵢ₎V₍ᵢ₎ᵀ = (N/nᵢ)·I, and R rotates Q towards a symmetric
+matrix. A perturbation between the eigenvectors k and l of Q decays at a rate that grows with
+q_k/q_l, so stability also requires μ/L·‖QY‖‖Q⁻¹Y‖ < 1; L is raised to ensure it.
 
 `triangular`, dQ = E Q, on the group of triangular matrices: with a = Q h, b = Q⁻ᵀv
 
@@ -36,7 +36,7 @@ UpdateForm = Literal["inverse_free", "triangular"]
 Factors = tuple[jax.Array, ...]
 
 _EXACT = jax.lax.Precision.HIGHEST
-_STABLE = 0.3  # μ/L·‖QY‖‖Q⁻¹Y‖: expected pairs need 1, single ones less; found by experiment
+_STABLE = 0.3  # μ/L·‖QY‖‖Q⁻¹Y‖: 1 suffices for mean pairs, single pairs need less; empirical
 _LARGEST_TURN = 1 / 8  # keeps the second-order rotation orthogonal to 1e-4
 
 
@@ -45,7 +45,7 @@ def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _along(factor: jax.Array, tensor: jax.Array, axis: int) -> jax.Array:
-    """Multiply by the factor (matrix, or vector as a diagonal) along one axis."""
+    """Multiply by the factor (a matrix, or a vector as a diagonal) along one axis."""
     if factor.ndim == 1:
         return tensor * factor.reshape([-1 if i == axis else 1 for i in range(tensor.ndim)])
     product = jnp.tensordot(factor, tensor, axes=(1, axis), precision=_EXACT)
@@ -82,10 +82,10 @@ def _second_moment(tensor: jax.Array, axis: int, factor: jax.Array) -> jax.Array
 
 
 def _spectral_norm(times: Callable[[jax.Array], jax.Array], like: jax.Array) -> jax.Array:
-    """Estimate the norm of the normal matrix that `times` multiplies rows by, from below.
+    """Estimate, from below, the spectral norm of the normal matrix that `times` multiplies rows by.
 
-    Power iteration on eight rows that are no multiples of each other. A matrix of one large
-    eigenvalue is exact after one round, one with a flat spectrum is within a few tenths.
+    Power iteration on eight rows, none a multiple of another. The estimate is exact after one round
+    if one eigenvalue dominates, and within a few tenths for a flat spectrum.
     """
     size = like.shape[0]
     rows = jnp.cos(jnp.outer(jnp.arange(1.0, 9.0), jnp.arange(1.0, size + 1.0)) * 1.7)
@@ -121,9 +121,9 @@ def _stiffness(*tensors: jax.Array, axis: int) -> jax.Array:
 
 
 def _turned(q: jax.Array) -> jax.Array:
-    """Rotate Q towards the symmetric matrix of the same QᵀQ: a step of the Procrustes problem.
+    """Rotate Q towards the symmetric matrix with the same QᵀQ: one Procrustes step.
 
-    U = exp(aR) with the skew R along Qᵀ − Q, to second order; a maximizes tr(UQ) along R.
+    U = exp(aR) to second order, with R skew along Qᵀ − Q; a maximizes tr(UQ) along R.
     """
     skew = q.T - q
     skew = skew / positive(_norm(skew))
@@ -136,14 +136,14 @@ def _turned(q: jax.Array) -> jax.Array:
 
 
 def apply_factors(factors: Factors, tensor: jax.Array) -> jax.Array:
-    """Return P times a tensor that has an axis for every factor."""
+    """Return P times a tensor with one axis per factor."""
     for axis, q in enumerate(factors):
         tensor = _square_along(q, tensor, axis)
     return tensor
 
 
 def _inverse_free(factors: Factors, bounds: Factors, v, h, size, mu, mode: Mode):
-    """`v` is None for its mean over the standard normal."""
+    """Take one step of the inverse-free form; v = None stands for the mean over v ~ N(0, I)."""
     y = size * apply_factors(factors, h)
     new_factors, new_bounds = [], []
     for axis, (q, previous) in enumerate(zip(factors, bounds)):
@@ -186,7 +186,7 @@ def _triangular(factors: Factors, bounds: Factors, v, h, size, mu, mode: Mode):
 
 
 def _balanced(factors: list[jax.Array]) -> Factors:
-    """Give all factors one largest entry. Only the product counts, and the ratios would drift."""
+    """Give all factors the same largest entry; only their product counts."""
     largest = [positive(jnp.max(jnp.abs(q))) for q in factors]
     logarithms = [jnp.log(x) for x in largest]
     mean = sum(logarithms) / len(factors)
@@ -204,9 +204,9 @@ def fit_factors(
     mode: Mode,
     update_form: UpdateForm,
 ) -> tuple[Factors, Factors]:
-    """Return factors and bounds after one pair (v, h) of tensors with an axis for every factor.
+    """Return factors and bounds after one pair (v, h) of tensors with one axis per factor.
 
-    Bounds of zero say that no pair was usable yet: the first one sets the scale of Q.
+    Bounds of zero mean that no pair was usable yet: the first usable one sets the scale of Q.
     """
     pair = scale_free(None if v is None else [v], [h], [noise], mode)
     (h,), v = pair.h, None if pair.v is None else pair.v[0]
@@ -214,7 +214,7 @@ def fit_factors(
     scaled = tuple(q * scale.astype(q.dtype) for q in factors)
     shrink = shrinkage(apply_factors(scaled, h), pair.size) ** (1 / len(factors))
     scaled = tuple(q * shrink for q in scaled)
-    # L bounds the curvature of one factor; three and more that move together would overshoot.
+    # L bounds the curvature of one factor; three or more moving together would overshoot.
     mu = mu.astype(h.dtype) / max(1, len(factors) - 1)
     if update_form == "inverse_free":
         new = _inverse_free(scaled, bounds, v, h, pair.size, mu, mode)

@@ -1,14 +1,14 @@
-"""PSGD with a diagonal plus a low-rank correction of all parameters as one vector.
+"""PSGD on the vector of all parameters, with a diagonal and a low-rank correction.
 
-Q = (I + UVᵀ)·diag(d) with U, V of N × r. With a = Qh and b = Q⁻ᵀv, moving U with V fixed, V with U
-fixed, and d each stays within a group, where the criterion's gradients are
+Q = (I + UVᵀ)·diag(d) with U, V of shape N × r. With a = Qh and b = Q⁻ᵀv, updating U with V fixed, V
+with U fixed, or d stays within a group, where the criterion's gradients are
 
     ∇U = (a aᵀ − b bᵀ)V,  U ← U − μ/L · ∇U (I + VᵀU)
     ∇V = (a aᵀ − b bᵀ)U,  V ← V − μ/L · (I + VUᵀ) ∇V
     ∇d = h∘Ph − v∘P⁻¹v,   d ← d − μ/L · d∘∇d.
 
-U and V take turns. Inverses are those of r × r matrices (Woodbury). The vector is never built: all
-arrays stay in the shapes of the parameters, and only r numbers are summed over them.
+U and V are updated alternately. Only r × r matrices are inverted (Woodbury). The vector is never
+built: all arrays keep the shapes of the parameters.
 """
 
 import functools
@@ -37,7 +37,7 @@ from sibert_jax.optim.psgd.transform import Form, check_count, scale_by_psgd
 
 _EXACT = jax.lax.Precision.HIGHEST
 
-# A pair's own L bounds U and d apart, not together; a few pairs' keep P in place.
+# A pair's own L bounds U and d separately, not jointly; that of a few pairs keeps P stable.
 _NEWTON_DECAY = 0.8
 
 
@@ -45,12 +45,12 @@ class LowRankPreconditioner(NamedTuple):
     """Q = (I + UVᵀ)·diag(d): trees in the structure of the parameters.
 
     Attributes:
-      u: an array of shape (*leaf.shape, r) a leaf.
-      v: as u.
-      d: an array of the leaf's shape a leaf.
-      d_bounds: a scalar a leaf: the curvature bound L of d there, zero until the leaf's first
-        usable gradient.
-      bounds: (2,): the curvature bounds L of U and V.
+      u: an array of shape (*leaf.shape, r) per leaf.
+      v: like u.
+      d: an array of the leaf's shape per leaf.
+      d_bounds: a scalar per leaf: the curvature bound L of d, zero until the leaf's first usable
+        gradient.
+      bounds: (2,), the curvature bounds L of U and V.
     """
 
     u: Any
@@ -119,10 +119,10 @@ def _balanced(q: LowRankPreconditioner) -> LowRankPreconditioner:
     """Move UᵀU and VᵀV towards each other, U ← UT and V ← VT⁻ᵀ; only UVᵀ counts.
 
     Equal norms do not suffice: columns of U and V could grow while they cancel in UVᵀ, until
-    I + VᵀU cannot be solved with.
+    I + VᵀU is numerically singular.
     """
     uu, vv = _inner(q.u, q.u), _inner(q.v, q.v)
-    ratio = jnp.sqrt(jnp.trace(vv) / jnp.trace(uu))  # of V's norm to U's
+    ratio = jnp.sqrt(jnp.trace(vv) / jnp.trace(uu))  # norm of V over norm of U
     uu, vv = uu * ratio, vv / ratio
     turn = 0.1 * (uu - vv) / (jnp.trace(uu) + jnp.trace(vv))
     identity = jnp.eye(turn.shape[0], dtype=turn.dtype)
@@ -203,8 +203,8 @@ def _low_rank_form(mode: Mode, rank: int, seed: int) -> Form:
         noise = normal_like(noise_key, h)
         pair = scale_free(v, h, noise, mode)
         v, alive, scales = by_leaf(pair, noise, q.d_bounds)
-        # A tiny leaf gets a large d, which makes what U and V bring there from other leaves large
-        # too: its first rows of U and V are smaller by as much.
+        # A leaf with tiny gradients gets a large d, which would amplify what U and V carry over
+        # from other leaves: its initial rows of U and V are scaled down by as much.
         least = functools.reduce(jnp.minimum, [x.astype(pair.size.dtype) for x in scales])
         shares = [
             jnp.where(bound > 0, 1, jnp.minimum(1, least.astype(x.dtype) / x))
@@ -240,22 +240,21 @@ def scale_by_psgd_low_rank(
 
     .. math:: \min_{U,V,d}\; \mathbb E[h^\top P h + v^\top P^{-1} v], \qquad u = P g
 
-    Experimental: finite at every rate, but in newton mode it approaches H⁻¹ only for Hessians of
-    its family with a condition number near 10, at rates up to 0.5. At 100 and more the fit stalls:
-    P H keeps a condition number of 2 to 50, and of hundreds at rates near 1. Prefer
-    `scale_by_psgd_kron`.
+    Experimental: stays finite at every μ, but in newton mode P approaches H⁻¹ only for Hessians of
+    this form with condition numbers near 10, at μ up to 0.5. From 100 on the fit stalls: P H keeps
+    a condition number of 2 to 50, and of hundreds at μ near 1. Prefer `scale_by_psgd_kron`.
 
-    Sees correlations between any two parameters, r directions of them. Memory: (2r + 1) floats a
-    parameter. Modes, chaining, zeros and NaN as in `scale_by_psgd_kron`, with the whole gradient in
-    place of a tensor.
+    Captures correlations between any two parameters, along r directions. Memory: 2r + 1 floats per
+    parameter. Modes, chaining, zeros and NaN are as in `scale_by_psgd_kron`, with the whole
+    gradient in place of a tensor.
 
     Args:
-      preconditioner_learning_rate: μ in (0, 1), a number or a schedule of the step; at most 0.5
-        where H is ill-conditioned.
+      preconditioner_learning_rate: μ in (0, 1), a number or a schedule; at most 0.5 where H is
+        ill-conditioned.
       rank: r, an integer ≥ 1.
       mode: `whitening` or `newton`; the latter needs `update(..., vector=v, hvp=Hv)`.
-      update_every: fit Q every so many steps ≥ 1.
-      seed: of the initial U, V, of the noise in h and of the random v in whitening mode.
+      update_every: ≥ 1, steps between two fits of Q.
+      seed: random seed of the initial U and V, of the noise in h, and of v in whitening mode.
 
     Returns:
       A transformation with state `PsgdState`; `preconditioner` is a `LowRankPreconditioner`.

@@ -1,8 +1,9 @@
-"""PSGD with a matrix-free preconditioner: two vectors on the two diagonals of an X.
+"""PSGD with a matrix-free preconditioner: two vectors, one on each diagonal of an X.
 
-F reverses a vector. Q = diag(a) + diag(b)F form a group, the one that the permutations {identity,
-reversal} induce; so do the diagonal matrices, which {identity} induces. With α = Qh and β = Q⁻ᵀv
-the criterion's gradient at the identity is diag(e) + diag(f)F, e = α² − β², f = α∘Fα − β∘Fβ.
+F reverses a vector. The matrices Q = diag(a) + diag(b)F form the group induced by the permutations
+{identity, reversal}; the diagonal matrices form the one induced by {identity}. With α = Qh and
+β = Q⁻ᵀv the criterion's gradient at the identity is diag(e) + diag(f)F, e = α² − β²,
+f = α∘Fα − β∘Fβ.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -34,10 +35,9 @@ class MatrixFreePreconditioner(NamedTuple):
     """Q = diag(a) + diag(b)F: trees in the structure of the parameters.
 
     Attributes:
-      a: an array of the leaf's shape a leaf.
-      b: as a; zero in the middle of an odd N, where both diagonals meet, and for `diagonal`.
-      bounds: a scalar a leaf: the curvature bound L there, zero until the leaf's first usable
-        gradient.
+      a: an array of the leaf's shape per leaf.
+      b: like a; zero for `diagonal`, and in the middle of an odd N, where the diagonals meet.
+      bounds: a scalar per leaf: the curvature bound L, zero until the leaf's first usable gradient.
     """
 
     a: Any
@@ -68,7 +68,7 @@ def _transposed_times(a: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _solve_transposed(a: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:
-    """Solve the 2 × 2 systems that Qᵀ consists of, each coupling two mirrored entries."""
+    """Solve with Qᵀ: 2 × 2 systems, each coupling two mirrored entries."""
     fa, fb = a[::-1], b[::-1]
     return (fa * x - fb * x[::-1]) / (a * fa - b * fb)
 
@@ -108,7 +108,7 @@ def _matrix_free_form(mode: Mode, shape: Shape) -> Form:
         ]
         steps = [mu.astype(bound.dtype) / positive(bound) for bound in bounds]
         step = _flat([jnp.broadcast_to(s, x.shape) for s, x in zip(steps, h)])
-        # f couples leaves, so its step is that of the leaf with the largest bound.
+        # f couples leaves, so it uses the step of the leaf with the largest bound.
         e, f = step * e, jnp.min(step) * (aa - bb)
         new_a = a - (e * a + f * b[::-1])
         new_b = b - (e * b + f * a[::-1])
@@ -148,14 +148,14 @@ def scale_by_psgd_matrix_free(
 
     The cheapest form: elementwise arithmetic only. Memory: two floats per parameter. The X couples
     each parameter with its mirror image in the vector of all parameters. Modes, chaining, zeros and
-    NaN as in `scale_by_psgd_kron`, with the whole gradient in place of a tensor.
+    NaN are as in `scale_by_psgd_kron`, with the whole gradient in place of a tensor.
 
     Args:
-      preconditioner_learning_rate: μ in (0, 1), a number or a schedule of the step.
-      shape: `x`, or `diagonal` for a alone (b stays zero).
+      preconditioner_learning_rate: μ in (0, 1), a number or a schedule.
+      shape: `x`, or `diagonal` to keep b at zero.
       mode: `whitening` or `newton`; the latter needs `update(..., vector=v, hvp=Hv)`.
-      update_every: fit Q every so many steps ≥ 1.
-      seed: of the noise in h and of the random v in whitening mode.
+      update_every: ≥ 1, steps between two fits of Q.
+      seed: random seed of the noise in h, and of v in whitening mode.
 
     Returns:
       A transformation with state `PsgdState`; `preconditioner` is a `MatrixFreePreconditioner`.

@@ -1,6 +1,6 @@
-"""Pairs (v, h) freed from their scale, and arithmetic that neither over- nor underflows.
+"""Pairs (v, h) normalized in scale, and arithmetic that neither overflows nor underflows.
 
-Letters as in transform.py.
+Notation as in transform.py.
 """
 
 from collections.abc import Callable
@@ -12,23 +12,23 @@ import jax.numpy as jnp
 Mode = Literal["whitening", "newton"]
 Leaves = list[jax.Array]
 
-# The noise in h, as a part of its rms. Hessian products are exact, so the noise is below rounding.
+# The noise in h relative to its rms. Hessian-vector products are exact: theirs is below rounding.
 DAMPING: dict[Mode, float] = {"whitening": 1e-4, "newton": 1e-8}
 
-# The largest rms of P h, against that of v: where it is larger, Q shrinks at once. The first
-# gradient of a leaf, which sets its scale, may have been small by chance.
+# The largest rms of P h relative to that of v; above it, Q shrinks at once. The first gradient of a
+# leaf, which sets its scale, may have been small by chance.
 _LARGEST = 10.0
 
 
 class Pair(NamedTuple):
-    """A pair (v, h) of one tensor or of all leaves, freed from its scale.
+    """A pair (v, h) of one tensor or of all leaves, normalized in scale.
 
     Attributes:
-      v: of rms 1; None in whitening mode, where it is any standard normal.
-      h: of largest entry 1, damped.
-      size: what h lacks: the pair stands for (v, size·h).
-      usable: whether the pair can teach anything: finite, v not zero, and h neither zero nor below
-        1e-26 of v (1e-215 in float64), where the entries of P would overflow.
+      v: rms 1; None in whitening mode, where v ~ N(0, I).
+      h: largest entry 1, damped.
+      size: the scale taken out of h: the pair stands for (v, size·h).
+      usable: whether the pair can be fitted: it is finite, v is not zero, and h is neither zero nor
+        below 1e-26 of v (1e-215 in float64), where the entries of P would overflow.
     """
 
     v: Leaves | None
@@ -38,29 +38,29 @@ class Pair(NamedTuple):
 
 
 def fit_dtype(leaf: jax.Array) -> jnp.dtype:
-    """Return the dtype of what is fitted to a leaf: float32, or the leaf's own if it is wider."""
+    """Return the dtype of a leaf's preconditioner: float32, or the leaf's own if it is wider."""
     dtype = jnp.result_type(leaf)
     return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def widest_dtype(leaves: Leaves) -> jnp.dtype:
-    """Return the widest of the leaves' dtypes, at least float32: that of what they share."""
+    """Return the widest dtype of the leaves, at least float32."""
     return max([jnp.dtype(jnp.float32), *map(fit_dtype, leaves)], key=lambda dtype: dtype.itemsize)
 
 
 def positive(x: jax.Array) -> jax.Array:
-    """Return x, or 1 where x is 0: a divisor."""
+    """Return x where it is positive and 1 elsewhere, for use as a divisor."""
     return jnp.where(x > 0, x, jnp.ones_like(x))
 
 
 def largest_entry(leaves: Leaves) -> jax.Array:
-    """Return max |x| over all entries of all leaves, in the widest of their dtypes."""
+    """Return max |x| over all leaves, in their widest dtype."""
     dtype = widest_dtype(leaves)
     return jnp.max(jnp.stack([jnp.max(jnp.abs(x)).astype(dtype) for x in leaves]))
 
 
 def root_mean_square(leaves: Leaves) -> jax.Array:
-    """Return √mean x² over all entries of all leaves, whatever their scale."""
+    """Return √mean x² over all leaves, for any scale."""
     largest = largest_entry(leaves)
     divisor = positive(largest)
     squares = [
@@ -95,10 +95,10 @@ def first_scale(h: jax.Array, size: jax.Array) -> jax.Array:
 def by_leaf(
     pair: Pair, noise: Leaves, bounds: Leaves
 ) -> tuple[Leaves, list[jax.Array], list[jax.Array]]:
-    """Return v, whether each leaf is alive, and the scale that the pair gives each leaf's Q.
+    """Return v, whether each leaf has a nonzero h, and the scale that the pair gives each leaf's Q.
 
-    A leaf whose h is all zero teaches nothing: its v becomes zero, which leaves Q there as it is.
-    The scale is 1 but at a leaf's first usable gradient, where its bound is still zero.
+    Where h is all zero, v becomes zero too, which leaves that leaf's Q unchanged. The scale is 1
+    except at a leaf's first usable gradient, where its bound is still zero.
     """
     alive = [jnp.any(x != 0) for x in pair.h]
     v = [x * on.astype(x.dtype) for x, on in zip(pair.v or noise, alive)]
@@ -110,20 +110,20 @@ def by_leaf(
 
 
 def shrinkage(preconditioned: jax.Array, size: jax.Array) -> jax.Array:
-    """Return the factor on Q that keeps P h within bounds; given is P h without its size."""
+    """Return the factor on Q that keeps P h within bounds, from P h without its size."""
     limit = _LARGEST / positive(root_mean_square([preconditioned]))
     ratio = limit / positive(size).astype(limit.dtype)
     return jnp.sqrt(jnp.clip(ratio, jnp.finfo(limit.dtype).tiny, 1.0))
 
 
 def saturated(out: jax.Array, given: jax.Array) -> jax.Array:
-    """Cast to the dtype of what was given; where that is finite, so is the result."""
+    """Cast `out` to the dtype of `given`; finite wherever `given` is."""
     limit = jnp.finfo(given.dtype).max.astype(out.dtype)
     return jnp.where(jnp.isfinite(given), jnp.clip(out, -limit, limit), out).astype(given.dtype)
 
 
 def times_unit(times: Callable[[Leaves], Leaves], leaves: Leaves) -> Leaves:
-    """Apply a linear map to leaves of largest entry 1, and scale back to finite results."""
+    """Apply a linear map to leaves scaled to largest entry 1, and scale back to finite results."""
     largest = positive(largest_entry(leaves))
     outs = times([x / largest.astype(x.dtype) for x in leaves])
     return [saturated(o * largest.astype(o.dtype), x) for o, x in zip(outs, leaves)]
@@ -132,11 +132,11 @@ def times_unit(times: Callable[[Leaves], Leaves], leaves: Leaves) -> Leaves:
 def running_bound(
     previous: jax.Array, sample: jax.Array, mode: Mode, newton_decay: float = 0.0
 ) -> jax.Array:
-    """Return L: at least the sample's bound. In whitening mode it is slow to forget.
+    """Return L, at least the sample's bound; in whitening mode a slowly decaying one.
 
-    A pair's own L would weigh the pairs, and move the minimum of their mean; where every pair is
-    solved exactly, as in newton mode, weights do no harm. Far above the samples L forgets quickly:
-    it stems from a spike, or from before P fitted.
+    A pair's own L would weight the pairs and shift the minimum of their mean; in newton mode, where
+    one P fits every pair exactly, weights do no harm. An L far above the samples decays quickly: it
+    stems from a spike, or from before P was fitted.
     """
     if mode == "newton":
         kept = newton_decay
@@ -151,7 +151,7 @@ def all_finite(tree: Any) -> jax.Array:
 
 
 def kept_unless(usable: jax.Array, new: Any, old: Any) -> Any:
-    """Return `new` where it is usable and finite, and `old` where not."""
+    """Return `new` if it is usable and finite, else `old`."""
     use = usable & all_finite(new)
     return jax.tree.map(lambda a, b: jnp.where(use, a, b), new, old)
 

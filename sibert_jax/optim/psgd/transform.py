@@ -1,15 +1,15 @@
-"""The transform common to all forms of PSGD: the criterion, the sources of its pairs, the state.
+"""The transform shared by all forms of PSGD: the criterion, its pairs (v, h), the state.
 
-Letters: P = QᵀQ the preconditioner, v a random vector, h the vector to be whitened (a gradient) or
+Notation: P = QᵀQ the preconditioner, v a random vector, h the vector to be whitened (a gradient) or
 the Hessian-vector product Hv, μ the step size of the fit. PSGD minimizes
 
     c(P) = E[hᵀPh + vᵀP⁻¹v]
 
-by multiplicative steps Q ← (I − μE/L)Q with L a bound on the curvature of the step, so that μ < 1
-needs no tuning and Q stays regular.
+by multiplicative steps Q ← (I − μE/L)Q, where L bounds the curvature of the step, so that μ < 1
+needs no tuning and Q stays invertible.
 
-h is damped by a little noise. Without it Q would grow without limit in directions that never see
-a gradient; with it P stays below 1/(damping · rms h).
+h is damped by a little noise. Without it Q would grow without bound in directions that never see a
+gradient; with it P stays below 1/(damping · rms h).
 """
 
 from collections.abc import Callable, Mapping
@@ -41,14 +41,14 @@ class PsgdState(NamedTuple):
 class Form(NamedTuple):
     """A family of Q, as pure functions.
 
-    Outside `init`, every tree of Q is the list of its entries for the leaves at hand, none of them
-    empty; `v` is None in whitening mode.
+    Outside `init`, every tree of Q is given as the list of its entries for the non-empty leaves
+    present in the updates; `v` is None in whitening mode.
 
     Attributes:
       init: (params) -> Q near the identity, a NamedTuple of trees like the parameters.
-      fit: (Q, v, h, μ, key) -> Q after one step on the criterion.
+      fit: (Q, v, h, μ, key) -> Q after one step of the fit.
       apply: (Q, g) -> P g.
-      shared: the fields of Q that are no such trees.
+      shared: the names of the fields of Q that are not such trees.
     """
 
     init: Callable[[optax.Params], Any]
@@ -58,12 +58,12 @@ class Form(NamedTuple):
 
 
 def check_count(name: str, value: int) -> int | jax.Array:
-    """Return the whole number ≥ 1, or raise ValueError; arrays, as when injected, pass unread."""
+    """Return the whole number ≥ 1, or raise ValueError; (injected) arrays pass unread."""
     return value if isinstance(value, jax.Array) else check_integer(name, value, minimum=1)
 
 
 def _tuple_again(entry: Any) -> Any:
-    """Undo what flax.nnx makes of a tuple in its optimizer state: a mapping by position."""
+    """Restore a tuple that flax.nnx turned into a mapping by position in its optimizer state."""
     return tuple(entry[i] for i in range(len(entry))) if isinstance(entry, Mapping) else entry
 
 
@@ -72,14 +72,14 @@ def _is_none(node: Any) -> bool:
 
 
 class _Aligned(NamedTuple):
-    """The updates as a list, and which of them there is anything to do for."""
+    """The updates as a list, and the positions of those to process."""
 
     leaves: list[Any]
     treedef: Any
     present: list[int]
 
     def of(self, tree: Any, what: str) -> list[Any]:
-        """Return the entries of a tree like the parameters for the present leaves."""
+        """Return the entries of `tree`, structured like the parameters, for the present leaves."""
         try:
             entries = self.treedef.flatten_up_to(tree)
         except ValueError as error:
@@ -111,7 +111,7 @@ def scale_by_psgd(
     update_every: int,
     seed: int,
 ) -> optax.GradientTransformationExtraArgs:
-    """Build the transform of a form; the public functions say what it does."""
+    """Build the transform of a form; see the public functions for its arguments."""
     check_scalar(
         "preconditioner_learning_rate", preconditioner_learning_rate, strict=True, below=1.0
     )
@@ -178,17 +178,17 @@ def scale_by_psgd(
 def gradient_and_hvp(
     loss: Callable[[optax.Params], jax.Array], params: optax.Params, key: jax.Array
 ) -> tuple[optax.Updates, optax.Updates, optax.Updates]:
-    """Return (g, v, Hv) at the parameters for PSGD in newton mode.
+    """Return (g, v, Hv) at `params`, for PSGD in newton mode.
 
     One forward-over-reverse pass: about twice the cost of a gradient.
 
     Args:
-      loss: function of the parameters alone (close over the batch) to a scalar.
-      params: x, floating-point leaves.
+      loss: a function from the parameters alone (close over the batch) to a scalar.
+      params: x, with floating-point leaves.
       key: random key of v ~ N(0, I).
 
     Returns:
-      The gradient, v, and the Hessian at x times v, each in the structure of x.
+      The gradient, v, and the Hessian at x times v, each with the structure of x.
 
     Example:
       >>> import jax, jax.numpy as jnp

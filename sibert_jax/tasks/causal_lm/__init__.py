@@ -1,1 +1,1 @@
-"""Language modeling from left to right: each token of a text from the ones before it."""
+"""Left-to-right language modeling: each token of a text is predicted from the previous ones."""

@@ -1,4 +1,4 @@
-"""Continuations of prompts, a token at a time, from cached keys and values."""
+"""Token-by-token generation with cached keys and values."""
 
 import flax.linen as nn
 import jax
@@ -18,24 +18,24 @@ def generate(
     end_id: int,
     max_tokens: int,
 ) -> jax.Array:
-    """Continues every row up to its `end_id`, its limit, or T tokens.
+    """Continues every row up to `end_id`, its limit of new tokens, or T tokens.
 
-    All rows advance together: a step is one token of each row, at the same place, so a short prompt
-    is already continued while a longer one is still read. Keys and values are cached in T places,
-    and a step costs the same whatever was generated before it.
+    All rows advance together: a step processes one token of each row at the same position, so a
+    short prompt is already continued while a longer one is still being read. Keys and values are
+    cached for T positions, and every step costs the same.
 
     Args:
       module: encoder and head of a causal language model.
-      task: how tokens are chosen, and how many at most.
+      task: how tokens are chosen, and the maximum number of new ones.
       params: {"encoder": ..., "head": ...}.
       batch: "tokens" (B, L), padded on the right, "attention_mask", False on padding, and
-        "example_index" (B,), which the draws of a row depend on.
-      seed: of the draws.
-      end_id: the token that ends a text.
-      max_tokens: T >= L, all tokens of a row, at most model.max_len.
+        "example_index" (B,), which selects a row's random numbers.
+      seed: random seed of the sampling.
+      end_id: id of the end-of-text token.
+      max_tokens: T >= L, tokens per row including the prompt, at most model.max_len.
 
     Returns:
-      (B, T) int32: the prompt, what continues it, and `end_id` from there on.
+      (B, T) int32: the prompt, its continuation, then `end_id` up to T.
     """
     prompts_BL, mask_BL = batch["tokens"], batch["attention_mask"]
     num_rows, num_places = prompts_BL.shape
@@ -74,7 +74,7 @@ def generate(
         tokens_BT = jax.lax.dynamic_update_index_in_dim(tokens_BT, next_B, place + 1, 1)
         return place + 1, tokens_BT, cache, ended_B | (~is_prompt_B & (next_B == end_id))
 
-    # The last token of the shortest prompt is read again: its outputs are needed.
+    # Read the last token of the shortest prompt again, as its outputs are needed.
     start = (length_B.min() - 1, tokens_BT, cache, jnp.zeros(num_rows, bool))
     tokens_BT = jax.lax.while_loop(is_unfinished, step, start)[1]
     return jnp.where(place_T[None] < limit_B[:, None], tokens_BT, end_id)
@@ -83,7 +83,7 @@ def generate(
 def choose(
     logits_BV: jax.Array, keys_B: jax.Array, place: jax.Array, task: CausalLMConfig
 ) -> jax.Array:
-    """The next token of each row, (B,) int32: the likeliest, or drawn as the keys of `task` say."""
+    """Returns the next token of each row, (B,) int32: the most likely, or sampled."""
     if task.temperature == 0:
         return logits_BV.argmax(axis=-1).astype(jnp.int32)
     logits_BV = logits_BV / task.temperature
@@ -94,7 +94,7 @@ def choose(
     if task.top_p < 1:
         sorted_BV = jnp.flip(jnp.sort(logits_BV, axis=-1), axis=-1)
         probability_BV = jax.nn.softmax(sorted_BV, axis=-1)
-        before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV  # the likeliest stays
+        before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV  # keep the best one
         kept_BV = jnp.where(before_BV < task.top_p, sorted_BV, jnp.inf)
         logits_BV = jnp.where(logits_BV >= kept_BV.min(axis=-1, keepdims=True), logits_BV, -jnp.inf)
     keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, place)
@@ -102,13 +102,13 @@ def choose(
 
 
 def new_tokens(tokens_T: np.ndarray, prompt_len: int, end_id: int) -> np.ndarray:
-    """The tokens of a row of `generate` after its prompt, up to `end_id`."""
+    """Returns the tokens of a row of `generate` after its prompt, up to `end_id`."""
     after = tokens_T[prompt_len:]
     (ends,) = np.nonzero(after == end_id)
     return after[: ends[0]] if len(ends) else after
 
 
 def _padded(cached: jax.Array, num_keys: int) -> jax.Array:
-    """Cached keys or values, (..., M, H, K), padded to M = `num_keys`."""
+    """Pads cached keys or values, (..., M, H, K), to M = `num_keys`."""
     missing = num_keys - cached.shape[-3]
     return jnp.pad(cached, [(0, 0)] * (cached.ndim - 3) + [(0, missing), (0, 0), (0, 0)])

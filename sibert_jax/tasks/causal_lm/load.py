@@ -1,4 +1,4 @@
-"""Text to examples of a causal language model."""
+"""Turns text into examples of a causal language model."""
 
 from collections.abc import Callable
 
@@ -28,13 +28,13 @@ def load_causal_lm(
     seed: int,
     progress: Callable[[str], None],
 ) -> tuple[CausalLM, TaskData]:
-    """Tokenizes the text, or maps the tokens of an earlier call, and makes the task.
+    """Tokenizes the text, or memory-maps the tokens of an earlier call, and creates the task.
 
     Training batches are shuffled each epoch; the evaluation examples are the same for every seed.
     """
     corpora = load_corpora(data, vocab_size=model.vocab_size, progress=progress)
     tokenizer, seq_len = corpora.tokenizer, data.seq_len
-    # The separator before a document is its first token: the first word follows from that alone.
+    # The separator before a document is its first token: only it precedes the first word.
     start_id = tokenizer.end_id if task.boundaries == "segments" else None
 
     def examples(corpus: TokenCorpus, seed: int) -> NextTokenExamples:
@@ -61,7 +61,7 @@ def load_causal_lm(
 
 
 def tokens_per_byte(corpora: Corpora) -> float:
-    """Of the held-out text as it is in the files, with a separator after each document."""
+    """Returns tokens per byte of the held-out text, with a separator after each document."""
     held_out = corpora.valid
     return (held_out.num_tokens + held_out.num_documents) / held_out.num_bytes
 

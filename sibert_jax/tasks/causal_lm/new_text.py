@@ -1,4 +1,4 @@
-"""Prompts of a file or a list, and the task that continues them."""
+"""Reads prompts from a file or a list, and the task that continues them."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from sibert_jax.tasks.task import NewText
 
 
 class Continuing(CausalLM):
-    """The model of a run, whose evaluation of a batch is to continue its prompts."""
+    """A causal language model whose evaluation of a batch continues its prompts."""
 
     end_id: int
     max_tokens: int  # of a prompt and its continuation
@@ -47,11 +47,11 @@ def load_prompts(
     progress: Callable[[str], None],
     workdir: pathlib.Path,
 ) -> tuple[CausalLM, NewText]:
-    """Reads prompts, one a line, for a task that continues them; see `TaskType.load_new_text`.
+    """Reads prompts, one per line, and their task; see `TaskType.load_new_text`.
 
     Raises:
-      ConfigError: the run lacks what its head needs.
-      DataError: a prompt is empty, or leaves no room for a token of `data.seq_len`.
+      ConfigError: the run lacks the token counts that its head needs.
+      DataError: a prompt is empty, or leaves no room for a new token within `data.seq_len`.
     """
     del progress
     if isinstance(text, str):
@@ -96,12 +96,12 @@ def load_prompts(
 
 
 def check_prompt(name: str, prompt: np.ndarray, max_tokens: int) -> None:
-    """Refuses a prompt without tokens, or without room for one more.
+    """Raises DataError for a prompt without tokens, or without room for one more.
 
     Args:
-      name: of the prompt in messages.
+      name: name of the prompt in messages.
       prompt: its tokens.
-      max_tokens: of a prompt and its continuation.
+      max_tokens: maximum length of a prompt with its continuation.
 
     Raises:
       DataError: the prompt cannot be continued.
@@ -116,7 +116,7 @@ def check_prompt(name: str, prompt: np.ndarray, max_tokens: int) -> None:
 
 
 def continuation(tokenizer: Tokenizer, prompt: np.ndarray, tokens_T: np.ndarray) -> str:
-    """The text that a row of `generate` adds to its prompt."""
+    """Returns the text that a row of `generate` adds to its prompt."""
     new = new_tokens(tokens_T, len(prompt), tokenizer.end_id)
     before = tokenizer.decode(prompt)
     return tokenizer.decode([*prompt, *new])[len(before) :]

@@ -1,4 +1,4 @@
-"""The next token at every position: heads, loss, perplexity and bits per byte."""
+"""Next-token prediction at every position: heads, loss, perplexity and bits per byte."""
 
 import dataclasses
 import math
@@ -26,7 +26,7 @@ from sibert_jax.tasks.token_outputs import (
 
 @dataclasses.dataclass(frozen=True)
 class CausalLMConfig(TokenOutputConfig):
-    """Keys under `task` of a causal language model; the last five are of --predict."""
+    """Keys under `task` of a causal language model; the last five are for --predict."""
 
     name: str = key("causal_lm", "causal_lm")
     head: str = key(
@@ -57,7 +57,7 @@ class CausalLMConfig(TokenOutputConfig):
 
 
 class TiedHead(nn.Module):
-    """GPT-2's output: features against the token table; no parameters of its own."""
+    """GPT-2's output: features times the token table, without own parameters."""
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
@@ -93,11 +93,11 @@ class CausalLM(Task):
     """Predicts each token of a text from the ones before it.
 
     Args:
-      model: sizes of a causal encoder.
-      task: head and loss.
-      seq_lens: of which there is one, L, tokens of an example.
-      token_counts: (V,), how often each token occurs in the training text; None: all alike.
-      tokens_per_byte: of the held-out text, separators included; None: not known.
+      model: config of a causal encoder.
+      task: the task's config.
+      seq_lens: a single length, L, tokens per example.
+      token_counts: (V,), count of each token in the training text; None: uniform.
+      tokens_per_byte: ratio in the held-out text, separators included; None: unknown.
     """
 
     loss_names = ("token_loss",)
@@ -131,12 +131,12 @@ class CausalLM(Task):
         return dict.fromkeys(names, ((num_rows, seq_len), jnp.int32))
 
     def save(self, directory: pathlib.Path) -> None:
-        """Writes the counts that the outputs of the invariant head depend on."""
+        """Writes the token counts that the outputs of the invariant head depend on."""
         if self.task.head == "invariant" and not self.problem:
             save_counts(directory, self._token_counts)
 
     def logits(self, params, batch) -> jax.Array:
-        """Of the token that follows each, (B, L, V), float32, without dropout."""
+        """Returns the logits of each next token, (B, L, V) float32, without dropout."""
         return self.apply(params, batch)[0].logits()
 
     def sums(self, params, batch, dropout_key: jax.Array | None = None) -> dict[str, jax.Array]:
@@ -154,12 +154,12 @@ class CausalLM(Task):
         }
 
     def eval_batch(self, params, batch) -> tuple[jax.Array, jax.Array]:
-        """Summed loss and number of tokens."""
+        """Returns the summed loss and the number of tokens."""
         loss = self.sums(params, batch)["token_loss"]
         return loss, self.denominators(batch)["token_loss"]
 
     def eval_metrics(self, results: list) -> dict[str, float]:
-        """Nats per token, perplexity, and bits per byte of the text, where its bytes are known."""
+        """Returns nats per token, perplexity and, if `tokens_per_byte` is known, bits per byte."""
         loss, tokens = np.sum(np.asarray(results, np.float64), axis=0)
         mean = loss / max(tokens, 1.0)
         metrics = {"loss": mean, "perplexity": math.exp(min(mean, 700.0))}
@@ -168,7 +168,7 @@ class CausalLM(Task):
         return metrics
 
     def flops_per_token(self, seq_len: int) -> float:
-        """Forward and backward, model only; the attention counts in full, not half of it."""
+        """Forward and backward FLOPs without recomputation; causal attention counts in full."""
         c = self.cfg
         transform = c.width if self.task.head == "invariant" else 0
         return encoder_flops_per_token(c, seq_len) + 6.0 * c.width * (c.vocab_size + transform)
@@ -185,13 +185,13 @@ def restore(
     workdir: pathlib.Path,
     kind: type[CausalLM] = CausalLM,
 ) -> CausalLM:
-    """The task of a run, with the counts of its training text; `kind`: it or a subclass."""
+    """Restores the task of a run with its token counts; `kind` is `CausalLM` or a subclass."""
     if task.head != "invariant":
         return kind(model, task, seq_lens)
     return with_counts(lambda counts: kind(model, task, seq_lens, counts), workdir)
 
 
 def invariant_parts(task: CausalLMConfig) -> tuple[str, ...]:
-    """The parameters in whose scale the loss is invariant, with an encoder that is."""
-    # A tied table that is not normalized multiplies the logits by its scale.
+    """Returns the parts whose joint scale leaves the loss unchanged, given an invariant encoder."""
+    # An unnormalized tied table multiplies the logits by its scale.
     return ("encoder", "head") if task.head == "invariant" else ()

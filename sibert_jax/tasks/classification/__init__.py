@@ -1,1 +1,1 @@
-"""Fine-tuning on sentences and pairs of them: classification and regression."""
+"""Fine-tuning on sentences and sentence pairs: classification and regression."""

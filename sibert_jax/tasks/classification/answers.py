@@ -1,4 +1,4 @@
-"""Outputs as answers, with names and probabilities. Letters: N examples, C classes."""
+"""Turns outputs into answers with names and probabilities. Notation: N examples, C classes."""
 
 import pathlib
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from sibert_jax.tasks.classification.task import metrics, predictions, real_rows
 from sibert_jax.tasks.finetuning import tab_lines
 from sibert_jax.tasks.task import HeldOut
 
-MOST_COLUMNS = 20  # classes whose probabilities have a column each
-MOST_CONFUSED = 100  # classes whose confusion matrix is written
+MOST_COLUMNS = 20  # up to so many classes, each probability gets a column
+MOST_CONFUSED = 100  # up to so many classes, the confusion matrix is written
 
 
 def answers(outputs_NC: np.ndarray, task: ClassificationConfig) -> list[dict]:
-    """An answer each: {"prediction", "probability", "probabilities": {label: p}}, or a score."""
+    """Returns a dict per example: "prediction", "probability" and "probabilities", or a score."""
     predicted_N = predictions(outputs_NC, task)
     if task.is_regression:
         return [{"prediction": score} for score in predicted_N.astype(np.float64).tolist()]
@@ -36,7 +36,7 @@ def answers(outputs_NC: np.ndarray, task: ClassificationConfig) -> list[dict]:
 
 
 def answer_lines(records: list[dict]) -> list[str]:
-    """Tab-separated records; of up to `MOST_COLUMNS` classes each has a column, "p(LABEL)"."""
+    """Formats records as tab-separated lines, with columns "p(LABEL)" if there are few classes."""
     return tab_lines([_flat(record) for record in records])
 
 
@@ -53,7 +53,7 @@ def _flat(record: dict) -> dict:
 def held_out_set(
     examples: Examples, batches: BucketedBatches, task: ClassificationConfig
 ) -> HeldOut:
-    """Examples with what is done with their predictions."""
+    """Returns a held-out set whose `finish` writes the predictions."""
 
     def finish(results: list, directory: pathlib.Path) -> dict:
         outputs_NC = real_rows(results)["outputs"]
@@ -72,7 +72,7 @@ def held_out_set(
 
 
 def own_lines(examples: Examples, found: list[dict], task: ClassificationConfig) -> list[str]:
-    """Index, label if there is one, answer."""
+    """Formats index, label (if there is one) and answer as lines."""
     records = [{"index": key} for key in examples.ids]
     if examples.labels is not None:
         names = task.classes or None
@@ -82,18 +82,18 @@ def own_lines(examples: Examples, found: list[dict], task: ClassificationConfig)
 
 
 def glue_lines(examples: Examples, found: list[dict], task: ClassificationConfig) -> list[str]:
-    """GLUE's submission format, `index<TAB>prediction`; scores to three places."""
+    """Formats GLUE's submission, `index<TAB>prediction`, with scores to three decimals."""
     form = "{:.3f}" if task.is_regression else "{}"
     rows = zip(examples.ids, found, strict=True)
     return ["index\tprediction"] + [f"{i}\t{form.format(a['prediction'])}" for i, a in rows]
 
 
 def details(predicted_N: np.ndarray, labels_N: np.ndarray, classes: tuple[str, ...]) -> dict:
-    """Figures of each class, and how often one was taken for another.
+    """Returns the metrics of each class and the confusion matrix.
 
     Returns:
-      {"classes": {label: {"precision", "recall", "f1", "examples"}}, "confusion": (C, C) counts, a
-      row for each true class}; no "confusion" of more than `MOST_CONFUSED` classes.
+      {"classes": {label: {"precision", "recall", "f1", "examples"}}, "confusion": (C, C) counts,
+      one row per true class}; no "confusion" for more than `MOST_CONFUSED` classes.
     """
     counts_CC = confusion(predicted_N, labels_N, len(classes))
     columns = by_class(counts_CC) | {"examples": counts_CC.sum(axis=1)}

@@ -1,4 +1,4 @@
-"""Keys under `task` of a classification config, and the data set that they describe."""
+"""Keys under `task` of a classification config, and the dataset that they describe."""
 
 import dataclasses
 import math
@@ -75,17 +75,17 @@ class ClassificationConfig(FinetuningConfig):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes; () for a score, and for own data whose classes are open."""
+        """The names of the classes; () for a score, and for own data with unspecified classes."""
         return self.labels if self.dataset == OWN else TASKS[self.dataset].labels
 
     @property
     def scores(self) -> tuple[float, ...]:
-        """The least and the greatest score; () for classes, and for own data where it is open."""
+        """The lowest and the highest score; () for classes, and for own data without a range."""
         return self.score_range if self.dataset == OWN else TASKS[self.dataset].score_range
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of metrics, the main one first."""
+        """The names of the metrics, the main one first."""
         if self.dataset != OWN:
             return TASKS[self.dataset].metrics
         regression, classes = ("pearson", "spearman", "rmse"), ("accuracy", "macro_f1")
@@ -93,7 +93,7 @@ class ClassificationConfig(FinetuningConfig):
 
 
 def dataset_of(task: ClassificationConfig, data: LabeledConfig) -> Dataset:
-    """The data set that a config describes: one of GLUE, or the user's own.
+    """Returns the dataset that a config describes: one of GLUE, or the user's own.
 
     Raises:
       ConfigError: `data.text` names no column, or more than two.

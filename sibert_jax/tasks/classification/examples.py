@@ -1,6 +1,7 @@
-"""Labeled texts from files and from prepared TensorFlow Datasets.
+"""Reads labeled texts from files and from prepared TensorFlow Datasets.
 
-GLUE's files have tabs and no quoting, a header line of column names, and a few malformed rows.
+GLUE's files are tab-separated without quoting, with a header line of column names and a few
+malformed rows.
 """
 
 import dataclasses
@@ -33,11 +34,11 @@ class Examples:
     """N examples in the order of their file.
 
     Args:
-      name: for messages and files of predictions, such as "SST-2_dev".
-      ids: the keys of the predictions.
-      texts: one list for each text column, N strings each.
-      labels: (N,) int32 classes, or float32 scores; None where the file has none.
-      report: a line on the rows that were skipped, if any were.
+      name: name in messages and prediction files, such as "SST-2_dev".
+      ids: the ids of the examples, used as keys of the predictions.
+      texts: one list of N strings per text column.
+      labels: (N,) int32 classes or float32 scores; None if the file has none.
+      report: a line on the rows that were skipped, if any.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Examples:
     report: tuple[str, ...] = ()
 
     def subset(self, keep_N: np.ndarray) -> "Examples":
-        """The examples that a mask keeps."""
+        """Returns the examples that a mask keeps."""
         indices = np.flatnonzero(keep_N)
         return Examples(
             self.name,
@@ -60,7 +61,7 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True)
 class RawExamples:
-    """Examples whose labels are as written; `places` has the file and line of each."""
+    """Examples with their labels as written; `places` holds the file and line of each."""
 
     name: str
     ids: list[str]
@@ -73,10 +74,10 @@ class RawExamples:
 def read_examples(
     source: str, path: str, dataset: Dataset, *, strict: bool = False, labeled: bool = False
 ) -> Examples:
-    """Reads one set: `read_raw` with the labels as numbers.
+    """Reads one set, like `read_raw` but with the labels as numbers.
 
     Raises:
-      DataError: as `read_raw`, or a label does not fit; the message names file and line.
+      DataError: as for `read_raw`, or a label is invalid; the message names file and line.
     """
     raw = read_raw(source, path, dataset, strict=strict, labeled=labeled)
     labels = None
@@ -91,19 +92,20 @@ def read_raw(
 ) -> RawExamples:
     """Reads one set with its labels as written.
 
-    A row with too few or too many fields, as the official files of QQP have, is skipped, and so is
-    one without a label and, of own data, with a label and an empty text; `report` of the examples
-    says how many and names the first.
+    Skips rows with too few or too many fields (as in the official files of QQP), rows without a
+    label and, in own data, rows with a label and an empty text; `report` says how many and names
+    the first.
 
     Args:
       source: "files" or "tfds".
-      path: a file or glob that matches one, or `DIR:SPLIT`.
-      dataset: which columns there are.
-      strict: raise at such a row instead.
-      labeled: raise if there is no column of labels, instead of leaving them open.
+      path: a file, or a glob that matches one; or `DIR:SPLIT`.
+      dataset: the description of the columns.
+      strict: whether to raise at such a row instead.
+      labeled: whether to raise if there is no label column, instead of returning None.
 
     Raises:
-      DataError: it cannot be read, is empty, or lacks a column; the message names file and line.
+      DataError: the set cannot be read, is empty, or lacks a column; the message names file and
+        line.
     """
     if source == "tfds":
         return _read_tfds(path, dataset)
@@ -169,7 +171,7 @@ def read_raw(
 
 
 def own_label(text: str) -> str:
-    """A label without blanks around it; whole numbers have no fraction.
+    """Strips a label; whole numbers lose their fraction.
 
     Example:
       >>> [own_label(text) for text in (" very good ", "4.0", "4.5")]
@@ -184,7 +186,7 @@ def _is_quoted(text: str) -> bool:
 
 
 def open_table(file: pathlib.Path, dataset: Dataset, format: str) -> Table:
-    """The rows of a file, with names of columns even where official files have none."""
+    """Opens a file, adding column names where official files have none."""
     table = read_table(file, format, header=dataset.header)
     if dataset.header and lacks_header(table.columns, dataset):
         table = read_table(file, format, header=False)._replace(columns=dataset.unnamed_columns)
@@ -192,7 +194,7 @@ def open_table(file: pathlib.Path, dataset: Dataset, format: str) -> Table:
 
 
 def text_columns(table: Table, dataset: Dataset) -> list[int]:
-    """The indices of the text columns; raises DataError if one is not there."""
+    """Returns the indices of the text columns; raises DataError if one is missing."""
     if missing := missing_text(table, dataset):
         hint = (
             "its first line must name the columns, and data.path and task.dataset be of the same "
@@ -206,13 +208,13 @@ def text_columns(table: Table, dataset: Dataset) -> list[int]:
 
 
 def missing_text(table: Table, dataset: Dataset) -> str:
-    """The first text column that is not there; "" if all are."""
+    """Returns the first missing text column; "" if there is none."""
     absent = (names[0] for names in dataset.texts if find_column(table, names) is None)
     return next(absent, "")
 
 
 def lacks_header(first: Sequence[str], dataset: Dataset) -> bool:
-    """Whether the first line of a file is a row, as in CoLA's own files."""
+    """Tells whether the first line of a file is data, as in the original CoLA files."""
     columns = dataset.unnamed_columns
     if not columns or len(first) != len(columns):
         return False
@@ -221,7 +223,7 @@ def lacks_header(first: Sequence[str], dataset: Dataset) -> bool:
 
 
 def wrong_number(where: str, fields: list[str], columns: Sequence[str], separator: str) -> str:
-    """A sentence on a row with too few or too many fields."""
+    """Returns a message on a row with too few or too many fields."""
     return (
         f"{where} has {len(fields)} {separator}-separated fields, expected "
         f"{len(columns)}: {', '.join(columns)}"
@@ -229,18 +231,18 @@ def wrong_number(where: str, fields: list[str], columns: Sequence[str], separato
 
 
 def set_name(file: pathlib.Path) -> str:
-    """The name of a set: that of its folder and of its file."""
+    """Returns the name of a set, from its folder and file name."""
     return f"{file.resolve().parent.name}_{file.name.split('.')[0]}"
 
 
 class Ids:
-    """Distinct keys of examples; `places` has the file and line of each."""
+    """The distinct ids of examples; `places` maps each to its file and line."""
 
     def __init__(self):
         self.places: dict[str, str] = {}
 
     def add(self, where: str, key: str | None) -> None:
-        """Adds one; None: the number of those before. Raises DataError for a duplicate."""
+        """Adds an id (None: the number of ids so far); raises DataError for a duplicate."""
         key = str(len(self.places)) if key is None else key
         if key in self.places:
             raise DataError(f"{where}: duplicate id {key!r}, first seen in {self.places[key]}")
@@ -266,7 +268,7 @@ def _label(where: str, text: str, dataset: Dataset) -> int | float:
 
 
 def number(text: str) -> float:
-    """The number that a text writes; nan if it writes none."""
+    """Parses a number; nan if the text is not one."""
     try:
         return float(text)
     except ValueError:
@@ -283,7 +285,7 @@ def _unknown(where: str, label: str, dataset: Dataset) -> str:
 
 
 def _read_tfds(path: str, dataset: Dataset) -> RawExamples:
-    """Reads the features that a set of TFDS has: texts, a label as a number, GLUE's "idx"."""
+    """Reads the features of a TFDS dataset: texts, a numeric label, GLUE's "idx"."""
     label = "label" if dataset.is_official else dataset.label_columns[0]
     index = ("idx",) if dataset.is_official else ()
     rest: Iterator[dict] = iter(tfds_examples(path, (label, *index)))
@@ -294,7 +296,7 @@ def _read_tfds(path: str, dataset: Dataset) -> RawExamples:
     if None in features:
         names = [name for names in dataset.texts for name in names]
         raise DataError(f"{path} has the features {sorted(first)} but none of {names}")
-    is_labeled = not isinstance(first[label], (int, np.integer)) or first[label] >= 0  # -1: a test
+    is_labeled = not isinstance(first[label], (int, np.integer)) or first[label] >= 0  # -1: test
     ids, places, labels, columns = Ids(), [], [], tuple([] for _ in features)
     for count, example in enumerate((first, *rest)):
         key = str(example["idx"]) if index else str(count)

@@ -1,12 +1,12 @@
-"""The tasks of GLUE as data sets: columns and labels of their files, and the official metrics.
+"""The GLUE tasks as datasets: columns and labels of their files, and the official metrics.
 
-Wang et al. 2019, GLUE, https://arxiv.org/abs/1804.07461, table 1. The order of the labels is that
-of TensorFlow Datasets, whose labels are numbers.
+Wang et al. 2019, GLUE, https://arxiv.org/abs/1804.07461, table 1. The labels are in the order of
+TensorFlow Datasets, where they are numbers.
 """
 
 from sibert_jax.tasks.classification.dataset import Dataset
 
-# Names that a column has in one distribution of the data or another, in any case.
+# Column names in the various distributions of the data, case-insensitive.
 _SENTENCE = (("sentence",),)
 _PAIR = (
     ("sentence1", "question1", "premise", "#1 String"),
@@ -24,13 +24,13 @@ def _task(name: str, texts, labels, metrics, **others) -> Dataset:
         metrics,
         score_range=(0.0, 5.0),
         id_columns=("idx", "index", "id"),
-        no_label="-",  # in SNLI and MNLI as first published: the annotators did not agree
+        no_label="-",  # in the original SNLI and MNLI: the annotators disagreed
         is_official=True,
         **others,
     )
 
 
-# CoLA: the publication, the label, the author's own mark, the sentence.
+# CoLA: the publication, the label, the author's original mark, the sentence.
 _COLA_COLUMNS = ("source", "label", "mark", "sentence")
 TASKS = {
     "cola": _task("CoLA", _SENTENCE, ("0", "1"), ("matthews",), unnamed_columns=_COLA_COLUMNS),

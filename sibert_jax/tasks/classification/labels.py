@@ -1,6 +1,6 @@
-"""The classes or the range of a user's own labels, and weights of classes.
+"""Finds the classes or the score range of a user's own labels, and class weights.
 
-Letters: N examples, C classes.
+Notation: N examples, C classes.
 """
 
 import math
@@ -15,17 +15,17 @@ from sibert_jax.tasks.classification.config import OWN, ClassificationConfig, da
 from sibert_jax.tasks.classification.examples import RawExamples, number, read_raw
 from sibert_jax.tasks.finetuning import listed
 
-# More labels than this, with as many as half the examples, are no classes but a wrong column.
+# More distinct labels than this, and than half the examples, mean a wrong column.
 MANY = 100
 
 
 def find_labels(
     task: ClassificationConfig, data: LabeledConfig, say: Callable[[str], None]
 ) -> Mapping[str, object]:
-    """Open keys of `task` that the training examples say: `labels` or `score_range` of own data.
+    """Infers unspecified keys of `task` from own training data: `labels` or `score_range`.
 
     Raises:
-      DataError: the examples cannot be read, or their labels cannot be learned from.
+      DataError: the examples cannot be read, or their labels are unusable for training.
     """
     if task.dataset != OWN or task.classes or task.scores:
         return {}
@@ -55,7 +55,7 @@ def _range(raw: RawExamples) -> tuple[float, float]:
 
 
 def _classes(raw: RawExamples) -> tuple[str, ...]:
-    """Whole numbers by size, other labels by name."""
+    """Returns the classes, whole numbers in numeric order, other labels alphabetically."""
     found = sorted(set(raw.labels))
     if len(found) == 1:
         raise DataError(
@@ -80,15 +80,15 @@ def _classes(raw: RawExamples) -> tuple[str, ...]:
 
 
 def class_weights(text: str, classes: Sequence[str], labels_N: np.ndarray) -> np.ndarray | None:
-    """The weight of each class in the training loss, (C,) float32; None: all alike.
+    """Returns the weight of each class in the training loss, (C,) float32; None: all equal.
 
     Args:
-      text: `task.class_weights`. "balanced" is N/(C·n) for a class of n examples.
-      classes: their names.
-      labels_N: of the training examples.
+      text: `task.class_weights`. "balanced" means N/(C·n) for a class of n examples.
+      classes: the names of the classes.
+      labels_N: int, classes of the training examples.
 
     Raises:
-      ConfigError: a class is unknown, or a weight is no number from 0.
+      ConfigError: a class is unknown, or a weight is not a number ≥ 0.
     """
     if not text:
         return None

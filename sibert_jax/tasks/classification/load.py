@@ -1,4 +1,4 @@
-"""Labeled sentences to a task with its batches."""
+"""Turns labeled sentences into a task with its batches."""
 
 import dataclasses
 import pathlib
@@ -53,18 +53,18 @@ def load_classification(
     seed: int,
     progress: Callable[[str], None],
 ) -> tuple[Classification, TaskData]:
-    """Reads and tokenizes the examples and makes the task of them.
+    """Reads and tokenizes the examples, and creates the task.
 
     Args:
-      model: sizes of the encoder.
-      task: which dataset.
-      data: where it is, and the longest example in tokens.
-      global_batch_size: examples of a batch.
-      seed: of the order of the training examples.
-      progress: called with a line of text now and then.
+      model: the encoder's config.
+      task: the task's config, which selects the dataset.
+      data: the files, and the maximum length of an example in tokens.
+      global_batch_size: examples per batch.
+      seed: random seed of the order of the training examples.
+      progress: called with progress messages.
 
     Raises:
-      DataError: a set cannot be read or has no labels to train on or evaluate by.
+      DataError: a set cannot be read, or has no labels for training or evaluation.
     """
     tokenizer, seq_len = load_tokenizer(data.vocab, model), data.seq_len
     dataset = dataset_of(task, data)
@@ -99,12 +99,12 @@ def load_new_sentences(
     progress: Callable[[str], None],
     workdir: pathlib.Path,
 ) -> tuple[Classification, NewText]:
-    """Text without labels, to be predicted.
+    """Loads text without labels, to be classified.
 
     Args:
-      text: a file of the columns of the training file, or a text file with one sentence per line
-        (of a pair task two, separated by a tab); or the sentences or pairs themselves.
-      tokenizer: of the run.
+      text: a file with the columns of the training file, or a text file with one sentence per line
+        (for pairs, two separated by a tab); or the sentences or pairs themselves.
+      tokenizer: the run's tokenizer.
       model, task, data, global_batch_size, progress: as for training.
     """
     del workdir
@@ -129,7 +129,7 @@ def load_new_sentences(
 def _read_sets(
     data: LabeledConfig, dataset: Dataset, strict: bool, progress: Callable[[str], None]
 ) -> dict[str, Examples]:
-    """ "train", "valid" and the test sets by their path."""
+    """Reads the sets "train" and "valid", and the test sets by their path."""
 
     def read(key: str, path: str, labeled: bool) -> Examples:
         with named_by(f"data.{key}"):
@@ -139,7 +139,7 @@ def _read_sets(
     if data.valid_path:
         valid = read("valid_path", data.valid_path, labeled=True)
     for key, examples in (("path", train), ("valid_path", valid if data.valid_path else train)):
-        if examples.labels is None:  # as a test set of TFDS
+        if examples.labels is None:  # such as a test set of TFDS
             raise DataError(f"data.{key} ({examples.name}) has no labels; name a labeled set")
     if not data.valid_path:
         train, valid = _split(train, dataset, data.valid_fraction, progress)
@@ -151,7 +151,7 @@ def _read_sets(
 def _split(
     examples: Examples, dataset: Dataset, fraction: float, progress: Callable[[str], None]
 ) -> tuple[Examples, Examples]:
-    """Examples to train on and to hold out, which is said."""
+    """Splits examples into those to train on and those to hold out."""
     labels_N = examples.labels if dataset.labels else np.zeros(len(examples.ids), np.int32)
     out_N = hold_out(examples.texts, labels_N, fraction, "examples", progress, dataset.labels)
     return examples.subset(~out_N), dataclasses.replace(examples.subset(out_N), report=())

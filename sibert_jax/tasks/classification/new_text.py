@@ -1,4 +1,4 @@
-"""Texts without labels, to be predicted: from files, lines, or a list."""
+"""Reads texts without labels, to be classified: from files, lines or a list."""
 
 import dataclasses
 import pathlib
@@ -21,11 +21,11 @@ from sibert_jax.tasks.classification.examples import (
 
 
 def read_new_text(path: str, dataset: Dataset) -> Examples:
-    """Reads text to label: a file as above, whose labels are ignored, or lines of text.
+    """Reads text to classify: a file in the format of `read_raw`, labels ignored, or lines of text.
 
-    A file whose name does not end in ".csv" or the like and whose first line does not name the
-    columns has an example a line: a text, or two separated by a tab. A blank line is an empty text
-    everywhere, so that answers and lines have the same numbers.
+    A file whose name does not end in ".csv" or similar and whose first line does not name the
+    columns has one example per line: a text, or two separated by a tab. A blank line is an empty
+    text, so that answers and lines have the same numbers.
     """
     file = one_file(path)
     if format_of(file) == "tsv":
@@ -61,7 +61,7 @@ def read_new_text(path: str, dataset: Dataset) -> Examples:
 
 
 def unlabeled(texts: Sequence[str] | Sequence[tuple[str, str]], dataset: Dataset) -> Examples:
-    """Examples of texts, or of pairs of them; raises DataError for the other kind."""
+    """Returns examples of texts or pairs; raises DataError if the dataset needs the other kind."""
     pairs = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
     for number, pair in enumerate(pairs):
         if len(pair) != len(dataset.texts):

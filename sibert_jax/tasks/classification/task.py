@@ -1,6 +1,6 @@
-"""Classification and regression of sentences: model, loss and metrics. Letters: model/config.py.
+"""Sentence classification and regression: model, loss and metrics. Notation: model/config.py.
 
-C is the number of classes, 1 for a score.
+C is the number of classes; 1 for a score.
 """
 
 import flax.linen as nn
@@ -16,18 +16,18 @@ from sibert_jax.tasks.invariant_head import CosineOutputs, UnitFeatures, invaria
 from sibert_jax.tasks.losses import cross_entropy
 from sibert_jax.tasks.task import Task
 
-UNIT = 5.0  # scores are learned on a scale from 0 to this, which is STS-B's
+UNIT = 5.0  # scores are learned on a scale from 0 to UNIT, that of STS-B
 
 
 def pool(x_BLD: jax.Array, batch, pooling: str) -> jax.Array:
-    """What a head reads of an example: (B, D), or (B, 4·D) where two texts are compared.
+    """Returns the input of a head: (B, D), or (B, 4·D) for "pair".
 
     Args:
-      x_BLD: features of the tokens.
-      batch: with "segments", 1 on the second text, and "attention_mask".
+      x_BLD: the encoder's features.
+      batch: has "segments", 1 on the second text, and "attention_mask".
       pooling: "first": the first token; "mean": over all tokens; "pair": the means a and b of each
         text, |a − b| and a·b, as in Reimers & Gurevych 2019, §3, and Conneau et al. 2017, §3.1. The
-        first token of the last layer has not seen what a token of one text makes of the other.
+        first token's last-layer features miss the last layer's exchange between the two texts.
     """
     if pooling == "first":
         return x_BLD[:, 0]
@@ -39,22 +39,22 @@ def pool(x_BLD: jax.Array, batch, pooling: str) -> jax.Array:
 
 
 def _mean(x_BLD: jax.Array, among_BL: jax.Array) -> jax.Array:
-    """The mean over some tokens, 0 where there are none."""
+    """Returns the mean over the selected tokens; 0 if there are none."""
     among_BL = among_BL.astype(jnp.float32)
     total_BD = jnp.einsum("BLD,BL->BD", x_BLD.astype(jnp.float32), among_BL)
     return (total_BD / jnp.maximum(among_BL.sum(axis=1), 1.0)[:, None]).astype(x_BLD.dtype)
 
 
 class ClassificationHead(nn.Module):
-    """BERT's: pooler (dense, tanh, on the first token), dropout, one dense layer.
+    """BERT's head: pooling, dense and tanh (the pooler), dropout, one dense layer.
 
-    It is not scale invariant; LAMB trains it in the paper (Devlin et al. 2019, §4.1; Li et al.
-    2022, §5).
+    Not scale invariant; trained by LAMB in the paper (Devlin et al. 2019, §4.1; Li et al. 2022,
+    §5).
     """
 
     cfg: ModelConfig
     num_outputs: int
-    first_output: float = 0.0  # before training
+    first_output: float = 0.0  # initial output bias
     pooling: str = "first"
 
     @nn.compact
@@ -76,8 +76,8 @@ class ClassificationHead(nn.Module):
 class InvariantClassificationHead(nn.Module):
     """A head of degree 0, so that plain SGD can fine-tune the whole model: ours, not the paper's.
 
-    Classes: s·cos(h, e_c) with h the features of the first token. A score: between 0 and UNIT,
-    in proportion to 1 + cos(h, e).
+    Classes: s·cos(h, e_c) with h the transformed pooled features. Scores: in [0, UNIT],
+    proportional to 1 + cos(h, e).
     """
 
     cfg: ModelConfig
@@ -99,16 +99,16 @@ class InvariantClassificationHead(nn.Module):
 
 
 class Classification(Task):
-    """Classification or regression of sentences and pairs of them.
+    """Classification or regression of sentences and sentence pairs.
 
     Args:
-      model: sizes of the encoder.
-      task: the labels.
-      seq_lens: the lengths that batches have, ascending.
-      class_weights: (C,) of the training loss; None: all 1.
+      model: the encoder's config.
+      task: the task's config.
+      seq_lens: the lengths that batches may have, ascending.
+      class_weights: (C,), weights in the training loss; None: all 1.
 
     Raises:
-      ConfigError: the classes or the range of the scores are open.
+      ConfigError: the classes or the score range are unspecified.
     """
 
     loss_names = ("label_loss",)
@@ -147,7 +147,7 @@ class Classification(Task):
         return {"labels": ((num_rows,), label_dtype), "example_index": ((num_rows,), jnp.int32)}
 
     def sums(self, params, batch, dropout_key: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Summed cross entropy or squared error, and dead rows: float32 scalars."""
+        """Returns summed cross-entropy or squared error, and dead rows: float32 scalars."""
         outputs_BC, dead_N = self.apply(params, batch, dropout_key)
         losses_B = self._losses(outputs_BC, batch, self._task.label_smoothing)
         return {
@@ -160,7 +160,7 @@ class Classification(Task):
         return {"label_loss": examples, "dead_attention_rows": self.attention_rows(batch)}
 
     def eval_batch(self, params, batch) -> dict[str, jax.Array]:
-        """Logits or scores and losses of each row, and which example it is."""
+        """Returns logits or scores, losses, labels, weights and index of each example."""
         outputs_BC, _ = self.apply(params, batch)
         losses_B = self._losses(outputs_BC, batch)
         if self._task.is_regression:
@@ -170,13 +170,13 @@ class Classification(Task):
         return {"outputs": outputs_BC, "losses": losses_B} | {name: batch[name] for name in kept}
 
     def eval_metrics(self, results: list) -> dict[str, float]:
-        """The loss, without weights or smoothing, and the metrics of all examples."""
+        """Returns the loss (without weights or smoothing) and the metrics over all examples."""
         rows = real_rows(results)
         loss = {"loss": float(np.mean(rows["losses"], dtype=np.float64))}
         return loss | metrics(rows["outputs"], rows["labels"], self._task)
 
     def flops_per_token(self, seq_len: int) -> float:
-        """Forward and backward, model only: recomputation does not count."""
+        """Forward and backward FLOPs per token, without recomputation."""
         return encoder_flops_per_token(self.cfg, seq_len) + 6.0 * self.cfg.width**2 / seq_len
 
     def _weights(self, batch) -> jax.Array:
@@ -196,7 +196,7 @@ class Classification(Task):
 
 
 def real_rows(results: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The rows of all batches in the order of the examples, without those that fill up."""
+    """Returns the rows of all batches in the order of the examples, without padding rows."""
     rows = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
     is_real = rows["example_weights"] > 0
     order = np.argsort(rows["example_index"][is_real], kind="stable")
@@ -204,7 +204,7 @@ def real_rows(results: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def predictions(outputs_NC: np.ndarray, task: ClassificationConfig) -> np.ndarray:
-    """The class of the highest output, (N,) int; or the score, within its range."""
+    """Returns the class of the highest output, (N,) int, or the score clipped to its range."""
     if task.is_regression:
         return np.clip(outputs_NC[:, 0], *task.scores)
     return outputs_NC.argmax(axis=-1)
@@ -213,6 +213,6 @@ def predictions(outputs_NC: np.ndarray, task: ClassificationConfig) -> np.ndarra
 def metrics(
     outputs_NC: np.ndarray, labels_N: np.ndarray, task: ClassificationConfig
 ) -> dict[str, float]:
-    """The metrics of the task."""
+    """Returns the metrics of the task by name."""
     predicted_N = predictions(outputs_NC, task)
     return {name: METRICS[name](predicted_N, labels_N) for name in task.metrics}

@@ -1,1 +1,1 @@
-"""Masked-language modeling with optional next-sentence prediction, as BERT is pretrained."""
+"""Masked-language modeling with optional next-sentence prediction, as in BERT."""

@@ -1,4 +1,4 @@
-"""Heads for masked-language modeling and next-sentence prediction. Letters: model/config.py."""
+"""Heads for masked-language modeling and next-sentence prediction. Notation: model/config.py."""
 
 import flax.linen as nn
 import jax
@@ -12,14 +12,14 @@ from sibert_jax.tasks.token_outputs import OutputProjection, invariant_projectio
 class StandardHead(nn.Module):
     """BERT's head (Devlin et al. 2019): not scale invariant, trained by LAMB in the recipe.
 
-    MLM: dense, GELU, LayerNorm, then the table of output embeddings and a bias. NSP: the pooler
-    (dense, tanh, on the first token), then two logits.
+    MLM: dense, GELU, LayerNorm, then the output embeddings and a bias. NSP: the pooler (dense and
+    tanh on the first token), then two logits.
     """
 
     cfg: ModelConfig
     tied: bool  # the output table is the encoder's token table
     nsp: bool
-    log_frequency: tuple[float, ...]  # V numbers that the output bias starts from; (): zeros
+    log_frequency: tuple[float, ...]  # V numbers that initialize the output bias; (): zeros
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
@@ -47,19 +47,19 @@ class StandardHead(nn.Module):
 class InvariantHead(nn.Module):
     """A tied head of degree 0, so that plain SGD can train the whole model: ours, not the paper's.
 
-    See `invariant_projection`. NSP: the same with a pooled token, two rows of their own and a
-    constant s.
+    See `invariant_projection`. NSP: likewise with the first token, two separate rows and a constant
+    s.
     """
 
     cfg: ModelConfig
     nsp: bool
-    logit_scale: float  # that s starts from
+    logit_scale: float  # initial value of s
     table_norm: str
     log_frequency: tuple[float, ...]
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array, batch, token_table_VD: jax.Array, *, deterministic: bool):
-        """As `StandardHead`."""
+        """See `StandardHead`."""
         del deterministic
         c, positions_BP = self.cfg, batch["masked_positions"]
         pair_2 = self.param("logit_scale", nn.initializers.ones, (2,), jnp.float32)
@@ -79,6 +79,6 @@ class InvariantHead(nn.Module):
 
 
 def masked_rows(x_BLD: jax.Array, positions_BP: jax.Array) -> jax.Array:
-    """The features to predict from, as rows (B·P, D)."""
+    """Returns the features of the masked positions, as rows (B·P, D)."""
     h_BPD = constrain(jnp.take_along_axis(x_BLD, positions_BP[..., None], axis=1), "BPD")
     return h_BPD.reshape(-1, x_BLD.shape[-1])

@@ -1,4 +1,4 @@
-"""Text to examples of pretraining."""
+"""Turns text into pretraining examples."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def load_pretraining(
     seed: int,
     progress: Callable[[str], None],
 ) -> tuple[Pretraining, TaskData]:
-    """Tokenizes the text, or maps the tokens of an earlier call, and makes the task.
+    """Tokenizes the text, or memory-maps the tokens of an earlier call, and creates the task.
 
     Training batches are shuffled and their masks redrawn each epoch; the evaluation examples and
     their masks are the same for every seed.
@@ -59,7 +59,7 @@ def load_pretraining(
 def build_data(
     corpora: Corpora, task: PretrainingConfig, *, seq_len: int, global_batch_size: int, seed: int
 ) -> TaskData:
-    """Batches of masked text."""
+    """Returns the batches of masked text."""
     tokenizer = corpora.tokenizer
 
     def examples(corpus: TokenCorpus, seed: int) -> Examples:

@@ -1,4 +1,4 @@
-"""Pretraining: masked-language modeling, and next-sentence prediction if asked for."""
+"""Pretraining: masked-language modeling and optional next-sentence prediction."""
 
 import dataclasses
 import math
@@ -51,13 +51,13 @@ class PretrainingConfig(TokenOutputConfig):
 
 
 class Pretraining(Task):
-    """Masked-language modeling, and next-sentence prediction if asked for.
+    """Masked-language modeling and optional next-sentence prediction.
 
     Args:
-      model: sizes of the encoder.
-      task: head and objectives.
-      seq_lens: of which there is one, L, tokens of an example.
-      unigram_counts: (V,), how often each token occurs in the training text; None: all alike.
+      model: the encoder's config.
+      task: the task's config.
+      seq_lens: a single length, L, tokens per example.
+      unigram_counts: (V,), count of each token in the training text; None: uniform.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Pretraining(Task):
         return shapes
 
     def save(self, directory: pathlib.Path) -> None:
-        """Writes the counts that the outputs of the invariant head depend on."""
+        """Writes the token counts that the outputs of the invariant head depend on."""
         if self.task.head == "invariant" and not self.problem:
             save_counts(directory, self._unigram_counts)
 
@@ -106,7 +106,7 @@ class Pretraining(Task):
     def sums(
         self, params, batch, dropout_key: jax.Array | None = None, *, accuracy: bool = False
     ) -> dict[str, jax.Array]:
-        """Summed losses and counts over the batch, float32 scalars."""
+        """Returns losses and counts summed over the batch, float32 scalars."""
         (projection, nsp_B2), dead_N = self.apply(params, batch, dropout_key)
         weights_BP, targets_BP = batch["masked_weights"], batch["masked_targets"]
         sums = {"dead_attention_rows": jnp.sum(dead_N).astype(jnp.float32)}
@@ -143,12 +143,12 @@ class Pretraining(Task):
         }
 
     def _in_fifths(self, batch) -> list[jax.Array]:
-        """1.0 where the target is in the first, ... the last fifth of the text: (B, P) each."""
+        """Returns five (B, P) masks: 1.0 where the target belongs to that frequency fifth."""
         fifth_BP = jnp.asarray(self._fifth_V)[batch["masked_targets"]]
         return [(fifth_BP == i).astype(jnp.float32) for i in range(5)]
 
     def eval_batch(self, params, batch) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """Sum and denominator of every metric."""
+        """Returns the sum and the denominator of every metric."""
         sums, denominators = self.sums(params, batch, accuracy=True), self.denominators(batch)
         for fifth, inside_BP in enumerate(self._in_fifths(batch), 1):
             denominators[f"mlm_loss_fifth_{fifth}"] = jnp.sum(batch["masked_weights"] * inside_BP)
@@ -156,15 +156,15 @@ class Pretraining(Task):
         return {name: (value, denominators[name]) for name, value in sums.items()}
 
     def eval_metrics(self, results: list) -> dict[str, float]:
-        """Means over all batches, whatever the number of masked tokens in each."""
+        """Returns means over all batches, weighted by their denominators."""
         sums = jax.tree.map(lambda *values: float(np.sum(np.asarray(values, np.float64))), *results)
         return {name: value / max(denominator, 1.0) for name, (value, denominator) in sums.items()}
 
     def flops_per_token(self, seq_len: int) -> float:
-        """Forward and backward, model only: recomputation does not count.
+        """Forward and backward FLOPs per token, without recomputation.
 
-        The head's matrices see the masked positions, those of the next-sentence loss one position
-        of each example.
+        The head's matrices are applied to the masked positions, those of the next-sentence loss to
+        one position per example.
         """
         masked_share = math.ceil(self.task.mask_rate * seq_len) / seq_len
         head = 6.0 * self.cfg.width * (self.cfg.width + self.cfg.vocab_size) * masked_share
@@ -176,14 +176,14 @@ class Pretraining(Task):
 def restore(
     model: ModelConfig, task: PretrainingConfig, seq_lens: tuple[int, ...], workdir: pathlib.Path
 ) -> Pretraining:
-    """The task of a run, with the counts of its training text."""
+    """Restores the task of a run with the token counts of its training text."""
     if task.head != "invariant":
         return Pretraining(model, task, seq_lens)
     return with_counts(lambda counts: Pretraining(model, task, seq_lens, counts), workdir)
 
 
 def fifths(frequency_V: np.ndarray) -> np.ndarray:
-    """0 … 4 for each token: 0 for the most frequent ones, which make up a fifth of the text."""
+    """Returns 0 … 4 per token: 0 for the most frequent ones, which make up a fifth of the text."""
     order = np.argsort(-frequency_V, kind="stable")
     share = np.cumsum(frequency_V[order]) - frequency_V[order] / 2
     fifth_V = np.empty(len(order), np.int32)
@@ -192,13 +192,13 @@ def fifths(frequency_V: np.ndarray) -> np.ndarray:
 
 
 def invariant_parts(task: PretrainingConfig) -> tuple[str, ...]:
-    """The parameters in whose scale the loss is invariant, with an encoder that is."""
-    # A tied table that is not normalized multiplies the logits by its scale.
+    """Returns the parts whose joint scale leaves the loss unchanged, given an invariant encoder."""
+    # An unnormalized tied table multiplies the logits by its scale.
     return {"untied": ("encoder",), "tied": (), "invariant": ("encoder", "head")}[task.head]
 
 
 def check_keys(model: ModelConfig, task: PretrainingConfig, data) -> None:
-    """Refuses an encoder, a head and a tokenizer that do not fit."""
+    """Raises ConfigError if encoder, head and tokenizer do not fit together."""
     if data.tokenizer != WordPiece.kind:
         raise ConfigError(
             f"data.tokenizer={data.tokenizer!r} has no [MASK], which task.name='pretraining' "

@@ -58,10 +58,10 @@ def score(
     na_probs: pathlib.Path | None,
     na_threshold: float,
 ) -> dict:
-    """The metrics of a file of predictions; questions without one are counted on stderr.
+    """Returns the metrics of a prediction file; reports questions without a prediction on stderr.
 
     Raises:
-      DataError: a file cannot be used or does not belong to the others.
+      DataError: a file cannot be used or does not match the others.
     """
     dataset = read_dataset(data)
     for line in dataset.report:
@@ -70,7 +70,7 @@ def score(
         raise DataError(f"{data} has no answers to score against; name a labeled file")
     if na_probs and not dataset.unanswerable:
         raise DataError(f"--na_probs is for SQuAD 2.0, but every question of {data} has an answer")
-    # In SQuAD 1.1 a prediction may be missing, and scores 0.
+    # In SQuAD 1.1 a missing prediction is allowed and scores 0.
     texts = _by_question(predictions, dataset, str, "a string", complete=dataset.unanswerable)
     if missing := len(dataset.questions) - len(texts):
         print(f"{missing:,} questions have no prediction and score 0", file=sys.stderr)
@@ -94,7 +94,7 @@ def score(
 def _by_question(
     path: pathlib.Path, dataset: Dataset, kind, expected: str, *, complete: bool
 ) -> dict:
-    """Reads {question id: value of `kind`}; if `complete`, no id may be missing."""
+    """Reads {question id: value of type `kind`}; if `complete`, no id may be missing."""
     found = read_json(path)
     if not isinstance(found, dict):
         raise DataError(f"{path} is {shown(found)}, not an object {{question id: {expected}}}")

@@ -1,4 +1,4 @@
-"""SQuAD 1.1 and 2.0: their files and their official metrics. Letters: Q questions.
+"""SQuAD 1.1 and 2.0: files and official metrics. Notation: Q questions.
 
 Nothing here needs JAX.
 """
@@ -17,9 +17,9 @@ from sibert_jax.data.text_files import read_lines
 from sibert_jax.errors import DataError
 from sibert_jax.files import user_path
 
-# JSON can hold a lone surrogate, as in "\\ud83d", which is no character and has no UTF-8.
+# JSON can contain a lone surrogate, as in "\\ud83d", which is not a character in UTF-8.
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-REPLACEMENT = "\ufffd"  # one character for one, so that answer_start stays right
+REPLACEMENT = "\ufffd"  # one character for one, so that answer_start stays valid
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
@@ -29,12 +29,12 @@ class Answer:
     """A gold answer."""
 
     text: str
-    start: int  # characters before it in the context, as the file says; may be wrong
+    start: int  # index of its first character in the context, from the file; may be wrong
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A question about one context; no `answers`: there is none, or none is known."""
+    """A question about one context; empty `answers`: there is none, or none is known."""
 
     id: str
     text: str
@@ -55,26 +55,27 @@ class Dataset:
 
     @property
     def is_labeled(self) -> bool:
-        """Whether the file has answers, or says of a question that it has none."""
+        """Whether the file has answers, or marks questions as unanswerable."""
         return any(question.answers or question.is_impossible for question in self.questions)
 
     def gold_answers(self) -> dict[str, list[str]]:
-        """The answer texts of each question id."""
+        """Returns the gold answer texts of each question id."""
         return {q.id: [answer.text for answer in q.answers] for q in self.questions}
 
 
 def read_dataset(path: str | pathlib.Path, *, unique_ids: bool = True) -> Dataset:
-    """Reads a file of the official layout, `.json`, `.json.gz` or `.json.xz`.
+    """Reads a file in the official format, `.json`, `.json.gz` or `.json.xz`.
 
     Args:
       path: `{"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text",
         "answer_start"}], "is_impossible" (2.0)}]}]}]}`; other keys are ignored. An id may be an
-        integer; a question without `answers` has none. A lone surrogate becomes U+FFFD, and is
+        integer; a question without `answers` has none. A lone surrogate becomes U+FFFD and is
         reported.
-      unique_ids: refuse duplicate ids, as predictions are keyed by id.
+      unique_ids: whether to reject duplicate ids, as predictions are keyed by id.
 
     Raises:
-      DataError: the file cannot be read, is truncated, empty, has another layout or duplicate ids.
+      DataError: the file cannot be read, is truncated or empty, or has another format or duplicate
+        ids.
     """
     path = user_path(path)
     contexts, questions, seen, repair = [], [], set(), _Repair()
@@ -99,7 +100,8 @@ def read_new_questions(path: str | pathlib.Path) -> Dataset:
     empty context, so that answers and lines have the same numbers.
 
     Raises:
-      DataError: as `read_dataset`, a line has not exactly one tab, or all are blank.
+      DataError: as for `read_dataset`, or a line does not have exactly one tab, or all lines are
+        blank.
     """
     path = user_path(path)
     if ".json" in path.suffixes:
@@ -119,17 +121,17 @@ def read_new_questions(path: str | pathlib.Path) -> Dataset:
 
 
 def unlabeled(name: str, pairs: Sequence[Sequence[str]]) -> Dataset:
-    """Questions to answer, from pairs of question and context; their ids count from 1."""
+    """Returns questions to answer, from (question, context) pairs; their ids count from 1."""
     questions = [Question(str(i + 1), pair[0], i, ()) for i, pair in enumerate(pairs)]
     contexts = tuple(context for _, context in pairs)
     return Dataset(name, contexts, tuple(questions), unanswerable=True)
 
 
 def read_json(path: pathlib.Path):
-    """The content of a JSON file, plain or compressed.
+    """Reads a JSON file, plain or compressed.
 
     Raises:
-      DataError: it cannot be read, is truncated, empty or not JSON, or has a duplicate key.
+      DataError: the file cannot be read, is truncated, empty or not JSON, or has a duplicate key.
     """
 
     def unique(pairs: list[tuple]) -> dict:
@@ -212,7 +214,7 @@ def _field(entry, key: str, kind: type, where: str):
 
 
 def shown(value) -> str:
-    """A JSON value for a message, cut to 40 characters."""
+    """Formats a JSON value for a message, truncated to 40 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:40]}…"
 
@@ -231,12 +233,12 @@ def normalize_answer(text: str) -> str:
 
 
 def exact_match(prediction: str, gold: str) -> float:
-    """1.0 if both are equal once normalized, else 0.0."""
+    """Returns 1.0 if both are equal after normalization, else 0.0."""
     return float(normalize_answer(prediction) == normalize_answer(gold))
 
 
 def f1(prediction: str, gold: str, both_empty: float = 1.0) -> float:
-    """Harmonic mean of precision and recall over the normalized words, in [0, 1].
+    """Returns the F1 score over the normalized words, in [0, 1].
 
     Args:
       prediction: any text.
@@ -265,15 +267,15 @@ def evaluate(
     """Scores predictions as the official scripts do.
 
     Args:
-      answers: gold answers by question id; empty where the question has no answer.
+      answers: gold answers by question id; empty for a question without an answer.
       predictions: text by question id, "" for no answer; a missing id scores 0.
-      unanswerable: apply the rules of SQuAD 2.0, where some questions have no answer.
-      na_probs: probability, or any score, of no answer by question id; None: not known.
+      unanswerable: whether to apply the rules of SQuAD 2.0, where some questions have no answer.
+      na_probs: probability (or any score) of no answer, by question id; None: unknown.
       na_threshold: a question whose `na_probs` exceeds it counts as predicted to have no answer.
 
     Returns:
       `exact` and `f1` in percent, and `total` questions. If `unanswerable`, the same for questions
-      with and without answer as `HasAns_*` and `NoAns_*`; with `na_probs` also `best_exact` and
+      with and without an answer as `HasAns_*` and `NoAns_*`; with `na_probs` also `best_exact` and
       `best_f1`, and the thresholds that achieve them.
     """
     ids = list(answers)
@@ -299,18 +301,18 @@ def evaluate(
 def best_threshold(
     score_Q: np.ndarray, prob_Q: np.ndarray, has_answer_Q: np.ndarray, empty_Q: np.ndarray
 ) -> tuple[float, float]:
-    """The threshold on the no-answer probability with the best mean score.
+    """Finds the threshold on the no-answer probability with the best mean score.
 
     Args:
-      score_Q: scores in [0, 1] of the predictions, without a threshold.
+      score_Q: scores of the predictions without a threshold, in [0, 1].
       prob_Q: no-answer probabilities, or any other numbers.
       has_answer_Q: bool, questions with an answer.
       empty_Q: bool, predictions that are "" without a threshold.
 
     Returns:
       The best score in percent, and the largest `prob_Q` that still counts as answered; 0.0 if
-      it is best to answer no question. Like the official script, it may count only the first few
-      of several questions with equal `prob_Q` as answered.
+      answering no question is best. Like the official script, it may count only the first few of
+      several questions with equal `prob_Q` as answered.
     """
     order = np.argsort(prob_Q, kind="stable")
     gain_Q = np.where(has_answer_Q, score_Q, np.where(empty_Q, 0.0, -1.0))[order]
@@ -323,10 +325,10 @@ def best_threshold(
 def _scores(
     golds: Sequence[str], prediction: str | None, unanswerable: bool
 ) -> tuple[float, float]:
-    """Exact match and F1 of one question, the best over its gold answers."""
+    """Returns exact match and F1 of one question, the best over its gold answers."""
     if prediction is None:
         return 0.0, 0.0
-    if unanswerable:  # golds of articles and punctuation alone do not count
+    if unanswerable:  # gold answers of only articles and punctuation do not count
         golds = [gold for gold in golds if normalize_answer(gold)] or [""]
     both_empty = float(unanswerable)
     return (

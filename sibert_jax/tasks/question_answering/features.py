@@ -1,7 +1,7 @@
-"""Windows of token ids with the positions of the answers, built once and cached on disk.
+"""Windows of token ids with answer positions, built once and cached on disk.
 
-A window is [CLS] question [SEP] part of the context [SEP]. Letters: Q questions, W windows,
-B batch, L length of a sequence.
+A window is [CLS] question [SEP] part of the context [SEP]. Notation: Q questions, W windows, B
+batch, L length of a sequence.
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ from sibert_jax.tasks.question_answering.windows import (
     locate_answers,
 )
 
-FORMAT_VERSION = 1  # of the arrays below; raise it when their meaning changes
+FORMAT_VERSION = 1  # version of the arrays below; increase it when their meaning changes
 NUM_SPECIAL = 3  # [CLS], [SEP], [SEP]
-CHUNK_TEXTS = 2000  # texts tokenized at a time
+CHUNK_TEXTS = 2000  # texts tokenized per call
 PROGRESS_SECONDS = 5.0
 
 Progress = Callable[[str], None]
@@ -34,17 +34,17 @@ Progress = Callable[[str], None]
 class WindowSizes:
     """Sizes of the windows, in tokens."""
 
-    seq_len: int  # longest window, special tokens included
+    seq_len: int  # maximum length of a window, including special tokens
     max_query_len: int  # a longer question is truncated
     doc_stride: int  # from the start of one window to the next
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
-    """The windows of a data set. Context tokens are counted from the start of their context.
+    """The windows of a dataset. Context tokens are counted from the start of their context.
 
     `question_context` and the answers are per question, in the order of `Dataset.questions`; a
-    question that was skipped has no window.
+    skipped question has no window.
     """
 
     context_ids: np.ndarray  # int32, all contexts concatenated
@@ -54,12 +54,12 @@ class Features:
     question_ids: np.ndarray  # int32, all questions, truncated to max_query_len
     question_offsets: np.ndarray  # (Q + 1,) int64
     question_context: np.ndarray  # (Q,) int32
-    answer_first: np.ndarray  # (Q,) int32, first token of the answer; -1: none, or not known
+    answer_first: np.ndarray  # (Q,) int32, first token of the answer; -1: none, or unknown
     answer_last: np.ndarray  # (Q,) int32, its last token
     window_question: np.ndarray  # (W,) int32
     window_start: np.ndarray  # (W,) int32, first token of the context
     window_length: np.ndarray  # (W,) int32, tokens of the context
-    window_best_start: np.ndarray  # (W,) int32, first token that has its most context here
+    window_best_start: np.ndarray  # (W,) int32, first token with its maximum context here
     window_best_end: np.ndarray  # (W,) int32, one past the last
 
     def __len__(self) -> int:
@@ -67,25 +67,25 @@ class Features:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each window, special ones included, (W,) int32."""
+        """The number of tokens of each window, including special ones, (W,) int32."""
         question_lengths = np.diff(self.question_offsets)[self.window_question]
         return (question_lengths + self.window_length + NUM_SPECIAL).astype(np.int32)
 
     def question(self, question: int) -> np.ndarray:
-        """Token ids of a question."""
+        """Returns the token ids of a question."""
         return self.question_ids[slice(*self.question_offsets[question : question + 2])]
 
     def context_slice(self, question: int) -> slice:
-        """The slice of the `context_*` arrays that holds a question's context."""
+        """Returns the slice of the `context_*` arrays with a question's context."""
         context = self.question_context[question]
         return slice(*self.context_offsets[context : context + 2])
 
     def characters(self, window: int, first: int, last: int) -> tuple[int, int]:
-        """The characters of the context under tokens first..last of a window.
+        """Returns the range of context characters under tokens first..last of a window.
 
         Args:
-          window: its index.
-          first: position in the window's sequence of L tokens, in the context.
+          window: index of the window.
+          first: position of a context token in the window's sequence of L tokens.
           last: likewise.
 
         Returns:
@@ -97,12 +97,12 @@ class Features:
         return int(self.context_starts[first + shift]), int(self.context_ends[last + shift])
 
     def context_position(self, window: int) -> int:
-        """Position of the first context token in a window's sequence."""
+        """Returns the position of the first context token in a window's sequence."""
         question = self.window_question[window]
         return int(self.question_offsets[question + 1] - self.question_offsets[question]) + 2
 
     def answer_positions(self, window: int) -> tuple[int, int]:
-        """Positions of the answer in a window's sequence; (0, 0), the [CLS], if not in it."""
+        """Returns the answer's positions in a window's sequence; (0, 0), the [CLS], if absent."""
         question, start = self.window_question[window], self.window_start[window]
         first, last = self.answer_first[question], self.answer_last[question]
         if first < start or last >= start + self.window_length[window]:
@@ -124,20 +124,20 @@ def load_features(
     strict: bool,
     progress: Progress,
 ) -> tuple[Features, str]:
-    """Builds the windows of a file, or maps those of an earlier call.
+    """Builds the windows of a file, or memory-maps those of an earlier call.
 
     Args:
       path: a SQuAD file.
-      tokenizer: gives the ids.
-      sizes: of the windows.
-      cache: keeps the arrays; the file, the vocabulary and the sizes are its key.
-      for_training: locate the answers; a question whose answer cannot be found is skipped and
-        counted, see `windows.locate_answers`.
-      strict: raise instead of skipping it.
-      progress: called with a line of text now and then.
+      tokenizer: the tokenizer.
+      sizes: the sizes of the windows.
+      cache: stores the arrays, keyed by the file, the vocabulary and the sizes.
+      for_training: whether to locate the answers; a question whose answer cannot be found is
+        skipped and counted, see `windows.locate_answers`.
+      strict: whether to raise instead of skipping it.
+      progress: called with progress messages.
 
     Returns:
-      The windows, and a hash of them.
+      The windows and their hash.
 
     Raises:
       DataError: the file cannot be used.
@@ -168,7 +168,7 @@ def load_features(
 
 
 def _open(entry: Entry) -> Features:
-    # As plain arrays over the mapped files: numpy's memmap class makes single elements slow.
+    # Use plain arrays over the mapped files: element access is slow in numpy's memmap class.
     mapped = {name: np.load(entry.path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
     return Features(**{name: np.asarray(array) for name, array in mapped.items()})
 
@@ -182,7 +182,7 @@ def build_features(
     strict: bool,
     progress: Progress,
 ) -> tuple[Features, list[str]]:
-    """`load_features` without a file or a cache; returns the windows and a report, a few lines."""
+    """Builds windows without a file or a cache; returns them and a report of a few lines."""
     encoder = OffsetTokenizer(tokenizer)
     contexts = _encode(encoder, dataset.contexts, f"contexts of {dataset.name}", progress)
     texts = [question.text for question in dataset.questions]
@@ -228,7 +228,7 @@ def build_features(
 
 def _check_not_empty(dataset: Dataset, context_lengths: np.ndarray) -> None:
     for question in dataset.questions:
-        if question.text and not context_lengths[question.context]:  # else a blank line
+        if question.text and not context_lengths[question.context]:  # otherwise a blank line
             raise DataError(f"{dataset.name}: the context of question {question.id!r} has no word")
 
 
@@ -256,13 +256,13 @@ def _offsets(lengths: np.ndarray) -> np.ndarray:
 
 
 def with_answers(features: Features, dataset: Dataset) -> tuple[Features, np.ndarray]:
-    """Adds the answers to windows that were built without them, for the loss of an evaluation.
+    """Adds the answers to windows built without them, for the loss of an evaluation.
 
     No window is skipped: predictions do not need the position of the answer.
 
     Args:
       features: the windows.
-      dataset: its questions.
+      dataset: the dataset of the windows.
 
     Returns:
       The windows with the first answer of each question, and a mask of those with a known target,
@@ -282,12 +282,12 @@ def with_answers(features: Features, dataset: Dataset) -> tuple[Features, np.nda
 
 
 class WindowRows:
-    """The windows of a data set as rows of a batch: see `data.BucketedBatches`.
+    """The windows of a dataset as rows of a batch: see `data.BucketedBatches`.
 
     Args:
       features: the windows.
-      tokenizer: the one they were made with.
-      fingerprint: changes whenever a window would.
+      tokenizer: the tokenizer they were built with.
+      fingerprint: changes whenever a window changes.
     """
 
     def __init__(self, features: Features, tokenizer: WordPiece, fingerprint: str):
@@ -302,10 +302,10 @@ class WindowRows:
         """Returns the given windows padded to `seq_len`.
 
         Returns:
-          tokens (B,L) int32; segments (B,L) int32, 1 from the context on; valid (B,L) bool, False
-          on padding; may_end (B,L) bool, True on the context; may_start (B,L) bool, True on those
-          of its tokens that have their most context in this window; answer_first, answer_last (B,)
-          int32, positions of the answer, 0 if it is not there.
+          tokens (B,L) int32; segments (B,L) int32, 1 from the context on; attention_mask (B,L)
+          bool, False on padding; may_end (B,L) bool, True on the context; may_start (B,L) bool,
+          True on context tokens with their maximum context in this window; answer_first,
+          answer_last (B,) int32, positions of the answer, 0 if it is absent.
         """
         shape = (len(indices_B), seq_len)
         batch = {

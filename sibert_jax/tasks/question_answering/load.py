@@ -1,4 +1,4 @@
-"""From SQuAD files to a task with its batches."""
+"""Turns SQuAD files into a task with its batches."""
 
 import dataclasses
 import pathlib
@@ -88,15 +88,15 @@ def load_question_answering(
     seed: int,
     progress: Callable[[str], None],
 ) -> tuple[QuestionAnswering, TaskData]:
-    """Cuts the windows of all files, or maps those of an earlier call, and makes the task of them.
+    """Cuts the windows of all files, or memory-maps earlier ones, and creates the task.
 
     Args:
-      model: sizes of the encoder.
-      task: windows and answers.
-      data: which files, and the longest window in tokens.
-      global_batch_size: windows of a batch.
-      seed: of the order of the training windows.
-      progress: called with a line of text now and then.
+      model: the encoder's config.
+      task: the task's config.
+      data: the files, and the maximum length of a window in tokens.
+      global_batch_size: windows per batch.
+      seed: random seed of the order of the training windows.
+      progress: called with progress messages.
 
     Raises:
       DataError: a file cannot be used.
@@ -114,7 +114,7 @@ def load_question_answering(
             strict=task.strict,
             progress=progress,
         )
-        asked = features.window_question  # without the questions that were left out
+        asked = features.window_question  # without skipped questions
         has_none = features.answer_first[asked] < 0
         if for_training and (has_none.all() or (has_none.any() and not task.unanswerable)):
             _check_answers(read_dataset(path, unique_ids=False), path, task)
@@ -158,12 +158,12 @@ def load_new_questions(
     progress: Callable[[str], None],
     workdir: pathlib.Path,
 ) -> tuple[QuestionAnswering, NewText]:
-    """Questions with contexts and without answers, to be answered.
+    """Loads questions with contexts, to be answered.
 
     Args:
-      text: a SQuAD file, or one with a question, a tab and its context a line; or pairs of
-        question and context.
-      tokenizer: of the run.
+      text: a SQuAD file, or one with a question, a tab and its context per line; or (question,
+        context) pairs.
+      tokenizer: the run's tokenizer.
       model, task, data, global_batch_size, progress: as for training.
     """
     del workdir
@@ -199,13 +199,13 @@ def _sizes(task: QuestionAnsweringConfig, seq_len: int) -> WindowSizes:
 
 def _read(path: str, task: QuestionAnsweringConfig) -> Dataset:
     dataset = read_dataset(path)
-    if dataset.is_labeled:  # else there is nothing to score, only to answer
+    if dataset.is_labeled:  # otherwise there is nothing to score
         _check_answers(dataset, path, task)
     return dataset
 
 
 def _check_answers(dataset: Dataset, path: str, task: QuestionAnsweringConfig) -> None:
-    """Refuses a file without answers, and one of SQuAD 2.0 where 1.1 is wanted."""
+    """Raises DataError for a file without answers, and for SQuAD 2.0 where 1.1 is expected."""
     if not dataset.is_labeled:
         raise DataError(
             f"{path} has no answers; name a labeled file, and this one in data.test_path or "

@@ -1,6 +1,6 @@
-"""Predicted answers: the best spans of a window, the answer of a question, the files written.
+"""Predicted answers: the best spans of a window, the answer to a question, the output files.
 
-Letters: B batch, L length, A tokens of the longest answer, C candidates.
+Notation: B batch, L length, A maximum answer length in tokens, C candidates.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ PREDICTIONS, N_BEST, NULL_ODDS = "predictions.json", "nbest_predictions.json", "
 
 
 class Spans(NamedTuple):
-    """Spans of tokens, best first; a `score` of -inf means that there are no more."""
+    """Spans of tokens, best first; a score of -inf means that there are no more."""
 
     score_BC: jax.Array  # float32, start logit + end logit
     first_BC: jax.Array  # int32, position of the first token
-    last_BC: jax.Array  # int32, of the last
+    last_BC: jax.Array  # int32, position of the last token
 
 
 def best_spans(
@@ -37,15 +37,15 @@ def best_spans(
     max_len: int,
     count: int,
 ) -> Spans:
-    """Returns the spans of highest score among all of at most `max_len` tokens.
+    """Returns the highest-scoring spans of at most `max_len` tokens.
 
     Args:
-      start_BL: float32, logits of starting here.
-      end_BL: float32, logits of ending here.
+      start_BL: float32, logits that the answer starts here.
+      end_BL: float32, logits that the answer ends here.
       may_start_BL: bool, positions where a span may start.
       may_end_BL: bool, positions where it may end.
-      max_len: A >= 1.
-      count: C >= 1.
+      max_len: A >= 1, maximum answer length in tokens.
+      count: C >= 1, number of spans.
     """
     num_rows, seq_len = start_BL.shape
     starts_BL = jnp.where(may_start_BL, start_BL, -jnp.inf)
@@ -69,7 +69,7 @@ class Candidate:
 
     @property
     def score(self) -> float:
-        """Candidates are ranked by start logit + end logit."""
+        """The ranking score: start logit + end logit."""
         return self.start_logit + self.end_logit
 
 
@@ -78,7 +78,7 @@ class Prediction:
     """Candidate answers of one question and the score of no answer."""
 
     candidates: tuple[Candidate, ...]  # best first, distinct texts, none empty
-    null_score: float  # of no answer: the minimum over its windows
+    null_score: float  # score of no answer: the minimum over the windows
 
     @property
     def best(self) -> str:
@@ -92,14 +92,14 @@ class Prediction:
 
 
 class Answerer:
-    """Combines the windows of each question of a data set into an answer.
+    """Combines the windows of each question of a dataset into an answer.
 
     Args:
       dataset: questions and contexts.
-      features: its windows.
+      features: the dataset's windows.
       n_best: number of candidates per question.
       unanswerable: whether a question may have no answer, as in SQuAD 2.0.
-      null_threshold: predict no answer where the odds of none exceed it; used if `unanswerable`.
+      null_threshold: predict no answer if `null_odds` exceeds it; used if `unanswerable`.
     """
 
     def __init__(
@@ -117,10 +117,10 @@ class Answerer:
         self._num_windows = np.bincount(features.window_question, minlength=len(dataset.questions))
 
     def answers(self, results: list[dict[str, np.ndarray]]) -> dict[str, Prediction]:
-        """Predictions of the questions whose windows are all among the results.
+        """Returns predictions for the questions whose windows are all among the results.
 
         Args:
-          results: of `QuestionAnswering.eval_batch`, on the host; each window at most once.
+          results: results of `QuestionAnswering.eval_batch` on the host; each window at most once.
         """
         merged = {
             name: np.concatenate([np.asarray(r[name]) for r in results]) for name in results[0]
@@ -158,15 +158,15 @@ class Answerer:
         return Prediction(tuple(candidates.values()), float(windows["null_score"].min()))
 
     def text(self, prediction: Prediction) -> str:
-        """The predicted answer, "" for none."""
+        """Returns the predicted answer, "" for none."""
         if self.unanswerable and prediction.null_odds > self.null_threshold:
             return ""
         return prediction.best
 
     def metrics(self, predictions: dict[str, Prediction]) -> dict[str, float]:
-        """EM and F1 over the predicted questions, and the best thresholds in SQuAD 2.0.
+        """Returns EM and F1 over the predicted questions, and the best thresholds in SQuAD 2.0.
 
-        {} if nothing is predicted or the data set has no answers.
+        {} if nothing is predicted or the dataset has no answers.
         """
         golds = self.dataset.gold_answers()
         if not predictions or not any(golds.values()):
@@ -184,11 +184,11 @@ class Answerer:
     def finish(
         self, results: list[dict[str, np.ndarray]], directory: pathlib.Path
     ) -> dict[str, float]:
-        """Writes the answers in the official format, the candidates and the odds of no answer.
+        """Writes the answers in the official format, the candidates, and the odds of no answer.
 
         Args:
-          results: as in `answers`, of all windows.
-          directory: for the files; created if it does not exist.
+          results: as in `answers`, for all windows.
+          directory: the output directory; created if it does not exist.
 
         Returns:
           The metrics.
@@ -205,7 +205,7 @@ class Answerer:
         return self.metrics(predictions)
 
     def n_best_of(self, prediction: Prediction) -> list[dict]:
-        """The candidates, in SQuAD 2.0 with "", and the softmax of their scores."""
+        """Returns the candidates (in SQuAD 2.0 including "") with the softmax of their scores."""
         entries = [
             {
                 "text": c.text,
@@ -226,7 +226,7 @@ class Answerer:
 
 
 def _write_json(path: pathlib.Path, content: dict) -> None:
-    """Writes a file of JSON atomically, one question per line."""
+    """Writes a JSON file atomically, one question per line."""
     lines = (
         f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}"
         for key, value in content.items()

@@ -1,4 +1,4 @@
-"""Question answering as the training loop sees it: encoder, span head, loss, metrics."""
+"""Extractive question answering: span heads, loss and metrics."""
 
 import dataclasses
 import math
@@ -48,7 +48,7 @@ class QuestionAnsweringConfig(FinetuningConfig):
 
 
 class SpanHead(nn.Module):
-    """Two logits a token: the answer starts here, the answer ends here (Devlin et al. 2019)."""
+    """Two logits per token: the answer starts here, the answer ends here (Devlin et al. 2019)."""
 
     cfg: ModelConfig
 
@@ -64,7 +64,7 @@ class SpanHead(nn.Module):
 
 
 class InvariantSpanHead(nn.Module):
-    """The same of degree 0, so that plain SGD can fine-tune the whole model: s·cos(h, e)."""
+    """A span head of degree 0, s·cos(h, e), so that plain SGD can fine-tune the whole model."""
 
     cfg: ModelConfig
     logit_scale: float  # s
@@ -83,12 +83,11 @@ class QuestionAnswering(Task):
     """Question answering: the answer is a span of the context.
 
     Args:
-      model: sizes of the encoder.
-      task: windows and answers.
-      seq_lens: lengths that a batch may have, ascending.
-      answerer: of the held-out windows; None: only shapes are wanted.
-      is_labeled_W: in which of the held-out windows the place of the answer is known; None: in
-        none of them.
+      model: the encoder's config.
+      task: the task's config.
+      seq_lens: the lengths that batches may have, ascending.
+      answerer: combines the held-out windows; None if only shapes are needed.
+      is_labeled_W: bool, held-out windows with a known answer position; None: none of them.
     """
 
     loss_names = ("span_loss",)
@@ -119,7 +118,7 @@ class QuestionAnswering(Task):
         return shapes
 
     def sums(self, params, batch, dropout_key: jax.Array | None = None) -> dict[str, jax.Array]:
-        """The mean of the cross entropies of start and end, summed over the windows."""
+        """Returns the mean cross-entropy of start and end summed over windows, and dead rows."""
         (start_BL, end_BL), dead_N = self.apply(params, batch, dropout_key)
         loss_B = self._losses(start_BL, end_BL, batch)
         return {
@@ -128,7 +127,7 @@ class QuestionAnswering(Task):
         }
 
     def _losses(self, start_BL: jax.Array, end_BL: jax.Array, batch) -> jax.Array:
-        """An answer may start and end in the context; where there is none, at the [CLS]."""
+        """Returns the loss of each window; candidates are the context, and [CLS] for no answer."""
         is_first_BL = jnp.arange(start_BL.shape[1])[None, :] == 0
         candidate_BL = batch["may_end"] | is_first_BL
         nowhere = jnp.finfo(jnp.float32).min
@@ -143,7 +142,7 @@ class QuestionAnswering(Task):
         return {"span_loss": windows, "dead_attention_rows": self.attention_rows(batch)}
 
     def eval_batch(self, params, batch) -> dict[str, jax.Array]:
-        """Best spans, score of no answer and loss of each window; arrays of (B, ...)."""
+        """Returns best spans, score of no answer and loss of each window; arrays (B, ...)."""
         (start_BL, end_BL), _ = self.apply(params, batch)
         spans = best_spans(
             start_BL,
@@ -164,7 +163,7 @@ class QuestionAnswering(Task):
         }
 
     def eval_metrics(self, results: list) -> dict[str, float]:
-        """EM and F1 of the questions whose windows are all among the results, and the loss."""
+        """Returns the loss, and EM and F1 of questions whose windows are all among the results."""
         scores = self._answerer.metrics(self._answerer.answers(results))
         if self._is_labeled_W is None:
             return scores
@@ -178,14 +177,14 @@ class QuestionAnswering(Task):
         return {"loss": float(np.mean(loss_R[counts_R], dtype=np.float64))} | scores
 
     def flops_per_token(self, seq_len: int) -> float:
-        """Forward and backward, model only: recomputation does not count."""
+        """Forward and backward FLOPs per token, without recomputation."""
         transform = self.cfg.width**2 if self.task.head == "invariant" else 0
         head = 6.0 * (transform + 2 * self.cfg.width)
         return encoder_flops_per_token(self.cfg, seq_len) + head
 
 
 def check_keys(model: ModelConfig, task: QuestionAnsweringConfig, data) -> None:
-    """Refuses windows without room for a context."""
+    """Raises ConfigError for windows without room for a context."""
     del model
     if data.seq_len - task.max_query_len - 3 < 1:
         raise ConfigError(

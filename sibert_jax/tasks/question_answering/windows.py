@@ -1,6 +1,6 @@
-"""Contexts as tokens and windows: character offsets, overlapping windows, tokens of an answer.
+"""Splits contexts into tokens and windows: character offsets, overlaps, answer tokens.
 
-Letters: T tokens of all texts, Q questions, W windows.
+Notation: T tokens of all texts, Q questions, W windows.
 """
 
 import itertools
@@ -28,8 +28,8 @@ class OffsetTokenizer:
     """Encodes texts as `WordPiece` does, with the character offsets of each token.
 
     `text[start:end]` is the original text of the token, including accents that were stripped,
-    capitals, and dropped control characters inside it. Tokens of one letter that Unicode decomposes
-    (Hangul) share its offsets; a combining mark belongs to the letter before it.
+    capitals, and dropped control characters inside it. Tokens of a single letter that Unicode
+    decomposes (Hangul) share its offsets; a combining mark belongs to the preceding letter.
 
     Args:
       tokenizer: the vocabulary.
@@ -85,7 +85,7 @@ class OffsetTokenizer:
 
 
 def _word_starts(words: list[str], words_per_text: np.ndarray) -> np.ndarray:
-    """Offset of each word's first character in its text, (N,) int64."""
+    """Returns the offset of each word's first character in its text, (N,) int64."""
     after_N = np.cumsum(np.fromiter(map(len, words), np.int64, len(words)) + 1)
     first_word = np.cumsum(words_per_text) - words_per_text
     text_start = np.concatenate([[0], after_N])[first_word]
@@ -93,7 +93,7 @@ def _word_starts(words: list[str], words_per_text: np.ndarray) -> np.ndarray:
 
 
 def _with_trailing_marks(word: str, offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Adds the combining marks after a letter to its token; the normalizer dropped them."""
+    """Adds the combining marks after a letter, dropped by the normalizer, to its token."""
     if word.isascii():
         return offsets
     return [(start, _after_marks(word, end)) for start, end in offsets]
@@ -110,7 +110,7 @@ class Windows(NamedTuple):
 
     start: np.ndarray  # first token
     length: np.ndarray  # tokens
-    best_start: np.ndarray  # first token that has its most context in this window
+    best_start: np.ndarray  # first token with its maximum context in this window
     best_end: np.ndarray  # one past the last such token
 
 
@@ -119,14 +119,14 @@ def cut_windows(num_tokens: int, room: int, stride: int) -> Windows:
 
     Args:
       num_tokens: tokens of the context, >= 1.
-      room: tokens that a window holds, >= 1.
-      stride: tokens from the start of one window to the next, >= 1; at most `room` is used, so
-        that no token is left out.
+      room: tokens that fit into a window, >= 1.
+      stride: tokens from the start of one window to the next, >= 1; capped at `room`, so that no
+        token is left out.
 
     Returns:
-      The windows, each with the range of tokens for which it is the best of all windows: the
-      minimum of the tokens to the left and to the right is largest there; ties go to the longer,
-      then to the earlier window. The ranges are disjoint and cover the context.
+      The windows, each with the range of tokens for which it is the best: the one where the smaller
+      number of tokens to the left or right is largest; ties go to the longer, then to the earlier
+      window. The ranges are disjoint and cover the context.
 
     Example:
       >>> windows = cut_windows(10, room=6, stride=4)
@@ -148,7 +148,7 @@ def cut_windows(num_tokens: int, room: int, stride: int) -> Windows:
     margin_WT = np.minimum(left_WT, right_WT)
     score_WT = np.where(margin_WT >= 0, margin_WT + 0.01 * length_W[:, None], -1.0)
     best_T = np.argmax(score_WT, axis=0)
-    # The margins are tents side by side, so each window is the best on one range.
+    # The margins are tent functions side by side, so each window is the best on one range.
     best_start = np.searchsorted(best_T, np.arange(len(starts)), side="left")
     best_end = np.searchsorted(best_T, np.arange(len(starts)), side="right")
     return Windows(start_W, length_W, best_start.astype(np.int32), best_end.astype(np.int32))
@@ -157,7 +157,7 @@ def cut_windows(num_tokens: int, room: int, stride: int) -> Windows:
 def tokens_of_span(
     starts_T: np.ndarray, ends_T: np.ndarray, start: int, end: int
 ) -> tuple[int, int] | None:
-    """The first and last token that overlap text[start:end]; None if no token does.
+    """Returns the first and last token that overlap text[start:end]; None if there are none.
 
     Example:
       >>> starts, ends = np.array([0, 4, 7]), np.array([3, 7, 9])
@@ -185,15 +185,15 @@ def locate_answers(
       dataset: questions, contexts and answers.
       contexts: the tokens of the contexts.
       context_offsets: (contexts + 1,) int64, where the tokens of each context begin.
-      strict: raise for an answer that cannot be found.
+      strict: whether to raise for an answer that cannot be found.
 
     Returns:
-      First and last token, (Q, 2) int32, -1 where there is no answer; the questions to keep, (Q,)
-      bool; a report, one line for each kind of exception. A question is not kept if its answer is
-      not in the context at `answer_start`, is empty or has no token, or if its context has none.
+      First and last token, (Q, 2) int32, -1 if there is no answer; the questions to keep, (Q,)
+      bool; a report, one line per reason to skip. A question is not kept if its answer is not in
+      the context at `answer_start`, is empty or has no token, or if its context has none.
 
     Raises:
-      DataError: such an answer and `strict`.
+      DataError: an answer cannot be found, and `strict`.
     """
     answers = np.full((len(dataset.questions), 2), -1, np.int32)
     kept = np.ones(len(dataset.questions), bool)

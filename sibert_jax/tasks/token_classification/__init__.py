@@ -1,1 +1,1 @@
-"""Fine-tuning on sentences of which every word has a tag, such as named entities."""
+"""Fine-tuning on sentences in which every word has a tag, such as for named entities."""

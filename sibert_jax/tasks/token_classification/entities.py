@@ -1,18 +1,18 @@
-"""Entities in sequences of tags, and how well they are found, as `seqeval` counts by default.
+"""Entities in sequences of tags and their scores, counted as by default in `seqeval`.
 
-A tag is "O" or a prefix and a type, "B-PER". IOB1, IOB2, IOE and IOBES are read alike: an entity
-starts where its prefix or a change of type says so. Nakayama 2018, seqeval; Tjong Kim Sang and De
-Meulder 2003, conlleval.
+A tag is "O", or a prefix and a type such as "B-PER". IOB1, IOB2, IOE and IOBES are all supported:
+an entity starts where its prefix or a change of type indicates it. Nakayama 2018, seqeval; Tjong
+Kim Sang and De Meulder 2003, conlleval.
 """
 
 import collections
 from collections.abc import Sequence
 
-Entity = tuple[str, int, int]  # type, first and last word
+Entity = tuple[str, int, int]  # type, index of first and last word
 
 
 def entities(tags: Sequence[str]) -> set[Entity]:
-    """The entities of one sentence.
+    """Returns the entities of one sentence.
 
     Example:
       >>> sorted(entities(["B-PER", "I-PER", "O", "I-LOC", "B-LOC"]))
@@ -33,12 +33,12 @@ def entities(tags: Sequence[str]) -> set[Entity]:
 def entity_scores(
     predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Precision, recall and F1 of the entities of all sentences, and of those of each type.
+    """Returns precision, recall and F1 over the entities of all sentences, and per type.
 
-    An entity is right if its type and its words are. A figure without any entity is 0.
+    An entity is correct if its type and its words are. Undefined values are 0.
 
     Returns:
-      {"f1", "precision", "recall"}; the same of each type, with "examples", its entities.
+      {"f1", "precision", "recall"}; and the same per type, with "examples", its number of entities.
     """
     hits, given, true = (collections.Counter() for _ in range(3))
     for answer, wanted in zip(predicted, gold, strict=True):

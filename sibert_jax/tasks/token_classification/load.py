@@ -1,4 +1,4 @@
-"""Tagged sentences to a task with its batches."""
+"""Turns tagged sentences into a task with its batches."""
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +47,7 @@ from sibert_jax.tasks.token_classification.task import (
 def find_tags(
     task: TokenClassificationConfig, data: TaggedConfig, say: Callable[[str], None]
 ) -> Mapping[str, object]:
-    """The tags of the training sentences, where they are open."""
+    """Infers unspecified tags from the training sentences."""
     if task.labels:
         return {}
     with named_by("data.path"):
@@ -65,15 +65,15 @@ def load_token_classification(
     seed: int,
     progress: Callable[[str], None],
 ) -> tuple[TokenClassification, TaskData]:
-    """Reads and tokenizes the sentences and makes the task of them.
+    """Reads and tokenizes the sentences, and creates the task.
 
     Args:
-      model: sizes of the encoder.
-      task: the tags.
-      data: where the sentences are, and the longest row in tokens.
-      global_batch_size: rows of a batch.
-      seed: of the order of the training rows.
-      progress: called with a line of text now and then.
+      model: the encoder's config.
+      task: the task's config.
+      data: the files, and the maximum length of a row in tokens.
+      global_batch_size: rows per batch.
+      seed: random seed of the order of the training rows.
+      progress: called with progress messages.
 
     Raises:
       DataError: a set cannot be read.
@@ -120,12 +120,12 @@ def load_new_sentences(
     progress: Callable[[str], None],
     workdir: pathlib.Path,
 ) -> tuple[TokenClassification, NewText]:
-    """Sentences without tags, to be tagged.
+    """Loads sentences without tags, to be tagged.
 
     Args:
       text: a file in the format of the training file, whose tags are ignored; a `.txt` file with
         one sentence per line; or the sentences themselves, as texts or lists of words.
-      tokenizer: of the run.
+      tokenizer: the run's tokenizer.
       model, task, data, global_batch_size, progress: as for training.
     """
     del workdir
@@ -188,7 +188,7 @@ def _read(path: str, task: TokenClassificationConfig, data: TaggedConfig) -> Tag
 def _read_sets(
     task: TokenClassificationConfig, data: TaggedConfig, progress: Callable[[str], None]
 ) -> dict[str, TaggedSentences]:
-    """ "train", "valid" and the test sets by their path."""
+    """Reads the sets "train" and "valid", and the test sets by their path."""
     with named_by("data.path"):
         train = _read(data.path, task, data)
     if data.valid_path:

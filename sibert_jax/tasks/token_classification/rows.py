@@ -1,4 +1,4 @@
-"""Rows of tokens with the tag of each word on its first token. Letters: B batch, L length."""
+"""Rows of tokens with the tag of each word on its first token. Notation: B batch, L length."""
 
 import numpy as np
 
@@ -11,11 +11,11 @@ class TaggedRows:
     """Rows of tokens with the tag of each word on its first token; see `data.sequences.Rows`.
 
     Args:
-      words: of each sentence.
-      tags: as numbers, of each sentence; None: 0 for each word.
-      tokenizer: of the run.
-      seq_len: most tokens of a row; a sentence of more is cut between words into several rows. Of a
-        word of more, the first tokens are kept.
+      words: the words of each sentence.
+      tags: the tag numbers of each sentence, one per word; None: all 0.
+      tokenizer: the run's tokenizer.
+      seq_len: maximum length of a row in tokens; longer sentences are split between words into
+        several rows, and longer words are truncated.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class TaggedRows:
 
     @property
     def num_cut(self) -> int:
-        """Sentences that have several rows."""
+        """The number of sentences split into several rows."""
         return int(np.sum(np.bincount(self.sentences) > 1))
 
     def rows(self, indices_B: np.ndarray, seq_len: int) -> dict[str, np.ndarray]:
-        """The given rows padded to `seq_len`, with "tags" (B,L) int32."""
+        """Returns the given rows padded to `seq_len`, with "tags" (B,L) int32."""
         tags_BL = self._tags.rows(indices_B, seq_len)["tokens"]
         return self._tokens.rows(indices_B, seq_len) | {"tags": tags_BL}
 

@@ -1,4 +1,4 @@
-"""Sentences of words with a tag each: CoNLL's columns, JSON lines, and plain text to tag."""
+"""Reads sentences of tagged words: CoNLL columns, JSON lines, and plain text to tag."""
 
 import dataclasses
 import difflib
@@ -18,7 +18,7 @@ from sibert_jax.data.text_files import OPENERS, read_lines
 from sibert_jax.tasks.finetuning import listed
 
 DOCUMENT = "-DOCSTART-"  # the word of a line between documents
-MANY = 500  # more tags than this are no tags but a wrong column
+MANY = 500  # more distinct tags than this mean a wrong column
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,11 +26,11 @@ class TaggedSentences:
     """N sentences in the order of their file.
 
     Args:
-      name: for messages and files of predictions.
-      places: file and line of each.
-      words: of each.
-      tags: of each, one a word; None where the file has none.
-      report: a line on the sentences that were left out, if any were.
+      name: name in messages and prediction files.
+      places: file and line of each sentence.
+      words: the words of each sentence.
+      tags: the tags of each sentence, one per word; None if the file has none.
+      report: a line on the sentences that were left out, if any.
     """
 
     name: str
@@ -46,16 +46,16 @@ def read_sentences(
     """Reads a file of sentences.
 
     Args:
-      path: JSON lines, by its name; else a word a line, columns separated by tabs or by other white
-        space, a blank line after each sentence. Lines of "-DOCSTART-" are skipped, and comments
-        before a sentence: "# ..." with another number of columns.
-      token: the column of the words, a number from 0, or the key of the list; "": 0, "tokens".
-      tag: the column or key of the tags; "": the last one, "tags".
+      path: JSON lines, judging by its name; otherwise one word per line, with columns separated by
+        tabs or other white space, and a blank line after each sentence. Lines of "-DOCSTART-" are
+        skipped, as are comments before a sentence: "# ..." with a different number of columns.
+      token: the column of the words, counted from 0, or the key of their list; "": 0 or "tokens".
+      tag: the column or key of the tags; "": the last column or "tags".
       tagged: whether to read tags.
-      strict: raise at a sentence with a word without tag, instead of leaving it out.
+      strict: whether to raise at a sentence with an untagged word, instead of leaving it out.
 
     Raises:
-      DataError: it cannot be read or holds no sentence; the message names file and line.
+      DataError: the file cannot be read or has no sentences; the message names file and line.
     """
     file = one_file(path)
     if format_of(file) == "jsonl":
@@ -95,14 +95,14 @@ def read_new_sentences(path: str, *, token: str = "") -> TaggedSentences:
 
 
 def untagged(texts: Sequence[str] | Sequence[Sequence[str]]) -> TaggedSentences:
-    """Sentences of texts, whose words white space separates, or of lists of words."""
+    """Returns sentences from texts, split at white space, or from lists of words."""
     words = [text.split() if isinstance(text, str) else list(text) for text in texts]
     if not words:
         raise DataError("there is no sentence to tag; give one at least")
     return TaggedSentences("new", [f"text {i}" for i in range(len(words))], words, None)
 
 
-Found = Iterator[tuple[str, list[str], list[str], str]]  # place, words, tags, why to leave it out
+Found = Iterator[tuple[str, list[str], list[str], str]]  # place, words, tags, reason to skip
 
 
 def _from_columns(file: pathlib.Path, token: str, tag: str) -> Found:
@@ -165,7 +165,7 @@ def _from_json(file: pathlib.Path, token: str, tag: str) -> Found:
 
 
 def found_tags(sentences: TaggedSentences) -> tuple[str, ...]:
-    """All tags, "O" first; raises DataError where there is only one."""
+    """Returns all tags, "O" first; raises DataError if there is only one, or too many."""
     tags = sorted({tag for sentence in sentences.tags for tag in sentence})
     if len(tags) == 1:
         raise DataError(
@@ -181,7 +181,7 @@ def found_tags(sentences: TaggedSentences) -> tuple[str, ...]:
 
 
 def tag_numbers(sentences: TaggedSentences, labels: tuple[str, ...], known: str) -> list[list[int]]:
-    """The index of each tag among `labels`, those of the set `known`; DataError for another."""
+    """Returns the index of each tag in `labels`, those of the set `known`."""
     number = {label: i for i, label in enumerate(labels)}
     for where, tags in zip(sentences.places, sentences.tags):
         for tag in tags:

@@ -1,6 +1,6 @@
-"""Tags of words: keys, model, loss and metrics. Letters: model/config.py; C tags, W words.
+"""Tagging of words: keys, model, loss and metrics. Notation: model/config.py; C tags, W words.
 
-The first token of a word carries its tag (Devlin et al. 2019, §5.3); the others have `NO_TAG`.
+The first token of a word has its tag (Devlin et al. 2019, §5.3); the others have `NO_TAG`.
 """
 
 import dataclasses
@@ -38,13 +38,13 @@ class TokenClassificationConfig(FinetuningConfig):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of metrics, the main one first: F1 of entities, if the tags have prefixes."""
+        """The names of the metrics, main one first: F1 of entities if the tags have prefixes."""
         is_entity = all(tag == "O" or tag[1:2] == "-" for tag in self.labels)
         return ("f1", "precision", "recall", "accuracy") if is_entity else ("accuracy",)
 
 
 class TokenHead(nn.Module):
-    """Dropout and a linear layer on every token; or, invariant, s·cos(h, e_c) of its features h."""
+    """Dropout and a linear layer on every token; if invariant, s·cos(h, e_c) of its features h."""
 
     cfg: ModelConfig
     num_outputs: int
@@ -67,13 +67,13 @@ class TokenHead(nn.Module):
 
 
 class TokenClassification(Task):
-    """A tag for each word of a sentence.
+    """Predicts a tag for each word of a sentence.
 
     Args:
-      model: sizes of the encoder.
-      task: the tags.
-      seq_lens: the lengths that batches have, ascending.
-      sentences: (N,) the sentence of each row of the set to evaluate on; None: a row is one.
+      model: the encoder's config.
+      task: the task's config.
+      seq_lens: the lengths that batches may have, ascending.
+      sentences: (N,), the sentence of each row of the evaluation set; None: one row per sentence.
     """
 
     loss_names = ("label_loss",)
@@ -104,7 +104,7 @@ class TokenClassification(Task):
         }
 
     def sums(self, params, batch, dropout_key: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Summed cross entropy of the words, and dead rows: float32 scalars."""
+        """Returns the summed cross-entropy of the words, and dead rows: float32 scalars."""
         outputs_BLC, dead_N = self.apply(params, batch, dropout_key)
         return {
             "label_loss": jnp.sum(_losses(outputs_BLC, batch)),
@@ -116,7 +116,7 @@ class TokenClassification(Task):
         return {"label_loss": words, "dead_attention_rows": self.attention_rows(batch)}
 
     def eval_batch(self, params, batch) -> dict[str, jax.Array]:
-        """The best tag of each token, its probability, and the losses."""
+        """Returns the best tag of each token, its probability and the losses."""
         outputs_BLC, _ = self.apply(params, batch)
         return {
             "predicted": jnp.argmax(outputs_BLC, axis=-1),
@@ -125,19 +125,19 @@ class TokenClassification(Task):
         } | {name: batch[name] for name in ("tags", "example_weights", "example_index")}
 
     def eval_metrics(self, results: list) -> dict[str, float]:
-        """The loss a word, and the metrics."""
+        """Returns the loss per word and the metrics."""
         words = words_of(results, self._sentences)
         loss = {"loss": float(np.mean(np.concatenate(words["losses"]), dtype=np.float64))}
         return loss | scores(words["predicted"], words["tags"], self._task)[0]
 
     def flops_per_token(self, seq_len: int) -> float:
-        """Forward and backward, model only: recomputation does not count."""
+        """Forward and backward FLOPs per token, without recomputation."""
         outputs = 6.0 * self.cfg.width * len(self.labels)
         return encoder_flops_per_token(self.cfg, seq_len) + outputs
 
 
 def _weights(batch) -> jax.Array:
-    """(B, L): 1 on the first token of each word."""
+    """Returns weights (B, L), 1 on the first token of each word of a real example."""
     return jnp.where(batch["tags"] == NO_TAG, 0.0, batch["example_weights"][:, None])
 
 
@@ -146,11 +146,11 @@ def _losses(outputs_BLC: jax.Array, batch) -> jax.Array:
 
 
 def words_of(results: list, sentences: np.ndarray | None) -> dict[str, list[np.ndarray]]:
-    """The values of the words of each sentence, in order: of those whose rows are there.
+    """Returns the values of the words of each sentence in order, for the rows in `results`.
 
     Args:
-      results: of `eval_batch`.
-      sentences: (N,) the sentence of each row, ascending; None: a row is one.
+      results: results of `eval_batch`.
+      sentences: (N,), the sentence of each row, ascending; None: one row per sentence.
     """
     rows = {}
     for result in results:
@@ -173,7 +173,7 @@ def words_of(results: list, sentences: np.ndarray | None) -> dict[str, list[np.n
 def scores(
     predicted: Sequence[np.ndarray], gold: Sequence[np.ndarray], task: TokenClassificationConfig
 ) -> tuple[dict[str, float], dict]:
-    """The metrics, and those of each type of entity; {} where tags have no prefixes."""
+    """Returns the metrics, and those per entity type ({} if the tags have no prefixes)."""
     right = np.concatenate(predicted) == np.concatenate(gold)
     found = {"accuracy": float(np.mean(right))}
     if "f1" not in task.metrics:
