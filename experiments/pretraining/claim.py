@@ -68,20 +68,21 @@ def finetune(arm: str, long: dict, name: str, start: str, seed: int) -> dict:
 
 def draw(figure: Figure, lines: Sequence[dict]) -> None:
     """Loss of the long runs; scores after fine-tuning."""
-    curves, scores = figure.subplots(1, 2)
     found = claims.by_arm(lines)
+    rows = {arm: runs for arm, runs in found.items() if arm not in ARMS}
+    curves, *scores = figure.subplots(1, 2 if rows else 1, squeeze=False)[0]
     for arm, color in zip(ARMS, arms.COLORS):
         if arm in found and "eval/mlm_loss" in found[arm][0]["result"]["curves"]:
             curves.plot(*found[arm][0]["result"]["curves"]["eval/mlm_loss"], color=color, label=arm)
     curves.set(xlabel="step", ylabel="evaluation loss (nats a token)")
     claims.legend(curves)
-    rows = {arm: runs for arm, runs in found.items() if arm not in ARMS}
-    for row, (runs, color) in enumerate(zip(rows.values(), arms.COLORS * 10)):
-        values = [score(run) for run in runs if score(run) is not None]
-        scores.plot(values, [row] * len(values), "o", color=color)
-    scores.set_yticks(range(len(rows)), list(rows))
-    scores.invert_yaxis()
-    scores.set_xlabel("score (accuracy, or Matthews' correlation of CoLA)")
+    for axes in scores:
+        for row, (runs, color) in enumerate(zip(rows.values(), arms.COLORS * 10)):
+            values = [score(run) for run in runs if score(run) is not None]
+            axes.plot(values, [row] * len(values), "o", color=color)
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.invert_yaxis()
+        axes.set_xlabel("score (accuracy, or Matthews' correlation of CoLA)")
 
 
 def score(line: dict) -> float | None:
