@@ -140,11 +140,20 @@ def warmup(point: Overrides) -> dict:
     return {"optim.warmup_steps": 0, "optim.warmup_fraction": share}
 
 
+def final_loss(line: Mapping) -> float | None:
+    """The evaluation loss at the end; None: diverged, or no better than before training."""
+    result = line["result"]
+    if result["eval_loss"] is None:
+        return None
+    curves = result["curves"]
+    _, losses = curves.get("eval/mlm_loss") or curves["eval/loss"]
+    return result["eval_loss"] if result["eval_loss"] <= losses[0] else None
+
+
 def final_losses(axis, arms: Mapping[str, Sequence[dict]]) -> None:
     """A dot a run at its final evaluation loss, a bar the mean, an arm a row."""
     for row, (arm, color) in enumerate(zip(arms, COLORS * 3)):
-        losses = [line["result"]["eval_loss"] for line in arms[arm]]
-        known = [loss for loss in losses if loss is not None]
+        known = [loss for line in arms[arm] if (loss := final_loss(line)) is not None]
         axis.plot(known, [row] * len(known), "o", color=color, markersize=8, alpha=0.8)
         if known:
             axis.plot([np.mean(known)] * 2, [row - 0.3, row + 0.3], color=color, linewidth=2)
@@ -156,9 +165,10 @@ def final_losses(axis, arms: Mapping[str, Sequence[dict]]) -> None:
 def loss_against_state(axis, arms: Mapping[str, Sequence[dict]]) -> None:
     """A dot a run: final evaluation loss over the bytes of optimizer state a parameter."""
     for (arm, lines), color in zip(arms.items(), COLORS * 3):
-        results = [line["result"] for line in lines if line["result"]["eval_loss"] is not None]
+        known = [line for line in lines if final_loss(line) is not None]
+        results = [line["result"] for line in known]
         state = [result["state_bytes"] / result["num_parameters"] for result in results]
-        losses = [result["eval_loss"] for result in results]
+        losses = [final_loss(line) for line in known]
         axis.plot(state, losses, "o", color=color, markersize=9, alpha=0.8, label=arm)
     axis.set_xscale("symlog", linthresh=0.01)
     axis.set_xticks([0, 0.01, 0.1, 1, 4, 8], ["0", "0.01", "0.1", "1", "4", "8"])
@@ -200,7 +210,7 @@ def loss_table(arms: Mapping[str, Sequence[dict]], settings: Sequence[str] = ())
                 arm,
                 *(f"{point[key]:g}" if key in point else "" for key in settings),
                 len(lines),
-                claims.spread([r["eval_loss"] for r in results]),
+                claims.spread([final_loss(line) for line in lines]),
                 " ".join(means),
                 f"{state:.2f}",
             ]

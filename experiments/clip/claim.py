@@ -89,7 +89,7 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
     found = claims.by_arm(lines)
     for place, (arm, color) in enumerate(zip(found, COLORS)):
         results = [line["result"] for line in found[arm]]
-        values = [r["eval_loss"] for r in results if r["eval_loss"] is not None]
+        values = [loss for line in found[arm] if (loss := arms.final_loss(line)) is not None]
         losses.plot([place] * len(values), values, "o", color=color, markersize=9, alpha=0.8)
         if values:
             mean = [np.mean(values)] * 2
@@ -139,7 +139,7 @@ def table(lines: Sequence[dict]) -> str:
             [
                 _named(arm),
                 shown("clip_rate", 2, 100),
-                claims.spread([r["eval_loss"] for r in results], 3),
+                claims.spread([arms.final_loss(run) for run in found], 3),
                 shown("rotation_over_equilibrium", 2),
                 shown("steps_above_twice_equilibrium", 2, 100),
                 shown("norm_growth", 2, 100),

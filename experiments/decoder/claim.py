@@ -22,11 +22,7 @@ ADAMW, SGD_SAI, CONTROL = "GPT, AdamW", "GPT, SGD-SaI", "GPT, SGD-SaI with √si
 # Keys, rates, decays. Of scale-invariant GPT the rate is ηλ, the only number that it has.
 ARMS = {
     ADAMW: ({"config": "gpt:mini_adamw"}, (1e-3, 3e-3, 1e-2), (0.1, 0.01)),
-    "GPT, SGD with momentum": (
-        GPT | {"optim.name": "momentum"},
-        (0.1, 0.3, 1.0, 3.0),  # one more, as 1 is better than 0.3
-        (1e-3, 1e-4),
-    ),
+    "GPT, SGD with momentum": (GPT | {"optim.name": "momentum"}, (0.3, 1.0, 3.0), (1e-3, 1e-4)),
     SGD_SAI: (SAI, (3e-3, 1e-2, 3e-2), (1e-1, 1e-2)),
     CONTROL: (SAI | {"optim.options": "scaling=sqrt_size"}, (3e-3, 1e-2, 3e-2), (1e-1, 1e-2)),
     "GPT, Muon": (GPT | {"optim.name": "muon"}, (1e-3, 3e-3, 1e-2), (0.1, 0.01)),
@@ -97,13 +93,14 @@ def next_round(scale: str, lines: Sequence[dict]) -> list[dict]:
 
 def best_setting(arm: str, scale: str, lines: Sequence[dict]) -> Setting:
     """The setting of least loss; while there is no result, the middle of the grid."""
-    found = [line for line in tuning(lines) if line["point"]["arm"] == arm and loss(line)]
-    return setting(min(found, key=loss)) if found else grid(arm, scale)[len(grid(arm, scale)) // 2]
-
-
-def loss(line: dict) -> float | None:
-    """The evaluation loss at the end; None: diverged."""
-    return line["result"]["eval_loss"]
+    found = [
+        line for line in tuning(lines) if line["point"]["arm"] == arm and arms.final_loss(line)
+    ]
+    return (
+        setting(min(found, key=arms.final_loss))
+        if found
+        else grid(arm, scale)[len(grid(arm, scale)) // 2]
+    )
 
 
 def setting(line: dict) -> Setting:
@@ -129,9 +126,9 @@ def best(lines: Sequence[dict]) -> dict[str, list[dict]]:
     """The runs of each arm at its best setting, over the seeds."""
     found = {}
     for arm, runs in claims.by_arm(lines).items():
-        known = [run for run in tuning(runs) if loss(run) is not None]
+        known = [run for run in tuning(runs) if arms.final_loss(run) is not None]
         if known:
-            chosen = setting(min(known, key=loss))
+            chosen = setting(min(known, key=arms.final_loss))
             found[arm] = [run for run in runs if setting(run) == chosen and what(run) == AS_IT_IS]
     return found
 
@@ -160,11 +157,11 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
 def at_scales(arm: str, lines: Sequence[dict]) -> dict[str, list[float | None]]:
     """Losses of an arm's best setting, as it is and at each of SCALES."""
     own = best(lines).get(arm, [])
-    found = {AS_IT_IS: [loss(run) for run in own], **{name: [] for name in SCALES}}
+    found = {AS_IT_IS: [arms.final_loss(run) for run in own], **{name: [] for name in SCALES}}
     for run in lines:
         is_same = own and run["point"]["arm"] == arm and setting(run) == setting(own[0])
         if is_same and what(run) != AS_IT_IS:
-            found[what(run)].append(loss(run))
+            found[what(run)].append(arms.final_loss(run))
     return found
 
 
@@ -177,14 +174,14 @@ def mean(values: Sequence[float | None]) -> float | None:
 def table(lines: Sequence[dict]) -> str:
     """The claims of SGD-SaI, then other scales, then the grids."""
     found, rows = best(lines), []
-    base = [loss(run) for run in found.get(ADAMW, [])]
+    base = [arms.final_loss(run) for run in found.get(ADAMW, [])]
     for arm, runs in claims.by_arm(lines).items():
-        own = [loss(run) for run in found.get(arm, [])]
+        own = [arms.final_loss(run) for run in found.get(arm, [])]
         less = f"{mean(own) - mean(base):+.3f}" if own and base else "–"
         if arm != ADAMW and min(len(own), len(base)) > 1 and None not in own + base:
             p = scipy.stats.ttest_ind(own, base, equal_var=False).pvalue
             less += f" (p {p:.2g})"
-        over_grid = [loss(run) for run in tuning(runs)]
+        over_grid = [arms.final_loss(run) for run in tuning(runs)]
         result = runs[0]["result"]
         state = f"{result['state_bytes'] / result['num_parameters']:.2f}"
         rows.append([arm, claims.spread(own), less, claims.spread(over_grid), state])
@@ -198,7 +195,7 @@ def table(lines: Sequence[dict]) -> str:
     rows = []
     for arm, runs in claims.by_arm(tuning(lines)).items():
         cells = (
-            f"{setting(run)[0]:g}, {setting(run)[1]:g}: {claims.spread([loss(run)])}"
+            f"{setting(run)[0]:g}, {setting(run)[1]:g}: {claims.spread([arms.final_loss(run)])}"
             for run in runs
         )
         rows.append([arm, "; ".join(cells)])

@@ -45,16 +45,13 @@ def best(lines: Sequence[dict]) -> dict[str, list[dict]]:
     found = {}
     for arm, runs in claims.by_arm(lines).items():
         key = arms.ARMS[arm][1]
-        tuning = [run for run in runs if run["point"]["seed"] == 0 and loss(run) is not None]
+        tuning = [
+            run for run in runs if run["point"]["seed"] == 0 and arms.final_loss(run) is not None
+        ]
         if tuning:
-            rate = min(tuning, key=loss)["point"][key]
+            rate = min(tuning, key=arms.final_loss)["point"][key]
             found[arm] = [run for run in runs if run["point"][key] == rate]
     return found
-
-
-def loss(line: dict) -> float | None:
-    """The evaluation loss at the end; None: diverged."""
-    return line["result"]["eval_loss"]
 
 
 def draw(figure: Figure, lines: Sequence[dict]) -> None:
@@ -66,7 +63,7 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
 
 def compared(runs: dict[str, list[dict]]) -> list[list[str]]:
     """Each arm's loss less that of `BASELINE`, and Welch's t-test where both have several seeds."""
-    losses = {arm: [loss(run) for run in found] for arm, found in runs.items()}
+    losses = {arm: [arms.final_loss(run) for run in found] for arm, found in runs.items()}
     rows = []
     for arm, own in losses.items():
         base = losses.get(BASELINE, [])
@@ -85,7 +82,7 @@ def table(lines: Sequence[dict]) -> str:
     for arm, runs in claims.by_arm(lines).items():
         key = arms.ARMS[arm][1]
         cells = [
-            f"{run['point'][key]:g}: {claims.spread([loss(run)])}"
+            f"{run['point'][key]:g}: {claims.spread([arms.final_loss(run)])}"
             for run in sorted(runs, key=lambda run: run["point"][key])
             if run["point"]["seed"] == 0
         ]

@@ -45,8 +45,8 @@ def by_scale(runs: Sequence[dict]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for run in runs:
         losses = found.setdefault(what(run["point"]), [])
-        if run["result"]["eval_loss"] is not None:
-            losses.append(run["result"]["eval_loss"])
+        if arms.final_loss(run) is not None:
+            losses.append(arms.final_loss(run))
     return found
 
 

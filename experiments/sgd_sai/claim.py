@@ -46,7 +46,7 @@ def table(lines: Sequence[dict]) -> str:
     """Best and mean over the grid, as the paper reports it, and bytes of state."""
     rows = []
     for arm, runs in claims.by_arm(lines).items():
-        losses = [run["result"]["eval_loss"] for run in runs]
+        losses = [arms.final_loss(run) for run in runs]
         known = [loss for loss in losses if loss is not None]
         result = runs[0]["result"]
         rows.append(

@@ -45,8 +45,8 @@ def best(lines: Sequence[dict]) -> dict[str, list[dict]]:
     """The run of each arm with the least loss."""
     found = {}
     for arm, runs in claims.by_arm(lines).items():
-        known = [run for run in runs if run["result"]["eval_loss"] is not None]
-        found[arm] = sorted(known, key=lambda run: run["result"]["eval_loss"])[:1] or runs[:1]
+        known = [run for run in runs if arms.final_loss(run) is not None]
+        found[arm] = sorted(known, key=arms.final_loss)[:1] or runs[:1]
     return found
 
 
