@@ -25,10 +25,10 @@ ARMS = {
     "GPT, SGD with momentum": (GPT | {"optim.name": "momentum"}, (0.3, 1.0, 3.0), (1e-3, 1e-4)),
     SGD_SAI: (SAI, (3e-3, 1e-2, 3e-2), (1e-1, 1e-2)),
     CONTROL: (SAI | {"optim.options": "scaling=sqrt_size"}, (3e-3, 1e-2, 3e-2), (1e-1, 1e-2)),
-    "GPT, Muon": (GPT | {"optim.name": "muon"}, (1e-3, 3e-3, 1e-2), (0.1, 0.01)),
+    "GPT, Muon": (GPT | {"optim.name": "muon"}, (3e-3, 1e-2, 3e-2), (0.1, 0.01)),
     SIGPT: (
         {"config": "gpt:mini", "optim.schedule": "linear"},
-        (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
+        (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
         (0.0,),
     ),
 }
