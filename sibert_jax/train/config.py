@@ -22,13 +22,14 @@ from sibert_jax.train.sections import CheckpointConfig, MeshConfig, TrainConfig
 class RunConfig:
     """Everything that determines a run."""
 
-    seed: int = key(0, "initial parameters, order of examples, masks, dropout", low=0, below=2**63)
+    seed: int = key(
+        0, "random seed: initial parameters, order of examples, masks and dropout", low=0,
+        below=2**63,
+    )  # fmt: skip
     init_scale: float = key(
-        1.0,
-        "multiplies the initial parameters of the encoder, and of a scale-invariant head",
-        above=0,
+        1.0, "factor on the initial scale-invariant parameters (encoder, invariant head)", above=0,
         below=math.inf,
-    )
+    )  # fmt: skip
     task: Any = None  # TaskType.config
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: Any = None  # TaskType.data
