@@ -52,8 +52,8 @@ def text_source(patterns: tuple[str, ...], key: str, layout: str) -> Source:
         if layout != "auto" or not wrapped:
             return ""
         return (
-            f"wrapped lines in {shortened(wrapped, 'files')}: joined into paragraphs at blank "
-            "lines, into documents at two or more; data.layout=paragraphs takes each line as one"
+            f"lines in {shortened(wrapped, 'files')} are wrapped: a blank line ends a paragraph, "
+            "two or more end a document; data.layout=paragraphs takes each line as a paragraph"
         )
 
     return Source(
