@@ -134,7 +134,7 @@ def write(
         version=sibert_jax.__version__,
         source=source,
         dtype=dtype,
-        exactness="bit for bit" if dtype == "float32" else "as float32 of the rounded values",
+        exactness="bit for bit" if dtype == "float32" else "as float32 with the rounded values",
         modeling=f"\n- `{MODELING.stem}`: the encoder in PyTorch" if has_modeling else "",
         torch=TORCH.format(width=cfg.width) if has_modeling else "",
         table="\n".join(f"| `{name}` | {array.shape} |" for name, array in flat.items()),

@@ -125,10 +125,10 @@ def test_a_padded_table_and_other_rates_are_noted(source, tmp_path, capsys):
     assert main(["import", str(source), str(tmp_path / "w")]) == 0
     said = capsys.readouterr().out
     for words in (
-        "1 rows of the token table have no piece",
+        "1 rows of the token table have no token in the vocabulary",
         "attn_pdrop is 0.2; our models have one rate, model.dropout=0.0",
         "the head of GPT2ForSequenceClassification has no place here: it is read as GPT2Model",
-        "not used, as our model has no place for them: score.weight",
+        "not used, as the model has no such parameters: score.weight",
     ):
         assert words in said
     assert Tokenizer.load(tmp_path / "w/vocab.json").vocab_size == VOCAB
