@@ -147,7 +147,7 @@ def write(
         source=model.directory.name,
         bits=settings.bits,
         grid="symmetric" if settings.symmetric else "asymmetric",
-        group="a scale an output" if settings.group == -1 else f"groups of {settings.group}",
+        group="one scale per output" if settings.group == -1 else f"groups of {settings.group}",
         method="round to nearest"
         if settings.method == "rtn"
         else f"SignRound, {settings.steps} steps",

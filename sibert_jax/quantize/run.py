@@ -60,7 +60,7 @@ def quantize_directory(
     unfinished = directory.Unfinished(target, identity)
     earlier = unfinished.done()
     if earlier:
-        say(f"{target}: {len(earlier)} blocks are done")
+        say(f"{target}: {len(earlier)} blocks are already done")
     blocks = list(earlier.values())
 
     def keep(done: Done) -> None:

@@ -99,7 +99,7 @@ def test_a_killed_run_continues_at_its_block(bert, text, tmp_path, capsys, monke
     assert "was begun with another bits; give the same command" in capsys.readouterr().err
     assert not status(*command_line)
     lines = capsys.readouterr().out.splitlines()
-    assert re.search("2 blocks are done", lines[0])
+    assert re.search("2 blocks are already done", lines[0])
     assert lines[1].startswith("encoder/layers/2: error ")
     manifest = json.loads((tmp_path / "out/quantization.json").read_text())
     assert [block["block"] for block in manifest["blocks"]] == BLOCKS
