@@ -40,7 +40,7 @@ def find_labels(
     say(f"{len(classes)} classes: {listed(classes)}")
     folded = [label.casefold() for label in classes]
     if alike := [label for label, plain in zip(classes, folded) if folded.count(plain) > 1]:
-        say(f"classes that differ in capitals alone: {listed([repr(label) for label in alike])}")
+        say(f"classes that differ only in case: {listed([repr(label) for label in alike])}")
     return {"labels": classes}
 
 

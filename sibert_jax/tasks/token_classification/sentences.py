@@ -74,7 +74,7 @@ def read_sentences(
         tags.append(own_tags)
     if not places:
         raise DataError(left_out[0] if left_out else f"{file} is empty; expected sentences")
-    first = f"{len(left_out):,} sentences left out, the first: {(*left_out, '')[0]}"
+    first = f"{len(left_out):,} sentences skipped, the first: {(*left_out, '')[0]}"
     report = (first,) if left_out else ()
     return TaggedSentences(_set_name(file), places, words, tags if tagged else None, report)
 

@@ -113,7 +113,7 @@ def test_classes_that_differ_in_capitals_are_named(configure, tmp_path):
     (tmp_path / "t.csv").write_text(COLUMNS + "a,Good\nb,good\nc,bad\n")
     said = []
     resolve(configure({"data.path": tmp_path / "t.csv"}), say=said.append)
-    assert "classes that differ in capitals alone: 'Good', 'good'" in said
+    assert "classes that differ only in case: 'Good', 'good'" in said
 
 
 def test_rows_that_are_left_out_are_counted(configure, tmp_path):

@@ -158,7 +158,7 @@ def test_predictions_are_of_whole_sentences_and_have_the_scores(configure, tmp_p
     assert run.task.labels == TAGS
     said = []
     task, data = load_task(run, said.append)
-    assert "sentences are longer than 8 tokens and cut between words into rows" in " ".join(said)
+    assert "sentences are longer than 8 tokens and are split between words" in " ".join(said)
     batches = [data.valid.batch(step, slice(None)) for step in range(len(data.valid))]
     params, evaluate = random_params(task.init, batches[0], std=0.5), jax.jit(task.eval_batch)
     results = [jax.device_get(evaluate(params, batch)) for batch in batches]
