@@ -86,15 +86,15 @@ def continue_from(
     found = restore_items(source.path, wanted)
     if longer:
         found = _with_more_positions(found, items, set(longer), fresh_params(run, shapes))
-    say(f"{source.path} is continued at step {step:,}, with the state of its optimizer")
+    say(f"continuing {source.path} at step {step:,}, with its optimizer state")
     changes = _changes(before, run)
     if facts["data_fingerprint"] != data.fingerprint:
         changes.append("the data")
     say(f"changed: {', '.join(changes) or 'nothing'}")
     if longer:
         say(
-            f"positions {before.model.max_len} to {run.model.max_len - 1} are drawn anew, at the "
-            "scale of the others; the state of the optimizer is zero there"
+            f"positions {before.model.max_len} to {run.model.max_len - 1} are newly initialized "
+            "at the scale of the others; their optimizer state is zero"
         )
     state = with_its_window(trainer, state_of(found["params"], found["rest"]), before, step)
     if line := describe_new_length(run, before, step, step - int(state.health.skipped)):

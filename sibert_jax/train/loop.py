@@ -110,9 +110,9 @@ class Loop:
         step = int(state.step)
         if self.has_stopped_early:
             self.progress.say(
-                f"no better {self.data.main_metric} in {self.best.evaluations_since} evaluations "
-                f"(train.stop_after; best: step {self.best.step}): ended at step {step:,} of "
-                f"{self.train.num_steps:,}"
+                f"{self.data.main_metric} has not improved in {self.best.evaluations_since} "
+                f"evaluations (train.stop_after; best: step {self.best.step}): ended at step "
+                f"{step:,} of {self.train.num_steps:,}"
             )
         elif step < self.train.num_steps:
             self.progress.say(

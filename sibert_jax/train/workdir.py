@@ -200,12 +200,12 @@ def _set_aside(directory: pathlib.Path, say: Callable[[str], None]) -> None:
                 path.replace(path.with_stem(f"{path.stem}.old"))
         say(
             f"{directory} has no checkpoint, so the run starts at step 0; the results and metrics "
-            "of the one before are in results.old.json and metrics.old.jsonl"
+            "of the previous run are in results.old.json and metrics.old.jsonl"
         )
     elif metrics.exists() and (rows := len(metrics.read_bytes().splitlines())):
         say(
-            f"{directory} has no checkpoint, so the run starts at step 0; the {rows} rows in "
-            "metrics.jsonl of the start before are dropped"
+            f"{directory} has no checkpoint, so the run starts at step 0; the {rows} rows that "
+            "the previous start wrote to metrics.jsonl are dropped"
         )
 
 
