@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     directory = checkpoints_in(arguments.directory)
     if not directory.is_dir():
-        raise CheckpointError(f"{directory} is no directory.")
+        raise CheckpointError(f"{directory} is not a directory; name the workdir of a run.")
     match arguments.command:
         case "list":
             _print(commands.list_all(directory))
@@ -68,7 +68,7 @@ def _checkpoint(directory: pathlib.Path, step: str | None) -> pathlib.Path:
         return commands.newest(directory)
     path = directory / step if step.isdecimal() else user_path(step).absolute()
     if not path.is_dir():
-        raise CheckpointError(f"there is no checkpoint {path}.")
+        raise CheckpointError(f"there is no checkpoint {path}; `list` shows the existing ones.")
     return path
 
 

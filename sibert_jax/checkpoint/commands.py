@@ -128,7 +128,7 @@ def export(path: pathlib.Path, target: pathlib.Path) -> Iterator[str]:
       A line on what has been written.
     """
     if target.suffix != ".safetensors":
-        raise CheckpointError(f"{target} must end in .safetensors, the format it is written in.")
+        raise CheckpointError(f"{target} must end in .safetensors, the format of the file.")
     if target.exists():
         raise CheckpointError(f"{target} exists; remove it or choose another name.")
     manifest = verify(path)

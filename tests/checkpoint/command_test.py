@@ -91,7 +91,7 @@ def test_export_needs_no_package_of_ours_and_replaces_nothing(call, workdir):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("list", "nowhere"), "nowhere is no directory."),
+        (("list", "nowhere"), "nowhere is not a directory"),
         (("verify", "."), "holds no checkpoint."),
         (("show", "run", "9"), "there is no checkpoint"),
         (("show", "run", "2"), "checkpoint {run}/checkpoints/2 cannot be used: manifest.json"),
