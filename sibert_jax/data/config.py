@@ -82,8 +82,8 @@ class CorpusConfig:
         num_corpora = max(1, len(split_paths(self.path)))
         if self.weights and len(self.weights) != num_corpora:
             raise ConfigError(
-                f"data.weights holds {len(self.weights)} numbers for {num_corpora} corpora; "
-                "give one a corpus, or () for in proportion to size."
+                f"data.weights holds {len(self.weights)} numbers for {num_corpora} corpora; give "
+                "one per corpus, or () to weight them by size."
             )
         if not all(0 < weight < float("inf") for weight in self.weights):
             raise ConfigError(f"data.weights must be positive, found {self.weights}.")
