@@ -162,7 +162,7 @@ def test_the_wrong_use_is_one_sentence(model, head, use, message):
     [
         ({}, None, "holds no model: name the workdir of a run with a checkpoint, a directory"),
         ({}, "best", "holds no checkpoints, so there is none of step best"),
-        ({"config.json": '{"task": {}}'}, None, "is a run without a checkpoint"),
+        ({"config.json": '{"task": {}}'}, None, "has no checkpoint yet"),
     ],
 )
 def test_a_directory_without_a_model_is_one_sentence(tmp_path, files, step, message):
@@ -184,7 +184,7 @@ def test_vectors_of_a_file_are_in_the_order_of_its_lines(model, tmp_path):
 @pytest.mark.parametrize(
     ("content", "out", "message"),
     [
-        ("", "out.npy", "texts.txt has no line"),
+        ("", "out.npy", "texts.txt is empty"),
         ("w1\n", "out.txt", "out.txt must end in .npy"),
         ("w1\n", "no/out.npy", "no/out.npy cannot be written"),
     ],
