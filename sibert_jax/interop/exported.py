@@ -204,7 +204,9 @@ def read_config(path: pathlib.Path) -> ModelConfig:
     """Reads the model config from the `config.json` of `write`."""
     values = read_json(path)
     if "format" not in values or values["format"] != FORMAT:
-        raise InteropError(f'{path} has no "format": "{FORMAT}", so it was not written here.')
+        raise InteropError(
+            f'{path} has no "format": "{FORMAT}", so it was not written by sibert_jax.'
+        )
     fields = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
     if absent := sorted(set(fields) - set(values)):
         raise InteropError(f"{path} lacks the key {absent[0]!r}.")

@@ -34,7 +34,7 @@ def import_weights(source: pathlib.Path, target: pathlib.Path) -> str:
     if tokenizer.vocab_size > cfg.vocab_size:
         raise InteropError(
             f"the vocabulary of {source} has {tokenizer.vocab_size} pieces and the token table "
-            f"{cfg.vocab_size} rows; they are of different models."
+            f"{cfg.vocab_size} rows; they belong to different models."
         )
     notes = [*found.notes]
     if isinstance(tokenizer, WordPiece):
