@@ -164,7 +164,7 @@ class ModelConfig:
         check("model", self)
         if self.width % self.num_heads:
             raise ConfigError(
-                f"model.width={self.width} does not divide by model.num_heads={self.num_heads}; "
+                f"model.width={self.width} is not divisible by model.num_heads={self.num_heads}; "
                 "each head needs the same whole number of features."
             )
         if self.positions == "rotary" and self.head_width % 2:
@@ -176,26 +176,26 @@ class ModelConfig:
         if self.global_attention_every and not self.attention_window:
             raise ConfigError(
                 f"model.global_attention_every={self.global_attention_every} has no effect with "
-                "model.attention_window=0, where every layer attends to all tokens; set the one "
-                "to 0 or the other to a number of tokens."
+                "model.attention_window=0, where every layer attends to all tokens; set it to 0, "
+                "or set model.attention_window to a number of tokens."
             )
         keeps_no_weights = self.attention_impl in ("blockwise", "pallas")
         if keeps_no_weights and not ARCHS[self.arch].has_relu_attention:
             raise ConfigError(
-                f'model.attention_impl="{self.attention_impl}" is for ReLU attention, and '
-                f'model.arch={self.arch!r} has softmax; set it to "auto".'
+                f'model.attention_impl="{self.attention_impl}" is for ReLU attention, but '
+                f'model.arch={self.arch!r} uses softmax; set the former to "auto".'
             )
         if keeps_no_weights and self.attention_window:
             raise ConfigError(
-                f'model.attention_impl="{self.attention_impl}" has no windows, and '
-                f'model.attention_window={self.attention_window}; set the one to "auto" or the '
-                "other to 0."
+                f'model.attention_impl="{self.attention_impl}" does not support windows, but '
+                f'model.attention_window={self.attention_window}; set the former to "auto" or the '
+                "latter to 0."
             )
         if keeps_no_weights and self.dropout > 0:
             raise ConfigError(
-                f'model.attention_impl="{self.attention_impl}" keeps no attention weights that '
-                f'model.dropout={self.dropout} could act on; set the one to "auto" or the other '
-                "to 0."
+                f'model.attention_impl="{self.attention_impl}" does not keep the attention '
+                f"weights, to which model.dropout={self.dropout} applies; set the former to "
+                '"auto" or the latter to 0.'
             )
 
     @property
