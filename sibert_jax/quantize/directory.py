@@ -70,8 +70,8 @@ class Unfinished:
             found = json.loads(path.read_text(encoding="utf-8"))
             if wrong := sorted(key for key in identity if found.get(key) != identity[key]):
                 raise ConfigError(
-                    f"{target} was begun with another {', '.join(wrong)}; give the same command "
-                    "to continue, or name another directory."
+                    f"{target} was started with different {', '.join(wrong)}; give the same "
+                    "command to continue, or name another directory."
                 )
             return
         new_directory(target)
