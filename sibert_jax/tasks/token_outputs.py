@@ -101,7 +101,7 @@ def with_counts(make: Callable[[np.ndarray | None], Restored], workdir: pathlib.
         return make(np.load(path))
     restored = make(None)
     restored.problem = (
-        f"{path} is missing, whose token frequencies the head adds to its outputs; give the "
-        "command of the run again, which writes it and takes no further step."
+        f"{path} is missing; it holds the token frequencies that the head adds to its outputs; "
+        "give the command of the run again, which writes the file and does not train further."
     )
     return restored

@@ -114,7 +114,7 @@ def test_a_run_and_its_export_guess_as_the_run_was_evaluated(config, train_one, 
     assert {guess.token for guess in guesses} & {",", ".", "the", '"'}
     assert run.encode(["one text"]).tolist() == out.encode(["one text"]).tolist()
     (tmp_path / "run/token_counts.npy").unlink()
-    with pytest.raises(EXPECTED, match=r"token_counts.npy is missing, .* give the command"):
+    with pytest.raises(EXPECTED, match=r"token_counts.npy is missing; .* give the command"):
         sibert_jax.load(tmp_path / "run").fill_mask("[MASK]")
 
 

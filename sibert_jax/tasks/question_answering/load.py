@@ -217,9 +217,9 @@ def _check_answers(dataset: Dataset, path: str, task: QuestionAnsweringConfig) -
     if dataset.unanswerable and not task.unanswerable:
         without = [question.id for question in dataset.questions if not question.answers]
         raise DataError(
-            f"{path} has questions without answer, but task.unanswerable=False ({len(without):,} "
-            f"of {len(dataset.questions):,}, such as {without[0]!r}); set it to True, or name a "
-            "file of SQuAD 1.1"
+            f"{path} has questions without an answer, but task.unanswerable=False "
+            f"({len(without):,} of {len(dataset.questions):,}, such as {without[0]!r}); set it to "
+            "True, or name a file of SQuAD 1.1"
         )
 
 
