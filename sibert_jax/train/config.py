@@ -43,8 +43,8 @@ class RunConfig:
         check("", self)
         if not 8 <= self.data.seq_len <= self.model.max_len:
             raise ConfigError(
-                f"data.seq_len={self.data.seq_len} must lie between 8 and model.max_len="
-                f"{self.model.max_len}, its longest sequence."
+                f"data.seq_len={self.data.seq_len} must lie between 8 and "
+                f"model.max_len={self.model.max_len}, the maximum sequence length."
             )
         found = f"model.arch is {self.model.arch!r}"
         check_direction(self.task.name, self.model.arch, found, "set it to one of")
@@ -66,8 +66,8 @@ class RunConfig:
         if "encoder" not in self.invariant_parts:
             raise ConfigError(
                 f'task.head="{self.task.head}" makes the logits grow with the token table, so the '
-                f"loss is not scale invariant in the encoder of model.arch={self.model.arch}, as "
-                f'optim.name="{self.optim.name}" needs it; choose another head.'
+                f"loss is not scale invariant in the encoder of model.arch={self.model.arch}, "
+                f'which optim.name="{self.optim.name}" requires; choose another head.'
             )
         if self.optim.head.name == "same" and "head" not in self.invariant_parts:
             raise ConfigError(

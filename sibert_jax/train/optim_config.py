@@ -37,8 +37,9 @@ class GroupConfig:
         check(section, self)
         if self.warmup_steps and self.warmup_fraction:
             raise ConfigError(
-                f"{section}.warmup_steps={self.warmup_steps} and {section}.warmup_fraction="
-                f"{self.warmup_fraction}: one of them says the warm-up, so set the other to 0."
+                f"{section}.warmup_steps={self.warmup_steps} and "
+                f"{section}.warmup_fraction={self.warmup_fraction}: only one of them can set the "
+                "warmup; set the other to 0."
             )
 
     def check_optimizer(self, section: str) -> None:
@@ -49,8 +50,8 @@ class GroupConfig:
         if measures_rate and not is_open and self.learning_rate != 1:
             raise ConfigError(
                 f"{section}.learning_rate={self.learning_rate} with {section}.name={self.name!r}, "
-                "which measures its rates: it multiplies them, so set it to 1, and "
-                f"{section}.weight_decay to ηλ."
+                "which sets its rates from measurements and multiplies them by learning_rate: "
+                f"set it to 1, and {section}.weight_decay to ηλ."
             )
         try:
             tx = make_optimizer(
@@ -143,7 +144,10 @@ class OptimConfig(GroupConfig):
                 "set eta_lambda to 0, or both of them to 0."
             )
         if self.eta_lambda == 0 and self.learning_rate == 0:
-            raise ConfigError("optim: give learning_rate > 0, or eta_lambda > 0 to have it found.")
+            raise ConfigError(
+                "optim.learning_rate and optim.eta_lambda are both 0; set learning_rate, or "
+                "eta_lambda to have the rate computed."
+            )
         if not TABLE[self.name].follows_theory and self.eta_lambda > 0:
             raise ConfigError(
                 "optim.eta_lambda is for scale_invariant_sgd, equilibrium_sgd and "
@@ -154,7 +158,8 @@ class OptimConfig(GroupConfig):
             re.compile(self.other.pattern)
         except re.error as error:
             raise ConfigError(
-                f"optim.other.pattern={self.other.pattern!r} is no regular expression: {error}."
+                f"optim.other.pattern={self.other.pattern!r} is not a valid regular expression: "
+                f"{error}."
             ) from None
 
     @property

@@ -80,12 +80,12 @@ class TrainConfig:
         if (self.num_steps > 0) == (self.num_epochs > 0):
             raise ConfigError(
                 f"train.num_steps={self.num_steps} and train.num_epochs={self.num_epochs}: one of "
-                "them says the length of the run, so set the other to 0."
+                "them must set the length of the run; set it above 0 and the other to 0."
             )
         for name in self.writer_names:
             if name not in WRITERS:
                 raise ConfigError(
-                    f"train.writers={self.writers!r}: {name!r} is unknown; choose of "
+                    f"train.writers={self.writers!r}: {name!r} is unknown; choose from "
                     f"{', '.join(WRITERS)}, separated by commas."
                 )
 

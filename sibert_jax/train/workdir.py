@@ -106,8 +106,8 @@ def check_free(directory: pathlib.Path, config: ml_collections.ConfigDict) -> No
         check_same(directory, read_settings(path), config.to_dict(), steps[-1])
     elif (names := _names(directory)) and not _is_run(directory, names):
         raise ConfigError(
-            f"{directory} is not empty and has no config.json of a run, so it is no run of this "
-            "program; choose another --workdir. Nothing was changed."
+            f"{directory} is not empty and has no config.json, so it is not the workdir of a run; "
+            "choose another --workdir. Nothing was changed."
         )
 
 
@@ -169,8 +169,8 @@ def _depending_on_length(settings: Mapping) -> list[str]:
 def too_short(key: str, num_steps: int, newest: int) -> ConfigError:
     """Returns the error for a length that the run has already exceeded."""
     return ConfigError(
-        f"{key} says {num_steps:,} steps, and the newest checkpoint is of step {newest:,}; give at "
-        "least as many, or another --workdir. Nothing was changed."
+        f"{key} gives {num_steps:,} steps, but the newest checkpoint is at step {newest:,}; set "
+        "at least as many, or choose another --workdir. Nothing was changed."
     )
 
 

@@ -68,7 +68,7 @@ def test_a_run_without_gain_ends_early_and_keeps_its_best(idle, train_one, tmp_p
     assert (int(again.step), rows(tmp_path / "killed")) == (6, before)
     shutil.rmtree(tmp_path / "killed/checkpoints/2")
     for step, message in (
-        ("best", "was at step 2, whose checkpoint is not kept; .*keep_best=True"),
+        ("best", "was at step 2, whose checkpoint was not kept; .*keep_best=True"),
         ("3", r"has no checkpoint of step 3; give \"best\", or one of \[6\]"),
         ("newest", "has no checkpoint of step newest"),
     ):

@@ -72,7 +72,7 @@ def test_new_positions_are_drawn_at_the_scale_of_the_others(
 BAD = [
     ({"checkpoint.init_from": "x"}, "are both set; init_from takes parameters only"),
     ({"train.num_steps": 6}, "is at step 6, and the run ends at step 6: train.num_steps and"),
-    ({"optim.name": "lamb"}, "optim.name is 'adamw' there and 'lamb' here, so the state"),
+    ({"optim.name": "lamb"}, "optim.name is 'adamw' there and 'lamb' here, so its opt"),
     ({"model.width": 32}, "model.width is 16 there, 32 here"),
     ({"model.max_len": 16, "data.seq_len": 16}, "model.max_len is 32 there, 16 here"),
     ({"checkpoint.continue_from": "nowhere"}, "continue_from=nowhere: there is no such directory"),
