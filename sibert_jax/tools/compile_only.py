@@ -136,7 +136,7 @@ def _topology(name: str) -> list[jax.Device]:
         if "not installed" in str(error):
             raise ConfigError(
                 f"--compile_only={name} needs the compiler for TPUs, which runs on any Linux "
-                "machine; get it by: pip install -e '.[train,tpu]'"
+                "machine; install it with: pip install -e '.[train,tpu]'"
             ) from None
         raise ConfigError(
             f"--compile_only={name} is neither a number of devices nor a TPU topology such as "
