@@ -55,7 +55,7 @@ def override(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
         raise ConfigError(" ".join(str(error).split())) from None
     if rest[1:]:
         raise ConfigError(
-            f"stray argument {rest[1]!r}; overrides look like --config.optim.learning_rate=1e-3."
+            f"unknown argument {rest[1]!r}; overrides look like --config.optim.learning_rate=1e-3."
         )
     return holder.value
 

@@ -16,14 +16,14 @@ USAGE = """python -m sibert_jax.main --config=NAME --workdir=DIR
        python -m sibert_jax.main --workdir=DIR --predict=FILE
        python -m sibert_jax.main --workdir=DIR --embed=FILE --out=NAME.npy"""
 OPTIONS = (  # name, metavar, type, help of one line, so that all of it fits on a screen
-    ("config", "NAME[:VAR]", str, "a Python file, or a name in the package's configs"),
-    ("workdir", "DIR", user_path, "of the run; the same command again resumes it"),
-    ("predict", "FILE", user_path, "new text; answers or continuations go to stdout"),
-    ("embed", "FILE", user_path, "texts, one a line; their vectors go to --out"),
-    ("out", "NAME.npy", user_path, "the vectors; the texts go to NAME.txt"),
-    ("step", "best|N", str, "the checkpoint for these two; else the newest one"),
-    ("compile_only", "N", str, "what the step needs on N fake devices, or v5e:4x4"),
-    ("profile", "A:B", str, "steps to trace into DIR/profile, such as 10:20"),
+    ("config", "NAME[:VAR]", str, "a Python file, or the name of a shipped config"),
+    ("workdir", "DIR", user_path, "directory of the run; the same command resumes it"),
+    ("predict", "FILE", user_path, "file of new texts; predictions go to stdout"),
+    ("embed", "FILE", user_path, "file of texts, one per line; vectors go to --out"),
+    ("out", "NAME.npy", user_path, "file for the vectors; the texts go to NAME.txt"),
+    ("step", "best|N", str, "for --predict and --embed (default: the newest)"),
+    ("compile_only", "N", str, "memory and FLOPs on N simulated devices, or v5e:4x4"),
+    ("profile", "A:B", str, "trace these steps into DIR/profile, such as 10:20"),
 )
 
 
@@ -35,25 +35,33 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     parser.add_argument(
         "--show_config",
         action="store_true",
-        help="print each key: value, where it was set, meaning",
+        help="print each key: its value, origin and meaning",
     )
     given, overrides = parser.parse_known_args(arguments)
     used = [name for name in ("config", "predict", "embed") if getattr(given, name) is not None]
     if len(used) != 1:
-        command.fail("give one of --config to train, --predict or --embed for new text.")
+        command.fail(
+            "give exactly one of --config (to train), --predict and --embed (for new text)."
+        )
     for word in overrides if given.config is None else ():
         if given.predict is None or not word.startswith("--config.task."):
-            command.fail(f"stray argument {word!r}; --{used[0]} has its settings from --workdir.")
+            command.fail(
+                f"unknown argument {word!r}; --{used[0]} takes its settings from --workdir."
+            )
     if given.workdir is None and given.compile_only is None and not given.show_config:
-        command.fail("--workdir is missing: name a directory for the run.")
+        command.fail("--workdir is missing; name the directory of the run.")
     if given.show_config and given.config is None:
-        command.fail("--show_config shows the keys of a config: give --config with it.")
+        command.fail("--show_config needs --config=NAME, whose keys it prints.")
     if given.profile is not None and (given.config is None or given.compile_only is not None):
-        command.fail("--profile traces training: give --config with it, and no --compile_only.")
+        command.fail(
+            "--profile traces training, so it needs --config and does not go with --compile_only."
+        )
     if (given.embed is None) != (given.out is None):
-        command.fail("--embed=FILE and --out=NAME.npy go together: texts and their vectors.")
+        command.fail("--embed=FILE and --out=NAME.npy must be given together.")
     if given.step is not None and given.config is not None:
-        command.fail("--step is for --predict and --embed; training resumes from the newest one.")
+        command.fail(
+            "--step is for --predict and --embed; training resumes from the newest checkpoint."
+        )
     return given, overrides
 
 

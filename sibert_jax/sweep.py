@@ -28,7 +28,7 @@ from sibert_jax.files import user_path
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the rest of a sweep and writes its table; returns 1 if a run failed."""
     parser = command.parser(
-        "sibert_jax.sweep", __doc__, epilog="Overrides (--config.KEY=VALUE) hold for all points."
+        "sibert_jax.sweep", __doc__, epilog="Overrides (--config.KEY=VALUE) apply to all runs."
     )
     parser.add_argument("--config", required=True, metavar="NAME", help="configuration of the runs")
     parser.add_argument(
@@ -36,16 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         required=True,
         type=user_path,
         metavar="FILE",
-        help="Python file with sweep()",
+        help="Python file that defines sweep()",
     )
     parser.add_argument(
         "--workdir",
         required=True,
         type=user_path,
         metavar="DIR",
-        help="folder of the sweep",
+        help="directory of the sweep",
     )
-    parser.add_argument("--workers", type=int, default=1, help="runs at the same time")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="number of runs at the same time (default: 1)"
+    )
     given, overrides = parser.parse_known_args(arguments)
     if given.workers < 1:
         command.fail(f"--workers={given.workers} must be at least 1.")

@@ -50,15 +50,15 @@ def test_a_module_of_ours_that_is_missing_is_a_fault_of_the_program():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "give one of --config to train, --predict or --embed for new text."),
-        (["--config=demo", "--predict=x"], "give one of --config"),
-        (["--predict=x", "--embed=x"], "give one of --config"),
+        ([], "give exactly one of --config (to train), --predict and --embed (for new text)."),
+        (["--config=demo", "--predict=x"], "give exactly one of --config"),
+        (["--predict=x", "--embed=x"], "give exactly one of --config"),
         (["--config=demo"], "--workdir is missing"),
-        (["--predict=x", "--workdir=w", "--config.seed=3"], "stray argument '--config.seed=3'"),
-        (["--embed=x", "--out=y", "--workdir=w", "-x"], "stray argument '-x'; --embed has"),
+        (["--predict=x", "--workdir=w", "--config.seed=3"], "unknown argument '--config.seed=3'"),
+        (["--embed=x", "--out=y", "--workdir=w", "-x"], "unknown argument '-x'; --embed takes"),
         (["--workdir=w", "--predict=x", "--profile=1:2"], "--profile traces training"),
-        (["--workdir=w", "--predict=x", "--show_config"], "--show_config shows the keys"),
-        (["--workdir=w", "--embed=x"], "--embed=FILE and --out=NAME.npy go together"),
+        (["--workdir=w", "--predict=x", "--show_config"], "--show_config needs --config=NAME"),
+        (["--workdir=w", "--embed=x"], "--embed=FILE and --out=NAME.npy must be given together"),
         (["--workdir=w", "--config=demo", "--step=best"], "--step is for --predict and --embed"),
     ],
 )

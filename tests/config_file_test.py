@@ -54,7 +54,7 @@ def test_overrides_have_the_type_of_their_key_and_the_last_one_counts():
         ("demo", "--config.seed.x=1", "no key 'seed.x': seed is a value, not a section."),
         ("demo", "--config.model=3", "'model' is a section of the config; set one of its keys."),
         ("demo", "--config.train.num_steps=many", "num_steps=many: invalid literal for int"),
-        ("demo", "config.seed=3", "stray argument 'config.seed=3'"),
+        ("demo", "config.seed=3", "unknown argument 'config.seed=3'"),
         ("demo", "--seed=3", "Unknown command line flag 'seed'"),
         ("nowhere.py", None, "no file 'nowhere.py', and no configuration of that name; there are "),
         ("dmeo", None, "did you mean 'demo'?"),

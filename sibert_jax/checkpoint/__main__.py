@@ -16,17 +16,19 @@ def parser() -> argparse.ArgumentParser:
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
         added = sub.add_parser(name, help=text, description=text)
-        added.add_argument("directory", type=user_path, help="workdir of a run, or its checkpoints")
+        added.add_argument(
+            "directory", type=user_path, help="workdir of a run, or its checkpoints directory"
+        )
         return added
 
-    add("list", "step, date, size of every checkpoint, and whether its files are all there; quick")
-    add("verify", "reads every checkpoint, compares every number; exit status 1 if one is bad")
-    show = add("show", "manifest and table of leaves")
+    add("list", "list step, date and size of each checkpoint and check that its files exist (fast)")
+    add("verify", "read each checkpoint and check every value; exit status 1 if one is bad")
+    show = add("show", "print the manifest and a table of the leaves")
     show.add_argument("step", nargs="?", help="the newest if not given")
-    diff = add("diff", "leaves, settings and versions that differ between two checkpoints")
+    diff = add("diff", "list the leaves, settings and versions in which two checkpoints differ")
     diff.add_argument("a", help="a step")
-    diff.add_argument("b", help="a step, or the directory of another run's checkpoint")
-    exporting = add("export", "parameters to one .safetensors file")
+    diff.add_argument("b", help="step, or directory of another run's checkpoint")
+    exporting = add("export", "write the parameters to one .safetensors file")
     exporting.add_argument("file", type=user_path)
     exporting.add_argument("--step", help="the newest if not given")
     return top
@@ -39,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     directory = checkpoints_in(arguments.directory)
     if not directory.is_dir():
-        raise CheckpointError(f"{directory} is no directory.")
+        raise CheckpointError(f"{directory} is not a directory; name the workdir of a run.")
     match arguments.command:
         case "list":
             _print(commands.list_all(directory))
@@ -66,7 +68,7 @@ def _checkpoint(directory: pathlib.Path, step: str | None) -> pathlib.Path:
         return commands.newest(directory)
     path = directory / step if step.isdecimal() else user_path(step).absolute()
     if not path.is_dir():
-        raise CheckpointError(f"there is no checkpoint {path}.")
+        raise CheckpointError(f"there is no checkpoint {path}; `list` shows the existing ones.")
     return path
 
 

@@ -234,8 +234,8 @@ class Checkpoints:
             complete = [found for found in self.steps() if found != step]
             raise CheckpointError(
                 f"the checkpoint at step {step} could not be written to {self.directory}: "
-                f"{reason}. Complete ones: {complete or 'none'}; make room or correct the path, "
-                "then run again to resume."
+                f"{reason}. Complete checkpoints: {complete or 'none'}; free disk space or "
+                "correct the path, then run again to resume."
             ) from error
 
     def steps(self) -> list[int]:

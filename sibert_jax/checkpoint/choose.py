@@ -65,11 +65,14 @@ def chosen(
     if step == "best":
         step = manifests.best_step(newest_verified(directory, say).manifest)
         if step is None:
-            raise CheckpointError(f"{directory}: there has been no evaluation, so none is best.")
+            raise CheckpointError(
+                f"{directory}: there is no best checkpoint before the first evaluation; give a "
+                "step instead."
+            )
         if step not in steps:
             raise CheckpointError(
-                f"the best evaluation in {directory} was at step {step:,}, whose checkpoint is not "
-                "kept; runs keep it with --config.checkpoint.keep_best=True."
+                f"the best evaluation in {directory} was at step {step:,}, whose checkpoint was "
+                "not kept; to keep it, train with --config.checkpoint.keep_best=True."
             )
     if not str(step).isdecimal() or int(step) not in steps:
         raise CheckpointError(

@@ -29,9 +29,9 @@ def list_all(directory: pathlib.Path) -> Iterator[str]:
         except CorruptError as error:
             yield f"{step:>10}  {'':<19}  {size:>9}  BAD: {error}"
     for path in sorted(directory.glob("*.corrupt*")):
-        yield f"{path.name}: moved aside when the run came to that step again"
+        yield f"{path.name}: moved aside when the run reached that step again"
     if steps:
-        yield "files ok: all are there, in their sizes; whether the numbers are, `verify` says"
+        yield "files ok: all files exist and have the right sizes; `verify` checks their contents"
 
 
 def verify_all(directory: pathlib.Path) -> tuple[list[str], bool]:
@@ -81,7 +81,7 @@ def diff(path_a: pathlib.Path, path_b: pathlib.Path) -> Iterator[str]:
             same += not line
             if line:
                 yield f"{name}: {line}"
-    yield f"{same} leaves are the same, bit for bit"
+    yield f"{same} leaves are bitwise identical"
 
 
 def _difference(a: np.ndarray | None, b: np.ndarray | None) -> str:
@@ -128,7 +128,7 @@ def export(path: pathlib.Path, target: pathlib.Path) -> Iterator[str]:
       A line on what has been written.
     """
     if target.suffix != ".safetensors":
-        raise CheckpointError(f"{target} must end in .safetensors, the format it is written in.")
+        raise CheckpointError(f"{target} must end in .safetensors, the format of the file.")
     if target.exists():
         raise CheckpointError(f"{target} exists; remove it or choose another name.")
     manifest = verify(path)

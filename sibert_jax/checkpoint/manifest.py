@@ -151,17 +151,17 @@ def check_same_leaves(where: str, stored: dict[str, dict], wanted: dict[str, Any
         shape = tuple(leaf.shape)
         if name not in stored:
             raise CheckpointError(
-                f"{where} has no leaf {name} {shape}; it is of another model: {why}."
+                f"{where} has no leaf {name} {shape}, so it belongs to another model: {why}."
             )
         found, dtype = tuple(stored[name]["shape"]), stored[name]["dtype"]
         if found != shape or dtype != str(leaf.dtype):
             raise CheckpointError(
-                f"leaf {name} of {where} is {found} {dtype}, wanted {shape} {leaf.dtype}: {why}."
+                f"leaf {name} of {where} is {found} {dtype}, expected {shape} {leaf.dtype}: {why}."
             )
     if extra := sorted(stored.keys() - wanted.keys()):
         raise CheckpointError(
             f"{where} has the leaf {extra[0]} {tuple(stored[extra[0]]['shape'])}, which this run "
-            f"does not have; it is of another model: {why}."
+            f"does not have, so it belongs to another model: {why}."
         )
 
 

@@ -133,8 +133,8 @@ def _check_vocabulary(source: Source, description: dict) -> None:
     if theirs != ours:
         raise CheckpointError(
             f"{source.path} was trained with another vocabulary (hash {theirs[:12]}) than this "
-            f"run's ({ours[:12]}), so its token table is of other tokens; set data.vocab to the "
-            "one of that run."
+            f"run's ({ours[:12]}), so the rows of its token table stand for other tokens; set "
+            "data.vocab to the vocabulary of that run."
         )
 
 
@@ -209,9 +209,9 @@ class Labels:
         """Returns a note on the consequence of a difference; "" if there is none."""
         names = f"{', '.join(self.theirs)} there, {', '.join(self.ours)} here"
         if self.order is None:
-            return f"is not taken, as its labels are {names}"
+            return f"is not taken, because its labels are {names}"
         if self.order not in ([], list(range(len(self.ours)))):
-            return f"is put in order: {names}"
+            return f"is reordered: {names}"
         return ""
 
 

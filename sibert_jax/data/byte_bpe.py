@@ -176,7 +176,8 @@ def _check(pieces: Sequence[str], ids: dict[str, int], merges: Sequence[Merge], 
         raise DataError(f"{name} has {twice!r} twice")
     if END not in ids:
         raise DataError(
-            f"{name} lacks {END}, the end of a document; name the vocabulary of a GPT-2, or add it"
+            f"{name} lacks {END}, the end-of-document token; name a GPT-2 vocabulary, or add the "
+            "token"
         )
     if absent := [byte for byte, character in CHARACTERS.items() if character not in ids]:
         raise DataError(f"{name} lacks {len(absent)} of the 256 bytes, such as 0x{absent[0]:02x}")
@@ -184,12 +185,12 @@ def _check(pieces: Sequence[str], ids: dict[str, int], merges: Sequence[Merge], 
         for token in (*pair, "".join(pair)):
             if token not in ids:
                 raise DataError(
-                    f"{name} lacks {token!r}, of the merge {' '.join(pair)!r}; the merges are of "
-                    "another vocabulary"
+                    f"{name} lacks {token!r}, of the merge {' '.join(pair)!r}; the merges belong "
+                    "to another vocabulary"
                 )
     made = {*BYTES, *("".join(pair) for pair in merges)}
     if apart := [p for p in pieces if p not in made and not _SPECIAL.fullmatch(p)]:
         raise DataError(
-            f"{name} has {len(apart)} tokens that no merge makes, such as {apart[0]!r}; the merges "
-            "are of another vocabulary"
+            f"{name} has {len(apart)} tokens that no merge produces, such as {apart[0]!r}; the "
+            "merges belong to another vocabulary"
         )

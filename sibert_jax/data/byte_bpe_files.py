@@ -62,10 +62,10 @@ def read_byte_bpe(path: pathlib.Path) -> BPEVocabulary:
         ids, merges, added = _read_library(file)
     else:
         if not file.is_file():
-            raise DataError(f"{file} is missing, which defines the ids of tokens")
+            raise DataError(f"{file} is missing; it defines the token ids")
         ids, merges, added = read_object(file), _read_merges(directory / MERGES), []
     if sorted(ids.values(), key=str) != sorted(range(len(ids)), key=str):
-        raise DataError(f"{file}: the ids are not 0, 1, 2, ...")
+        raise DataError(f"{file}: the token ids must be 0, 1, 2, ... without gaps")
     pieces = tuple(sorted(ids, key=ids.__getitem__))
     pieces = with_added(pieces, [*added, *_added_by_settings(directory)], directory)
     return BPEVocabulary(pieces, merges)
@@ -85,14 +85,16 @@ def write_byte_bpe(path: pathlib.Path, vocabulary: BPEVocabulary) -> None:
 def _read_merges(path: pathlib.Path) -> tuple[Merge, ...]:
     """Reads the pairs of `merges.txt`, one per line after a version line."""
     if not path.is_file():
-        raise DataError(f"{path} is missing, which says how bytes are joined; put it beside {IDS}")
+        raise DataError(f"{path} is missing; it holds the merges and must be next to {IDS}")
     merges = []
     for number, line in enumerate(read_lines(path), start=1):
         if number == 1 and line.startswith("#version"):
             continue
         pair = line.split(" ")
         if len(pair) != 2 or not all(pair):
-            raise DataError(f"{path}: line {number} is {line!r}, wanted two tokens and a space")
+            raise DataError(
+                f"{path}: line {number} is {line!r}, expected two tokens separated by a space"
+            )
         merges.append((pair[0], pair[1]))
     return tuple(merges)
 
@@ -106,15 +108,19 @@ def _read_library(path: pathlib.Path) -> tuple[dict[str, int], tuple[Merge, ...]
         for key, value in wanted.items():
             if splitter[key] != value:
                 raise DataError(
-                    f"{path}: pre_tokenizer.{key} is {splitter[key]!r}, and only {value!r} can be "
-                    "used"
+                    f"{path}: pre_tokenizer.{key} is {splitter[key]!r}, but only {value!r} is "
+                    "supported"
                 )
         if values["normalizer"] is not None:
-            raise DataError(f"{path} has a normalizer, and GPT-2's tokenizer takes text as it is")
+            raise DataError(
+                f"{path} has a normalizer, but GPT-2's tokenizer does not change the text"
+            )
         merges = tuple(tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"])
         return model["vocab"], merges, [added_token(t["id"], t) for t in values["added_tokens"]]
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not of GPT-2's tokenizer (looking for {error})") from None
+        raise DataError(
+            f"{path} is not a file of GPT-2's tokenizer (looking for {error})"
+        ) from None
 
 
 def _added_by_settings(directory: pathlib.Path) -> list[AddedToken]:
@@ -123,8 +129,9 @@ def _added_by_settings(directory: pathlib.Path) -> list[AddedToken]:
     settings: dict[str, Any] = read_object(path) if path.is_file() else {}
     if (found := settings.get("tokenizer_class", CLASSES[0])) not in CLASSES:
         raise DataError(
-            f"{path}: tokenizer_class is {found!r}, and of byte-level BPE only GPT-2's can be read"
+            f"{path}: tokenizer_class is {found!r}, but the only supported byte-level BPE is "
+            "GPT-2's"
         )
     if settings.get("add_prefix_space"):
-        raise DataError(f"{path}: add_prefix_space is true, and only false can be used")
+        raise DataError(f"{path}: add_prefix_space is true, but only false is supported")
     return added_tokens(path, settings.get("added_tokens_decoder", {}))

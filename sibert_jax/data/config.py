@@ -31,37 +31,44 @@ class CorpusConfig:
     """Text for pretraining, its held-out part and its vocabulary."""
 
     source: str = key(
-        "builtin", "builtin: English found in any Python installation; text: files; tfds",
-        choices=tuple(SOURCES),
+        "builtin", "source of the text; builtin: English in the Python installation; text: text "
+        "files; tfds: prepared TensorFlow Datasets", choices=tuple(SOURCES),
     )  # fmt: skip
     path: str = key(
-        "", "text: files or globs, tfds: prepared directories (DIR or DIR:SPLIT); comma: one more"
-    )
-    layout: str = key(
-        "auto", "of text files: a blank line ends a document (paragraphs) or a paragraph (wrapped)",
-        choices=LAYOUTS,
+        "", "comma-separated corpora; text: files or globs; tfds: prepared directories, DIR or "
+        "DIR:SPLIT",
     )  # fmt: skip
-    weights: tuple[float, ...] = key((), "share of each corpus; (): in proportion to size")
+    layout: str = key(
+        "auto", "meaning of a blank line in text files; paragraphs: ends a document; wrapped: "
+        "ends a paragraph; auto: decided for each file", choices=LAYOUTS,
+    )  # fmt: skip
+    weights: tuple[float, ...] = key(
+        (), "share of each corpus in the training data; (): in proportion to size"
+    )
     valid_path: str = key("", "held-out text; empty: hold out valid_fraction of the documents")
-    valid_fraction: float = key(0.02, "in (0, 1), chosen by a hash of the text")
-    tfds_split: str = key("train", "split of a DIR without :SPLIT")
-    tfds_feature: str = key("text", "feature that holds the text")
+    valid_fraction: float = key(
+        0.02, "fraction of the documents to hold out, in (0, 1); chosen by a hash of the text"
+    )
+    tfds_split: str = key("train", "split to read where data.path does not name one")
+    tfds_feature: str = key("text", "name of the feature that holds the text")
     tokenizer: str = key(
-        "wordpiece", "of the vocabulary: WordPiece (BERT) or byte-level BPE (GPT-2)",
+        "wordpiece", "tokenization: WordPiece (BERT) or byte-level BPE (GPT-2)",
         choices=(WordPiece.kind, ByteBPE.kind),
     )  # fmt: skip
     vocab: str = key(
-        "", "vocabulary file (vocab.txt; vocab.json beside merges.txt) or its directory; empty: "
-        "that of checkpoint.init_from, else one is trained",
+        "", "vocabulary file (vocab.txt, or vocab.json with merges.txt beside it) or its "
+        "directory; empty: that of checkpoint.init_from, else train one",
         may_change=True,  # a changed vocabulary changes the fingerprint in the checkpoint
     )  # fmt: skip
-    vocab_train_bytes: int = key(20_000_000, "text that a trained vocabulary sees, bytes", low=1)
+    vocab_train_bytes: int = key(
+        20_000_000, "maximum bytes of text that the vocabulary is trained on", low=1
+    )
     cache_dir: str = key(
-        "~/.cache/sibert_jax", "of tokens and trained vocabularies",
+        "~/.cache/sibert_jax", "directory for cached tokens and trained vocabularies",
         may_change=True, per_process=True,
     )  # fmt: skip
     seq_len: int | None = key(
-        None, "tokens of an example; None: 128, or model.max_len if less", low=8
+        None, "tokens per example; None: 128, or model.max_len if less", low=8
     )
 
     def __post_init__(self):
@@ -75,8 +82,8 @@ class CorpusConfig:
         num_corpora = max(1, len(split_paths(self.path)))
         if self.weights and len(self.weights) != num_corpora:
             raise ConfigError(
-                f"data.weights holds {len(self.weights)} numbers for {num_corpora} corpora; "
-                "give one a corpus, or () for in proportion to size."
+                f"data.weights holds {len(self.weights)} numbers for {num_corpora} corpora; give "
+                "one per corpus, or () to weight them by size."
             )
         if not all(0 < weight < float("inf") for weight in self.weights):
             raise ConfigError(f"data.weights must be positive, found {self.weights}.")
@@ -107,31 +114,41 @@ class CorpusConfig:
 class LabeledConfig:
     """Labeled examples for fine-tuning, and their vocabulary."""
 
-    source: str = key("files", "of all paths", choices=("files", "tfds"))
-    path: str = key("", "a file or glob; tfds: a prepared DIR:SPLIT")
-    valid_path: str = key("", "to evaluate on; empty: hold out valid_fraction of path")
-    valid_fraction: float = key(0.1, "in (0, 1), of each class, chosen by a hash of the text")
+    source: str = key(
+        "files", "type of all data paths: files, or prepared TensorFlow Datasets",
+        choices=("files", "tfds"),
+    )  # fmt: skip
+    path: str = key("", "training file or glob; tfds: prepared directory DIR:SPLIT")
+    valid_path: str = key("", "file to evaluate on; empty: hold out valid_fraction of path")
+    valid_fraction: float = key(
+        0.1, "fraction of each class to hold out, in (0, 1); chosen by a hash of the text"
+    )
     format: str = key(
-        "auto", "auto: by the name; csv, tsv (no quotes), jsonl, parquet; label_first: lines of a "
-        "label, white space and a text", choices=FORMATS,
+        "auto", "file format; auto: by file name; tsv: without quoting; label_first: each line is "
+        "a label, whitespace and a text", choices=FORMATS,
     )  # fmt: skip
-    header: bool = key(True, "whether the first row of csv and tsv files names the columns")
+    header: bool = key(True, "whether the first row of a CSV or TSV file names the columns")
     text: str = key(
-        "", "column of the text, or two with a comma between them: names, or numbers from 0; "
-        "empty: text, or those of task.dataset",
+        "", "column of the text, or two columns separated by a comma; names, or numbers from 0; "
+        "empty: text, or the columns of task.dataset",
     )  # fmt: skip
-    label: str = key("", "column of the label; empty: label, or that of task.dataset")
+    label: str = key(
+        "", "column of the label, a name or a number from 0; empty: label, or the column of "
+        "task.dataset",
+    )  # fmt: skip
     test_path: str = key(
-        "", "further sets to predict after the last step, comma-separated", may_change=True
+        "", "comma-separated files to predict after the last step", may_change=True
     )
     vocab: str = key(
         "", "WordPiece vocabulary file; empty: that of checkpoint.init_from", may_change=True
     )
     seq_len: int | None = key(
-        None, "most tokens of an example, longer ones are cut; None: 128, or model.max_len if less",
-        low=8,
+        None, "maximum tokens per example; longer ones are truncated; None: 128, or model.max_len "
+        "if less", low=8,
     )  # fmt: skip
-    num_seq_lens: int = key(12, "most lengths that batches are padded to", low=1)
+    num_seq_lens: int = key(
+        12, "maximum number of different lengths that batches are padded to", low=1
+    )
 
     def __post_init__(self):
         check("data", self)

@@ -79,8 +79,9 @@ class PairExamples:
             )
         if corpus.num_documents < 2:
             raise DataError(
-                "next-sentence prediction draws sentences from other documents, but the corpus has "
-                f"{corpus.num_documents}; separate documents by blank lines, or train without it"
+                "next-sentence prediction draws sentences from other documents, but the corpus "
+                f"has {corpus.num_documents}; separate documents by blank lines, or set "
+                "task.nsp=False"
             )
         self.seq_len = seq_len
         self.fingerprint = digest(

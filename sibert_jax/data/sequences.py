@@ -193,9 +193,9 @@ class BucketedBatches:
     def description(self) -> str:
         """The lengths and their cost, in words."""
         count = len(self.seq_lens)
-        compiled = f", each of {count} lengths compiled when it first occurs" if count > 1 else ""
+        compiled = f", {count} lengths, each compiled at its first use" if count > 1 else ""
         return (
-            f"batches of {', '.join(map(str, self.seq_lens))} tokens a row{compiled}, "
+            f"batches of {', '.join(map(str, self.seq_lens))} tokens per row{compiled}, "
             f"{self.padding_share:.1%} of them padding"
         )
 

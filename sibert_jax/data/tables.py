@@ -52,7 +52,7 @@ def one_file(path: str) -> pathlib.Path:
     """Returns the file that a name, or a glob with a single match, refers to."""
     files = matching_files(path)
     if len(files) > 1:
-        raise DataError(f"{path!r} matches {len(files)} files, {files[0]} among them; name one")
+        raise DataError(f"{path!r} matches {len(files)} files, such as {files[0]}; name one file")
     return files[0]
 
 
@@ -98,7 +98,7 @@ def read_table(file: pathlib.Path, format: str = "auto", *, header: bool = True)
         if not columns:
             raise DataError(f"{file} is empty; its first line must name the columns")
         return Table(file, format, tuple(column.strip() for column in columns), rows, kind)
-    (_, first), rows = _peek(rows, f"{file} is empty; expected an example a line")
+    (_, first), rows = _peek(rows, f"{file} is empty; expected one example per line")
     return Table(file, format, tuple(map(str, range(len(first)))), rows, kind)
 
 
@@ -117,7 +117,7 @@ def find_column(table: Table, names: Iterable[str]) -> int | None:
                 places = [str(i) for i, column in enumerate(columns) if column == wanted]
                 raise DataError(
                     f"{table.file}, line 1: the columns {' and '.join(places)} are both called "
-                    f"{name!r}; rename one, or give the number"
+                    f"{name!r}; rename one, or select the column by its number"
                 )
             if wanted in columns:
                 return columns.index(wanted)
@@ -217,13 +217,15 @@ def _objects(file: pathlib.Path) -> Table:
         for where, line in _numbered(file):
             if line.startswith("["):
                 raise DataError(
-                    f"{where}: starts a list, and an object a line is wanted, as `jq -c '.[]'` "
-                    "writes them"
+                    f"{where}: starts a JSON list, but one object per line is expected, as `jq -c "
+                    "'.[]'` writes it"
                 )
             try:
                 value = json.loads(line) if line.strip() else {}
             except ValueError as error:
-                raise DataError(f"{where}: not JSON ({error}); expected an object a line") from None
+                raise DataError(
+                    f"{where}: not JSON ({error}); expected one object per line"
+                ) from None
             if not isinstance(value, dict):
                 raise DataError(
                     f'{where}: expected an object, as in {{"text": ...}}, found {line[:40]!r}'
@@ -233,7 +235,7 @@ def _objects(file: pathlib.Path) -> Table:
     rows = list(objects())
     columns = tuple(dict.fromkeys(key for _, value in rows for key in value))
     if not columns:
-        raise DataError(f"{file} is empty; expected an object a line")
+        raise DataError(f"{file} is empty; expected one object per line")
     fields = ((where, [value.get(c) for c in columns] if value else []) for where, value in rows)
     return Table(file, "jsonl", columns, fields)
 

@@ -52,8 +52,8 @@ def text_source(patterns: tuple[str, ...], key: str, layout: str) -> Source:
         if layout != "auto" or not wrapped:
             return ""
         return (
-            f"wrapped lines in {shortened(wrapped, 'files')}: joined into paragraphs at blank "
-            "lines, into documents at two or more; data.layout=paragraphs takes each line as one"
+            f"lines in {shortened(wrapped, 'files')} are wrapped: a blank line ends a paragraph, "
+            "two or more end a document; data.layout=paragraphs takes each line as a paragraph"
         )
 
     return Source(
@@ -105,9 +105,8 @@ def read_lines(path: pathlib.Path) -> Iterator[str]:
             for number, line in enumerate(file, start=1):
                 if b"\0" in line:
                     raise DataError(
-                        f"{path} is not text: line {number} holds a zero byte "
-                        "(a binary file, or UTF-16; UTF-8 is wanted, "
-                        "to which iconv -f UTF-16 -t UTF-8 converts)"
+                        f"{path} is not text: line {number} holds a zero byte (a binary file, or "
+                        "UTF-16, which iconv -f UTF-16 -t UTF-8 converts)"
                     )
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 offset += len(line)
@@ -138,7 +137,7 @@ def matching_files(pattern: str) -> list[pathlib.Path]:
     if not paths:
         what = "no file matches the glob" if glob.has_magic(expanded) else "no such file:"
         where = "" if os.path.isabs(expanded) else f" in {os.getcwd()}"
-        raise DataError(f"{what} {pattern!r}{where}; name files that are there")
+        raise DataError(f"{what} {pattern!r}{where}; name existing files")
     files = [path for path in paths if not path.is_dir()]
     if not files:
         raise DataError(

@@ -86,7 +86,7 @@ def read_vocabulary(path: pathlib.Path) -> Vocabulary:
         pieces, added, cleaning = tuple(read_lines(lines)), [], UNCASED
     else:
         missing = library if lines.is_file() else lines
-        raise DataError(f"{missing} is missing, which defines the ids of tokens")
+        raise DataError(f"{missing} is missing; it defines the token ids")
     pieces = with_added(pieces, [*added, *settings.added_tokens()], path)
     return Vocabulary(pieces, settings.cleaning(cleaning))
 
@@ -106,21 +106,22 @@ class _Settings:
         self.tokenizer_class = self._value("tokenizer_class", (str,), BERT_CLASSES[0])
         if self.tokenizer_class not in (*BERT_CLASSES, *LIBRARY_CLASSES):
             raise DataError(
-                f"{path}: tokenizer_class is {self.tokenizer_class!r}, and only BERT's WordPiece "
-                "can be read"
+                f"{path}: tokenizer_class is {self.tokenizer_class!r}, but only BERT's WordPiece "
+                "is supported"
             )
         for piece in SPECIAL_PIECES:
             key = f"{piece[1:-1].lower()}_token"
             found = self._value(key, (str, dict), piece)
             found = found["content"] if isinstance(found, dict) and "content" in found else found
             if found != piece:
-                raise DataError(f"{path}: {key} is {found!r}, and only {piece!r} can be used")
+                raise DataError(f"{path}: {key} is {found!r}, but only {piece!r} is supported")
         if not self._value("do_basic_tokenize", (bool,), True):
-            raise DataError(f"{path}: do_basic_tokenize is false; text is always split into words")
+            raise DataError(f"{path}: do_basic_tokenize is false, but only true is supported")
         kept = self._value("never_split", (list,), [])
         if unusual := [word for word in kept if word not in SPECIAL_PIECES]:
             raise DataError(
-                f"{path}: never_split holds {unusual[0]!r}; text is split at all punctuation"
+                f"{path}: never_split holds {unusual[0]!r}, which is not supported: text is split "
+                "at all punctuation"
             )
 
     def cleaning(self, default: Cleaning) -> Cleaning:
@@ -171,16 +172,18 @@ def _read_library(path: pathlib.Path) -> tuple[tuple[str, ...], list, Cleaning]:
         )
         for key, value, wanted in found:
             if value != wanted:
-                raise DataError(f"{path}: {key} is {value!r}, and only {wanted!r} can be used")
+                raise DataError(f"{path}: {key} is {value!r}, but only {wanted!r} is supported")
         pieces = tuple(sorted(model["vocab"], key=model["vocab"].__getitem__))
         if [model["vocab"][piece] for piece in pieces] != list(range(len(pieces))):
-            raise DataError(f"{path}: the ids of model.vocab are not 0, 1, 2, ...")
+            raise DataError(f"{path}: the ids of model.vocab must be 0, 1, 2, ... without gaps")
         lower, accents = normalizer["lowercase"], normalizer["strip_accents"]
         chinese = normalizer["handle_chinese_chars"]
         cleaning = Cleaning(lower, lower if accents is None else accents, chinese)
         return pieces, [added_token(t["id"], t) for t in values["added_tokens"]], cleaning
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not of a WordPiece tokenizer (looking for {error})") from None
+        raise DataError(
+            f"{path} is not a file of a WordPiece tokenizer (looking for {error})"
+        ) from None
 
 
 def added_tokens(path: pathlib.Path, tokens: dict[str, Any]) -> list[AddedToken]:
@@ -188,7 +191,7 @@ def added_tokens(path: pathlib.Path, tokens: dict[str, Any]) -> list[AddedToken]
     try:
         return [added_token(int(i), token) for i, token in tokens.items()]
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise DataError(f"{path}: added_tokens_decoder cannot be understood") from None
+        raise DataError(f"{path}: added_tokens_decoder has an unexpected format") from None
 
 
 def added_token(i: int, token: dict[str, Any]) -> AddedToken:
@@ -206,12 +209,13 @@ def with_added(
             result.append(text)
         elif i >= len(result) or result[i] != text:
             raise DataError(
-                f"{path} adds the token {text!r} with the id {i}, which is not the next one"
+                f"{path} adds the token {text!r} with the id {i}, which is not the next free id"
             )
         if not special and text not in SPECIAL_PIECES:
             raise DataError(
-                f"{path} adds the word {text!r}, to be matched before all others, which is "
-                "not supported; remove it from the tokenizer's files if no text needs it"
+                f"{path} adds the token {text!r}, which is matched before text is split into "
+                "words, and that is not supported; remove it from the tokenizer's files if no "
+                "text needs it"
             )
     return tuple(result)
 
@@ -223,5 +227,5 @@ def read_object(path: pathlib.Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(values, dict):
-        raise DataError(f"{path} holds {type(values).__name__}, wanted an object of settings")
+        raise DataError(f"{path} holds {type(values).__name__}, expected a JSON object of settings")
     return values

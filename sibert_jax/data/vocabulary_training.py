@@ -58,8 +58,8 @@ def find_tokenizer(
         if tokenizer.vocab_size != vocab_size:
             raise DataError(
                 f"data.vocab: the vocabulary {c.vocab} has {tokenizer.vocab_size} tokens but "
-                f"the model wants {vocab_size}; set model.vocab_size={tokenizer.vocab_size} "
-                "or name another data.vocab"
+                f"model.vocab_size={vocab_size}; set model.vocab_size={tokenizer.vocab_size} or "
+                "name another data.vocab"
             )
         if tokenizer.kind != c.tokenizer:
             raise DataError(

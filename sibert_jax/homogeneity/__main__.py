@@ -57,25 +57,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """Return the options and the config overrides; exit with one sentence if one is wrong."""
     parser = command.parser("sibert_jax.homogeneity", __doc__)
-    parser.add_argument("function", nargs="?", metavar="MODULE:FUNCTION", help="what to analyse")
-    parser.add_argument("--config", metavar="NAME[:VARIANT]", help="or the loss of a configuration")
+    parser.add_argument(
+        "function",
+        nargs="?",
+        metavar="MODULE:FUNCTION",
+        help="returns (fn, params, *args) to analyze",
+    )
+    parser.add_argument(
+        "--config", metavar="NAME[:VARIANT]", help="analyze the loss of this configuration instead"
+    )
     parser.add_argument(
         "--out",
         type=user_path,
         metavar="DIR",
-        help="folder for homogeneity.md and homogeneity.png",
+        help="directory for homogeneity.md and homogeneity.png",
     )
     parser.add_argument(
-        "--inside", action="store_true", help="list tensors that stay inside their module too"
+        "--inside", action="store_true", help="also list tensors that stay within one module"
     )
     parser.add_argument(
-        "--numerical", action="store_true", help="also rescale random parameters and compare"
+        "--numerical",
+        action="store_true",
+        help="also check numerically, by rescaling random parameters",
     )
     given, overrides = parser.parse_known_args(arguments)
     if (given.config is None) == (given.function is None):
-        command.fail("give either --config=NAME or the dotted path of a function.")
+        command.fail("give either --config=NAME or MODULE:FUNCTION.")
     if given.config is None and overrides:
-        command.fail(f"stray argument {overrides[0]!r}; see --help.")
+        command.fail(f"unknown argument {overrides[0]!r}; see --help.")
     return given, overrides
 
 
@@ -142,7 +151,7 @@ def _numerical(fn: Any, params: Any, args: tuple, mask: Any) -> str:
 
     params, args = jax.tree.map(concrete, (params, args))
     errors = [float(rescaling_error(fn, params, *args, c=c, mask=mask)) for c in FACTORS]
-    lines = ["# Numerically", ""]
+    lines = ["# Numerical check", ""]
     for c, error in zip(FACTORS, errors, strict=True):
         lines.append(f"- relative change when the leaves are multiplied by {c:g}: {error:.1e}")
     for symmetry in unproven_symmetries(fn, params, *args):

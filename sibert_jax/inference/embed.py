@@ -32,11 +32,13 @@ def embed(
       ConfigError, DataError, CheckpointError, InteropError: one sentence each.
     """
     if target.suffix != ".npy":
-        raise ConfigError(f"--out={target} must end in .npy; the texts go into a .txt beside it.")
+        raise ConfigError(
+            f"--out={target} must end in .npy; the texts go into a .txt file next to it."
+        )
     model = load(directory, step)
     lines = list(read_lines(path))
     if not lines:
-        raise DataError(f"{path} has no line")
+        raise DataError(f"{path} is empty; expected one text per line")
     texts = [tuple(line.split("\t", 1)) if "\t" in line else line for line in lines]
     vectors_ND = model.encode(texts)
     try:

@@ -64,7 +64,7 @@ def load(directory: str | pathlib.Path, step: int | str | None = None) -> Loaded
         return _of_export(directory)
     if "model_type" in config or "architectures" in config:
         return _of_hugging_face(directory)
-    raise ConfigError(f"{directory} is a run without a checkpoint; let it reach its first one.")
+    raise ConfigError(f"{directory} has no checkpoint yet; train until the first one is saved.")
 
 
 class NoHead(nn.Module):

@@ -231,8 +231,8 @@ class LoadedModel:
     def _joined(self, text: Text) -> tuple[np.ndarray, int]:
         if not isinstance(self.tokenizer, WordPiece):
             raise ConfigError(
-                f"{self.directory} has a vocabulary of byte-level BPE, without [CLS] and [SEP] to "
-                "put around a text; encode() needs one of WordPieces."
+                f"{self.directory} has a byte-level BPE vocabulary without [CLS] and [SEP]; "
+                "encode() needs a WordPiece vocabulary."
             )
         first, *second = self.tokenizer.encode_batch([text] if isinstance(text, str) else text)
         return join_pair(first, second[0] if second else None, self.tokenizer, self.max_tokens)

@@ -21,18 +21,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", type=user_path, metavar="SOURCE")
     parser.add_argument("target", type=user_path, metavar="TARGET")
     parser.add_argument(
-        "--step", metavar="best|N", help="the checkpoint to export instead of the newest one"
+        "--step", metavar="best|N", help="checkpoint to export (default: the newest)"
     )
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
-        help="of exported weights, float32 if it is not given",
+        help="dtype of the exported weights (default: float32)",
     )
     given = parser.parse_args(arguments)
     if given.step is not None and given.action == "import":
-        command.fail("--step is for export: foreign weights have no steps.")
+        command.fail("--step is for export; imported weights have no steps.")
     if given.dtype is not None and given.action == "import":
-        command.fail("--dtype is for export: imported weights are float32.")
+        command.fail("--dtype is for export; imported weights become float32.")
     from sibert_jax.checkpoint import CheckpointError
     from sibert_jax.data import DataError
     from sibert_jax.errors import InteropError

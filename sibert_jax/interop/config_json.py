@@ -57,7 +57,9 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InteropError(f"{path} cannot be read as JSON: {error}.") from None
     if not isinstance(values, dict):
-        raise InteropError(f"{path} holds a {type(values).__name__}, wanted an object of settings.")
+        raise InteropError(
+            f"{path} holds a {type(values).__name__}, expected a JSON object of settings."
+        )
     return values
 
 
@@ -74,16 +76,18 @@ def check_required(
     for key, accepted in required:
         found = value_of(theirs, key, accepted[0])
         if not any(found == value and type(found) is type(value) for value in accepted):
-            raise InteropError(f"{path}: {key} is {found!r}, and only {accepted[0]!r} can be read.")
+            raise InteropError(
+                f"{path}: {key} is {found!r}, but only {accepted[0]!r} is supported."
+            )
 
 
 def checked(path: pathlib.Path, theirs: dict[str, Any], key: str, kind: Kind, default: Any) -> Any:
     """Returns the checked value of a key, or its default; without a default the key is required."""
     value = value_of(theirs, key, default)
     if value is None:
-        raise InteropError(f"{path} has no key {key!r}, which the sizes of the model need.")
+        raise InteropError(f"{path} has no key {key!r}, which the size of the model depends on.")
     if not kind.accepts(value):
-        raise InteropError(f"{path}: {key} is {value!r}, wanted {kind.wanted}.")
+        raise InteropError(f"{path}: {key} is {value!r}, expected {kind.wanted}.")
     return value
 
 
@@ -91,7 +95,7 @@ def first_architecture(path: pathlib.Path, theirs: dict[str, Any]) -> str | None
     """Returns the first of `architectures`, or None."""
     names = value_of(theirs, "architectures", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InteropError(f"{path}: architectures is {names!r}, wanted a list of class names.")
+        raise InteropError(f"{path}: architectures is {names!r}, expected a list of class names.")
     return names[0] if names else None
 
 
@@ -101,7 +105,7 @@ def checked_sizes(path: pathlib.Path, theirs: dict[str, Any], keys: Iterable[Key
     sizes = {ours: checked(path, theirs, key, kind, default) for ours, key, kind, default in keys}
     if sizes["width"] % sizes["num_heads"]:
         raise InteropError(
-            f"{path}: {names['width']} {sizes['width']} does not divide by {names['num_heads']} "
+            f"{path}: {names['width']} {sizes['width']} is not divisible by {names['num_heads']} "
             f"{sizes['num_heads']}."
         )
     return sizes

@@ -134,7 +134,7 @@ def write(
         version=sibert_jax.__version__,
         source=source,
         dtype=dtype,
-        exactness="bit for bit" if dtype == "float32" else "as float32 of the rounded values",
+        exactness="bit for bit" if dtype == "float32" else "as float32 with the rounded values",
         modeling=f"\n- `{MODELING.stem}`: the encoder in PyTorch" if has_modeling else "",
         torch=TORCH.format(width=cfg.width) if has_modeling else "",
         table="\n".join(f"| `{name}` | {array.shape} |" for name, array in flat.items()),
@@ -204,7 +204,9 @@ def read_config(path: pathlib.Path) -> ModelConfig:
     """Reads the model config from the `config.json` of `write`."""
     values = read_json(path)
     if "format" not in values or values["format"] != FORMAT:
-        raise InteropError(f'{path} has no "format": "{FORMAT}", so it was not written here.')
+        raise InteropError(
+            f'{path} has no "format": "{FORMAT}", so it was not written by sibert_jax.'
+        )
     fields = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
     if absent := sorted(set(fields) - set(values)):
         raise InteropError(f"{path} lacks the key {absent[0]!r}.")

@@ -42,7 +42,7 @@ def choose_head(tensors: Collection[str], theirs: TheirConfig) -> tuple[str, str
             )
         return (found[0] if found else ""), ""
     if name not in HEADS:
-        return "", f"the head of {name} has no place here: the encoder alone is read, as BertModel"
+        return "", f"the head of {name} is not supported; only the encoder is read, as BertModel"
     head = HEADS[name]
     if head and marks[head] not in tensors:
         return "", f"config.json names {name}, but there is no {marks[head]}: read as BertModel"

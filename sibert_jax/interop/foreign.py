@@ -17,7 +17,7 @@ def read(directory: str | pathlib.Path) -> HuggingFaceModel:
     kind = value_of(read_json(path), "model_type", "bert")
     if kind not in READERS:
         raise InteropError(
-            f"{path}: model_type is {kind!r}, and only {' and '.join(READERS)} can be read; name "
-            "the directory of such a model."
+            f"{path}: model_type is {kind!r}, but only {' and '.join(READERS)} are supported; "
+            "name the directory of such a model."
         )
     return READERS[kind](directory)

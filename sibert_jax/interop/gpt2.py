@@ -77,7 +77,7 @@ def read(directory: str | pathlib.Path) -> HuggingFaceModel:
     _drop_copy_of_table(tensors, directory)
     unused = set(tensors) - {row.theirs for row in table(cfg)}
     if architecture not in (LANGUAGE_MODEL, BARE):
-        notes.append(f"the head of {architecture} has no place here: it is read as {BARE}")
+        notes.append(f"the head of {architecture} is not supported; the rest is read as {BARE}")
         architecture = BARE
     return HuggingFaceModel(
         cfg=cfg,
@@ -119,13 +119,13 @@ def write(
     """
     if cfg.arch != "gpt" or cfg.attention_window:
         raise InteropError(
-            f"model.arch={cfg.arch!r} with model.attention_window={cfg.attention_window} cannot be "
-            "written as Hugging Face's GPT-2; there is a format of its own for it."
+            f"model.arch={cfg.arch!r} with model.attention_window={cfg.attention_window} cannot "
+            "be written as Hugging Face's GPT-2; use sibert_jax's own format."
         )
     if cfg.positions != "learned":
         raise InteropError(
             f"model.positions={cfg.positions!r} cannot be written as Hugging Face's GPT-2, which "
-            "has a position table; there is a format of its own for it."
+            "has a position table; use sibert_jax's own format."
         )
     flat = flatten(params, scan_layers=cfg.scan_layers)
     rows = list(table(cfg))
@@ -200,6 +200,6 @@ def _drop_copy_of_table(tensors: dict[str, np.ndarray], directory: pathlib.Path)
     copy = tensors.pop(OUTPUT, None)
     if copy is not None and not np.array_equal(copy, tensors[TOKENS]):
         raise InteropError(
-            f"{directory}: {OUTPUT} differs from {TOKENS}, and our gpt's output table is its token "
-            "table; remove the wrong one."
+            f"{directory}: {OUTPUT} differs from {TOKENS}, but sibert_jax uses the token table as "
+            "output table; remove the wrong one."
         )

@@ -54,8 +54,9 @@ def read(directory: str | pathlib.Path) -> HuggingFaceModel:
             flat[tensor.ours] = _imported(tensor, array, theirs, directory)
         elif tensor.ours.startswith("encoder/"):
             raise InteropError(
-                f"{directory} has no tensor {tensor.theirs}, which BERT of num_hidden_layers="
-                f"{theirs.cfg.depth} needs; config.json is of another model."
+                f"{directory} has no tensor {tensor.theirs}, which BERT of "
+                f"num_hidden_layers={theirs.cfg.depth} needs; config.json belongs to another "
+                "model."
             )
     check_head(flat, head, theirs, directory)
     notes = [note, *notes] if note else notes
@@ -108,18 +109,18 @@ def write(
     """
     if cfg.arch != "bert":
         raise InteropError(
-            f"model.arch={cfg.arch!r} cannot be written as Hugging Face's BERT; there is a format "
-            "of its own for it."
+            f"model.arch={cfg.arch!r} cannot be written as Hugging Face's BERT; use sibert_jax's "
+            "own format."
         )
     if cfg.attention_window:
         raise InteropError(
             f"model.attention_window={cfg.attention_window} cannot be written as Hugging Face's "
-            "BERT, whose layers attend to all tokens; there is a format of its own for it."
+            "BERT, whose layers attend to all tokens; use sibert_jax's own format."
         )
     if cfg.positions != "learned":
         raise InteropError(
             f"model.positions={cfg.positions!r} cannot be written as Hugging Face's BERT, which "
-            "has a position table; there is a format of its own for it."
+            "has a position table; use sibert_jax's own format."
         )
     flat = flatten(params, scan_layers=cfg.scan_layers)
     tied = "head/output" not in flat

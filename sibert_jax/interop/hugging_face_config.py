@@ -95,7 +95,7 @@ def read_config(path: pathlib.Path) -> TheirConfig:
     has_type = value_of(theirs, "model_type", None) is not None
     if architecture and not has_type and not architecture.startswith("Bert"):
         raise InteropError(
-            f"{path}: architectures names {architecture}, and only BERT can be read."
+            f"{path}: architectures names {architecture}, but only BERT is supported."
         )
     sizes = checked_sizes(path, theirs, KEYS)
     num_types = sizes["num_segments"]
@@ -168,5 +168,7 @@ def _labels(path: pathlib.Path, theirs: dict[str, Any]) -> tuple[str, ...]:
         or not by_id
         or not all(isinstance(name, str) for name in by_id.values())
     ):
-        raise InteropError(f"{path}: id2label is {names!r}, wanted a name for each of 0, 1, 2, ...")
+        raise InteropError(
+            f"{path}: id2label is {names!r}, expected a name for each of 0, 1, 2, ..."
+        )
     return tuple(by_id[i] for i in range(len(by_id)))

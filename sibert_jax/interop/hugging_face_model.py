@@ -42,11 +42,11 @@ def new_directory(directory: str | pathlib.Path) -> pathlib.Path:
     """Creates a directory; raises InteropError if it exists and is not empty."""
     directory = user_path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise InteropError(f"{directory} is there and not empty; name a new directory.")
+        raise InteropError(f"{directory} exists and is not empty; name a new directory.")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InteropError(f"{directory} cannot be made: {error}.") from None
+        raise InteropError(f"{directory} cannot be created: {error}.") from None
     return directory
 
 

@@ -57,17 +57,17 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise InteropError(f"{path} is missing.") from None
     except (AttributeError, TypeError) as error:  # a type that numpy lacks, such as float8
-        raise InteropError(f"{path} holds a type of number that cannot be read: {error}.") from None
+        raise InteropError(f"{path} holds an unsupported dtype: {error}.") from None
     except (OSError, SafetensorError, ValueError) as error:
         if path.is_file() and path.stat().st_size < 1000 and b"git-lfs" in path.read_bytes():
             raise InteropError(f"{path} is a pointer of Git LFS; run `git lfs pull`.") from None
-        raise InteropError(f"{path} is truncated or no safetensors file: {error}.") from None
+        raise InteropError(f"{path} is truncated or not a safetensors file: {error}.") from None
 
 
 def as_float32(array: np.ndarray, name: str, path: pathlib.Path) -> np.ndarray:
     """Casts any float type to float32."""
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise InteropError(f"{path}: {name} is {array.dtype}, wanted a float type.")
+        raise InteropError(f"{path}: {name} is {array.dtype}, expected a float type.")
     return array.astype(np.float32)
 
 
@@ -124,7 +124,7 @@ def _read_parts(index: pathlib.Path) -> dict[str, np.ndarray]:
     for name in sorted(set(places.values())):
         path = index.parent / name
         if path.parent != index.parent:
-            raise InteropError(f"{index} names {name!r}, which is not beside it.")
+            raise InteropError(f"{index} names {name!r}, which is not in its directory.")
         if not path.exists():
             raise InteropError(
                 f"{path} is missing, of the {len(set(places.values()))} files that {index.name} "

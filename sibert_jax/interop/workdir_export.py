@@ -35,7 +35,7 @@ def export_weights(
             raise InteropError(
                 f"{source} is a quantized model, which has no steps; leave --step={step} out."
             )
-        model, origin = _of_quantized(source), f"the floats of {source}"
+        model, origin = _of_quantized(source), f"dequantized from {source}"
     else:
         model, number = _of_workdir(source, step)
         origin = f"step {number:,}"

@@ -34,13 +34,16 @@ def import_weights(source: pathlib.Path, target: pathlib.Path) -> str:
     if tokenizer.vocab_size > cfg.vocab_size:
         raise InteropError(
             f"the vocabulary of {source} has {tokenizer.vocab_size} pieces and the token table "
-            f"{cfg.vocab_size} rows; they are of different models."
+            f"{cfg.vocab_size} rows; they belong to different models."
         )
     notes = [*found.notes]
     if isinstance(tokenizer, WordPiece):
         notes += _cleaning_note(tokenizer)
     if num_spare := cfg.vocab_size - tokenizer.vocab_size:
-        notes.append(f"{num_spare} rows of the token table have no piece; they are kept as unused")
+        notes.append(
+            f"{num_spare} rows of the token table have no token in the vocabulary; they are kept, "
+            "unused"
+        )
         tokenizer = tokenizer.filled(cfg.vocab_size)
     config = default_config()
     config.model.update(dataclasses.asdict(cfg))
@@ -82,7 +85,7 @@ def _read(source: pathlib.Path) -> _Found:
     if found.labels:
         notes.append(f"labels: {', '.join(found.labels)}")
     if found.unused:
-        notes.append(f"not used, as our model has no place for them: {', '.join(found.unused)}")
+        notes.append(f"not used, as the model has no such parameters: {', '.join(found.unused)}")
     return _Found(found.cfg, found.params, found.labels, found.config, notes)
 
 
@@ -99,7 +102,7 @@ def _cleaning_note(tokenizer: WordPiece) -> list[str]:
     if not capitals:
         return []
     return [
-        f"{capitals} pieces have capitals, which no text will have: it is lower-cased, as "
+        f"{capitals} tokens have capitals and never occur, since text is lowercased: "
         'tokenizer_config.json does not say "do_lower_case": false'
     ]
 

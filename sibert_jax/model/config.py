@@ -88,75 +88,83 @@ class ModelConfig:
     """Keys under `model`."""
 
     arch: str = key("sibert", "architecture", choices=tuple(ARCHS), inherited=True)
-    vocab_size: int = key(8192, "V: tokens, rows of the token table", low=1, inherited=True)
-    max_len: int = key(128, "longest sequence, rows of the position table", low=1, inherited=True)
+    vocab_size: int = key(
+        8192, "vocabulary size, the number of rows of the token table (V)", low=1, inherited=True
+    )
+    max_len: int = key(128, "maximum sequence length in tokens", low=1, inherited=True)
     positions: str = key(
-        "learned", "learned: a table; rotary: queries and keys are turned by their position",
-        choices=("learned", "rotary"), inherited=True,
+        "learned", "position encoding; learned: a table of embeddings; rotary: rotation of "
+        "queries and keys", choices=("learned", "rotary"), inherited=True,
     )  # fmt: skip
     num_segments: int = key(
-        2,
-        "2: a segment table, for sentence pairs; 1: none, as always in a causal model",
-        low=1,
-        inherited=True,
+        2, "number of segment embeddings; 2: for sentence pairs; 1: none; causal models never "
+        "have any", low=1, inherited=True,
+    )  # fmt: skip
+    width: int = key(
+        128, "features per token (D); must be a multiple of num_heads", low=1, inherited=True
     )
-    width: int = key(128, "D: features; a multiple of num_heads", low=1, inherited=True)
-    depth: int = key(2, "N: layers", low=1, inherited=True)
-    num_heads: int = key(2, "H: attention heads", low=1, inherited=True)
+    depth: int = key(2, "number of layers (N)", low=1, inherited=True)
+    num_heads: int = key(2, "attention heads per layer (H)", low=1, inherited=True)
     ffn_width: int = key(
-        512, "F: hidden features of the feed-forward branch", low=1, inherited=True
+        512, "hidden features of the feed-forward branch (F)", low=1, inherited=True
     )
     qkv_bias: bool = key(
-        False, "biases on queries, keys, values (SIBERT stays invariant; always in BERT, GPT-2)",
-        inherited=True,
+        False, "add biases to queries, keys and values; SIBERT stays scale invariant; BERT and "
+        "GPT-2 always have them", inherited=True,
     )  # fmt: skip
     attention_window: int = key(
-        0, "tokens to each side that a layer attends to, besides the token itself; 0: all; causal: "
-        "to the earlier side",
-        low=0, inherited=True,
+        0, "how many tokens to each side a token attends to (causal models: earlier tokens only); "
+        "0: all", low=0, inherited=True,
     )  # fmt: skip
     global_attention_every: int = key(
-        0, "with a window: every n-th layer attends to all tokens all the same; 0: none does",
+        0, "every n-th layer ignores attention_window and attends to all tokens; 0: no layer does",
         low=0, inherited=True,
     )  # fmt: skip
     branch_scaling: str = key(
-        "depth", "none: x + f(x), the paper's; depth: x + f(x)/√(2·depth)",
-        choices=("none", "depth"), inherited=True,
+        "depth", "scale of residual branches; none: x + f(x), as in the paper; depth: x + "
+        "f(x)/√(2·depth)", choices=("none", "depth"), inherited=True,
     )  # fmt: skip
     norm_eps: float = key(
-        ARCHS["sibert"].norm_eps, "SIBERT: relative, var + eps·mean(x²); BERT: absolute, var + eps "
-        "(there 1e-12; GPT-2 1e-5)",
-        low=0, inherited=True,
+        ARCHS["sibert"].norm_eps, "epsilon of the norms; SIBERT: relative, var + eps·mean(x²); "
+        "BERT (default 1e-12) and GPT-2 (1e-5): absolute, var + eps", low=0, inherited=True,
     )  # fmt: skip
-    dropout: float = key(0.0, "rate on stem, attention weights and branches", low=0, below=1)
+    dropout: float = key(
+        0.0, "dropout rate of stem, attention weights and branches", low=0, below=1
+    )
     init_std: float = key(
-        0.02, "standard deviation, truncated at ±2 of them", above=0, below=math.inf
-    )
+        0.02, "standard deviation of initial weights, a normal truncated at ±2 standard deviations",
+        above=0, below=math.inf,
+    )  # fmt: skip
     identity_init: bool = key(
-        False, "stem and head transform start as the identity, scaled to the norm of init_std"
-    )
+        False, "initialize stem and head transform as the identity, scaled to the norm that "
+        "init_std gives",
+    )  # fmt: skip
     dtype: str = key(
         # float16 underflows on the residual stream of degree 2
-        "float32", "of matrix products; parameters are float32", choices=("float32", "bfloat16")
+        "float32", "dtype of activations and matrix products; parameters are always float32",
+        choices=("float32", "bfloat16"),
     )  # fmt: skip
     scan_layers: bool = key(
-        True, "stack the layers' parameters (axis N) and scan: compiles one layer", inherited=True
+        True, "stack the parameters of all layers and scan over them, so that one layer is "
+        "compiled", inherited=True,
+    )  # fmt: skip
+    remat: bool = key(
+        False, "save memory by recomputing layers in the backward pass", may_change=True
     )
-    remat: bool = key(False, "recompute layers in the backward pass", may_change=True)
     remat_policy: str = key(
-        "nothing_saveable", "what remat keeps: nothing, products with weights, all products",
-        choices=REMAT_POLICIES,
+        "nothing_saveable", "what remat stores besides each layer's input: nothing, products with "
+        "weights, or all matrix products", choices=REMAT_POLICIES,
     )  # fmt: skip
     attention_impl: str = key(
-        "auto", "of ReLU attention, changes rounding only; docs/attention.md",
-        choices=IMPLS, may_change=True,
+        "auto", "implementation of ReLU attention; results differ only by rounding; see "
+        "docs/attention.md", choices=IMPLS, may_change=True,
     )  # fmt: skip
 
     def __post_init__(self):
         check("model", self)
         if self.width % self.num_heads:
             raise ConfigError(
-                f"model.width={self.width} does not divide by model.num_heads={self.num_heads}; "
+                f"model.width={self.width} is not divisible by model.num_heads={self.num_heads}; "
                 "each head needs the same whole number of features."
             )
         if self.positions == "rotary" and self.head_width % 2:
@@ -168,26 +176,26 @@ class ModelConfig:
         if self.global_attention_every and not self.attention_window:
             raise ConfigError(
                 f"model.global_attention_every={self.global_attention_every} has no effect with "
-                "model.attention_window=0, where every layer attends to all tokens; set the one "
-                "to 0 or the other to a number of tokens."
+                "model.attention_window=0, where every layer attends to all tokens; set it to 0, "
+                "or set model.attention_window to a number of tokens."
             )
         keeps_no_weights = self.attention_impl in ("blockwise", "pallas")
         if keeps_no_weights and not ARCHS[self.arch].has_relu_attention:
             raise ConfigError(
-                f'model.attention_impl="{self.attention_impl}" is for ReLU attention, and '
-                f'model.arch={self.arch!r} has softmax; set it to "auto".'
+                f'model.attention_impl="{self.attention_impl}" is for ReLU attention, but '
+                f'model.arch={self.arch!r} uses softmax; set the former to "auto".'
             )
         if keeps_no_weights and self.attention_window:
             raise ConfigError(
-                f'model.attention_impl="{self.attention_impl}" has no windows, and '
-                f'model.attention_window={self.attention_window}; set the one to "auto" or the '
-                "other to 0."
+                f'model.attention_impl="{self.attention_impl}" does not support windows, but '
+                f'model.attention_window={self.attention_window}; set the former to "auto" or the '
+                "latter to 0."
             )
         if keeps_no_weights and self.dropout > 0:
             raise ConfigError(
-                f'model.attention_impl="{self.attention_impl}" keeps no attention weights that '
-                f'model.dropout={self.dropout} could act on; set the one to "auto" or the other '
-                "to 0."
+                f'model.attention_impl="{self.attention_impl}" does not keep the attention '
+                f"weights, to which model.dropout={self.dropout} applies; set the former to "
+                '"auto" or the latter to 0.'
             )
 
     @property

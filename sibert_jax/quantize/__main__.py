@@ -21,30 +21,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("source", type=user_path, metavar="SOURCE")
     parser.add_argument("out", type=user_path, metavar="OUT")
     for name, words in (
-        ("bits", f"of a weight: {', '.join(map(str, BITS))}"),
-        ("group", "consecutive inputs that share a scale; -1: all of an output"),
-        ("tables", "bits of the tables of embeddings; 0: they stay float32"),
-        ("steps", "of signround, for each block"),
-        ("seed", "of the order of the batches"),
+        ("bits", f"bits per weight: {', '.join(map(str, BITS))}"),
+        ("group", "consecutive inputs that share a scale; -1: all inputs of an output"),
+        ("tables", "bits of the embedding tables; 0: keep float32"),
+        ("steps", "SignRound steps per block"),
+        ("seed", "random seed for the order of the batches"),
     ):
         help_ = f"{words} (default: {default[name]})"
         parser.add_argument(f"--{name}", type=int, default=default[name], metavar="N", help=help_)
     parser.add_argument(
         "--method",
         default=default["method"],
-        help=f"{' or '.join(METHODS)} (default: {default['method']})",
+        help=f"rounding method: {' or '.join(METHODS)} (default: {default['method']})",
     )
-    parser.add_argument("--symmetric", action="store_true", help="no zero points")
-    parser.add_argument("--batches", type=int, default=16, metavar="N", help="to calibrate on")
-    parser.add_argument("--batch_size", type=int, default=8, metavar="N", help="examples of each")
+    parser.add_argument(
+        "--symmetric", action="store_true", help="symmetric quantization, without zero points"
+    )
+    parser.add_argument(
+        "--batches", type=int, default=16, metavar="N", help="calibration batches (default: 16)"
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=8, metavar="N", help="examples per batch (default: 8)"
+    )
     parser.add_argument(
         "--data",
         type=user_path,
         metavar="FILE",
-        help="text to calibrate on instead of the run's training data",
+        help="text for calibration (default: the run's training data)",
     )
     parser.add_argument(
-        "--step", metavar="best|N", help="the checkpoint to quantize instead of the newest one"
+        "--step", metavar="best|N", help="checkpoint to quantize (default: the newest)"
     )
     given = parser.parse_args(arguments)
     from sibert_jax.quantize.run import quantize_directory

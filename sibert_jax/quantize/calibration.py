@@ -32,8 +32,8 @@ def of_run(
     home = model.directory
     if model.trained is None or not steps_in(checkpoints_in(home)):
         raise ConfigError(
-            f"{home} is no workdir of a run, so it names no text to calibrate on; give some with "
-            "--data=FILE."
+            f"{home} is not the workdir of a run, so it has no training text to calibrate on; "
+            "name a text with --data=FILE."
         )
     try:
         run = run_config(read_settings(home / "config.json"))

@@ -70,8 +70,8 @@ class Unfinished:
             found = json.loads(path.read_text(encoding="utf-8"))
             if wrong := sorted(key for key in identity if found.get(key) != identity[key]):
                 raise ConfigError(
-                    f"{target} was begun with another {', '.join(wrong)}; give the same command "
-                    "to continue, or name another directory."
+                    f"{target} was started with different {', '.join(wrong)}; give the same "
+                    "command to continue, or name another directory."
                 )
             return
         new_directory(target)
@@ -147,7 +147,7 @@ def write(
         source=model.directory.name,
         bits=settings.bits,
         grid="symmetric" if settings.symmetric else "asymmetric",
-        group="a scale an output" if settings.group == -1 else f"groups of {settings.group}",
+        group="one scale per output" if settings.group == -1 else f"groups of {settings.group}",
         method="round to nearest"
         if settings.method == "rtn"
         else f"SignRound, {settings.steps} steps",

@@ -32,8 +32,8 @@ def forms(flat: Mapping[str, np.ndarray], settings: Settings) -> dict[str, Form]
         group = width if settings.group == -1 else settings.group
         if width % group:
             raise ConfigError(
-                f"--group={group} does not divide the {width} inputs of {name}; give a divisor, or "
-                "-1 for one group an output."
+                f"--group={group} does not divide the {width} inputs of {name}; give a divisor, "
+                "or -1 for one group per output."
             )
         found[name] = Form(shape, inputs, bits, group, settings.symmetric)
     return found

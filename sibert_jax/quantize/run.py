@@ -43,7 +43,7 @@ def quantize_directory(
         if number < 1:
             raise ConfigError(f"--{name}={number} must be at least 1.")
     if exported.is_quantized(source):
-        raise ConfigError(f"{source} is a quantized model already; name what it was made from.")
+        raise ConfigError(f"{source} is already quantized; name the model that it was made from.")
     model = load(source, step)
     if model.config.arch == "reparametrized":
         raise ConfigError(
@@ -60,7 +60,7 @@ def quantize_directory(
     unfinished = directory.Unfinished(target, identity)
     earlier = unfinished.done()
     if earlier:
-        say(f"{target}: {len(earlier)} blocks are done")
+        say(f"{target}: {len(earlier)} blocks are already done")
     blocks = list(earlier.values())
 
     def keep(done: Done) -> None:

@@ -39,7 +39,7 @@ class Settings:
                 raise ConfigError(f"--{name}={getattr(self, name)} must be one of {words}.")
         if self.group != -1 and self.group < 2:
             raise ConfigError(
-                f"--group={self.group} must be at least 2, or -1 for one group an output."
+                f"--group={self.group} must be at least 2, or -1 for one group per output."
             )
         if self.steps < 1:
             raise ConfigError(f"--steps={self.steps} must be at least 1.")

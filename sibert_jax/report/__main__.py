@@ -13,11 +13,13 @@ from sibert_jax.files import user_path
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the runs, writes both files and prints their paths."""
     parser = command.parser("sibert_jax.report", __doc__)
+    parser.add_argument("runs", nargs="+", type=user_path, metavar="DIR", help="workdir of a run")
     parser.add_argument(
-        "runs", nargs="+", type=user_path, metavar="DIR", help="folder of a run (its --workdir)"
-    )
-    parser.add_argument(
-        "--out", required=True, type=user_path, metavar="DIR", help="folder for the two files"
+        "--out",
+        required=True,
+        type=user_path,
+        metavar="DIR",
+        help="directory for report.png and report.md",
     )
     given = parser.parse_args(arguments)
     from sibert_jax.report.run_folder import UnreadableRun

@@ -61,7 +61,7 @@ def draw(runs: Sequence[Run]) -> Figure:
     """
     if not 1 <= len(runs) <= MOST_RUNS:
         raise UnreadableRun(
-            f"{len(runs)} runs were given; a picture holds 1 to {MOST_RUNS}; name fewer"
+            f"{len(runs)} runs were given, but a figure shows 1 to {MOST_RUNS}; name fewer runs"
         )
     check_comparable(runs)
     with matplotlib.style.context(STYLE, after_reset=True):
@@ -114,11 +114,11 @@ def _shortened(name: str) -> str:
 def _caption(runs: Sequence[Run]) -> str:
     """Returns the caption, which explains how rows became lines."""
     rows = max(series.steps.size for run in runs for series in run.series.values())
-    lines = "Each point is a row of metrics.jsonl, a mean over train.log_every_steps steps"
+    lines = "Each point is a row of metrics.jsonl, the mean over train.log_every_steps steps"
     if rows > panels.POINTS:
         lines = (
-            f"Lines are means over 1/{panels.POINTS} of the run, the shade spans the smallest "
-            "to the largest row of metrics.jsonl in it"
+            f"Lines are means over 1/{panels.POINTS} of the run; shading spans the smallest to "
+            "the largest row of metrics.jsonl in that part"
         )
     if rows > panels.RATE_POINTS:
         lines += f"; clip rate and dead rows are means over 1/{panels.RATE_POINTS} of the run"

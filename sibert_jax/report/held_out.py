@@ -83,10 +83,10 @@ def tables(found: Sequence[HeldOutScores]) -> str:
         values = [list(map(one.classes[c].get, columns[:3])) for c in one.classes]
         mean = np.mean(values, axis=0)
         total = sum(figures["examples"] for figures in one.classes.values())
-        rows.append(["*mean, sum*", *map(_number, mean.tolist()), _number(total)])
+        rows.append(["*mean; total*", *map(_number, mean.tolist()), _number(total)])
         parts += [f"### {one.run}: {one.name}\n", _table(["class", *columns], rows)]
         if len(one.classes) > MOST_ROWS:
-            parts.append(f"The first {MOST_ROWS} of {len(one.classes)} classes.\n")
+            parts.append(f"Only the first {MOST_ROWS} of {len(one.classes)} classes are shown.\n")
     if any(one.confusion is not None for one in found):
         parts.append("![Confusion matrices](confusion.png)\n")
     return "\n".join(parts)

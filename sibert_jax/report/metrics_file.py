@@ -74,8 +74,8 @@ def _step(row: dict, path: pathlib.Path, number: int) -> int:
     step = row.get("step")
     if isinstance(step, bool) or not isinstance(step, int | float) or step != step // 1 or step < 0:
         raise UnreadableRun(
-            f"{path}, line {number}: `step` is {step!r}, wanted a whole number from 0 on; "
-            "this is not the metrics file of a training run"
+            f"{path}, line {number}: `step` is {step!r}, expected a non-negative integer; this is "
+            "not the metrics file of a training run"
         )
     return int(step)
 
@@ -88,7 +88,8 @@ def _number(value: object, key: str, path: pathlib.Path, number: int) -> float:
         return float(value)  # pyright: ignore[reportArgumentType]  a wrong type is reported below
     except (TypeError, ValueError):
         raise UnreadableRun(
-            f"{path}, line {number}: {key} is {value!r}, wanted a number; mend or remove the line"
+            f"{path}, line {number}: {key} is {value!r}, expected a number; correct or remove the "
+            "line"
         ) from None
 
 
@@ -101,12 +102,12 @@ def _last_wins(steps: np.ndarray, values: np.ndarray) -> Series:
 def _nothing_read(path: pathlib.Path, broken: list[int]) -> str:
     if broken:
         return (
-            f"{path}: no line of it is a row of metrics (a JSON object with `step` and scalars "
-            f"such as train/loss; line {broken[0]} is the first that cannot be read)"
+            f"{path}: no line is a row of metrics (a JSON object with `step` and scalars such as "
+            f"train/loss); the first unreadable line is {broken[0]}"
         )
     return (
-        f"{path} holds no metrics yet; let the run reach its first row (train.log_every_steps) "
-        "and call again"
+        f"{path} holds no metrics yet; wait until the run has logged its first row "
+        "(train.log_every_steps)"
     )
 
 
@@ -114,9 +115,9 @@ def _broken_lines(path: pathlib.Path, broken: list[int], last: int) -> list[str]
     if not broken:
         return []
     if broken == [last]:
-        return [f"{path.name}: the last line is half-written (a killed run) and was left out"]
+        return [f"{path.name}: the last line is incomplete (the run was killed) and was skipped"]
     which = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
     return [
-        f"{path.name}: {len(broken)} of {last} lines cannot be read and were left out "
+        f"{path.name}: {len(broken)} of {last} lines cannot be read and were skipped "
         f"(line{'s' if len(broken) > 1 else ''} {which})"
     ]

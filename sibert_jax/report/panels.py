@@ -66,10 +66,10 @@ def loss(axis: Axes, styles: Sequence[RunStyle]) -> None:
     )
     subtitle = "train (thin), eval (markers)"
     if axis_scales.cut_high_losses(axis):
-        subtitle += ", top cut off"
+        subtitle += ", high values cut off"
     crosses = [_cross_where_diverged(axis, style) for style in styles]
     if any(crosses):
-        subtitle += ", ✖ not finite from here"
+        subtitle += ", ✖ last finite loss"
     _title(
         axis,
         "Masked-token loss" if masked else "Loss",
@@ -111,7 +111,9 @@ def clip_rate(axis: Axes, styles: Sequence[RunStyle]) -> None:
     """Draw the share of steps at which the clip was active, with the paper's for comparison."""
     for style in styles:
         _percent(axis, style, "optim/clipped")
-    _title(axis, "Clip rate", "share of the steps that were clipped", "% of steps (log above 1)")
+    _title(
+        axis, "Clip rate", "fraction of steps that were clipped", "% of steps (logarithmic above 1)"
+    )
     if axis.lines:
         axis_scales.percent_logarithmic_above_one(axis)
         axis.axhline(
@@ -134,7 +136,7 @@ def dead_attention_rows(axis: Axes, styles: Sequence[RunStyle]) -> None:
     """Draw the share of attention rows without a positive score; these attend to all keys alike."""
     for style in styles:
         _percent(axis, style, "model/dead_attention_rows")
-    _title(axis, "Dead attention rows", "share of the rows without a positive score", "% of rows")
+    _title(axis, "Dead attention rows", "fraction of rows without a positive score", "% of rows")
     axis_scales.from_zero(axis)
 
 

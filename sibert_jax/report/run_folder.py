@@ -88,10 +88,10 @@ def read_run(directory: str | os.PathLike) -> Run:
     if not path.exists():
         raise UnreadableRun(f"no such directory: {path}")
     if not path.is_dir():
-        raise UnreadableRun(f"{path} is a file; wanted the folder of a run (its --workdir)")
+        raise UnreadableRun(f"{path} is a file; expected the workdir of a run")
     for name in ("config.json", "metrics.jsonl"):
         if not (path / name).is_file():
-            raise UnreadableRun(f"{path} has no {name}; wanted the folder of a run (its --workdir)")
+            raise UnreadableRun(f"{path} has no {name}; expected the workdir of a run")
     config = _read_object(path / "config.json")
     info = _read_object(path / "run.json") if (path / "run.json").is_file() else {}
     series, notes = read_metrics(path / "metrics.jsonl")
@@ -110,8 +110,8 @@ def check_comparable(runs: Sequence[Run]) -> None:
     if len(tasks) > 1:
         listed = "; ".join(f"{run.path / 'config.json'}: {task}" for task, run in tasks.items())
         raise UnreadableRun(
-            f"the runs have different task.name ({listed}), so their losses share no axis; "
-            "report on each kind by itself"
+            f"the runs have different task.name ({listed}), so their losses cannot be compared; "
+            "write one report for each task"
         )
 
 
@@ -141,7 +141,7 @@ def _read_object(path: pathlib.Path) -> dict:
     except ValueError as error:
         raise UnreadableRun(f"{path} is not JSON ({error})") from None
     if not isinstance(value, dict):
-        raise UnreadableRun(f"{path} holds {type(value).__name__}, wanted a JSON object")
+        raise UnreadableRun(f"{path} holds {type(value).__name__}, expected a JSON object")
     return value
 
 

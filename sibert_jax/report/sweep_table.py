@@ -116,7 +116,10 @@ def markdown(rows: Sequence[Row]) -> str:
             str(row.diverged),
         ]
         lines.append("| " + " | ".join([*_setting(row, keys), *figures]) + " |")
-    lines += ["", "± is the sample standard deviation over the seeds; diverged runs are counted,"]
+    lines += [
+        "",
+        "± is the sample standard deviation over the seeds. Diverged runs are counted but",
+    ]
     lines += ["not averaged.", ""]
     return "\n".join(lines)
 

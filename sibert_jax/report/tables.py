@@ -11,21 +11,24 @@ MISSING = "–"
 
 READING_GUIDE = """\
 ## How to read it
-- **Loss**: *train* is the mean over the last 5 % of the steps, *eval* the last evaluation and the \
-best one (at its step), both on held-out text with fixed masks, in nats. Compare runs by *eval*.
-- **‖x‖**: the norm of the scale-invariant parameters at the last row, and the norm at which \
-gradient steps and weight decay balance, ‖x‖² = √(η/(λ(2−ηλ)))·σ with σ = ‖g‖·‖x‖ as measured. \
-A run starts to follow it after about 1/(2ηλ) steps; once η falls faster than that, the \
-norm stays behind and the measured one is the larger.
-- **Rotation**: the angle between the weights before and after a step, in radians, against √(2ηλ) \
-at equilibrium; medians over the run. Above it: the norm is still too small, or the gradients are \
-spiky. Below it: the norm is still too large, and training slower than ηλ suggests.
-- **Clip rate**: the share of all steps at which ‖g‖/‖x‖ was above √(2Cλ/η). A few percent are \
-healthy (the paper: 1.5 %, C = 4); most steps only while a norm that started too small grows.
-- **Dead rows**: the share of attention rows without a positive score (last 5 % of the steps); \
-they attend to every key alike. A share that grows is a fault.
-- **Euler residual**: the largest |⟨x, g⟩|/(‖x‖·‖g‖); rounding leaves about 1e-7, more means that \
-the loss is not scale invariant.
+- **Loss**: *train* is the mean over the last 5 % of the steps; *eval* is the last evaluation and \
+the best one (with its step), both on held-out text with fixed masks, in nats. Compare runs by \
+*eval*.
+- **‖x‖**: the norm of the scale-invariant parameters in the last row, and the norm at which \
+gradient steps and weight decay balance, ‖x‖² = √(η/(λ(2−ηλ)))·σ with the measured σ = ‖g‖·‖x‖. \
+A run follows it after about 1/(2ηλ) steps; when η falls faster than that, the measured norm lags \
+behind and is the larger one.
+- **Rotation**: the angle between the weights before and after a step, in radians, and its value \
+at equilibrium, √(2ηλ); medians over the run. A larger angle means that the norm is still too \
+small or that gradients are spiky; a smaller one that the norm is still too large and training is \
+slower than ηλ suggests.
+- **Clip rate**: the fraction of all steps at which ‖g‖/‖x‖ was above √(2Cλ/η). A few percent are \
+healthy (paper: 1.5 %, C = 4); most steps are clipped only while a norm that started too small \
+grows.
+- **Dead rows**: the fraction of attention rows without a positive score (last 5 % of the steps); \
+they attend to all keys equally. A growing fraction indicates a problem.
+- **Euler residual**: the largest |⟨x, g⟩|/(‖x‖·‖g‖); rounding leaves about 1e-7, larger values \
+mean that the loss is not scale invariant.
 """
 
 
@@ -98,10 +101,10 @@ COLUMNS: tuple[tuple[str, Callable[[FiguresOfMerit], str]], ...] = (
     ("tokens", lambda f: _tokens(f.tokens)),
     ("train loss", lambda f: _number(f.train_loss, ".4f")),
     (
-        "of it MLM",
+        "train MLM loss",
         lambda f: MISSING if f.train_nsp_loss is None else _number(f.train_mlm_loss, ".4f"),
     ),
-    ("of it NSP", lambda f: _number(f.train_nsp_loss, ".4f")),
+    ("train NSP loss", lambda f: _number(f.train_nsp_loss, ".4f")),
     ("eval loss", lambda f: _number(f.eval_loss, ".4f")),
     ("best eval loss (step)", _best),
     ("accuracy", lambda f: _number(f.accuracy, ".2%")),
@@ -132,7 +135,7 @@ def _differences(runs: Sequence[Run], names: Sequence[str]) -> str:
     keys = sorted(set().union(*flat))
     differing = [key for key in keys if len({settings.get(key) for settings in flat}) > 1]
     if not differing:
-        return "## Settings that differ\nNone: the runs have the same configuration.\n"
+        return "## Settings that differ\nNone; the runs have the same configuration.\n"
     body = [[f"`{key}`", *(settings.get(key, MISSING) for settings in flat)] for key in differing]
     header = ["key", *names]
     return "## Settings that differ\n" + _markdown([header, [":--"] * len(header), *body])
@@ -161,7 +164,8 @@ def _notes(runs: Sequence[Run], names: Sequence[str]) -> str:
         lines += [f"- {name}: {note}" for note in run.notes]
         if not run.has_predictions:
             lines.append(
-                f"- {name}: no predictions, since optim.name is {_text(run.setting('optim.name'))}"
+                f"- {name}: no predicted values, because the theory does not apply to "
+                f"optim.name={_text(run.setting('optim.name'))}"
             )
     return "\n".join(["## Notes", *lines, ""]) if lines else ""
 

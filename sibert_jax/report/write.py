@@ -19,7 +19,7 @@ def write(directories: Sequence[str], out: pathlib.Path) -> list[pathlib.Path]:
     resolved = [pathlib.Path(directory).resolve() for directory in directories]
     for i, path in enumerate(resolved):
         if path in resolved[:i]:
-            raise UnreadableRun(f"{directories[i]} was given twice; name each run once")
+            raise UnreadableRun(f"{directories[i]} is given twice; name each run once")
     runs = [read_run(directory) for directory in directories]
     text = f"# Report\n\n![Loss, norms, rotation and clip rate](report.png)\n\n{table(runs)}"
     held_out = read_held_out(runs)
@@ -28,7 +28,7 @@ def write(directories: Sequence[str], out: pathlib.Path) -> list[pathlib.Path]:
     pictures = {"report.png": draw(runs), "confusion.png": draw_confusion(held_out)}
     pictures = {name: figure for name, figure in pictures.items() if figure is not None}
     if out.exists() and not out.is_dir():
-        raise UnreadableRun(f"--out={out} is a file; name a folder")
+        raise UnreadableRun(f"--out={out} is a file; name a directory")
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         for name, figure in pictures.items():

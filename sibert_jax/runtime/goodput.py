@@ -95,7 +95,7 @@ class Goodput:
         return (
             f"goodput {row['goodput/share']:.1%} of {sum(self.seconds.values()):,.1f} s in "
             f"{self.starts} start{'s' if self.starts > 1 else ''}: seconds of {parts}; "
-            f"{row['goodput/repeated_steps']:,} steps done twice"
+            f"{row['goodput/repeated_steps']:,} steps repeated"
         )
 
     def write(self):

@@ -113,10 +113,10 @@ def _start(settings: DistributedConfig) -> Notes:
         )
         return coordination.connect(hosts, timeout_secs=2 * settings.heartbeat_secs)
     except coordination.Unreachable as error:
-        raise ConfigError(f"{error}; let the machines of a run connect to each other.") from None
+        raise ConfigError(f"{error}; allow connections between the machines of the run.") from None
     except (RuntimeError, ValueError) as error:
         hint = (
-            "" if explicit else ' Is this a TPU pod, a SLURM or an Open MPI job? Else "explicit".'
+            "" if explicit else ' Outside of a TPU pod, SLURM and Open MPI, set it to "explicit".'
         )
         raise ConfigError(
             f"distributed.start={settings.start!r} does not work here: {one_line(error)}{hint}"
@@ -140,11 +140,11 @@ def _give_up(settings: DistributedConfig, started: threading.Event) -> None:
     if started.wait(settings.start_timeout_secs):
         return
     within = f"within {settings.start_timeout_secs} s (distributed.start_timeout_secs)"
-    sentence = f"not all processes came to the start {within}; start the same command in each."
+    sentence = f"not all processes started {within}; run the same command in each."
     if settings.start == "explicit":
         sentence = (
-            f"not all of the {settings.num_processes} processes came to the start {within}; start "
-            "the same command in each, with another distributed.process_id from 0 on."
+            f"not all of the {settings.num_processes} processes started {within}; run the same "
+            "command in each, with a different distributed.process_id, counted from 0."
         )
         where = settings.coordinator_address
         host, _, port = where.rpartition(":")

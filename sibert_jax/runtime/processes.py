@@ -97,7 +97,7 @@ class MultiProcessGroup(ProcessGroup):
         while len(texts := self.notes.read(topic, self.count, POLL_SECONDS)) < self.count:
             if time.monotonic() > until:
                 raise TrainingError(
-                    f"not all of the {self.count} processes came to {topic!r} within "
+                    f"not all of the {self.count} processes reached {topic!r} within "
                     f"{timeout_secs:g} s; {_named(sorted(set(range(self.count)) - set(texts)))} "
                     "did not."
                 )
@@ -111,7 +111,7 @@ class MultiProcessGroup(ProcessGroup):
                 raise ConfigError(
                     f"process 0 and process {self.index} differ in {topic}: {key} is "
                     f"{first.get(key, 'absent')!r} in process 0 and {own.get(key, 'absent')!r} in "
-                    f"process {self.index}; start all with the same."
+                    f"process {self.index}; use the same value in all processes."
                 )
         self.barrier(f"the same {topic}")
 
@@ -129,7 +129,7 @@ class MultiProcessGroup(ProcessGroup):
             if not _appears(mark, APPEAR_SECONDS):
                 raise ConfigError(
                     f"--workdir={directory} of process {self.index} is not the directory of "
-                    "process 0; name one on a disk that all processes share."
+                    "process 0; name one on a file system that all processes share."
                 )
             self.barrier("the file in the workdir seen")
         finally:
@@ -170,7 +170,7 @@ class MultiProcessGroup(ProcessGroup):
                     self._end(failed)
         except Unreachable as error:
             if not self._left.is_set():
-                self._end(f"process 0, the coordinator, is gone ({one_line(error)}).")
+                self._end(f"process 0, the coordinator, has exited ({one_line(error)}).")
 
     def _silent(self, heard: dict[int, tuple[str, float]]) -> str | None:
         """Returns a message on silent processes, or None; `heard` holds each one's last beat."""

@@ -11,21 +11,25 @@ class DistributedConfig:
     """Keys under `distributed`; all may change when a run is resumed."""
 
     start: str = key(
-        "single", "single: one process; auto: as a TPU pod, SLURM or Open MPI says; explicit: by "
-        "the next three", choices=("single", "auto", "explicit"), may_change=True,
+        "single", "how the processes find each other; single: there is only one; auto: from a TPU "
+        "pod, SLURM or Open MPI; explicit: from coordinator_address, num_processes and process_id",
+        choices=("single", "auto", "explicit"), may_change=True,
     )  # fmt: skip
     coordinator_address: str = key(
         "", "host:port on which process 0 listens for the others",
         may_change=True, per_process=True,
     )  # fmt: skip
-    num_processes: int = key(1, "processes of the run", low=1, may_change=True)
-    process_id: int = key(0, "of this process", low=0, may_change=True, per_process=True)
+    num_processes: int = key(1, "number of processes of the run", low=1, may_change=True)
+    process_id: int = key(
+        0, "number of this process, from 0", low=0, may_change=True, per_process=True
+    )
     start_timeout_secs: int = key(
-        300, "seconds that the first process waits for the last", low=1, may_change=True
+        300, "seconds to wait at startup for all processes to connect", low=1, may_change=True
     )
     heartbeat_secs: int = key(
-        20, "seconds of silence after which a process counts as lost", low=2, may_change=True
-    )
+        20, "seconds without a heartbeat after which a process counts as lost", low=2,
+        may_change=True,
+    )  # fmt: skip
 
     def __post_init__(self):
         check("distributed", self)

@@ -45,7 +45,7 @@ class Progress:
     def show(self, step: int, row: dict[str, float], seconds_a_step: float):
         """Shows a logged row."""
         speed = row["perf/tokens_per_second"]
-        loss = f"loss {row['train/loss']:.4f}" if "train/loss" in row else "no good step"
+        loss = f"loss {row['train/loss']:.4f}" if "train/loss" in row else "all steps bad"
         if self._bar is not None:
             self._bar.n = step
             self._bar.set_postfix_str(f"{loss}, {speed:,.0f} tokens/s")

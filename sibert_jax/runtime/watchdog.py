@@ -75,8 +75,8 @@ def _end(phase: str, allowed: float):
         faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
         what = "a step" if phase in ("step", "input") else f"the phase {phase!r}"
         print(
-            f"error: {what} has not ended within {allowed:g} s (train.watchdog_secs); above is "
-            "where every thread was. Run again to resume from the newest checkpoint.",
+            f"error: {what} has not ended within {allowed:g} s (train.watchdog_secs); the stacks "
+            "of all threads are above. Run again to resume from the newest checkpoint.",
             file=sys.__stderr__,
             flush=True,
         )

@@ -33,16 +33,16 @@ MOST_LISTED = 20  # maximum number of labels in a message
 class FinetuningConfig:
     """Keys under `task` of every task that fine-tunes an encoder."""
 
-    name: str = key("", "the task")
+    name: str = key("", "kind of task, fixed by the configuration")
     head: str = key(
-        "standard", "standard: BERT's; invariant: scale invariant, as the encoder of SIBERT is",
-        choices=("standard", "invariant"),
+        "standard", "type of output head; standard: as in BERT; invariant: scale invariant, as "
+        "SIBERT's encoder", choices=("standard", "invariant"),
     )  # fmt: skip
     logit_scale: float = key(
-        8.0, "of the invariant head: the largest logit", above=0, below=math.inf
+        8.0, "largest possible logit of the invariant head", above=0, below=math.inf
     )
     loss_scale: float = key(
-        1.0, "multiplies the loss that is differentiated", above=0, below=math.inf
+        1.0, "constant factor on the loss before differentiation", above=0, below=math.inf
     )
 
 

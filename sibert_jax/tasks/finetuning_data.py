@@ -36,13 +36,14 @@ def load_tokenizer(vocab: str, model: ModelConfig) -> WordPiece:
     tokenizer = Tokenizer.load(vocab)
     if not isinstance(tokenizer, WordPiece):
         raise ConfigError(
-            f"the vocabulary {vocab} is of byte-level BPE, without [CLS] and [SEP]; fine-tuning "
-            "needs an encoder with a WordPiece vocabulary, such as BERT."
+            f"the vocabulary {vocab} is a byte-level BPE vocabulary without [CLS] and [SEP]; "
+            "fine-tuning needs an encoder with a WordPiece vocabulary, such as BERT."
         )
     if tokenizer.vocab_size != model.vocab_size:
         raise ConfigError(
             f"the vocabulary {vocab} has {tokenizer.vocab_size} tokens but "
-            f"model.vocab_size={model.vocab_size}; leave the latter out, or set them alike."
+            f"model.vocab_size={model.vocab_size}; leave model.vocab_size unset, or name a "
+            "vocabulary of that size."
         )
     return tokenizer
 
@@ -137,8 +138,8 @@ def hold_out(
     out_N = held_out_mask(texts, groups_N, fraction)
     if not out_N.any():
         raise DataError(
-            f"data.valid_fraction={fraction} holds out 0 of {len(out_N)} {rows}, of which equal "
-            "ones stay together; raise it, or name others in data.valid_path"
+            f"data.valid_fraction={fraction} holds out 0 of {len(out_N)} {rows} (equal ones stay "
+            "together); raise it, or set data.valid_path"
         )
     parts = [
         f"{name} {(out_N & (groups_N == i)).sum():,} of {(groups_N == i).sum():,}"

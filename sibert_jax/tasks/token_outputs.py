@@ -23,18 +23,18 @@ TOKEN_COUNTS = "token_counts.npy"  # in a workdir: (V,) int64, counts in the tra
 class TokenOutputConfig:
     """Keys under `task` of every task that predicts tokens."""
 
-    name: str = key("", "the task")
-    head: str = key("invariant", "the kind of head")
+    name: str = key("", "kind of task, fixed by the configuration")
+    head: str = key("invariant", "type of output head")
     logit_scale: float = key(
-        8.0, "of the invariant head: factor of the cosines at the start; learned, up to 4 × away",
-        above=0, below=math.inf,
+        8.0, "initial scale of the invariant head's cosine logits; learned, up to a factor of 4 "
+        "from it", above=0, below=math.inf,
     )  # fmt: skip
     table_norm: str = key(
-        "rows", "of the invariant head: rows of the table over their norms, or the table over the "
-        "root mean square of these", choices=("rows", "table"),
+        "rows", "how the invariant head normalizes the token table; rows: each row by its own "
+        "norm; table: all rows by the root mean square of their norms", choices=("rows", "table"),
     )  # fmt: skip
     loss_scale: float = key(
-        1.0, "multiplies the loss that is differentiated", above=0, below=math.inf
+        1.0, "constant factor on the loss before differentiation", above=0, below=math.inf
     )
 
 
@@ -101,7 +101,7 @@ def with_counts(make: Callable[[np.ndarray | None], Restored], workdir: pathlib.
         return make(np.load(path))
     restored = make(None)
     restored.problem = (
-        f"{path} is missing, whose token frequencies the head adds to its outputs; give the "
-        "command of the run again, which writes it and takes no further step."
+        f"{path} is missing; it holds the token frequencies that the head adds to its outputs; "
+        "give the command of the run again, which writes the file and does not train further."
     )
     return restored

@@ -136,7 +136,7 @@ def _topology(name: str) -> list[jax.Device]:
         if "not installed" in str(error):
             raise ConfigError(
                 f"--compile_only={name} needs the compiler for TPUs, which runs on any Linux "
-                "machine; get it by: pip install -e '.[train,tpu]'"
+                "machine; install it with: pip install -e '.[train,tpu]'"
             ) from None
         raise ConfigError(
             f"--compile_only={name} is neither a number of devices nor a TPU topology such as "
@@ -152,7 +152,7 @@ def markdown(report: StepRequirements) -> str:
         "batch": report.batch_bytes,
         "activations and other temporaries": report.temporary_bytes,
     }
-    memory["all of it"] = sum(memory.values())
+    memory["total"] = sum(memory.values())
     axes = " × ".join(f"{axis} {size}" for axis, size in report.mesh.items())
     lines = [
         f"Step of {report.examples:,} examples on {math.prod(report.mesh.values())} devices "
@@ -174,7 +174,7 @@ def markdown(report: StepRequirements) -> str:
             f"| {found.count:,} | {found.sent_bytes / 1e6:,.3f} |"
             for found in report.collectives
         ),
-        f"| all of them | | | | {sum(found.count for found in report.collectives):,} "
-        f"| {report.sent_bytes / 1e6:,.3f} |",
+        f"| total | | | | {sum(found.count for found in report.collectives):,} | "
+        f"{report.sent_bytes / 1e6:,.3f} |",
     ]
     return "\n".join(lines)

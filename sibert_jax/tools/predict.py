@@ -84,7 +84,7 @@ def _overridden(settings: dict, words: Sequence[str]) -> dict:
         if name not in free:
             remedy = f"set one of {', '.join(sorted(free))}" if free else "this task has none"
             raise ConfigError(
-                f"{word}: with --predict, only keys that say how to answer can be set; {remedy}."
+                f"{word}: with --predict, only keys that affect the answers can be set; {remedy}."
             )
     task = override(ml_collections.ConfigDict(settings), words).task
     return settings | {"task": task.to_dict()}

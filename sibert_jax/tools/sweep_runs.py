@@ -138,7 +138,7 @@ class Sweep:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            say(f"{point.name}: another process is at it")
+            say(f"{point.name}: in progress in another process")
             lock.close()
             return None
         if self._result(point).exists():
@@ -170,7 +170,7 @@ class Sweep:
         elif status == 0:
             return "stopped before its last step"
         else:
-            return f"exit status {status}, {' '.join(last)} (all of it: {self._log(point)})"
+            return f"exit status {status}, {' '.join(last)} (full log: {self._log(point)})"
         write_json(self._result(point), {"overrides": point.overrides, **outcome})
         say(f"{point.name}: {outcome['status']}")
         return ""

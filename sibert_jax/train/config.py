@@ -22,13 +22,14 @@ from sibert_jax.train.sections import CheckpointConfig, MeshConfig, TrainConfig
 class RunConfig:
     """Everything that determines a run."""
 
-    seed: int = key(0, "initial parameters, order of examples, masks, dropout", low=0, below=2**63)
+    seed: int = key(
+        0, "random seed: initial parameters, order of examples, masks and dropout", low=0,
+        below=2**63,
+    )  # fmt: skip
     init_scale: float = key(
-        1.0,
-        "multiplies the initial parameters of the encoder, and of a scale-invariant head",
-        above=0,
+        1.0, "factor on the initial scale-invariant parameters (encoder, invariant head)", above=0,
         below=math.inf,
-    )
+    )  # fmt: skip
     task: Any = None  # TaskType.config
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: Any = None  # TaskType.data
@@ -42,8 +43,8 @@ class RunConfig:
         check("", self)
         if not 8 <= self.data.seq_len <= self.model.max_len:
             raise ConfigError(
-                f"data.seq_len={self.data.seq_len} must lie between 8 and model.max_len="
-                f"{self.model.max_len}, its longest sequence."
+                f"data.seq_len={self.data.seq_len} must lie between 8 and "
+                f"model.max_len={self.model.max_len}, the maximum sequence length."
             )
         found = f"model.arch is {self.model.arch!r}"
         check_direction(self.task.name, self.model.arch, found, "set it to one of")
@@ -65,8 +66,8 @@ class RunConfig:
         if "encoder" not in self.invariant_parts:
             raise ConfigError(
                 f'task.head="{self.task.head}" makes the logits grow with the token table, so the '
-                f"loss is not scale invariant in the encoder of model.arch={self.model.arch}, as "
-                f'optim.name="{self.optim.name}" needs it; choose another head.'
+                f"loss is not scale invariant in the encoder of model.arch={self.model.arch}, "
+                f'which optim.name="{self.optim.name}" requires; choose another head.'
             )
         if self.optim.head.name == "same" and "head" not in self.invariant_parts:
             raise ConfigError(

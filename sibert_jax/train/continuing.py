@@ -52,14 +52,15 @@ def continue_from(
     facts, step = source.manifest.run, source.manifest.step
     if "data_fingerprint" not in facts:
         raise ConfigError(
-            f"{key} holds imported weights, without state of an optimizer; give "
-            "checkpoint.init_from instead."
+            f"{key} holds imported weights, without optimizer state; use checkpoint.init_from "
+            "instead."
         )
     before = run_config(facts["config"])
     _check(run, before, key, step)
     if facts["vocab_hash"] != data.tokenizer.hash:
         raise ConfigError(
-            f"{key} was trained with another vocabulary; leave data.vocab out, to have that one."
+            f"{key} was trained with another vocabulary; leave data.vocab unset to use the "
+            "vocabulary of that run."
         )
     run = dataclasses.replace(run, optim=_with_rates(run, facts["learning_rate"]))
     trainer = Trainer(run, shapes)
@@ -72,8 +73,8 @@ def continue_from(
     ]
     if longer and has_average(trainer.abstract_state.opt_state):
         raise ConfigError(
-            f"{key}: optim.name={run.optim.name!r} averages the parameters, and has no average of "
-            "positions that are new; give checkpoint.init_from instead."
+            f"{key}: optim.name={run.optim.name!r} averages the parameters, and there is no "
+            "average for new positions; use checkpoint.init_from instead."
         )
     _check_shapes(items, stored, set(longer), key)
 
@@ -86,15 +87,15 @@ def continue_from(
     found = restore_items(source.path, wanted)
     if longer:
         found = _with_more_positions(found, items, set(longer), fresh_params(run, shapes))
-    say(f"{source.path} is continued at step {step:,}, with the state of its optimizer")
+    say(f"continuing {source.path} at step {step:,}, with its optimizer state")
     changes = _changes(before, run)
     if facts["data_fingerprint"] != data.fingerprint:
         changes.append("the data")
     say(f"changed: {', '.join(changes) or 'nothing'}")
     if longer:
         say(
-            f"positions {before.model.max_len} to {run.model.max_len - 1} are drawn anew, at the "
-            "scale of the others; the state of the optimizer is zero there"
+            f"positions {before.model.max_len} to {run.model.max_len - 1} are newly initialized "
+            "at the scale of the others; their optimizer state is zero"
         )
     state = with_its_window(trainer, state_of(found["params"], found["rest"]), before, step)
     if line := describe_new_length(run, before, step, step - int(state.health.skipped)):
@@ -108,13 +109,14 @@ def _check(run: RunConfig, before: RunConfig, key: str, step: int) -> None:
     for name in ("task.name", *(f"optim.{name}" for name in OPTIMIZER_KEYS)):
         if theirs[name] != ours[name]:
             raise ConfigError(
-                f"{key}: {name} is {theirs[name]!r} there and {ours[name]!r} here, so the state of "
-                "its optimizer cannot be used; give the same, or checkpoint.init_from instead."
+                f"{key}: {name} is {theirs[name]!r} there and {ours[name]!r} here, so its "
+                "optimizer state cannot be used; set it to the same value, or use "
+                "checkpoint.init_from instead."
             )
     if run.train.num_steps <= step:
         raise ConfigError(
             f"{key} is at step {step:,}, and the run ends at step {run.train.num_steps:,}: "
-            "train.num_steps and train.num_epochs count both phases; give more."
+            "train.num_steps and train.num_epochs count both phases; increase them."
         )
 
 
@@ -137,8 +139,8 @@ def _check_shapes(items: dict, stored: dict[str, dict], longer: set[str], key: s
         ours = leaves[name].shape if name in leaves else "absent"
         if theirs != ours and name not in longer:
             raise ConfigError(
-                f"{key}: {name} is {theirs} there and {ours} here, and only the position table may "
-                "grow; give the same settings, or checkpoint.init_from instead."
+                f"{key}: {name} is {theirs} there and {ours} here, and only the position table "
+                "may grow; use the same settings, or checkpoint.init_from instead."
             )
 
 

@@ -110,9 +110,9 @@ class Loop:
         step = int(state.step)
         if self.has_stopped_early:
             self.progress.say(
-                f"no better {self.data.main_metric} in {self.best.evaluations_since} evaluations "
-                f"(train.stop_after; best: step {self.best.step}): ended at step {step:,} of "
-                f"{self.train.num_steps:,}"
+                f"{self.data.main_metric} has not improved in {self.best.evaluations_since} "
+                f"evaluations (train.stop_after; best: step {self.best.step}): ended at step "
+                f"{step:,} of {self.train.num_steps:,}"
             )
         elif step < self.train.num_steps:
             self.progress.say(
@@ -201,8 +201,8 @@ class Loop:
             step = self.services.checkpoints.latest_step(multiple_of=every, again=True)
         if step is None:
             raise TrainingError(
-                f"{policy.sentence(bad)}; no checkpoint verifies that the run could go back to. "
-                "Start it in a new --workdir."
+                f"{policy.sentence(bad)}; there is no valid checkpoint to roll back to. Start "
+                "again in a new --workdir."
             )
         with self.goodput.phase("restore"):
             self.services.checkpoints.delete_after(step)
@@ -213,8 +213,8 @@ class Loop:
         for writer in self.writers:
             writer.rewind(step)
         self.progress.say(
-            f"{policy.sentence(bad)}: back at step {step:,}, past the {passed:,} batches since it "
-            f"(rollback {count} of train.max_rollbacks={policy.max_rollbacks})"
+            f"{policy.sentence(bad)}: rolled back to step {step:,}, skipping the {passed:,} "
+            f"batches since it (rollback {count} of train.max_rollbacks={policy.max_rollbacks})"
         )
         offset = int(bad.batch_offset) + passed
         health = with_counts(state.health, batch_offset=offset, rollbacks=count)

@@ -21,22 +21,25 @@ SCHEDULES = ("constant", "piecewise", "linear", "cosine", "warmup_stable_decay")
 class GroupConfig:
     """Keys shared by the sections of `optim`, each the optimizer of a group of leaves."""
 
-    name: str = key("adamw", "a row of train/optimizer_table.py", choices=tuple(TABLE))
-    learning_rate: float = key(1e-3, "peak", low=0, below=math.inf)
-    weight_decay: float = key(0.01, "on matrices, not on biases and gains", low=0, below=math.inf)
-    schedule: str = key("linear", "of the learning rate", choices=SCHEDULES)
-    warmup_steps: int = key(0, "linear from 0", low=0)
-    warmup_fraction: float = key(
-        0.0, "the same as a share of all steps; 0: warmup_steps counts", low=0, below=1
+    name: str = key("adamw", "optimizer; see docs/optimizers.md", choices=tuple(TABLE))
+    learning_rate: float = key(1e-3, "peak learning rate", low=0, below=math.inf)
+    weight_decay: float = key(
+        0.01, "weight decay; most optimizers exempt biases and gains", low=0, below=math.inf
     )
-    options: str = key("", 'of the optimizer, such as "b2=0.98, nesterov=True"')
+    schedule: str = key("linear", "learning-rate schedule", choices=SCHEDULES)
+    warmup_steps: int = key(0, "steps of linear warmup from 0", low=0)
+    warmup_fraction: float = key(
+        0.0, "warmup as a fraction of all steps; 0: use warmup_steps", low=0, below=1
+    )
+    options: str = key("", 'further parameters of the optimizer, such as "b2=0.98, nesterov=True"')
 
     def check(self, section: str) -> None:
         check(section, self)
         if self.warmup_steps and self.warmup_fraction:
             raise ConfigError(
-                f"{section}.warmup_steps={self.warmup_steps} and {section}.warmup_fraction="
-                f"{self.warmup_fraction}: one of them says the warm-up, so set the other to 0."
+                f"{section}.warmup_steps={self.warmup_steps} and "
+                f"{section}.warmup_fraction={self.warmup_fraction}: only one of them can set the "
+                "warmup; set the other to 0."
             )
 
     def check_optimizer(self, section: str) -> None:
@@ -47,8 +50,8 @@ class GroupConfig:
         if measures_rate and not is_open and self.learning_rate != 1:
             raise ConfigError(
                 f"{section}.learning_rate={self.learning_rate} with {section}.name={self.name!r}, "
-                "which measures its rates: it multiplies them, so set it to 1, and "
-                f"{section}.weight_decay to ηλ."
+                "which sets its rates from measurements and multiplies them by learning_rate: "
+                f"set it to 1, and {section}.weight_decay to ηλ."
             )
         try:
             tx = make_optimizer(
@@ -76,10 +79,10 @@ class HeadConfig(GroupConfig):
     """Keys under `optim.head`."""
 
     name: str = key(
-        "lamb", "a row of train/optimizer_table.py; same: the encoder's, over all parameters",
+        "lamb", "optimizer of the head; same: that of the encoder, for all parameters",
         choices=("same", *TABLE),
     )  # fmt: skip
-    learning_rate: float = key(4e-3, "peak", low=0, below=math.inf)
+    learning_rate: float = key(4e-3, "peak learning rate", low=0, below=math.inf)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +90,9 @@ class OtherConfig(GroupConfig):
     """Keys under `optim.other`: a third optimizer, for an experiment."""
 
     pattern: str = key(
-        "", "regular expression found in the paths of its leaves, as encoder/embed; empty: no leaf"
-    )
+        "", "regular expression for paths of the parameters to train with this optimizer, such as "
+        "encoder/embed; empty: none",
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,28 +100,33 @@ class OptimConfig(GroupConfig):
     """Keys under `optim`."""
 
     name: str = key(
-        "scale_invariant_sgd", "of the encoder: a row of train/optimizer_table.py",
+        "scale_invariant_sgd", "optimizer of the encoder; see docs/optimizers.md",
         choices=tuple(TABLE),
     )  # fmt: skip
     eta_lambda: float = key(
-        3.3e-3, "η·λ: gradients set η so that scale_invariant_sgd (one gradient), "
-        "equilibrium_sgd and orthogonalized_sgd (those of the first steps) start at equilibrium; "
-        "0: learning_rate and weight_decay count; the paper has 8e-6, short runs up to about 5e-3",
-        low=0, below=1,
+        3.3e-3, "learning rate times weight decay, η·λ; sets both from the first gradients so "
+        "that scale_invariant_sgd, equilibrium_sgd or orthogonalized_sgd starts at equilibrium; "
+        "paper: 8e-6, short runs: up to about 5e-3; 0: use learning_rate and weight_decay", low=0,
+        below=1,
     )  # fmt: skip
     blocks: str = key(
-        "all", "what has a norm of its own, for optimizers with norms: all leaves together (in "
-        "hyperball each leaf), or each tensor of each layer, a kernel with its bias",
-        choices=("all", "tensor"),
+        "all", "which parameters share a norm, in optimizers that use norms; all: all of them "
+        "(hyperball: each array has its own); tensor: each tensor of each layer, a kernel with "
+        "its bias", choices=("all", "tensor"),
     )  # fmt: skip
-    learning_rate: float = key(0.0, "peak η", low=0, below=math.inf)
-    weight_decay: float = key(0.0, "λ, multiplied by η_t in the update", low=0, below=math.inf)
+    learning_rate: float = key(0.0, "peak learning rate η", low=0, below=math.inf)
+    weight_decay: float = key(
+        0.0, "weight decay λ; each update subtracts η·λ times the parameters", low=0, below=math.inf
+    )
     clip_factor: float = key(
-        4.0, "C of scale_invariant_sgd's clip at √(2Cλ/η)·‖x‖; 1 would clip at equilibrium; inf: "
-        "no clip", above=1,
+        4.0, "C in scale_invariant_sgd's gradient clip at √(2Cλ/η)·‖x‖, where 1 would be "
+        "equilibrium; inf: no clipping", above=1,
     )  # fmt: skip
-    max_grad_norm: float = key(0.0, "global norm that gradients are clipped to; 0: no clip", low=0)
-    schedule: str = key("cosine", "of the learning rate", choices=SCHEDULES)
+    max_grad_norm: float = key(
+        0.0, "clip the gradient of the parameters trained by optim.name to this global norm; 0: "
+        "no clipping", low=0,
+    )  # fmt: skip
+    schedule: str = key("cosine", "learning-rate schedule", choices=SCHEDULES)
     head: HeadConfig = dataclasses.field(default_factory=HeadConfig)
     other: OtherConfig = dataclasses.field(default_factory=OtherConfig)
 
@@ -135,7 +144,10 @@ class OptimConfig(GroupConfig):
                 "set eta_lambda to 0, or both of them to 0."
             )
         if self.eta_lambda == 0 and self.learning_rate == 0:
-            raise ConfigError("optim: give learning_rate > 0, or eta_lambda > 0 to have it found.")
+            raise ConfigError(
+                "optim.learning_rate and optim.eta_lambda are both 0; set learning_rate, or "
+                "eta_lambda to have the rate computed."
+            )
         if not TABLE[self.name].follows_theory and self.eta_lambda > 0:
             raise ConfigError(
                 "optim.eta_lambda is for scale_invariant_sgd, equilibrium_sgd and "
@@ -146,7 +158,8 @@ class OptimConfig(GroupConfig):
             re.compile(self.other.pattern)
         except re.error as error:
             raise ConfigError(
-                f"optim.other.pattern={self.other.pattern!r} is no regular expression: {error}."
+                f"optim.other.pattern={self.other.pattern!r} is not a valid regular expression: "
+                f"{error}."
             ) from None
 
     @property

@@ -114,7 +114,10 @@ def _labels(c: OptimConfig, tree: Any) -> Any:
     found = jax.tree_util.tree_map_with_path(lambda path, _: _section(c, path_name(path)), tree)
     missing = set(c.groups) - set(jax.tree.leaves(found))
     if "optim.other" in missing:
-        raise ConfigError(f"optim.other.pattern={c.other.pattern!r} is found in no path of a leaf.")
+        raise ConfigError(
+            f"optim.other.pattern={c.other.pattern!r} matches no parameter; the paths look like "
+            "encoder/embed/token."
+        )
     if missing and not c.other.pattern:
         raise ConfigError(
             "the head of this task has no parameters for an optimizer of its own; set "
@@ -122,7 +125,7 @@ def _labels(c: OptimConfig, tree: Any) -> Any:
         )
     if missing:
         raise ConfigError(
-            f"optim.other.pattern={c.other.pattern!r} leaves nothing to {missing.pop()}."
+            f"optim.other.pattern={c.other.pattern!r} leaves no parameters for {missing.pop()}."
         )
     return found
 

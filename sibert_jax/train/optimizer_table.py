@@ -196,7 +196,7 @@ def parse_options(section: str, name: str, text: str) -> dict[str, Any]:
             raise ValueError("there is no name before '='")
         given = {keyword.arg: _value(keyword.value) for keyword in call.keywords}
         if len(given) < len(call.keywords):
-            raise ValueError("a name is there twice")
+            raise ValueError("a name occurs twice")
     except (SyntaxError, ValueError) as error:
         message = error.msg if isinstance(error, SyntaxError) else error
         raise ConfigError(
@@ -249,8 +249,8 @@ def make_optimizer(
     parameters = _parameters(entry.factory)
     if name == "hyperball" and weight_decay:
         raise ConfigError(
-            f"weight_decay={weight_decay} with the optimizer hyperball, which holds every norm "
-            "where it is; set it to 0."
+            f"weight_decay={weight_decay} with the optimizer hyperball, which keeps every norm "
+            "constant; set it to 0."
         )
     given = {
         "learning_rate": learning_rate,

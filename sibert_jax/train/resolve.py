@@ -121,7 +121,7 @@ class Origin:
             task, seq_len = settings["task"], settings["data"]["seq_len"]
         except (KeyError, TypeError) as error:
             raise ConfigError(
-                f"{path} lacks {error}, so {directory} is no run of this program."
+                f"{path} lacks {error}, so {directory} is not the workdir of a run."
             ) from None
         if model["arch"] not in ARCHS:
             raise ConfigError(f"{path}: model.arch={model['arch']!r} is unknown to this version.")
@@ -139,12 +139,14 @@ def read_settings(path: pathlib.Path) -> dict:
         settings = json.loads(path.read_text())
     except FileNotFoundError:
         raise ConfigError(
-            f"{path} is missing, so {path.parent} is no run of this program."
+            f"{path} is missing, so {path.parent} is not the workdir of a run."
         ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}).") from None
     if not isinstance(settings, dict):
-        raise ConfigError(f"{path} holds no object, so {path.parent} is no run of this program.")
+        raise ConfigError(
+            f"{path} holds no JSON object, so {path.parent} is not the workdir of a run."
+        )
     return settings
 
 
@@ -171,7 +173,8 @@ def _source(key: str, directory: str) -> Origin:
         raise ConfigError(f"{named}: {error}") from None
     if not origin.vocab.is_file():
         raise ConfigError(
-            f"{named} has no {origin.vocab.name}, without which its token table means nothing."
+            f"{named} has no {origin.vocab.name}, so it is unknown which tokens its token table "
+            "holds."
         )
     return origin
 
@@ -207,7 +210,7 @@ def _check_same(config: ConfigDict, origin: Origin, open_keys: list[str], key_of
     if differences:
         raise ConfigError(
             f"checkpoint.{key_of}={config.checkpoint[key_of]} is not what this config asks for: "
-            f"{'; '.join(differences)}. Leave these keys out, or give them the values there."
+            f"{'; '.join(differences)}. Leave these keys unset, or set them to the values there."
         )
 
 

@@ -14,61 +14,78 @@ WRITERS = ("tensorboard", "wandb", "mlflow")
 class TrainConfig:
     """Keys under `train`."""
 
-    num_steps: int = key(1000, "updates; 0: num_epochs counts", low=0, below=2**31)
+    num_steps: int = key(1000, "number of training steps; 0: use num_epochs", low=0, below=2**31)
     num_epochs: float = key(
-        0.0, "passes over the training examples; 0: num_steps counts", low=0, below=math.inf
+        0.0, "passes over the training examples; 0: use num_steps", low=0, below=math.inf
     )
     extend: bool = key(
-        False, "resume with another length, whose schedules are then used", may_change=True
-    )
-    global_batch_size: int = key(32, "examples of one update, over all devices", low=1)
-    microbatches: int = key(1, "parts of a batch whose gradients are summed; divides it", low=1)
-    log_every_steps: int = key(20, "window of the logged means", low=1, may_change=True)
-    eval_every_steps: int = key(200, "0: only at the end", low=0, may_change=True)
-    eval_batches: int = key(
-        16, "most held-out batches of an evaluation; 0: all", low=0, may_change=True
-    )
-    stop_after: int = key(
-        0, "evaluations in a row without a better main metric that end the run; 0: none do", low=0,
+        False, "allow a resumed run to change its length, with the schedules of the new length",
         may_change=True,
     )  # fmt: skip
+    global_batch_size: int = key(32, "examples per step, over all devices", low=1)
+    microbatches: int = key(
+        1, "gradient accumulation: number of parts that each batch is split into; must divide it",
+        low=1,
+    )  # fmt: skip
+    log_every_steps: int = key(
+        20, "steps between rows of metrics, which are means over these steps", low=1,
+        may_change=True,
+    )  # fmt: skip
+    eval_every_steps: int = key(
+        200, "steps between evaluations; 0: only after the last step", low=0, may_change=True
+    )
+    eval_batches: int = key(
+        16, "maximum number of held-out batches per evaluation; 0: all", low=0, may_change=True
+    )
+    stop_after: int = key(
+        0, "stop after this many evaluations in a row without a better main metric; 0: never",
+        low=0, may_change=True,
+    )  # fmt: skip
     writers: str = key(
-        "tensorboard", "of the rows of metrics.jsonl, comma-separated: tensorboard, wandb, mlflow; "
-        "empty: none", may_change=True,
+        "tensorboard", "where else metrics are written besides metrics.jsonl, comma-separated: "
+        "tensorboard, wandb, mlflow; empty: nowhere", may_change=True,
     )  # fmt: skip
     compilation_cache_dir: str = key(
-        "~/.cache/sibert_jax/xla", "of compiled programs; empty: none",
+        "~/.cache/sibert_jax/xla", "directory for cached compiled programs; empty: no cache",
         may_change=True, per_process=True,
     )  # fmt: skip
     on_bad_step: str = key(
-        "stop", "where loss, gradient or update is not finite, or the loss spikes: stop, skip the "
-        "update, or rollback to a checkpoint and past its data", choices=ACTIONS, may_change=True,
+        "stop", "what to do if the loss, gradient or update is not finite or the loss spikes: "
+        "stop the run, skip the update, or rollback to a checkpoint and continue after the bad "
+        "batch", choices=ACTIONS, may_change=True,
     )  # fmt: skip
     spike_factor: float = key(
-        math.inf, "of the loss over its running mean; inf: no spikes", above=1, may_change=True
-    )
-    max_skips_in_a_row: int = key(10, "more of them stop the run; for skip", low=0, may_change=True)
+        math.inf, "a loss above this multiple of its running mean counts as a spike; inf: none "
+        "does", above=1, may_change=True,
+    )  # fmt: skip
+    max_skips_in_a_row: int = key(
+        10, "with on_bad_step=skip: stop the run after more consecutive skips than this", low=0,
+        may_change=True,
+    )  # fmt: skip
     max_rollbacks: int = key(
-        3, "of the whole run, one more stops it; for rollback", low=0, may_change=True
-    )
+        3, "with on_bad_step=rollback: stop the run after more rollbacks in total than this", low=0,
+        may_change=True,
+    )  # fmt: skip
     replay_every_steps: int = key(
-        0, "compute each such step twice and compare the bits; 0: never", low=0, may_change=True
-    )
+        0, "compute every n-th step twice and compare the results bitwise; 0: never", low=0,
+        may_change=True,
+    )  # fmt: skip
     watchdog_secs: float = key(
-        1800.0, "a step that takes longer ends the run, seconds; 0: never", low=0, may_change=True
-    )
+        1800.0, "end the run if a step takes longer than this many seconds; 0: never", low=0,
+        may_change=True,
+    )  # fmt: skip
 
     def __post_init__(self):
         check("train", self)
         if (self.num_steps > 0) == (self.num_epochs > 0):
             raise ConfigError(
                 f"train.num_steps={self.num_steps} and train.num_epochs={self.num_epochs}: one of "
-                "them says the length of the run, so set the other to 0."
+                "them must set the length of the run; set it above 0 and the other to 0."
             )
         for name in self.writer_names:
             if name not in WRITERS:
                 raise ConfigError(
-                    f"train.writers={self.writers!r}: {name!r} is unknown; choose of "
+                    f"train.writers={self.writers!r}: {name!r} is unknown; choose from "
                     f"{', '.join(WRITERS)}, separated by commas."
                 )
 
@@ -82,9 +99,18 @@ class TrainConfig:
 class MeshConfig:
     """Keys under `mesh`: devices along each axis; -1: all remaining ones."""
 
-    data: int = key(-1, "copies of the model, over which the batch is split", may_change=True)
-    fsdp: int = key(1, "parts of the parameters, over which the batch is split", may_change=True)
-    tensor: int = key(1, "parts of the matrix products", may_change=True)
+    data: int = key(
+        -1, "devices along the data axis, which splits the batch; -1: all remaining devices",
+        may_change=True,
+    )  # fmt: skip
+    fsdp: int = key(
+        1, "devices along the fsdp axis, which splits the batch and the parameters; -1: all "
+        "remaining devices", may_change=True,
+    )  # fmt: skip
+    tensor: int = key(
+        1, "devices along the tensor axis, which splits matrix products; -1: all remaining devices",
+        may_change=True,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,20 +118,21 @@ class CheckpointConfig:
     """Keys under `checkpoint`."""
 
     every_steps: int = key(
-        1000, "steps between checkpoints; the last step has one too", low=1, may_change=True
-    )
-    keep: int = key(3, "newest checkpoints kept", low=1, may_change=True)
-    keep_best: bool = key(
-        False, "save and keep that of the best evaluation too, by the main metric of the task",
+        1000, "steps between checkpoints; one is also saved after the last step", low=1,
         may_change=True,
+    )  # fmt: skip
+    keep: int = key(3, "number of newest checkpoints to keep", low=1, may_change=True)
+    keep_best: bool = key(
+        False, "also save and keep the checkpoint of the best evaluation, by the task's main "
+        "metric", may_change=True,
     )  # fmt: skip
     init_from: str = key(
-        "", "workdir to start the parameters from, with its encoder and vocabulary; empty: fresh",
-        may_change=True,
+        "", "workdir of a run whose encoder, parameters and vocabulary to start from; empty: "
+        "start from scratch", may_change=True,
     )  # fmt: skip
     continue_from: str = key(
-        "", "workdir to continue in this one: parameters, optimizer state and step; empty: none",
-        may_change=True,
+        "", "workdir of a run whose parameters, optimizer state and step to continue from in a "
+        "new workdir; empty: none", may_change=True,
     )  # fmt: skip
 
     def __post_init__(self):

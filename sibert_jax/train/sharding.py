@@ -62,11 +62,12 @@ def make_mesh(data: int, fsdp: int, tensor: int, devices=None) -> Mesh:
         raise ConfigError(f"mesh={sizes}: give positive sizes, and -1 in at most one place.")
     if free:
         if len(devices) % known:
-            raise ConfigError(f"mesh={sizes}: {len(devices)} devices do not divide by {known}.")
+            raise ConfigError(f"mesh={sizes}: {len(devices)} devices are not divisible by {known}.")
         sizes[free[0]] = len(devices) // known
     elif known != len(devices):
         raise ConfigError(
-            f"mesh={sizes} needs {known} devices and {len(devices)} are here; set one size to -1."
+            f"mesh={sizes} needs {known} devices, but {len(devices)} are available; set one size "
+            "to -1."
         )
     # The last axes vary fastest, so `tensor` and then `fsdp`, which communicate several times per
     # layer, stay within a host, while `data`, which sums gradients once per step, goes across. On a
@@ -88,8 +89,8 @@ def _over_slices(sizes: dict[str, int], num_slices: int, devices: list[jax.Devic
     """Arranges TPU slices along `data`, as the network between them is slow."""
     if sizes["data"] % num_slices:
         raise ConfigError(
-            f"mesh={sizes}: the devices are {num_slices} TPU slices, over which only the copies of "
-            f"the model go; make mesh.data a multiple of {num_slices}."
+            f"mesh={sizes}: the devices are {num_slices} TPU slices, and only mesh.data can span "
+            f"slices; make mesh.data a multiple of {num_slices}."
         )
     within = (sizes["data"] // num_slices, sizes["fsdp"], sizes["tensor"])
     return mesh_utils.create_hybrid_device_mesh(within, (num_slices, 1, 1), devices)

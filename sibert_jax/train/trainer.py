@@ -234,7 +234,7 @@ def check_divisible(run: RunConfig, mesh: Mesh) -> None:
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch % (shards * parts):
         raise ConfigError(
-            f"train.global_batch_size={batch} does not divide by mesh.data × mesh.fsdp × "
+            f"train.global_batch_size={batch} must be a multiple of mesh.data × mesh.fsdp × "
             f"train.microbatches = {mesh.shape['data']} × {mesh.shape['fsdp']} × {parts}."
         )
 

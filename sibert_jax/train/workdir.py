@@ -106,8 +106,8 @@ def check_free(directory: pathlib.Path, config: ml_collections.ConfigDict) -> No
         check_same(directory, read_settings(path), config.to_dict(), steps[-1])
     elif (names := _names(directory)) and not _is_run(directory, names):
         raise ConfigError(
-            f"{directory} is not empty and has no config.json of a run, so it is no run of this "
-            "program; choose another --workdir. Nothing was changed."
+            f"{directory} is not empty and has no config.json, so it is not the workdir of a run; "
+            "choose another --workdir. Nothing was changed."
         )
 
 
@@ -169,8 +169,8 @@ def _depending_on_length(settings: Mapping) -> list[str]:
 def too_short(key: str, num_steps: int, newest: int) -> ConfigError:
     """Returns the error for a length that the run has already exceeded."""
     return ConfigError(
-        f"{key} says {num_steps:,} steps, and the newest checkpoint is of step {newest:,}; give at "
-        "least as many, or another --workdir. Nothing was changed."
+        f"{key} gives {num_steps:,} steps, but the newest checkpoint is at step {newest:,}; set "
+        "at least as many, or choose another --workdir. Nothing was changed."
     )
 
 
@@ -200,12 +200,12 @@ def _set_aside(directory: pathlib.Path, say: Callable[[str], None]) -> None:
                 path.replace(path.with_stem(f"{path.stem}.old"))
         say(
             f"{directory} has no checkpoint, so the run starts at step 0; the results and metrics "
-            "of the one before are in results.old.json and metrics.old.jsonl"
+            "of the previous run are in results.old.json and metrics.old.jsonl"
         )
     elif metrics.exists() and (rows := len(metrics.read_bytes().splitlines())):
         say(
-            f"{directory} has no checkpoint, so the run starts at step 0; the {rows} rows in "
-            "metrics.jsonl of the start before are dropped"
+            f"{directory} has no checkpoint, so the run starts at step 0; the {rows} rows that "
+            "the previous start wrote to metrics.jsonl are dropped"
         )
 
 

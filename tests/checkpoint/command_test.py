@@ -71,7 +71,7 @@ def test_diff_tells_what_differs_and_by_how_much(call, workdir):
         f"params/encoder/embed/token: largest difference {abs(a - b).max():.3g}, relative to the "
         f"norm {relative:.3g}\n" in out
     )
-    assert out.endswith("1 leaves are the same, bit for bit\n")  # rest/bad
+    assert out.endswith("1 leaves are bitwise identical\n")  # rest/bad
 
 
 def test_export_needs_no_package_of_ours_and_replaces_nothing(call, workdir):
@@ -91,7 +91,7 @@ def test_export_needs_no_package_of_ours_and_replaces_nothing(call, workdir):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("list", "nowhere"), "nowhere is no directory."),
+        (("list", "nowhere"), "nowhere is not a directory"),
         (("verify", "."), "holds no checkpoint."),
         (("show", "run", "9"), "there is no checkpoint"),
         (("show", "run", "2"), "checkpoint {run}/checkpoints/2 cannot be used: manifest.json"),

@@ -80,10 +80,15 @@ def classifier(tmp_path_factory):
         (MNLI, MNLI, [0, 1, 2], None),
         (None, MNLI, [0, 1, 2], None),
         (MNLI, None, [0, 1, 2], None),
-        (["CONTRADICTION", "Entailment", "neutral"], MNLI, [1, 2, 0], "put in order: CONTRADICTI"),
-        (["LABEL_2", "LABEL_0", "LABEL_1"], ["0", "1", "2"], [1, 2, 0], "put in order: LABEL_2"),
-        (["LABEL_0", "LABEL_1", "LABEL_2"], MNLI, None, "not taken, as its labels are LABEL_0, "),
-        (["a", "a", "b"], ["a", "b", "a"], None, "not taken, as its labels are a, a, b there"),
+        (["CONTRADICTION", "Entailment", "neutral"], MNLI, [1, 2, 0], "reordered: CONTRADICTI"),
+        (["LABEL_2", "LABEL_0", "LABEL_1"], ["0", "1", "2"], [1, 2, 0], "reordered: LABEL_2"),
+        (
+            ["LABEL_0", "LABEL_1", "LABEL_2"],
+            MNLI,
+            None,
+            "not taken, because its labels are LABEL_0, ",
+        ),
+        (["a", "a", "b"], ["a", "b", "a"], None, "not taken, because its labels are a, a, b there"),
     ],
 )
 def test_a_classifier_is_put_into_the_order_of_the_labels(classifier, theirs, ours, order, said):
@@ -119,7 +124,7 @@ def test_the_outputs_of_every_head_are_put_in_order(tmp_path, module, leaves):
     order = jnp.array([1, 2, 0])
     wanted = {k: x[order] if k == "rows" else x[..., order] for k, x in leaves.items()}
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
-    assert f"head/{module} is put in order: a, b, c there, b, c, a here" in lines[0]
+    assert f"head/{module} is reordered: a, b, c there, b, c, a here" in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -123,16 +123,19 @@ def without_token(piece):
 BAD = [
     (
         without_token("<|endoftext|>"),
-        r"^the vocabulary .* lacks <\|endoftext\|>, the end of",
+        r"^the vocabulary .* lacks <\|endoftext\|>, the end-of-",
     ),
-    (without_token("Ġthe"), "lacks 'Ġthe', of the merge 'Ġt he'; the merges are of another vocab"),
+    (
+        without_token("Ġthe"),
+        "lacks 'Ġthe', of the merge 'Ġt he'; the merges belong to another vocab",
+    ),
     (without_token("A"), "lacks 1 of the 256 bytes, such as 0x41"),
-    (lambda p, m: (p, m[:-2]), 'has 2 tokens that no merge makes, such as "\'s"'),
-    (lambda p, m: (p, [*m, "h"]), r"merges\.txt: line 15 is 'h', wanted two tokens"),
-    (lambda p, m: (p, [*m, "h e r"]), "line 15 is 'h e r', wanted two tokens"),
-    (lambda p, m: (p, None), r"merges\.txt is missing, which says how bytes are joined"),
-    (lambda p, m: (None, m), r"vocab\.json is missing, which defines the ids"),
-    (lambda p, m: ([*p, 7], m), "holds list, wanted an object"),
+    (lambda p, m: (p, m[:-2]), 'has 2 tokens that no merge produces, such as "\'s"'),
+    (lambda p, m: (p, [*m, "h"]), r"merges\.txt: line 15 is 'h', expected two tokens"),
+    (lambda p, m: (p, [*m, "h e r"]), "line 15 is 'h e r', expected two tokens"),
+    (lambda p, m: (p, None), r"merges\.txt is missing; it holds the merges"),
+    (lambda p, m: (None, m), r"vocab\.json is missing; it defines the token ids"),
+    (lambda p, m: ([*p, 7], m), "holds list, expected a JSON object"),
 ]
 
 
@@ -153,10 +156,14 @@ def test_files_that_do_not_fit_are_named(tmp_path, case):
     ("file", "change", "words"),
     [
         ("tokenizer.json", {"normalizer": {"type": "NFC"}}, "has a normalizer"),
-        ("tokenizer.json", {"pre_tokenizer": None}, "not of GPT-2's tokenizer"),
+        ("tokenizer.json", {"pre_tokenizer": None}, "not a file of GPT-2's tokenizer"),
         ("tokenizer_config.json", {"add_prefix_space": True}, "add_prefix_space is true"),
-        ("tokenizer_config.json", {"tokenizer_class": "CLIPTokenizer"}, "only GPT-2's can be read"),
-        ("tokenizer_config.json", {"added_tokens_decoder": {"x": 1}}, "cannot be understood"),
+        (
+            "tokenizer_config.json",
+            {"tokenizer_class": "CLIPTokenizer"},
+            "only supported byte-level BPE is GPT-2's",
+        ),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"x": 1}}, "has an unexpected format"),
     ],
 )
 def test_other_tokenizers_are_refused(tmp_path, file, change, words):

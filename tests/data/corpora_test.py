@@ -222,7 +222,7 @@ def test_wrapped_text_has_the_tokens_of_its_paragraphs(
     path = pathlib.Path(wrapped)
     path.write_bytes(path.read_bytes().replace(b"\n", newline.encode()))
     corpora = load(path=wrapped, layout=layout)
-    notes = [line for line in progress if line.startswith("data.path: wrapped lines in")]
+    notes = [line for line in progress if "are wrapped: a blank line" in line]
     assert [wrapped in note for note in notes] == [True] * (layout == "auto")
     for name in ("tokens", "sentence_starts", "document_starts"):
         found = getattr(corpora.train[0], name)
@@ -233,5 +233,5 @@ def test_each_file_has_a_layout_unless_it_is_given(load, progress, tmp_path, wra
     corpora = load(path=str(tmp_path / "*a.txt"), valid_fraction=0.3)
     assert corpora.train[0].num_documents + corpora.valid.num_documents == 80
     lines = load(path=wrapped, layout="paragraphs")
-    assert not any("wrapped lines" in line for line in progress)
+    assert not any("are wrapped" in line for line in progress)
     assert lines.train[0].num_documents > 50  # blank lines end documents now

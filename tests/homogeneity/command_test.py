@@ -59,7 +59,7 @@ def test_invariance_without_a_proof_is_listed(capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "give either --config=NAME or the dotted path"),
+        ((), "give either --config=NAME or MODULE:FUNCTION"),
         (("no_such_module:f",), "'no_such_module:f' cannot be imported"),
         (("--config=no_such_file.py",), "no_such_file.py"),
         (("network:of_one",), "network:of_one() raised TypeError: of_one() missing 1 required"),

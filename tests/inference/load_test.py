@@ -114,7 +114,7 @@ def test_a_run_and_its_export_guess_as_the_run_was_evaluated(config, train_one, 
     assert {guess.token for guess in guesses} & {",", ".", "the", '"'}
     assert run.encode(["one text"]).tolist() == out.encode(["one text"]).tolist()
     (tmp_path / "run/token_counts.npy").unlink()
-    with pytest.raises(EXPECTED, match=r"token_counts.npy is missing, .* give the command"):
+    with pytest.raises(EXPECTED, match=r"token_counts.npy is missing; .* give the command"):
         sibert_jax.load(tmp_path / "run").fill_mask("[MASK]")
 
 
@@ -162,7 +162,7 @@ def test_the_wrong_use_is_one_sentence(model, head, use, message):
     [
         ({}, None, "holds no model: name the workdir of a run with a checkpoint, a directory"),
         ({}, "best", "holds no checkpoints, so there is none of step best"),
-        ({"config.json": '{"task": {}}'}, None, "is a run without a checkpoint"),
+        ({"config.json": '{"task": {}}'}, None, "has no checkpoint yet"),
     ],
 )
 def test_a_directory_without_a_model_is_one_sentence(tmp_path, files, step, message):
@@ -184,7 +184,7 @@ def test_vectors_of_a_file_are_in_the_order_of_its_lines(model, tmp_path):
 @pytest.mark.parametrize(
     ("content", "out", "message"),
     [
-        ("", "out.npy", "texts.txt has no line"),
+        ("", "out.npy", "texts.txt is empty"),
         ("w1\n", "out.txt", "out.txt must end in .npy"),
         ("w1\n", "no/out.npy", "no/out.npy cannot be written"),
     ],

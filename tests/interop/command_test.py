@@ -51,7 +51,7 @@ def test_every_file_comes_out_as_it_went_in_and_spare_rows_too(source, tmp_path,
     (source / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
     again, said = in_and_out()
     assert f"--config.checkpoint.init_from={tmp_path / 'workdir'}" in said
-    assert "7 rows of the token table have no piece" in said
+    assert "7 rows of the token table have no token in the vocabulary" in said
     tokenizer = Tokenizer.load(tmp_path / "workdir/vocab.txt")
     assert tokenizer.vocab_size == BERT.vocab_size
     assert tokenizer.is_special[-7:].all()
@@ -161,8 +161,8 @@ def test_every_class_goes_out_as_it_came_in(source, in_and_out, name):
 def test_another_class_is_an_encoder_and_says_so(source, in_and_out):
     add_head(source, "BertForMultipleChoice", HEADS["named"][2])
     again, said = in_and_out()
-    assert "the head of BertForMultipleChoice has no place here" in said
-    assert "not used, as our model has no place for them: classifier.bias" in said
+    assert "the head of BertForMultipleChoice is not supported" in said
+    assert "not used, as the model has no such parameters: classifier.bias" in said
     assert config_of(again)["architectures"] == ["BertModel"]
     assert "id2label" not in config_of(again)
 
@@ -171,7 +171,7 @@ def test_cased_vocabulary_stays_cased(source, come_in):
     lines = (source / "vocab.txt").read_text().replace("w0\n", "Paris\n").replace("w1\n", "été\n")
     (source / "vocab.txt").write_text(lines)
     lower, said = come_in("lower")
-    assert "1 pieces have capitals, which no text will have" in said
+    assert "1 tokens have capitals and never occur" in said
     (source / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     cased, said = come_in("cased")
     assert "cased: text keeps its capitals and accents" in said

@@ -114,7 +114,7 @@ def test_what_is_loaded_predicts_by_its_token_table(source):
         return projection.logits(), x_BLD @ params["encoder"]["embed"]["token"].T
 
     np.testing.assert_allclose(*run(model.params), rtol=1e-5, atol=1e-5)
-    with pytest.raises(ConfigError, match="vocabulary of byte-level BPE, without .CLS. and .SEP."):
+    with pytest.raises(ConfigError, match="byte-level BPE vocabulary without .CLS. and .SEP."):
         model.encode(["the"])
 
 
@@ -125,10 +125,10 @@ def test_a_padded_table_and_other_rates_are_noted(source, tmp_path, capsys):
     assert main(["import", str(source), str(tmp_path / "w")]) == 0
     said = capsys.readouterr().out
     for words in (
-        "1 rows of the token table have no piece",
+        "1 rows of the token table have no token in the vocabulary",
         "attn_pdrop is 0.2; our models have one rate, model.dropout=0.0",
-        "the head of GPT2ForSequenceClassification has no place here: it is read as GPT2Model",
-        "not used, as our model has no place for them: score.weight",
+        "the head of GPT2ForSequenceClassification is not supported; the rest is read as GPT2Model",
+        "not used, as the model has no such parameters: score.weight",
     ):
         assert words in said
     assert Tokenizer.load(tmp_path / "w/vocab.json").vocab_size == VOCAB
@@ -145,12 +145,12 @@ def tensors(new):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (config(model_type="llama"), "model_type is 'llama', and only bert and gpt2 can be read"),
-        (config(activation_function="gelu"), "activation_function is 'gelu', and only 'gelu_new'"),
+        (config(model_type="llama"), "model_type is 'llama', but only bert and gpt2 are supported"),
+        (config(activation_function="gelu"), "activation_function is 'gelu', but only 'gelu_new'"),
         (config(scale_attn_by_inverse_layer_idx=True), "inverse_layer_idx is True"),
         (config(tie_word_embeddings=False), "tie_word_embeddings is False"),
         (config(["n_embd"]), "has no key 'n_embd'"),
-        (config(n_head=5), "n_embd 12 does not divide by n_head 5"),
+        (config(n_head=5), "n_embd 12 is not divisible by n_head 5"),
         (
             config(n_layer=10**12),
             "no tensor transformer.h.3.ln_1.weight, which GPT-2",

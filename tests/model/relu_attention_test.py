@@ -137,7 +137,7 @@ def test_encoder_gives_the_same_features_by_every_form(cfg, inputs):
     ("changes", "said"),
     [
         ({"attention_impl": "fast"}, r"model\.attention_impl='fast' is unknown"),
-        ({"attention_impl": "blockwise", "arch": "bert"}, r"model\.arch='bert' has softmax"),
+        ({"attention_impl": "blockwise", "arch": "bert"}, r"model\.arch='bert' uses softmax"),
         ({"attention_impl": "pallas", "arch": "bert"}, r'model\.attention_impl="pallas" is for'),
         ({"attention_impl": "blockwise", "dropout": 0.1}, r"model\.dropout=0\.1"),
         ({"attention_impl": "pallas", "attention_window": 4}, r"model\.attention_window=4"),

@@ -96,10 +96,10 @@ def test_a_killed_run_continues_at_its_block(bert, text, tmp_path, capsys, monke
         with pytest.raises(KeyboardInterrupt):
             main([str(word) for word in command_line])
     assert status(*command_line, "--bits=3") == 2
-    assert "was begun with another bits; give the same command" in capsys.readouterr().err
+    assert "was started with different bits; give the same command" in capsys.readouterr().err
     assert not status(*command_line)
     lines = capsys.readouterr().out.splitlines()
-    assert re.search("2 blocks are done", lines[0])
+    assert re.search("2 blocks are already done", lines[0])
     assert lines[1].startswith("encoder/layers/2: error ")
     manifest = json.loads((tmp_path / "out/quantization.json").read_text())
     assert [block["block"] for block in manifest["blocks"]] == BLOCKS
@@ -111,9 +111,9 @@ def test_a_killed_run_continues_at_its_block(bert, text, tmp_path, capsys, monke
 @pytest.mark.parametrize(
     ("source", "target", "words", "message"),
     [
-        ("done", "new", (), "done is a quantized model already; name what it was made from."),
+        ("done", "new", (), "done is already quantized; name the model that it was made from."),
         ("bert", "done", (), "done holds a model already; name a new directory."),
-        ("bert", "new", ("--data=",), "so it names no text to calibrate on; give some with --data"),
+        ("bert", "new", ("--data=",), "so it has no training text to calibrate on; name"),
         ("bert", "new", ("--batches=99",), "text.txt has 5 examples of 24 tokens, and 99 batches "
          "of 2 need 198; give more text, or fewer with --batches and --batch_size"),
         ("bert", "new", ("--batches=0",), "--batches=0 must be at least 1."),

@@ -84,7 +84,7 @@ def test_long_runs_are_means_over_intervals_with_a_shade(write_run):
     assert (shade.y0, shade.y1) == (0.0, 4.0)
     assert any(len(y) == 20 and np.allclose(y, 50.0) for _, y in curves(figure, CLIP))
     assert not figure.axes[CLIP].collections  # smallest to largest is 0 to 100 % for any rate
-    assert "means over 1/200 of the run, the shade spans the smallest" in figure.get_supxlabel()
+    assert "means over 1/200 of the run; shading spans the smallest" in figure.get_supxlabel()
 
 
 def test_single_row_is_visible_and_missing_metrics_are_named(write_run, short):
@@ -105,7 +105,7 @@ def test_diverged_run_ends_in_a_cross_and_flattens_no_other(write_run, short):
     (cross,) = [line for line in axis.lines if list(line.get_xdata()) == [diverged[-3]["step"]]]
     low, high = axis.get_ylim()
     assert low < cross.get_ydata()[0] < high < 20
-    assert "not finite from here" in axis.texts[0].get_text()
+    assert "last finite loss" in axis.texts[0].get_text()
 
 
 def test_short_run_is_seen_beside_a_long_one(write_run, short):

@@ -35,7 +35,7 @@ def test_every_set_has_a_row_and_every_class_a_table(finished, write_run, short)
     assert page[4:6] == ["| a | dev | 0.85 | – |", "| b | dev | – | 0.5 |"]
     assert "| ham | 0.8889 | 0.8 | 0.8421 | 10 |" in page
     assert r"| spam\|$ | 0.8182 | 0.9 | 0.8571 | 10 |" in page
-    assert "| *mean, sum* | 0.8535 | 0.85 | 0.8496 | 20 |" in page
+    assert "| *mean; total* | 0.8535 | 0.85 | 0.8496 | 20 |" in page
 
 
 def test_the_matrix_has_counts_and_shares_of_the_true_class(finished):

@@ -41,8 +41,8 @@ def full_disk(figure, path, **_):
     ("arguments", "words"),
     [
         (("first", "nowhere"), "no such directory: "),
-        (("first", "first/../first"), "first was given twice; name each run once"),
-        (("first", "--out=first/run.json"), "run.json is a file; name a folder"),
+        (("first", "first/../first"), "first is given twice; name each run once"),
+        (("first", "--out=first/run.json"), "run.json is a file; name a directory"),
         (("first",), "No space left on device"),
     ],
 )

@@ -59,11 +59,14 @@ def test_of_steps_written_twice_the_last_wins_and_steps_ascend(tmp_path_factory,
 @pytest.mark.parametrize(
     ("tail", "note"),
     [
-        ('{"step": 20, "train/lo', "the last line is half-written (a killed run) and was left out"),
-        ("\0\0", "the last line is half-written (a killed run) and was left out"),
+        (
+            '{"step": 20, "train/lo',
+            "the last line is incomplete (the run was killed) and was skipped",
+        ),
+        ("\0\0", "the last line is incomplete (the run was killed) and was skipped"),
         (
             f'{{"step": 20, "tra{FIRST}{FIRST}',
-            "1 of 3 lines cannot be read and were left out",
+            "1 of 3 lines cannot be read and were skipped",
         ),
     ],
 )
@@ -85,9 +88,9 @@ def test_every_way_to_write_a_non_finite_value_is_understood(metrics_of, written
     [
         ("", "holds no metrics yet"),
         ('{"step": 10, "host": "a"}\n', "holds no metrics yet"),
-        ("step,loss\n10,9.5\n", "no line of it is a row of metrics"),
-        (b"\x89PNG\r\n\x1a\n\x00\xff", "no line of it is a row of metrics"),
-        ("[1, 2]\n", "no line of it is a row of metrics"),
+        ("step,loss\n10,9.5\n", "no line is a row of metrics"),
+        (b"\x89PNG\r\n\x1a\n\x00\xff", "no line is a row of metrics"),
+        ("[1, 2]\n", "no line is a row of metrics"),
         ('{"train/loss": 9.5}\n', "line 1: `step` is None"),
         ('{"step": 1.5, "train/loss": 9.5}\n', "line 1: `step` is 1.5"),
         ('{"step": -1, "train/loss": 9.5}\n', "line 1: `step` is -1"),
@@ -109,8 +112,8 @@ def written(name, content):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda d: (d / "config.json").unlink(), "a has no config.json; wanted the folder"),
-        (lambda d: (d / "metrics.jsonl").unlink(), "a has no metrics.jsonl; wanted the folder"),
+        (lambda d: (d / "config.json").unlink(), "a has no config.json; expected the workdir"),
+        (lambda d: (d / "metrics.jsonl").unlink(), "a has no metrics.jsonl; expected the workdir"),
         (written("config.json", b'{"a": '), "config.json.*is not JSON"),
         (written("config.json", b"[]"), "config.json.*list"),
         (written("run.json", b"\xff"), "run.json.*is not JSON"),
@@ -131,7 +134,7 @@ def test_damaged_folder_is_refused(write_run, spoil, words):
 def test_path_that_is_no_folder_is_refused(tmp_path, write_run):
     with pytest.raises(UnreadableRun, match=r"no such directory: .*nowhere"):
         read_run(tmp_path / "nowhere")
-    with pytest.raises(UnreadableRun, match=r"config.json is a file; wanted the folder"):
+    with pytest.raises(UnreadableRun, match=r"config.json is a file; expected the workdir"):
         read_run(write_run("a", [ROW]) / "config.json")
 
 
@@ -146,7 +149,7 @@ def test_runs_of_different_tasks_are_not_compared(write_run, config, show):
 @pytest.mark.parametrize("count", [0, 9])
 def test_picture_holds_one_to_eight_runs(write_run, count):
     runs = [read_run(write_run(f"run{i}", [ROW])) for i in range(count)]
-    with pytest.raises(UnreadableRun, match=f"{count} runs were given; a picture holds 1 to 8"):
+    with pytest.raises(UnreadableRun, match=f"{count} runs were given, but a figure shows 1 to 8"):
         draw(runs)
 
 

@@ -53,7 +53,10 @@ def test_baseline_has_no_prediction_and_says_why(write_run, config):
     assert sgd["‖x‖ / predicted"] == "61.25 / 60"
     assert adam["‖x‖ / predicted"] == "61.25 / –"
     assert adam["rotation / predicted"] == "0.0125 / –"
-    assert "- adam: no predictions, since optim.name is adamw" in markdown
+    assert (
+        "- adam: no predicted values, because the theory does not apply to optim.name=adamw"
+        in markdown
+    )
     assert "- sgd:" not in markdown
 
 
@@ -66,17 +69,17 @@ def test_only_settings_that_differ_are_listed(write_run, config):
         {"key": "`model.branch_scale`", "a": "–", "b": "0.5"},
         {"key": "`optim.clip_factor`", "a": "4.0", "b": "none"},
     ]
-    assert "None: the runs have the same configuration." in table([runs[0], runs[0]])
+    assert "None; the runs have the same configuration." in table([runs[0], runs[0]])
     assert "Settings that differ" not in table(runs[:1])
 
 
 def test_columns_that_no_run_fills_are_left_out(write_run):
     plain = read_run(write_run("a", [{**ROW, "train/mlm_loss": 6.5}]))
     nsp = read_run(write_run("b", [{**ROW, "train/mlm_loss": 6.0, "train/nsp_loss": 0.5}]))
-    assert "of it NSP" not in cells(table([plain]), "Runs")[0]
+    assert "train NSP loss" not in cells(table([plain]), "Runs")[0]
     first, second = cells(table([plain, nsp]), "Runs")
-    assert (first["of it MLM"], first["of it NSP"]) == ("–", "–")
-    assert [second[name] for name in ("of it MLM", "of it NSP")] == ["6.0000", "0.5000"]
+    assert (first["train MLM loss"], first["train NSP loss"]) == ("–", "–")
+    assert [second[name] for name in ("train MLM loss", "train NSP loss")] == ["6.0000", "0.5000"]
 
 
 def test_notes_name_the_run_and_divergence_shows(write_run):
@@ -84,5 +87,5 @@ def test_notes_name_the_run_and_divergence_shows(write_run):
     markdown = table([read_run(write_run("broken|run", text))])
     (row,) = cells(markdown, "Runs")
     assert (row["run"], row["train loss"]) == ("broken¦run", "**nan**")
-    assert "- broken|run: metrics.jsonl: the last line is half-written" in markdown
+    assert "- broken|run: metrics.jsonl: the last line is incomplete" in markdown
     assert "- broken|run: train/loss is not finite in 1 of 1 rows, first at step 1" in markdown

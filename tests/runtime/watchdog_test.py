@@ -120,8 +120,8 @@ def test_a_run_that_hangs_ends_and_then_resumes(config, tmp_path, monkeypatch):
         assert "in a_disk_that_does_not_answer" in said  # the thread that reads ahead
         assert "in run_from" in said  # and the one that waits for it
         assert said.splitlines()[-1] == (
-            "error: a step has not ended within 15 s (train.watchdog_secs); above is where every "
-            "thread was. Run again to resume from the newest checkpoint."
+            "error: a step has not ended within 15 s (train.watchdog_secs); the stacks of all "
+            "threads are above. Run again to resume from the newest checkpoint."
         )
         assert group.start(1, devices=1).wait() == [0], group.all_said()
         assert "resuming at step 5 of 12" in group.said(0)

@@ -24,12 +24,16 @@ def test_every_key_is_shown_once(shown):
 @pytest.mark.parametrize(
     ("key", "value", "rest"),
     [
-        ("seed", "3", "[command line]  # initial parameters, order of"),
+        ("seed", "3", "[command line]  # random seed: initial parameters, "),
         ("model.scan_layers", "False", "[command line]  # "),
         ("model.arch", "'bert'", "[config file]  # architecture (one of sibert, "),
         ("optim.head.name", "'same'", "[default of pretraining]  # "),
-        ("model.width", "128", "[default]  # D: features; a multiple of num_heads (at least 1)"),
-        ("train.microbatches", "1", "[default]  # parts of a batch"),
+        (
+            "model.width",
+            "128",
+            "[default]  # features per token (D); must be a multiple of num_heads (at least 1)",
+        ),
+        ("train.microbatches", "1", "[default]  # gradient accumulation: number of parts "),
     ],
 )
 def test_the_value_of_a_key_and_where_it_was_set(shown, key, value, rest):

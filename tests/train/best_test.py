@@ -48,7 +48,7 @@ def results_of(directory):
 @pytest.mark.slow
 def test_a_run_without_gain_ends_early_and_keeps_its_best(idle, train_one, tmp_path, capfd):
     straight = train_one(idle, tmp_path / "straight")
-    assert "no better mlm_loss in 2 evaluations" in capfd.readouterr().err
+    assert "mlm_loss has not improved in 2 evaluations" in capfd.readouterr().err
     results = results_of(tmp_path / "straight")
     assert (results["step"], results["stopped_early"], results["best"]["step"]) == (6, True, 2)
     assert steps_in(tmp_path / "straight/checkpoints") == [2, 6]
@@ -68,7 +68,7 @@ def test_a_run_without_gain_ends_early_and_keeps_its_best(idle, train_one, tmp_p
     assert (int(again.step), rows(tmp_path / "killed")) == (6, before)
     shutil.rmtree(tmp_path / "killed/checkpoints/2")
     for step, message in (
-        ("best", "was at step 2, whose checkpoint is not kept; .*keep_best=True"),
+        ("best", "was at step 2, whose checkpoint was not kept; .*keep_best=True"),
         ("3", r"has no checkpoint of step 3; give \"best\", or one of \[6\]"),
         ("newest", "has no checkpoint of step newest"),
     ):

@@ -45,12 +45,14 @@ def test_a_rollback_passes_over_corrupt_checkpoints(
         assert (int(state.step), int(state.health.batch_offset)) == (9, 4)
         assert names() == ["6", "6.corrupt", "8", "9"]
     else:
-        with pytest.raises(TrainingError, match="at step 8 is not finite; no checkpoint verifies"):
+        with pytest.raises(
+            TrainingError, match="at step 8 is not finite; there is no valid checkpoint"
+        ):
             train_one(plain, tmp_path / "run")
         assert names() == ["2", "4", "6"]
     said = capfd.readouterr().err
     assert all(f"{checkpoints / str(step)} is skipped" in said for step in spoilt)
-    assert ("back at step 4, past the 4 batches since it" in said) == (spoilt == [6])
+    assert ("rolled back to step 4, skipping the 4 batches since it" in said) == (spoilt == [6])
 
 
 def test_past_corrupt_checkpoints_to_the_same_end_and_to_another_run(

@@ -26,7 +26,7 @@ def test_with_nothing_changed_but_the_length_it_is_the_longer_run(
     capfd.readouterr()
     continued = train_one(second(plain, finished), tmp_path / "second")
     said = capfd.readouterr().err
-    assert "/6 is continued at step 6, with the state of its optimizer" in said
+    assert "/6 at step 6, with its optimizer state" in said
     assert "changed: train.num_steps: 6 -> 12\n" in said
     assert "η at step 6 stays 0.001 (constant)" in said
     jax.tree.map(np.testing.assert_array_equal, *jax.device_get((straight, continued)))
@@ -44,7 +44,7 @@ def test_new_positions_are_drawn_at_the_scale_of_the_others(
     plain.train.on_bad_step = "rollback"  # has a checkpoint of the start
     train_one(second(plain, finished, 7), tmp_path)
     said = capfd.readouterr().err
-    assert "positions 32 to 47 are drawn anew, at the scale of the others" in said
+    assert "positions 32 to 47 are newly initialized at the scale of the others" in said
     for change in ("model.max_len: 32 -> 48", "data.seq_len: 32 -> 48"):
         assert change in said
     before, after = (
@@ -72,7 +72,7 @@ def test_new_positions_are_drawn_at_the_scale_of_the_others(
 BAD = [
     ({"checkpoint.init_from": "x"}, "are both set; init_from takes parameters only"),
     ({"train.num_steps": 6}, "is at step 6, and the run ends at step 6: train.num_steps and"),
-    ({"optim.name": "lamb"}, "optim.name is 'adamw' there and 'lamb' here, so the state"),
+    ({"optim.name": "lamb"}, "optim.name is 'adamw' there and 'lamb' here, so its opt"),
     ({"model.width": 32}, "model.width is 16 there, 32 here"),
     ({"model.max_len": 16, "data.seq_len": 16}, "model.max_len is 32 there, 16 here"),
     ({"checkpoint.continue_from": "nowhere"}, "continue_from=nowhere: there is no such directory"),

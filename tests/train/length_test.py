@@ -87,7 +87,7 @@ def recorded(directory, config, newest=6):
         ("cosine", "constant", False, 24, r"num_steps=12, now it is 24.*\(optim.schedule='co"),
         ("constant", "linear", False, 24, r"\(optim.head.schedule='linear'\).*train.extend=True"),
         ("piecewise", "linear", False, 8, r"optim.schedule='piecewise', optim.head.schedule='lin"),
-        ("constant", "constant", True, 5, "says 5 steps, and the newest checkpoint is of step 6"),
+        ("constant", "constant", True, 5, "gives 5 steps, but the newest checkpoint is at step 6"),
     ],
 )
 def test_another_length_is_asked_for_where_schedules_depend_on_it(

@@ -97,9 +97,9 @@ def test_only_copies_of_the_model_go_over_slices_of_tpus(sizes):
 @pytest.mark.parametrize(
     ("sizes", "slices", "message"),
     [
-        ((3, 1, 1), None, "needs 3 devices and 8 are here"),
+        ((3, 1, 1), None, "needs 3 devices, but 8 are available"),
         ((-1, -1, 1), None, "-1 in at most one place"),
-        ((-1, 3, 1), None, "8 devices do not divide by 3"),
+        ((-1, 3, 1), None, "8 devices are not divisible by 3"),
         ((0, 1, 1), None, "positive sizes"),
         ((1, 8, 1), [FakeTpu(i) for i in range(8)], r"2 TPU slices.*mesh.data a multiple of 2\."),
     ],
@@ -112,7 +112,9 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes, slices, message)
 def test_a_batch_that_does_not_divide_is_refused_with_the_numbers(config):
     config.train.global_batch_size = 12
     run = run_config(resolve(config))
-    with pytest.raises(ConfigError, match=r"global_batch_size=12 does not divide by .* 8 × 1 × 1"):
+    with pytest.raises(
+        ConfigError, match=r"global_batch_size=12 must be a multiple of .* 8 × 1 × 1"
+    ):
         check_divisible(run, sharding.make_mesh(8, 1, 1))
 
 

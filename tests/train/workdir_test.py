@@ -35,7 +35,7 @@ def write(directory, files: dict[str, str]):
         ("data.valid_fraction", 1e-9, "valid_fraction"),  # which tokenizing finds out
         ("data.cache_dir", "/proc/nowhere", "data.cache_dir"),
         ("checkpoint.init_from", "nowhere", "checkpoint.init_from=nowhere"),
-        ("optim.other.pattern", "encodr", "is found in no path of a leaf"),
+        ("optim.other.pattern", "encodr", "matches no parameter"),
         ("optim.head.warmup_steps", 12, "optim.head.warmup_steps=12"),
     ],
 )

@@ -28,29 +28,33 @@ from sibert_jax.tasks.token_outputs import (
 class CausalLMConfig(TokenOutputConfig):
     """Keys under `task` of a causal language model; the last five are for --predict."""
 
-    name: str = key("causal_lm", "causal_lm")
+    name: str = key("causal_lm", "kind of task, fixed by the configuration")
     head: str = key(
-        "invariant", "invariant: the token table is the output table, and all is scale invariant; "
-        "tied: GPT-2's, the token table and nothing else", choices=("invariant", "tied"),
+        "invariant", "type of output head; invariant: scale invariant, shares the token table; "
+        "tied: GPT-2's, the token table alone", choices=("invariant", "tied"),
     )  # fmt: skip
     boundaries: str = key(
-        "separator", "between documents: separator: a token attends across; segments: it does not, "
-        "and positions count from the start of its document", choices=("separator", "segments"),
+        "separator", "attention across documents packed in one example; separator: allowed; "
+        "segments: not allowed, and positions restart with each document",
+        choices=("separator", "segments"),
     )  # fmt: skip
     loss_blocks: int = key(
-        8, "parts in which positions meet the output table: more parts, less memory", low=1
+        8, "number of blocks of positions whose logits are computed in turn; more blocks need "
+        "less memory", low=1,
+    )  # fmt: skip
+    max_new_tokens: int = key(
+        64, "maximum number of tokens generated after a prompt", low=1, may_change=True
     )
-    max_new_tokens: int = key(64, "most tokens that continue a prompt", low=1, may_change=True)
     temperature: float = key(
-        0.0, "of the probabilities to draw from; 0: the likeliest token", low=0, below=math.inf,
+        0.0, "sampling temperature; 0: always choose the most likely token", low=0, below=math.inf,
         may_change=True,
     )  # fmt: skip
-    top_k: int = key(0, "draw from the k likeliest tokens; 0: from all", low=0, may_change=True)
+    top_k: int = key(0, "sample from the k most likely tokens; 0: from all", low=0, may_change=True)
     top_p: float = key(
-        1.0, "draw from the fewest likeliest tokens of this probability together; 1: from all",
-        above=0, high=1, may_change=True,
+        1.0, "sample from the smallest set of most likely tokens with this total probability; 1: "
+        "from all", above=0, high=1, may_change=True,
     )  # fmt: skip
-    sampling_seed: int = key(0, "of the draws", low=0, below=2**31, may_change=True)
+    sampling_seed: int = key(0, "random seed for sampling", low=0, below=2**31, may_change=True)
 
     def __post_init__(self):
         check("task", self)

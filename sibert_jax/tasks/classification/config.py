@@ -18,34 +18,34 @@ OWN = "own"  # value of `task.dataset`
 class ClassificationConfig(FinetuningConfig):
     """Keys under `task` of a classification config."""
 
-    name: str = key("classification", "classification")
+    name: str = key("classification", "kind of task, fixed by the configuration")
     dataset: str = key(
-        OWN, "own: columns and labels of your files; else those and the metrics of a task of GLUE",
-        choices=(OWN, *TASKS),
+        OWN, "own: your files, described by the other keys; else a GLUE task, with its columns, "
+        "labels and metrics", choices=(OWN, *TASKS),
     )  # fmt: skip
     kind: str = key(
-        "classes", "of own labels: classes, or regression on scores",
+        "classes", "type of your own labels: classes, or numbers (regression)",
         choices=("classes", "regression"),
     )  # fmt: skip
-    labels: tuple[str, ...] = key((), "own classes, in order; (): those found in data.path")
+    labels: tuple[str, ...] = key((), "your own classes, in order; (): those found in data.path")
     score_range: tuple[float, ...] = key(
-        (), "least and greatest own score, which predictions keep to; (): those found in data.path"
-    )
+        (), "minimum and maximum of your own scores, to which predictions are clipped; (): those "
+        "found in data.path",
+    )  # fmt: skip
     pooling: str = key(
-        "first", "what the head reads: first: the first token, as in BERT; mean: over all tokens; "
-        "pair: the means of both texts, their difference and product",
+        "first", "input of the head; first: features of the first token, as in BERT; mean: mean "
+        "over all tokens; pair: the means of both texts, their difference and product",
         choices=("first", "mean", "pair"),
     )  # fmt: skip
     class_weights: str = key(
-        "", "of the training loss: 'balanced', for each class alike in sum, or 'LABEL:WEIGHT,...', "
-        "1 where not named; empty: all 1",
+        "", "class weights in the training loss; balanced: same total weight for each class; "
+        "LABEL:WEIGHT,...: these, and 1 for other classes; empty: all 1",
     )  # fmt: skip
     label_smoothing: float = key(
-        0.0, "share of the training target that is spread over all classes", low=0, below=1
-    )
-    strict: bool = key(
-        False, "stop at a broken row of a file, instead of leaving it out", may_change=True
-    )
+        0.0, "fraction of the training target that is spread evenly over all classes", low=0,
+        below=1,
+    )  # fmt: skip
+    strict: bool = key(False, "stop at a malformed row instead of skipping it", may_change=True)
 
     def __post_init__(self):
         check("task", self)

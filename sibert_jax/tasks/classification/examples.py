@@ -129,7 +129,7 @@ def read_raw(
         if len(row) != len(table.columns):
             reason = wrong_number(where, row, table.columns, table.separator)
         elif None in (*fields, value):
-            reason = f"{where} holds a list or an object where text or a number is wanted"
+            reason = f"{where} holds a list or an object where text or a number is expected"
         elif label is not None and value.strip() == dataset.no_label:
             reason = f"{where}: no label"
             if dataset.no_label:
@@ -138,7 +138,7 @@ def read_raw(
             empty = [names[0] for names, text in zip(dataset.texts, fields) if not text.strip()]
             reason = f"{where}: the text {empty[0]!r} is empty" if empty else ""
         if reason and strict:
-            raise DataError(f"{reason}; task.strict=False leaves such rows out")
+            raise DataError(f"{reason}; task.strict=False skips such rows")
         if reason:
             skipped.append(reason)
             continue
@@ -148,11 +148,7 @@ def read_raw(
         for column, text in zip(columns, fields):
             column.append(text)
     if not places:
-        raise DataError(
-            skipped[0]
-            if skipped
-            else f"{table.file} has no examples after the names of the columns"
-        )
+        raise DataError(skipped[0] if skipped else f"{table.file} has no examples after the header")
     quoted = [*columns, labels] if table.format == "tsv" and not dataset.is_official else []
     if len(places) > 1 and any(all(map(_is_quoted, values)) for values in quoted):
         raise DataError(
@@ -197,8 +193,7 @@ def text_columns(table: Table, dataset: Dataset) -> list[int]:
     """Returns the indices of the text columns; raises DataError if one is missing."""
     if missing := missing_text(table, dataset):
         hint = (
-            "its first line must name the columns, and data.path and task.dataset be of the same "
-            "task"
+            "its first line must name the columns, and data.path must hold the data of task.dataset"
             if dataset.is_official
             else "name its columns in data.text and data.label; if its first line is an example, "
             "give numbers and data.header=False, or data.format=label_first"

@@ -40,7 +40,7 @@ def find_labels(
     say(f"{len(classes)} classes: {listed(classes)}")
     folded = [label.casefold() for label in classes]
     if alike := [label for label, plain in zip(classes, folded) if folded.count(plain) > 1]:
-        say(f"classes that differ in capitals alone: {listed([repr(label) for label in alike])}")
+        say(f"classes that differ only in case: {listed([repr(label) for label in alike])}")
     return {"labels": classes}
 
 
@@ -59,8 +59,8 @@ def _classes(raw: RawExamples) -> tuple[str, ...]:
     found = sorted(set(raw.labels))
     if len(found) == 1:
         raise DataError(
-            f"{raw.places[0]}: all {len(raw.labels):,} labels are {found[0]!r}; there must be two "
-            "classes to tell apart"
+            f"{raw.places[0]}: all {len(raw.labels):,} labels are {found[0]!r}; at least two "
+            "classes are needed"
         )
     if all(math.isfinite(number(label)) for label in found):
         is_whole = [bool(re.fullmatch(r"[+-]?\d+", label)) for label in found]
@@ -104,8 +104,10 @@ def class_weights(text: str, classes: Sequence[str], labels_N: np.ndarray) -> np
                 f"{listed(classes)}; write 'balanced' or 'LABEL:WEIGHT,...'."
             )
         if not 0 <= number(weight) < math.inf:
-            raise ConfigError(f"task.class_weights={text!r}: {weight!r} is no number from 0.")
+            raise ConfigError(
+                f"task.class_weights={text!r}: {weight!r} must be a number of at least 0."
+            )
         weights_C[classes.index(label)] = number(weight)
     if not weights_C[labels_N].any():
-        raise ConfigError(f"task.class_weights={text!r}: no example is left that counts.")
+        raise ConfigError(f"task.class_weights={text!r}: all examples have weight 0.")
     return weights_C

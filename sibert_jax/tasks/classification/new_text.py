@@ -50,12 +50,12 @@ def read_new_text(path: str, dataset: Dataset) -> Examples:
             continue
         fields = [plain_text(row[i]) for i in texts]
         if None in fields:
-            raise DataError(f"{where} holds a list or an object where text is wanted")
+            raise DataError(f"{where} holds a list or an object where text is expected")
         ids.add(where, None if index is None else plain_text(row[index]))
         for column, text in zip(columns, fields):
             column.append(text)
     if not ids.places:
-        raise DataError(f"{file} has no examples after the names of the columns")
+        raise DataError(f"{file} has no examples after the header")
     report = tuple(f"{len(skipped):,} rows skipped, the first: {first}" for first in skipped[:1])
     return Examples(set_name(file), list(ids.places), columns, None, report)
 
@@ -66,11 +66,11 @@ def unlabeled(texts: Sequence[str] | Sequence[tuple[str, str]], dataset: Dataset
     for number, pair in enumerate(pairs):
         if len(pair) != len(dataset.texts):
             raise DataError(
-                f"text {number} has {len(pair)} parts and an example of {dataset.name} has "
+                f"text {number} has {len(pair)} parts, but an example of {dataset.name} has "
                 f"{len(dataset.texts)}"
             )
     if not pairs:
-        raise DataError("there is no text to predict; give one at least")
+        raise DataError("there is no text to predict; give at least one")
     columns = tuple([pair[i] for pair in pairs] for i in range(len(dataset.texts)))
     return Examples("new", [str(i) for i in range(len(pairs))], columns, None)
 

@@ -27,19 +27,22 @@ from sibert_jax.tasks.token_outputs import (
 class PretrainingConfig(TokenOutputConfig):
     """Keys under `task` of a pretraining config."""
 
-    name: str = key("pretraining", "pretraining")
+    name: str = key("pretraining", "kind of task, fixed by the configuration")
     head: str = key(
-        "invariant", "invariant: the token table is the output table, and all is scale invariant; "
-        "tied: BERT's; untied: BERT's with an output table of its own, the paper's",
-        choices=("invariant", "tied", "untied"),
+        "invariant", "type of output head; invariant: scale invariant, shares the token table; "
+        "tied: BERT's, shares the token table; untied: BERT's with its own output table, as in "
+        "the paper", choices=("invariant", "tied", "untied"),
     )  # fmt: skip
-    unigram_prior: bool = key(True, "the output bias starts from the log frequency of the tokens")
-    nsp: bool = key(True, "next-sentence loss; False: text packed without padding")
-    mask_rate: float = key(0.15, "share of the tokens to predict", above=0, below=1)
+    unigram_prior: bool = key(
+        True, "initialize the output bias with the log frequencies of the tokens"
+    )
+    nsp: bool = key(True, "add the next-sentence prediction loss; False: pack text without padding")
+    mask_rate: float = key(0.15, "fraction of tokens to mask and predict", above=0, below=1)
     whole_word: bool = key(False, "mask all tokens of a word together")
     loss_blocks: int = key(
-        1, "parts in which masked positions meet the output table: more parts, less memory", low=1
-    )
+        1, "number of blocks of masked positions whose logits are computed in turn; more blocks "
+        "need less memory", low=1,
+    )  # fmt: skip
 
     def __post_init__(self):
         check("task", self)

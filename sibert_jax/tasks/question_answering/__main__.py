@@ -29,19 +29,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the metrics."""
     parser = command.parser("sibert_jax.tasks.question_answering", __doc__)
     parser.add_argument(
-        "--data", required=True, type=user_path, help="SQuAD file with the gold answers"
+        "--data", required=True, type=user_path, help="SQuAD file with the true answers"
     )
     parser.add_argument(
-        "--predictions", required=True, type=user_path, help='{id: answer text, "": no answer}'
+        "--predictions",
+        required=True,
+        type=user_path,
+        help='JSON file {question id: answer text}; "": no answer',
     )
     parser.add_argument(
-        "--na_probs", type=user_path, help="{id: probability or odds of no answer}, SQuAD 2.0"
+        "--na_probs",
+        type=user_path,
+        help="JSON file {question id: probability or odds of no answer}, for SQuAD 2.0",
     )
     parser.add_argument(
         "--na_threshold",
         type=float,
         default=1.0,
-        help="a question with a larger na_prob counts as predicted to have no answer; 1.0 if unset",
+        help="predict no answer where na_probs is above this (default: 1.0)",
     )
     parsed = parser.parse_args(arguments)
     try:

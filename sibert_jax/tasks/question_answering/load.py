@@ -53,22 +53,25 @@ from sibert_jax.tasks.task import HeldOut, NewText, TaskData, TaskType
 class SquadFilesConfig:
     """Keys under `data` of a question-answering config: SQuAD files and the vocabulary."""
 
-    path: str = key("squad/train-v1.1.json", "to train on: .json, .json.gz or .json.xz")
-    valid_path: str = key("squad/dev-v1.1.json", "to evaluate on")
-    test_path: str = key(
-        "", "further files to answer after the last step, comma-separated", may_change=True
+    path: str = key(
+        "squad/train-v1.1.json", "training file in SQuAD format (.json, .json.gz or .json.xz)"
     )
+    valid_path: str = key("squad/dev-v1.1.json", "file to evaluate on, in SQuAD format")
+    test_path: str = key("", "comma-separated files to answer after the last step", may_change=True)
     vocab: str = key(
         "", "WordPiece vocabulary file; empty: that of checkpoint.init_from", may_change=True
     )
     cache_dir: str = key(
-        "~/.cache/sibert_jax", "of windows of tokens", may_change=True, per_process=True
-    )
+        "~/.cache/sibert_jax", "directory for cached windows of tokens", may_change=True,
+        per_process=True,
+    )  # fmt: skip
     seq_len: int | None = key(
-        None, "most tokens of a window, question included; None: 384, or model.max_len if less",
+        None, "maximum tokens of a window, question included; None: 384, or model.max_len if less",
         low=8,
     )  # fmt: skip
-    num_seq_lens: int = key(8, "most lengths that batches are padded to", low=1)
+    num_seq_lens: int = key(
+        8, "maximum number of different lengths that batches are padded to", low=1
+    )
 
     def __post_init__(self):
         check("data", self)
@@ -214,9 +217,9 @@ def _check_answers(dataset: Dataset, path: str, task: QuestionAnsweringConfig) -
     if dataset.unanswerable and not task.unanswerable:
         without = [question.id for question in dataset.questions if not question.answers]
         raise DataError(
-            f"{path} has questions without answer, but task.unanswerable=False ({len(without):,} "
-            f"of {len(dataset.questions):,}, such as {without[0]!r}); set it to True, or name a "
-            "file of SQuAD 1.1"
+            f"{path} has questions without an answer, but task.unanswerable=False "
+            f"({len(without):,} of {len(dataset.questions):,}, such as {without[0]!r}); set it to "
+            "True, or name a file of SQuAD 1.1"
         )
 
 

@@ -22,24 +22,24 @@ from sibert_jax.tasks.task import Task
 class QuestionAnsweringConfig(FinetuningConfig):
     """Keys under `task` of a question-answering config."""
 
-    name: str = key("question_answering", "question_answering")
-    unanswerable: bool = key(False, "SQuAD 2.0: a question may have no answer")
-    max_query_len: int = key(64, "tokens of a question; a longer one is cut off", low=1)
+    name: str = key("question_answering", "kind of task, fixed by the configuration")
+    unanswerable: bool = key(False, "whether questions may have no answer, as in SQuAD 2.0")
+    max_query_len: int = key(
+        64, "maximum tokens of a question; longer questions are truncated", low=1
+    )
     doc_stride: int = key(
-        128, "tokens from the start of one window over a context to that of the next", low=1
+        128, "tokens between the starts of consecutive windows of a long context", low=1
     )
-    max_answer_len: int = key(
-        30, "tokens of the longest answer that is predicted", low=1, may_change=True
-    )
+    max_answer_len: int = key(30, "maximum tokens of a predicted answer", low=1, may_change=True)
     n_best: int = key(
-        20, "candidates kept of each window and of each question", low=1, may_change=True
+        20, "number of candidate answers kept per window and per question", low=1, may_change=True
     )
     null_threshold: float = key(
-        0.0, "no answer where the odds of none, a difference of logits, exceed it",
-        above=-math.inf, below=math.inf, may_change=True,
+        0.0, "predict no answer if its score exceeds that of the best answer by more than this, "
+        "in logits", above=-math.inf, below=math.inf, may_change=True,
     )  # fmt: skip
     strict: bool = key(
-        False, "stop at an answer that is not in its context, instead of leaving it out",
+        False, "stop at an answer that is not in its context instead of skipping it",
         may_change=True,
     )  # fmt: skip
 

@@ -88,7 +88,7 @@ def load_token_classification(
         if rows[name].num_cut:
             lines.append(
                 f"{rows[name].num_cut:,} of {len(own.words):,} sentences are longer than "
-                f"{data.seq_len} tokens and cut between words into rows"
+                f"{data.seq_len} tokens and are split between words"
             )
         for line in lines:
             progress(f"{own.name}: {line}")

@@ -65,7 +65,7 @@ def read_sentences(
     places, words, tags, left_out = [], [], [], []
     for where, own_words, own_tags, reason in found:
         if reason and strict:
-            raise DataError(f"{reason}; task.strict=False leaves such sentences out")
+            raise DataError(f"{reason}; task.strict=False skips such sentences")
         if reason:
             left_out.append(reason)
             continue
@@ -74,7 +74,7 @@ def read_sentences(
         tags.append(own_tags)
     if not places:
         raise DataError(left_out[0] if left_out else f"{file} is empty; expected sentences")
-    first = f"{len(left_out):,} sentences left out, the first: {(*left_out, '')[0]}"
+    first = f"{len(left_out):,} sentences skipped, the first: {(*left_out, '')[0]}"
     report = (first,) if left_out else ()
     return TaggedSentences(_set_name(file), places, words, tags if tagged else None, report)
 
@@ -98,7 +98,7 @@ def untagged(texts: Sequence[str] | Sequence[Sequence[str]]) -> TaggedSentences:
     """Returns sentences from texts, split at white space, or from lists of words."""
     words = [text.split() if isinstance(text, str) else list(text) for text in texts]
     if not words:
-        raise DataError("there is no sentence to tag; give one at least")
+        raise DataError("there is no sentence to tag; give at least one")
     return TaggedSentences("new", [f"text {i}" for i in range(len(words))], words, None)
 
 
@@ -109,8 +109,8 @@ def _from_columns(file: pathlib.Path, token: str, tag: str) -> Found:
     for name, value in (("token", token), ("tag", tag or "0")):
         if not value.removeprefix("-").isdecimal():
             raise DataError(
-                f"data.{name}={value!r} must be the number of a column of {file}, from 0 or, from "
-                "the last one, from -1"
+                f"data.{name}={value!r} must be a column number of {file}: from 0, or from -1 to "
+                "count back from the last column"
             )
     where, words, tags, reason, width, has_tabs = "", [], [], "", 0, False
     for number, line in enumerate(read_lines(file), start=1):
@@ -169,8 +169,8 @@ def found_tags(sentences: TaggedSentences) -> tuple[str, ...]:
     tags = sorted({tag for sentence in sentences.tags for tag in sentence})
     if len(tags) == 1:
         raise DataError(
-            f"{sentences.places[0]}: all words have the tag {tags[0]!r}; there must be two to tell "
-            "apart"
+            f"{sentences.places[0]}: all words have the tag {tags[0]!r}; at least two tags are "
+            "needed"
         )
     if len(tags) > MANY:
         raise DataError(

@@ -27,10 +27,10 @@ NO_TAG = -1
 class TokenClassificationConfig(FinetuningConfig):
     """Keys under `task` of a token-classification config."""
 
-    name: str = key("token_classification", "token_classification")
-    labels: tuple[str, ...] = key((), "the tags, in order; (): those found in data.path")
+    name: str = key("token_classification", "kind of task, fixed by the configuration")
+    labels: tuple[str, ...] = key((), "tags, in order; (): those found in data.path")
     strict: bool = key(
-        False, "stop at a broken sentence of a file, instead of leaving it out", may_change=True
+        False, "stop at a malformed sentence instead of skipping it", may_change=True
     )
 
     def __post_init__(self):

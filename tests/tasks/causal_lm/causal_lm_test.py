@@ -226,7 +226,7 @@ def test_a_run_is_evaluated_in_bits_per_byte_and_continues_prompts(workdir, tmp_
     path.write_text("the\n\n")
     with pytest.raises(DataError, match=r"prompts\.txt, line 2 is an empty prompt"):
         predict(workdir, str(path), print)
-    with pytest.raises(ConfigError, match="with --predict, only keys that say how to answer"):
+    with pytest.raises(ConfigError, match="with --predict, only keys that affect the answers"):
         predict(workdir, str(path), print, overrides=["--config.task.head=tied"])
 
 

@@ -104,8 +104,11 @@ def test_settings_that_do_not_go_together(config):
     ("data", "message"),
     [
         ({"vocab": ""}, "both empty, so there is no vocabulary"),
-        ({"vocab": "{bytes/vocab.json}"}, r"is of byte-level BPE, without \[CLS\] and \[SEP\]"),
-        ({"vocab": "{shorter}"}, "has 47 .* but model.vocab_size=48; leave the"),
+        (
+            {"vocab": "{bytes/vocab.json}"},
+            r"is a byte-level BPE vocabulary without \[CLS\] and \[SEP\]",
+        ),
+        ({"vocab": "{shorter}"}, "has 47 .* but model.vocab_size=48; leave model"),
         ({"path": "absent/*.tsv"}, r"^data\.path: no file matches the glob 'absent/\*"),
         ({"valid_path": "absent/*.tsv"}, r"^data\.valid_path: no file matches"),
         ({"test_path": "absent/*.tsv"}, r"^data\.test_path: no file matches"),

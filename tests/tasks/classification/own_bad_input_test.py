@@ -20,7 +20,7 @@ GOOD = "a,x\nb,y\n"
         ({}, {"data.path": ""}, "data.path is empty"),
         ({"t.csv": ""}, {}, "data.path: .*t.csv is empty; its first line must name the columns"),
         ({"t.csv": COLUMNS}, {}, "t.csv has no examples"),
-        ({"t.csv": "text,label\na,x\n"}, {}, "line 2: all 1 labels are 'x'; there must be two"),
+        ({"t.csv": "text,label\na,x\n"}, {}, "line 2: all 1 labels are 'x'; at least two"),
         ({"t.csv": COLUMNS + GOOD}, {"data.text": "txt"}, "no 'txt', .*did you mean 'text'"),
         ({"t.csv": COLUMNS + GOOD}, {"data.label": "labl"},
          r"t.csv has no labels: .*columns \['text', 'label'\] but no 'labl'; did you mean 'label'"),
@@ -29,7 +29,7 @@ GOOD = "a,x\nb,y\n"
         ({"t.csv": "text,text,label\na,b,x\n"}, {},
          "t.csv, line 1: the columns 0 and 1 are both called 'text'"),
         ({"t.csv": COLUMNS + GOOD + ',y\n'}, {"task.strict": True},
-         "t.csv, line 4: the text 'text' is empty; task.strict=False leaves such rows out"),
+         "t.csv, line 4: the text 'text' is empty; task.strict=False skips such rows"),
         ({"t.csv": COLUMNS + GOOD + 'c,\n'}, {"task.strict": True}, "line 4: no label; task"),
         ({"t.csv": COLUMNS + GOOD + 'c\n'}, {"task.strict": True},
          "line 4 has 1 comma-separated fields, expected 2: text, label"),
@@ -49,24 +49,24 @@ GOOD = "a,x\nb,y\n"
         ({"t.csv": COLUMNS + GOOD}, {"data.valid_path": "{t.csv}", "task.class_weights": "z:2"},
          "there is no class 'z' but x, y; write 'balanced'"),
         ({"t.csv": COLUMNS + GOOD}, {"data.valid_path": "{t.csv}", "task.class_weights": "x:-1"},
-         "'-1' is no number from 0"),
+         "'-1' must be a number of at least 0"),
         ({"t.csv": COLUMNS + GOOD}, {"task.kind": "regression", "task.label_smoothing": 0.1},
          "task.class_weights and task.label_smoothing are for classes"),
         ({"t.csv": COLUMNS + GOOD}, {"task.labels": "('x', 'x')"}, "task.labels has 'x' twice"),
         ({"t.csv": COLUMNS + GOOD}, {"task.score_range": "(1, 1)"}, "must be two numbers"),
-        ({"t.jsonl": '{"text": "a"'}, {}, "t.jsonl, line 1: not JSON .*expected an object a line"),
+        ({"t.jsonl": '{"text": "a"'}, {}, "t.jsonl, line 1: not JSON .*one object per line"),
         ({"t.json": '"text"'}, {}, "line 1: expected an object, as in"),
         ({"t.jsonl": '{"text": ["a"], "label": "x"}\n'}, {"task.strict": True},
-         "line 1 holds a list or an object where text or a number is wanted"),
+         "line 1 holds a list or an object where text or a number is expected"),
         ({"t.txt": "ham hello\nspam buy\n"}, {}, "no 'text', .*or data.format=label_first"),
         ({"t.txt": " \n"}, {"data.format": "label_first"}, "t.txt is empty; expected a label and"),
-        ({"t.json": '[\n{"text": "a"}'}, {}, "line 1: starts a list, and an object a line is"),
+        ({"t.json": '[\n{"text": "a"}'}, {}, "line 1: starts a JSON list, but one object"),
         ({"t.tsv": 'text\tlabel\n"a"\t1\n"b"\t2\n'}, {},
          "t.tsv: all texts or all labels are in quotes, .*; set data.format=csv, which takes tabs"),
         ({"t.csv": "text;label\na;x\nb;x;y\n"}, {"task.strict": True},
          "line 3 has 3 semicolon-separated fields, expected 2"),
         ({"t.csv": COLUMNS + "a,x\rb,y\r"}, {}, "line 2 holds a carriage return between texts"),
-        ({"t.csv": "text,label\r".encode("utf-16")}, {}, "UTF-16; .* iconv -f UTF-16 -t UTF-8"),
+        ({"t.csv": "text,label\r".encode("utf-16")}, {}, "UTF-16, which iconv -f UTF-16 -t UTF-8"),
         ({"t.xlsx": "PK"}, {}, "t.xlsx is a spreadsheet; save its sheet as CSV"),
         ({"t.parquet": "no"}, {}, "t.parquet cannot be read as Parquet"),
     ],
@@ -113,7 +113,7 @@ def test_classes_that_differ_in_capitals_are_named(configure, tmp_path):
     (tmp_path / "t.csv").write_text(COLUMNS + "a,Good\nb,good\nc,bad\n")
     said = []
     resolve(configure({"data.path": tmp_path / "t.csv"}), say=said.append)
-    assert "classes that differ in capitals alone: 'Good', 'good'" in said
+    assert "classes that differ only in case: 'Good', 'good'" in said
 
 
 def test_rows_that_are_left_out_are_counted(configure, tmp_path):

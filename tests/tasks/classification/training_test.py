@@ -147,7 +147,7 @@ def test_a_finished_run_is_extended_by_epochs(memorized, train_one, tmp_path, ca
     assert results["step"] == results["last"]["step"] == 244
     assert results["best"] == loaded(directory / "results.json")["best"]
     longer.train.num_epochs = 10.0
-    with pytest.raises(ConfigError, match="train.num_epochs says 40 steps, and the newest check"):
+    with pytest.raises(ConfigError, match="train.num_epochs gives 40 steps, but the newest check"):
         train_one(longer, tmp_path / "run")
     assert loaded(tmp_path / "run/config.json")["train"]["num_epochs"] == 61.0
 

@@ -105,7 +105,7 @@ UNLABELED = without(content(), "answers")
     [
         ({"train": changed(2, **NO_ANSWER)}, False, r"train.json has .* \(1 of 5, such as 'q2'\)"),
         ({"train": changed(2, **NO_ANSWER)}, True, None),
-        ({"dev": changed(2, **NO_ANSWER)}, False, r"dev.json has questions without answer, but"),
+        ({"dev": changed(2, **NO_ANSWER)}, False, r"dev.json has questions without an answer, but"),
         ({"train": changed(0, **IMPOSSIBLE)}, False, "task.unanswerable=False"),
         ({"train": changed(0, **IMPOSSIBLE)}, True, None),
         ({"train": UNLABELED}, False, "train.json has no answers; name a "),

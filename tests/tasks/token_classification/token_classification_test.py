@@ -158,7 +158,7 @@ def test_predictions_are_of_whole_sentences_and_have_the_scores(configure, tmp_p
     assert run.task.labels == TAGS
     said = []
     task, data = load_task(run, said.append)
-    assert "sentences are longer than 8 tokens and cut between words into rows" in " ".join(said)
+    assert "sentences are longer than 8 tokens and are split between words" in " ".join(said)
     batches = [data.valid.batch(step, slice(None)) for step in range(len(data.valid))]
     params, evaluate = random_params(task.init, batches[0], std=0.5), jax.jit(task.eval_batch)
     results = [jax.device_get(evaluate(params, batch)) for batch in batches]
@@ -194,9 +194,9 @@ def test_one_command_from_a_file_to_predictions(configure, train_one, tmp_path):
     [
         ("t.conll", "", {}, "t.conll is empty; expected sentences"),
         ("t.conll", "w1\nw2\n", {}, "t.conll, line 1 has one column; expected a word and its tag"),
-        ("t.conll", "w1 O\nw2 O\n", {}, "line 1: all words have the tag 'O'; there must be two"),
+        ("t.conll", "w1 O\nw2 O\n", {}, "line 1: all words have the tag 'O'; at least two tags"),
         ("t.conll", "w1 O\nw2 B-A\n", {"data.tag": 5}, "line 1 has 2 columns but no 5; change da"),
-        ("t.conll", "w1 O\nw2 B-A\n", {"data.tag": "ner"}, "data.tag='ner' must be the number of"),
+        ("t.conll", "w1 O\nw2 B-A\n", {"data.tag": "ner"}, "data.tag='ner' must be a column"),
         ("t.conll", "w1 O\n\nw2 B-A x\n", {"task.strict": True}, "line 3 has 3 columns, expected"),
         ("t.jsonl", '{"words": ["w1"], "tags": ["O"]}', {}, "no 'tokens'; name the lists in data"),
         ("t.jsonl", '{"tokens": ["w1"], "tags": ["O", "B-A"]}', {}, "has 1 words and 2 tags"),
