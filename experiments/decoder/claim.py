@@ -54,6 +54,7 @@ SCALES = {
     "loss × 100": {"task.loss_scale": 100.0},
 }
 AS_IT_IS = "as it is"
+TOP = 7.0  # of the picture; before training the loss is 7.4 to 7.6
 
 
 def point(arm: str, setting: Setting, scale: str, seed: int = 0, **changes: float) -> dict:
@@ -139,19 +140,25 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
     arms.final_losses(losses, claims.by_arm(tuning(lines)))
     losses.set_title("All settings; the bar is their mean", loc="left")
     names = ["parameters × 0.01", "loss × 0.01", AS_IT_IS, "loss × 100", "parameters × 100"]
-    for arm, color in zip(claims.by_arm(lines), arms.COLORS):
+    for place, (arm, color) in enumerate(zip(claims.by_arm(lines), arms.COLORS)):
         found = best(lines).get(arm, [])
         if found:
             evaluated = found[0]["result"]["curves"]["eval/loss"]
-            curves.plot(*evaluated, color=color, linewidth=2, label=arm)
-        means = {name: mean(values) for name, values in at_scales(arm, lines).items()}
-        shown = [(i, means[name]) for i, name in enumerate(names) if means[name] is not None]
-        if shown:
-            scales.plot(*zip(*shown), "o", color=color, markersize=8, alpha=0.8)
-    curves.set(xlabel="step", ylabel="evaluation loss (nats a token)")
-    claims.legend(curves)
-    scales.set_xticks(range(len(names)), names, rotation=20)
+            curves.plot(*evaluated, color=color, linewidth=2)
+        if arm == CONTROL:  # not rescaled
+            continue
+        for i, name in enumerate(names):
+            values = at_scales(arm, lines)[name]
+            x, y = i + 0.12 * (place - 2.5), mean(values)
+            if values and (y is None or y > TOP):
+                scales.plot(x, TOP, "^", color=color, markersize=8)
+            elif values:
+                scales.plot(x, y, "o", color=color, markersize=8)
+    curves.set(xlabel="step", ylabel="evaluation loss (nats per token)")
+    curves.set_title("The best setting of each, in the same colors", loc="left")
+    scales.set_xticks(range(len(names)), [name.replace(" × ", "\n× ") for name in names])
     scales.set_ylabel(arms.LOSS)
+    scales.set_title(f"▲ above {TOP:g}, or diverged", loc="left")
 
 
 def at_scales(arm: str, lines: Sequence[dict]) -> dict[str, list[float | None]]:

@@ -57,18 +57,15 @@ ARMS = {
 
 
 def points(scale: str) -> list[dict]:
-    """All that is not trained; then a seed of all arms, and the other seeds."""
-    computed = [
-        {"arm": arm, "dataset": name} | files(name) for name in SETS[scale] for arm in FEATURES
-    ]
-    trained = [
-        finetune(arm, name, seed)
-        for seed in range(max(SEEDS.values()))
-        for name in SETS[scale]
-        for arm in ARMS
-        if seed < SEEDS[name] and scale != "minutes"
-    ]
-    return computed + trained
+    """One set after the other with a seed of all arms; then the other seeds."""
+    first, others = [], []
+    for name in SETS[scale]:
+        first += [{"arm": arm, "dataset": name} | files(name) for arm in FEATURES]
+        if scale != "minutes":
+            first += [finetune(arm, name, 0) for arm in ARMS]
+            seeds = range(1, SEEDS[name])
+            others += [finetune(arm, name, seed) for seed in seeds for arm in ARMS]
+    return first + others
 
 
 def files(name: str) -> dict:
