@@ -134,7 +134,7 @@ def test_the_table_has_median_mean_spread_and_best():
         ("x = 1", r"has no function sweep\(\)"),
         ("def sweep():\n    yield from ()", "yields nothing"),
         ("def sweep():\n    yield {'optim.lerning_rate': 1.0}", "did you mean 'optim.learning"),
-        ("def sweep():\n    yield {'model.num_heads': 3}", "model.width=128 does not divide"),
+        ("def sweep():\n    yield {'model.num_heads': 3}", "model.width=128 is not divisible by"),
         ("def sweep():\n    yield {'seed': 'x'}", "seed"),
         ("def sweep():\n    return [{'seed': 1}] * 2", "yields seed=1 twice"),
         ("def sweep():\n    return 1 / 0", "ZeroDivisionError"),

@@ -78,8 +78,8 @@ def kernel(*shape, dtype="float32"):
 
 
 MISFITS = {
-    r"leaf params/a/kernel .* \(8, 8\) float32, wanted \(8, 4\)": kernel(8, 4),
-    r"leaf params/a/kernel .* wanted \(8, 8\) bfloat16": kernel(8, 8, dtype="bfloat16"),
+    r"leaf params/a/kernel .* \(8, 8\) float32, expected \(8, 4\)": kernel(8, 4),
+    r"leaf params/a/kernel .* expected \(8, 8\) bfloat16": kernel(8, 8, dtype="bfloat16"),
     r"has no leaf params/b/kernel \(2,\)": kernel(8, 8) | {"b": kernel(2)["a"]},
     r"has the leaf params/a/kernel \(8, 8\), which this run does not have": {},
 }
@@ -135,7 +135,7 @@ def test_retention_counts_only_what_verifies(saved):
 def test_what_cannot_be_written_replaces_nothing(saved):
     checkpoints, params, rest = saved
     checkpoints.save(4, params, rest, {"not for JSON": object()})
-    with pytest.raises(CheckpointError, match=r"step 4 could not be written .*: \[2, 3\]; make"):
+    with pytest.raises(CheckpointError, match=r"step 4 could not be written .*: \[2, 3\]; free"):
         checkpoints.wait()
     assert names(checkpoints.directory) == ["2", "3"]
     checkpoints.save(4, params, rest, {})

@@ -143,7 +143,7 @@ CLASSIFICATION = "BertForSequenceClassification"
         (CLASSIFICATION, POOLER, "", "no classifier.weight: read as BertModel"),
         (None, POOLER | CLASSIFIER, "", "names no architecture, so the classifier may be"),
         ("BertForTokenClassification", CLASSIFIER, "token_classification", None),
-        ("BertForMultipleChoice", POOLER | CLASSIFIER, "", "the head of BertForMultipleChoice has"),
+        ("BertForMultipleChoice", POOLER | CLASSIFIER, "", "the head of BertForMultipleChoice is"),
         ("BertForNextSentencePrediction", POOLER, "", "the head of BertForNextSentencePrediction"),
         ("BertForMaskedLM", TRANSFORM | BIAS, "pretraining", None),
         ("BertForMaskedLM", TRANSFORM | BIAS_COPY, "pretraining", None),
