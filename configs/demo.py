@@ -15,7 +15,7 @@ def get_config():
     config.task.nsp = False
     config.data.seq_len = 64
     mini.use_neighbors(config)
-    config.train.num_steps = 300
+    config.train.num_steps = 200
     config.train.log_every_steps = 10
     config.train.eval_every_steps = 50
     config.checkpoint.every_steps = 100
