@@ -163,8 +163,8 @@ def draw(figure: Figure, lines: Sequence[dict]) -> None:
                 axis.plot(BITS, values, style, color=color, marker="o", label=label)
         axis.set_xticks(sorted(BITS))
     axes[0].set_yscale("symlog", linthresh=1e-3)
-    worst = max(above(line, min(BITS), method) for line in lines for method in METHODS)
-    axes[0].set_ylim(-1e-3, 2 * max(worst, 1e-3))
+    shown = [above(line, bits, method) for line in lines for bits in BITS for method in METHODS]
+    axes[0].set_ylim(min(-1e-3, 1.5 * min(shown)), 2 * max(*shown, 1e-3))
     axes[1].set_yscale("log")
     axes[0].set(xlabel="bits", ylabel="loss above the float model's (nats a token)")
     axes[1].set(xlabel="bits", ylabel="squared error of a block over its square, mean")
