@@ -64,7 +64,7 @@ def _forward(h_BPD, table_VD, bias_V, targets_BP, weights_BP, num_blocks):
     num_rows, num_positions = h_BPD.shape[:2]
 
     def block(carry, part):
-        total, table_grad_VD, bias_grad_V = carry
+        total, table_grad_DV, bias_grad_V = carry
         h_TD, targets_T, weights_T = part
         logits_TV = table_logits(h_TD, table_VD, bias_V)
         log_total_T = jax.nn.logsumexp(logits_TV, axis=-1)
@@ -74,27 +74,28 @@ def _forward(h_BPD, table_VD, bias_V, targets_BP, weights_BP, num_blocks):
         softmax_TV = jnp.exp(logits_TV - log_total_T[:, None])
         grad_TV = weights_T[:, None] * jnp.where(at_target_TV, softmax_TV - 1, softmax_TV)
         factor_TV = constrain(grad_TV.astype(h_TD.dtype), "TV")  # in the dtype of the products
-        table_grad_VD += jnp.einsum(
-            "TV,TD->VD", factor_TV, h_TD, preferred_element_type=jnp.float32
-        )
+        # XLA's products on CPUs are twice as fast with the features transposed in memory; the
+        # barrier keeps the transpose from being folded into the product.
+        h_DT = jax.lax.optimization_barrier(h_TD.T)
+        table_grad_DV += jnp.matmul(h_DT, factor_TV, preferred_element_type=jnp.float32)
         h_grad_TD = factor_TV @ table_VD.astype(h_TD.dtype)
         carry = (
             total + jnp.sum(weights_T * losses_T),
-            constrain(table_grad_VD, "VD"),
+            constrain(table_grad_DV, "DV"),
             bias_grad_V + grad_TV.sum(axis=0),
         )
         return carry, (h_grad_TD, losses_T)
 
     parts = _split(num_blocks, h_BPD, targets_BP, weights_BP)
-    zeros = (jnp.float32(0), jnp.zeros_like(table_VD), jnp.zeros_like(bias_V))
-    (total, table_grad_VD, bias_grad_V), per_row = jax.lax.scan(block, zeros, parts)
+    zeros = (jnp.float32(0), jnp.zeros_like(table_VD.T), jnp.zeros_like(bias_V))
+    (total, table_grad_DV, bias_grad_V), per_row = jax.lax.scan(block, zeros, parts)
 
     def join(x):  # (blocks, B·P/blocks, ...) -> (B, P, ...)
         x = x.reshape(num_blocks, num_rows, -1, *x.shape[2:])
         x = jnp.moveaxis(x, 0, 1)
         return x.reshape(num_rows, -1, *x.shape[3:])[:, :num_positions]
 
-    return total, (join(per_row[0]), table_grad_VD, bias_grad_V, join(per_row[1]))
+    return total, (join(per_row[0]), table_grad_DV.T, bias_grad_V, join(per_row[1]))
 
 
 def _backward(num_blocks, residuals, cotangent):
