@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks import measuring, train_step
 from sibert_jax.configs import glue, squad1
-from sibert_jax.data.word_piece import SPECIAL_PIECES
+from sibert_jax.data.tokenizers.word_piece import SPECIAL_PIECES
 from sibert_jax.train.evaluate import Evaluator
 
 # Mean pieces of an example of GLUE without [CLS] and [SEP], as docs/finetuning.md has them.

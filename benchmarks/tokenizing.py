@@ -10,7 +10,7 @@ from benchmarks import measuring, train_step
 from sibert_jax.data import WordPiece, load_corpora
 from sibert_jax.data.cache import Cache
 from sibert_jax.data.python_docs import builtin_source
-from sibert_jax.data.word_piece import word_piece_model
+from sibert_jax.data.tokenizers.word_piece import word_piece_model
 from sibert_jax.train.config import run_config
 from sibert_jax.train.resolve import resolve
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from sibert_jax.data.word_piece import SPECIAL_PIECES
+from sibert_jax.data.tokenizers.word_piece import SPECIAL_PIECES
 from sibert_jax.model import ModelConfig
 
 

@@ -24,7 +24,7 @@ from absl import logging
 from sibert_jax import command
 from sibert_jax.__main__ import COMMANDS
 from sibert_jax.data import ByteBPE
-from sibert_jax.data.word_piece import SPECIAL_PIECES
+from sibert_jax.data.tokenizers.word_piece import SPECIAL_PIECES
 from sibert_jax.homogeneity import rules
 from sibert_jax.interop import gpt2, hugging_face
 from sibert_jax.model import Encoder

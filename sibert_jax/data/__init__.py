@@ -1,7 +1,6 @@
 """Text to tokens to examples to batches; imports only numpy."""
 
 from sibert_jax.data.batches import NextTokenBatches, PretrainingBatches
-from sibert_jax.data.byte_bpe import ByteBPE
 from sibert_jax.data.config import CorpusConfig, LabeledConfig, split_paths
 from sibert_jax.data.corpora import Corpora, load_corpora
 from sibert_jax.data.masking import Masker
@@ -21,8 +20,9 @@ from sibert_jax.data.seq_lens import (
 )
 from sibert_jax.data.sequences import BucketedBatches, Rows, Sequences, join_pair
 from sibert_jax.data.token_corpus import TokenCorpus
-from sibert_jax.data.tokenizer import Tokenizer, vocabulary_file
-from sibert_jax.data.word_piece import WordPiece
+from sibert_jax.data.tokenizers.byte_bpe import ByteBPE
+from sibert_jax.data.tokenizers.tokenizer import Tokenizer, vocabulary_file
+from sibert_jax.data.tokenizers.word_piece import WordPiece
 from sibert_jax.errors import DataError
 
 __all__ = [

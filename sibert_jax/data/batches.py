@@ -6,7 +6,7 @@ from sibert_jax.data.cache import digest
 from sibert_jax.data.masking import Masker
 from sibert_jax.data.pretraining_examples import Examples
 from sibert_jax.data.randomness import EpochPermutations, Purpose, generator
-from sibert_jax.data.word_piece import WordPiece
+from sibert_jax.data.tokenizers.word_piece import WordPiece
 from sibert_jax.errors import DataError
 
 Batch = dict[str, np.ndarray]

@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from sibert_jax.data.byte_bpe import ByteBPE
 from sibert_jax.data.python_docs import builtin_source
 from sibert_jax.data.tables import FORMATS
 from sibert_jax.data.text_files import LAYOUTS, text_source
-from sibert_jax.data.word_piece import WordPiece
+from sibert_jax.data.tokenizers.byte_bpe import ByteBPE
+from sibert_jax.data.tokenizers.word_piece import WordPiece
 from sibert_jax.errors import ConfigError
 from sibert_jax.keys import check, key
 

@@ -11,7 +11,7 @@ from sibert_jax.data.cache import FORMAT_VERSION, Cache, digest
 from sibert_jax.data.config import SOURCES, CorpusConfig, split_paths
 from sibert_jax.data.documents import HeldOutShare, Source, shortened
 from sibert_jax.data.token_corpus import CorpusWriter, TokenCorpus, open_corpus, write_corpora
-from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.data.tokenizers.tokenizer import Tokenizer
 from sibert_jax.data.vocabulary_training import find_tokenizer
 from sibert_jax.errors import DataError
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from sibert_jax.data.word_piece import WordPiece
+from sibert_jax.data.tokenizers.word_piece import WordPiece
 from sibert_jax.errors import DataError
 
 SHOW_MASK = 0.8

@@ -5,8 +5,8 @@ import numpy as np
 from sibert_jax.data.cache import digest
 from sibert_jax.data.pretraining_examples import Example
 from sibert_jax.data.token_corpus import TokenCorpus
-from sibert_jax.data.tokenizer import Tokenizer
-from sibert_jax.data.word_piece import WordPiece
+from sibert_jax.data.tokenizers.tokenizer import Tokenizer
+from sibert_jax.data.tokenizers.word_piece import WordPiece
 from sibert_jax.errors import DataError
 
 

@@ -12,7 +12,7 @@ from sibert_jax.data.cache import digest
 from sibert_jax.data.randomness import EpochPermutations, Purpose, generator
 from sibert_jax.data.sequences import tokens_to_drop
 from sibert_jax.data.token_corpus import TokenCorpus
-from sibert_jax.data.word_piece import WordPiece
+from sibert_jax.data.tokenizers.word_piece import WordPiece
 from sibert_jax.errors import DataError
 
 # Tokens (L,) int32, segments (L,) int32, and 1 if the second span is random, else 0.

@@ -9,7 +9,7 @@ import numpy as np
 
 from sibert_jax.data.cache import digest
 from sibert_jax.data.randomness import EpochPermutations
-from sibert_jax.data.word_piece import WordPiece
+from sibert_jax.data.tokenizers.word_piece import WordPiece
 from sibert_jax.errors import DataError
 
 

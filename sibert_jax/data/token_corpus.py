@@ -9,7 +9,7 @@ import numpy as np
 
 from sibert_jax.data.cache import digest
 from sibert_jax.data.documents import Document
-from sibert_jax.data.tokenizer import Tokenizer
+from sibert_jax.data.tokenizers.tokenizer import Tokenizer
 
 CHUNK_CHARS = 2_000_000
 PROGRESS_SECONDS = 5.0

@@ -11,18 +11,18 @@ import itertools
 import pathlib
 from collections.abc import Callable, Iterator
 
-from sibert_jax.data.byte_bpe import ByteBPE
 from sibert_jax.data.cache import FORMAT_VERSION, Cache, digest
 from sibert_jax.data.config import CorpusConfig
 from sibert_jax.data.documents import HeldOutShare, Source, shortened
-from sibert_jax.data.tokenizer import Tokenizer, vocabulary_file
-from sibert_jax.data.vocabulary import (
+from sibert_jax.data.tokenizers.byte_bpe import ByteBPE
+from sibert_jax.data.tokenizers.tokenizer import Tokenizer, vocabulary_file
+from sibert_jax.data.tokenizers.vocabulary import (
     CONTINUATION,
     MAX_WORD_CHARS,
     MIN_PAIR_COUNT,
     SPECIAL_PIECES,
 )
-from sibert_jax.data.word_piece import WordPiece, bert_normalizer, bert_pre_tokenizer
+from sibert_jax.data.tokenizers.word_piece import WordPiece, bert_normalizer, bert_pre_tokenizer
 from sibert_jax.errors import DataError, named_by
 
 MAX_ALPHABET = 1000

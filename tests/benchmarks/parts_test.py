@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import command, first_step, generation, layers, memory, tokenizing
 from sibert_jax.data import WordPiece
-from sibert_jax.data.word_piece import SPECIAL_PIECES
+from sibert_jax.data.tokenizers.word_piece import SPECIAL_PIECES
 
 
 def test_three_ways_differ_in_their_layers_only(tiny):

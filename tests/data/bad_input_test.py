@@ -21,7 +21,7 @@ from sibert_jax.data import (
     WeightedExamples,
 )
 from sibert_jax.data.cache import Cache
-from sibert_jax.data.vocabulary import SPECIAL_PIECES
+from sibert_jax.data.tokenizers.vocabulary import SPECIAL_PIECES
 from sibert_jax.errors import ConfigError
 
 from .conftest import make_corpus, make_tokenizer

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sibert_jax.data import ByteBPE, DataError, Tokenizer, WordPiece
-from sibert_jax.data.vocabulary import SPECIAL_PIECES
+from sibert_jax.data.tokenizers.vocabulary import SPECIAL_PIECES
 
 MERGES = [tuple(pair.split()) for pair in (
     "h e", "Ġ t", "Ġt he", "l l", "o w", "e r", "he r", "Ã ©", "Ġ Ġ", "1 2", "12 3", "' s", "Ċ Ċ",

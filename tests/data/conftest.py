@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sibert_jax.data import CorpusConfig, TokenCorpus, WordPiece, load_corpora
-from sibert_jax.data.vocabulary import SPECIAL_PIECES
+from sibert_jax.data.tokenizers.vocabulary import SPECIAL_PIECES
 
 FIRST_ORDINARY = len(SPECIAL_PIECES)
 

@@ -11,7 +11,7 @@ import pytest
 from sibert_jax.data import DataError, WordPiece
 from sibert_jax.data.documents import is_held_out, split_sentences
 from sibert_jax.data.text_files import read_documents
-from sibert_jax.data.vocabulary import SPECIAL_PIECES
+from sibert_jax.data.tokenizers.vocabulary import SPECIAL_PIECES
 
 ALL_WORK = ["reading", "learning", "tokenized"]
 

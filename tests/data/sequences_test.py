@@ -16,7 +16,7 @@ from sibert_jax.data import (
     seq_lens_for_one_pass,
     seq_lens_for_training,
 )
-from sibert_jax.data.vocabulary import SPECIAL_PIECES
+from sibert_jax.data.tokenizers.vocabulary import SPECIAL_PIECES
 
 
 def make_sequences(lengths) -> Sequences:

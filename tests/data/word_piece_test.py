@@ -10,8 +10,9 @@ import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sibert_jax.data import Tokenizer, WordPiece, word_piece
-from sibert_jax.data.vocabulary import SPECIAL_PIECES, UNCASED, Cleaning
+from sibert_jax.data import Tokenizer, WordPiece
+from sibert_jax.data.tokenizers import word_piece
+from sibert_jax.data.tokenizers.vocabulary import SPECIAL_PIECES, UNCASED, Cleaning
 from sibert_jax.data.vocabulary_training import train_wordpieces
 
 # BERT's vocabulary in small: letters, continuations, punctuation and some words.

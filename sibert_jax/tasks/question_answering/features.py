@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sibert_jax.data.cache import Cache, Entry, digest
-from sibert_jax.data.word_piece import WordPiece
+from sibert_jax.data.tokenizers.word_piece import WordPiece
 from sibert_jax.errors import DataError
 from sibert_jax.tasks.question_answering.dataset import Dataset, read_dataset
 from sibert_jax.tasks.question_answering.windows import (

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sibert_jax.data.word_piece import WordPiece, word_piece_model
+from sibert_jax.data.tokenizers.word_piece import WordPiece, word_piece_model
 from sibert_jax.errors import DataError
 from sibert_jax.tasks.question_answering.dataset import Dataset, Question, normalize_answer
 
@@ -35,7 +35,7 @@ class OffsetTokenizer:
       tokenizer: the vocabulary.
 
     Example:
-      >>> from sibert_jax.data.word_piece import SPECIAL_PIECES
+      >>> from sibert_jax.data.tokenizers.word_piece import SPECIAL_PIECES
       >>> tokens = OffsetTokenizer(WordPiece([*SPECIAL_PIECES, "cafe", "##s"])).encode(["x Cafés"])
       >>> ["x Cafés"[a:b] for a, b in zip(tokens.starts_T, tokens.ends_T)]
       ['x', 'Café', 's']

@@ -7,7 +7,7 @@ import string
 import pytest
 
 from sibert_jax.data import WordPiece
-from sibert_jax.data.word_piece import SPECIAL_PIECES
+from sibert_jax.data.tokenizers.word_piece import SPECIAL_PIECES
 
 LETTERS = string.ascii_lowercase + string.digits
 WORDS = ("the", "oil", "crisis", "began", "in", "cafe", "##ing", "who")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sibert_jax.data import WordPiece
-from sibert_jax.data.vocabulary import Cleaning
+from sibert_jax.data.tokenizers.vocabulary import Cleaning
 from sibert_jax.tasks.question_answering.windows import OffsetTokenizer, cut_windows
 
 from .conftest import TOKENS

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sibert_jax.config_file import load_config
 from sibert_jax.data import DataError, WordPiece
-from sibert_jax.data.word_piece import SPECIAL_PIECES
+from sibert_jax.data.tokenizers.word_piece import SPECIAL_PIECES
 from sibert_jax.errors import ConfigError
 from sibert_jax.tasks.token_classification.entities import entities, entity_scores
 from sibert_jax.tasks.token_classification.rows import TaggedRows

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from sibert_jax.data.documents import Document, split_sentences
-from sibert_jax.data.tokenizer import Tokenizer
-from sibert_jax.data.vocabulary import (
+from sibert_jax.data.tokenizers.tokenizer import Tokenizer
+from sibert_jax.data.tokenizers.vocabulary import (
     CONTINUATION,
     MAX_WORD_CHARS,
     PIECES,

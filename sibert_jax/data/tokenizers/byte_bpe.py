@@ -9,10 +9,16 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from sibert_jax.data.byte_bpe_files import IDS, BPEVocabulary, Merge, read_byte_bpe, write_byte_bpe
 from sibert_jax.data.documents import Document
-from sibert_jax.data.tokenizer import Tokenizer
-from sibert_jax.data.vocabulary import MIN_PAIR_COUNT
+from sibert_jax.data.tokenizers.byte_bpe_files import (
+    IDS,
+    BPEVocabulary,
+    Merge,
+    read_byte_bpe,
+    write_byte_bpe,
+)
+from sibert_jax.data.tokenizers.tokenizer import Tokenizer
+from sibert_jax.data.tokenizers.vocabulary import MIN_PAIR_COUNT
 from sibert_jax.errors import DataError
 
 END = "<|endoftext|>"

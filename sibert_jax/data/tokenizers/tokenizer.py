@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from sibert_jax.data.byte_bpe_files import IDS, is_byte_bpe
 from sibert_jax.data.documents import Document
-from sibert_jax.data.vocabulary import PIECES
+from sibert_jax.data.tokenizers.byte_bpe_files import IDS, is_byte_bpe
+from sibert_jax.data.tokenizers.vocabulary import PIECES
 from sibert_jax.files import user_path
 
 
@@ -49,8 +49,8 @@ class Tokenizer(abc.ABC):
           DataError: a file is missing or broken.
         """
         # Imported here, as both are subclasses of this class.
-        from sibert_jax.data.byte_bpe import ByteBPE
-        from sibert_jax.data.word_piece import WordPiece
+        from sibert_jax.data.tokenizers.byte_bpe import ByteBPE
+        from sibert_jax.data.tokenizers.word_piece import WordPiece
 
         path = user_path(path)
         return (ByteBPE if is_byte_bpe(path) else WordPiece).read(path)

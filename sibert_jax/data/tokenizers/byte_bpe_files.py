@@ -9,7 +9,7 @@ import pathlib
 from typing import Any, NamedTuple, TypeAlias
 
 from sibert_jax.data.text_files import read_lines
-from sibert_jax.data.vocabulary import (
+from sibert_jax.data.tokenizers.vocabulary import (
     LIBRARY,
     LIBRARY_CLASSES,
     PIECES,
