@@ -6,7 +6,12 @@ from matplotlib.figure import Figure
 
 from experiments import arms, claims
 
-RATES = {"SIBERT, AdamW": 2e-3, "SIBERT, orthogonalized SGD": 3e-4}
+# Of runs of 500 steps, near the best of experiments/decoder; longer ones take less.
+RATES = {
+    "minutes": {"SIBERT, AdamW": 4e-3, "SIBERT, orthogonalized SGD": 8e-3},
+    "hours": {"SIBERT, AdamW": 4e-3, "SIBERT, orthogonalized SGD": 8e-3},
+    "gpu": {"SIBERT, AdamW": 5e-4, "SIBERT, orthogonalized SGD": 3e-4},
+}
 CHANGES = {
     "as it is": {},
     "branches normalized before only, as the paper's": {"model__arch": "sibert"},
@@ -34,7 +39,7 @@ def points(scale: str) -> list[dict]:
     return [
         arms.arm_point(arm, rate, arms.small(scale), **keys)
         | {"arm": f"{name}; {arm.partition(', ')[2]}"}
-        for arm, rate in RATES.items()
+        for arm, rate in RATES[scale].items()
         for name, keys in (CHANGES | (WITH_ADAMW if arm == "SIBERT, AdamW" else {})).items()
     ]
 

@@ -17,7 +17,9 @@ INNER = {
     "rows of unit rms": "unit_rms",
     "factored second moment": "factored_rms",
 }
-ANGLES = {"minutes": (0.024,), "hours": (0.012, 0.024, 0.048), "gpu": (0.024,)}
+# √(2ηλ) of the recipe's best rate at each length lies in the middle.
+ANGLES = {"minutes": (0.12,), "hours": (0.06, 0.12, 0.24), "gpu": (0.024,)}
+ETA_LAMBDA = {"minutes": 8e-3, "hours": 8e-3, "gpu": 3e-4}
 SCHEDULES = ("cosine", "linear", "constant", "warmup_stable_decay", "piecewise")
 
 
@@ -33,7 +35,10 @@ def points(scale: str) -> list[dict]:
     ]
     schedules = [
         arms.arm_point(
-            "SIBERT, orthogonalized SGD", 3e-4, arms.small(scale), optim__schedule=schedule
+            "SIBERT, orthogonalized SGD",
+            ETA_LAMBDA[scale],
+            arms.small(scale),
+            optim__schedule=schedule,
         )
         | {"arm": f"orthogonalized SGD, {schedule.replace('_', '-')}"}
         for schedule in SCHEDULES
