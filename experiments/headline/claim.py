@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from experiments import arms, claims
 
-# Seed 0 of each arm at each rate; then the middle rate with the other seeds.
+# Seed 0 of each arm at each rate; then the middle rate (of four, the third) with the other seeds.
 RATES = {
-    "BERT, AdamW": (2e-3, 4e-3, 8e-3),
-    "SIBERT, orthogonalized SGD": (1e-3, 2e-3, 4e-3),
+    "BERT, AdamW": (2e-3, 4e-3, 8e-3, 16e-3),
+    "SIBERT, orthogonalized SGD": (1e-3, 2e-3, 4e-3, 8e-3),
     "SIBERT, plain SGD": (1e-3, 2e-3, 4e-3),
     "SIBERT, AdamW": (2e-3, 4e-3, 8e-3),
     "PreNorm BERT, AdamW": (2e-3, 4e-3, 8e-3),
@@ -33,11 +33,24 @@ def points(scale: str) -> list[dict]:
     """
     found = []
     for part in (list(RATES)[:NUM_MAIN], list(RATES)[NUM_MAIN:]):
-        for place in (1, 2, 0) if scale != "minutes" else (1,):
-            found += [arms.arm_point(arm, RATES[arm][place], scale) for arm in part]
-        for seed in range(1, SEEDS[scale]):
-            found += [arms.arm_point(arm, RATES[arm][1], scale, seed) for arm in part]
+        seeds = [
+            arms.arm_point(arm, middle(RATES[arm]), scale, seed)
+            for seed in range(SEEDS[scale])
+            for arm in part
+        ]
+        others = [
+            arms.arm_point(arm, rate, scale)
+            for arm in part
+            for rate in RATES[arm]
+            if rate != middle(RATES[arm])
+        ]
+        found += seeds if scale == "minutes" else seeds[: len(part)] + others + seeds[len(part) :]
     return found
+
+
+def middle(rates: Sequence[float]) -> float:
+    """The rate that has all seeds."""
+    return rates[len(rates) // 2]
 
 
 def best(lines: Sequence[dict]) -> dict[str, list[dict]]:
