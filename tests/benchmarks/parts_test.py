@@ -36,14 +36,16 @@ def test_continuations_are_measured_with_and_without_the_cache():
 def test_cold_start_has_a_new_cache_and_a_warm_one_the_first():
     seen = []
 
-    def run(overrides):
+    def run(overrides, config):
         cache = overrides["train.compilation_cache_dir"]
         seen.append(cache)
         return command.Run(2.0 if seen.count(cache) > 1 else 10.0, 0)
 
-    cold, warm = first_step.measure(repeats=3, run=run).rows
-    assert (cold.least, cold.greatest, warm.greatest) == (10, 10, 2)
-    assert len(seen) == 7
+    rows = first_step.measure(repeats=3, run=run).rows
+    assert [row.group for row in rows] == ["pretraining"] * 2 + ["fine-tuning"] * 2
+    for cold, warm in (rows[:2], rows[2:]):
+        assert (cold.least, cold.greatest, warm.greatest) == (10, 10, 2)
+    assert len(seen) == 14
 
 
 @pytest.mark.slow
