@@ -1,0 +1,148 @@
+"""Numerical checks that depend on the device: Lemma 2.4, scale invariance, attention."""
+
+import contextlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import attention as forms
+from benchmarks import train_step
+from benchmarks.accelerator.timings import SIBERT, Sizes, config
+from benchmarks.rival import last_line
+from sibert_jax.homogeneity import rescaling_error
+
+PASSED, FAILED, UNAVAILABLE = "passed", "failed", "not available here"
+NUM_STEPS = 4
+# Greatest differences relative to the greatest entry, for scales that are no power of two and for
+# other orders of summation.
+SCALING_BOUND = {"float32": 1e-3, "bfloat16": 0.1}
+ATTENTION_BOUND = {"float32": 1e-5, "bfloat16": 2e-2}
+IMPLS = {"einsum": forms.EINSUM, "blockwise": forms.BLOCKWISE, "pallas": forms.KERNELS}
+
+
+class Check(NamedTuple):
+    """The outcome of one check.
+
+    Attributes:
+      name: what was checked.
+      found: the greatest difference, relative to the greatest entry; None: not computed.
+      bound: what `found` may be; 0: bitwise equality.
+      status: PASSED, FAILED or UNAVAILABLE.
+      why: the reason if nothing was computed.
+    """
+
+    name: str
+    found: float | None
+    bound: float
+    status: str
+    why: str = ""
+
+
+def compared(name: str, found: float, bound: float) -> Check:
+    """A check whose difference is known; NaN fails."""
+    return Check(name, found, bound, PASSED if found <= bound else FAILED)
+
+
+def network(sizes: Sizes, dtype: str) -> list[Check]:
+    """Lemma 2.4 of Li et al. 2022 on the training step, and f(c·x) = f(x) for the network.
+
+    With the stateless recipe, parameters or loss times a power of two give the same losses and the
+    same directions bit for bit.
+    """
+    made = config(SIBERT, sizes.step_lengths[0], 8, sizes.check_model)
+    made.model.dtype, made.train.log_every_steps = dtype, 1
+    run = train_step.start(made, jax.devices()[:1], train_step.load_random)
+    made.task.loss_scale = 2.0**5
+    scaled = train_step.start(made, jax.devices()[:1], train_step.load_random)
+    reference = trajectory(run)
+    same_run, params_scaled = trajectory(run), trajectory(run, 2.0**-8)
+    task, params, batch = run.trainer.shapes.task, run.state.params, run.batch(0)
+    by_factor = {}
+    # Otherwise the matrix units round float32 to fewer bits, which is no error of the network.
+    with jax.default_matmul_precision("highest"):
+        logits = jax.jit(task.logits)
+        for c in (2.0**-10, 2.0**3, 1e-3, 10.0):
+            by_factor[c] = float(rescaling_error(logits, params, batch, c=c))
+    powers, others = (max(by_factor[c] for c in cs) for cs in ((2.0**-10, 2.0**3), (1e-3, 10.0)))
+    lemma = "Lemma 2.4"
+    return [
+        compared(f"same run twice, {dtype}", difference(same_run, reference), 0.0),
+        compared(f"{lemma}, parameters × 2⁻⁸, {dtype}", difference(params_scaled, reference), 0.0),
+        compared(f"{lemma}, loss × 2⁵, {dtype}", difference(trajectory(scaled), reference), 0.0),
+        compared(f"f(cx) = f(x), c = 2⁻¹⁰ and 2³, {dtype}", powers, 0.0),
+        compared(f"f(cx) = f(x), c = 10⁻³ and 10, {dtype}", others, SCALING_BOUND[dtype]),
+    ]
+
+
+def trajectory(run: train_step.Started, c: float = 1.0) -> tuple[list[float], list[np.ndarray]]:
+    """The losses of the first steps from c times the parameters, and the last parameters over c."""
+    state = run.trainer.init(jax.tree.map(lambda x: x * np.float32(c), run.state.params))
+    losses = []
+    for index in range(NUM_STEPS):
+        state, report = run.trainer.step(state, run.batch(index))
+        losses.append(float(report.window.sums["loss"]))
+    return losses, [x / np.float32(c) for x in jax.tree.leaves(jax.device_get(state.params))]
+
+
+def difference(found, wanted) -> float:
+    """The greatest difference of an array of two trees, relative to its greatest entry."""
+    errors = []
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        errors.append(np.abs(a - b).max() / (np.abs(b).max() or 1.0))
+    return float(np.max(errors))  # NaN if any is
+
+
+def attention(sizes: Sizes, dtype: str) -> list[Check]:
+    """Output and gradients of each implementation against einsum in float32."""
+    inputs, mask_BL = cases(sizes)
+    inputs = jnp.asarray(inputs, dtype)
+    checks = []
+    for causal in (False, True):
+        with jax.default_matmul_precision("highest"):
+            wanted = _computed("einsum", causal, inputs.astype(jnp.float32), mask_BL)
+        for impl, name in IMPLS.items():
+            if (impl, dtype) == ("einsum", "float32"):
+                continue
+            label = f"{name}{', causal' if causal else ''}, {dtype}"
+            bound = ATTENTION_BOUND[dtype]
+            if impl == "pallas" and jax.default_backend() not in ("gpu", "tpu"):
+                why = f"the kernels are for TPUs and NVIDIA GPUs, this is a {jax.default_backend()}"
+                checks.append(Check(label, None, bound, UNAVAILABLE, why))
+                continue
+            try:
+                with _precision(dtype):
+                    found = _computed(impl, causal, inputs, mask_BL)
+            except Exception as error:
+                checks.append(Check(label, None, bound, FAILED, last_line(error)))
+            else:
+                checks.append(compared(label, difference(found, wanted), bound))
+    return checks
+
+
+def cases(sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
+    """q, k and v, (3, 2, L, H, 64), and mask_BL: dead rows, and padding.
+
+    Every third row of the first sequence has no positive score; its others have no negative one, so
+    that no row sum is close to 0, where any rounding is large. A quarter of the second is padding.
+    """
+    shape = (3, 2, sizes.check_length, sizes.num_heads, 64)
+    inputs = np.random.default_rng(0).standard_normal(shape, np.float32)
+    inputs[:2, 0] = np.abs(inputs[:2, 0])
+    inputs[0, 0, ::3] *= -1
+    mask_BL = np.ones(shape[1:3], bool)
+    mask_BL[1, 3 * sizes.check_length // 4 :] = False
+    return inputs, mask_BL
+
+
+def _computed(impl: str, causal: bool, inputs: jax.Array, mask_BL: np.ndarray):
+    return jax.device_get(forms.compiled(forms.relu(impl, causal), inputs, mask_BL)(inputs))
+
+
+def _precision(dtype: str) -> contextlib.AbstractContextManager:
+    # float32 in full, where the default is TF32 or bfloat16.
+    if dtype == "float32":
+        return jax.default_matmul_precision("highest")
+    return contextlib.nullcontext()
