@@ -5,15 +5,19 @@ python -m benchmarks.accelerator --out=runs/accelerator
 The same command continues what was begun on the same device and commit.
 """
 
+import argparse
+import contextlib
 import json
 import pathlib
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from benchmarks import measuring
-from benchmarks.accelerator import report, timings
+from benchmarks.accelerator import report
+from benchmarks.accelerator.sizes import FULL, TINY, Sizes, meshes
 from benchmarks.rival import Rival, RivalError
 from sibert_jax import command
 
@@ -29,7 +33,7 @@ class Part(NamedTuple):
     arguments: dict
 
 
-def parts(sizes: timings.Sizes, num_devices: int) -> list[Part]:
+def parts(sizes: Sizes, num_devices: int) -> list[Part]:
     """All parts but the batches, of which each depends on the one before."""
     return [
         *(Part(f"network, {x}", "check_network", {"dtype": x}) for x in sizes.network_dtypes),
@@ -44,7 +48,7 @@ def parts(sizes: timings.Sizes, num_devices: int) -> list[Part]:
         *(Part(f"training step, length {x}", "step", {"length": x}) for x in sizes.step_lengths),
         *(
             Part(f"mesh {' × '.join(map(str, x))}", "mesh", {"shape": list(x)})
-            for x in timings.meshes(num_devices)
+            for x in meshes(num_devices)
         ),
     ]
 
@@ -84,7 +88,7 @@ class Session:
     Args:
       folder: of the report.
       processes: what is asked.
-      platform: "cpu", "gpu" or "tpu".
+      flags: from `Part.do` to the flags of process.py.
       kept: what is in accelerator.json.
       minutes: after these no part is started.
     """
@@ -93,12 +97,11 @@ class Session:
         self,
         folder: pathlib.Path,
         processes: Processes,
-        platform: str,
+        flags: Callable[[str], list[str]],
         kept: dict,
         minutes: float,
     ):
-        self.folder, self.processes, self.platform = folder, processes, platform
-        self.kept = kept
+        self.folder, self.processes, self.flags, self.kept = folder, processes, flags, kept
         self._since, self._seconds = time.monotonic(), 60 * minutes
 
     def do(self, part: Part, *, afresh: bool = False) -> dict | None:
@@ -112,9 +115,8 @@ class Session:
             return None
         found = {"do": part.do}
         try:
-            found |= self.processes.ask(
-                self._flags(part), part.do, afresh=afresh, tiny=self.kept["tiny"], **part.arguments
-            )
+            request = part.arguments | {"tiny": self.kept["tiny"]}
+            found |= self.processes.ask(self.flags(part.do), part.do, afresh=afresh, **request)
         except RivalError as error:
             found["error"] = f"{part.name}: {error}"
         now = time.monotonic()
@@ -125,13 +127,7 @@ class Session:
         report.write(self.folder, self.kept)
         return found
 
-    def _flags(self, part: Part) -> list[str]:
-        if self.platform == "cpu":
-            return ["--cpu"]
-        checks = part.do.startswith("check")
-        return ["--deterministic"] if checks and self.platform == "gpu" else []
-
-    def everything(self, sizes: timings.Sizes, num_devices: int) -> None:
+    def everything(self, sizes: Sizes, num_devices: int) -> None:
         """Does all parts, and the batches until one fails, each in a process of its own."""
         self.kept["missing"] = []
         for part in parts(sizes, num_devices):
@@ -141,8 +137,8 @@ class Session:
             found = self.do(part, afresh=True)
             if found is None or "error" in found:
                 break
-        self.processes.close()
         report.write(self.folder, self.kept)
+        report.draw(self.folder, self.kept)
 
 
 def doublings(first: int, last: int) -> Iterator[int]:
@@ -170,6 +166,18 @@ def begun(path: pathlib.Path, machine: dict, tiny: bool, fresh: bool) -> dict:
     return kept
 
 
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = command.parser("benchmarks.accelerator", __doc__)
+    parser.add_argument("--out", type=pathlib.Path, default="runs/accelerator", help="folder")
+    parser.add_argument(
+        "--minutes", type=float, default=25.0, help="after these no further part is started"
+    )
+    parser.add_argument("--tiny", action="store_true", help="rehearse at tiny sizes, as on a CPU")
+    parser.add_argument("--fresh", action="store_true", help="begin anew instead of continuing")
+    return parser.parse_args(arguments)
+
+
 def main(
     arguments: Sequence[str] | None = None, start: Callable[[list[str]], Rival] | None = None
 ) -> int:
@@ -179,29 +187,27 @@ def main(
       arguments: the words after the command; None: those of this process.
       start: makes the process that measures from its flags; None: `process.py`.
     """
-    parser = command.parser("benchmarks.accelerator", __doc__)
-    parser.add_argument("--out", type=pathlib.Path, default="runs/accelerator", help="folder")
-    parser.add_argument(
-        "--minutes", type=float, default=25.0, help="after these no further part is started"
-    )
-    parser.add_argument("--tiny", action="store_true", help="rehearse at tiny sizes, as on a CPU")
-    parser.add_argument("--fresh", action="store_true", help="begin anew instead of continuing")
-    given = parser.parse_args(arguments)
+    given = parse(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
     processes = Processes(start or _start)
-    try:
-        found = processes.ask([], "machine")
-        tiny = given.tiny or found["platform"] == "cpu"
+    with tempfile.TemporaryDirectory() as programs, contextlib.closing(processes):
+        try:
+            found = processes.ask([], "machine")
+        except RivalError as error:
+            command.fail(f"JAX cannot open the devices: {error}", 1)
+        platform, machine = found["platform"], found["machine"]
+        tiny = given.tiny or platform == "cpu"
         if tiny and not given.tiny:
             measuring.say("JAX finds no accelerator here, so this is a rehearsal at tiny sizes.")
-        kept = begun(given.out / "accelerator.json", found["machine"], tiny, given.fresh)
-        session = Session(given.out, processes, found["platform"], kept, given.minutes)
-        num_devices = 2 if found["platform"] == "cpu" else found["num_devices"]
-        session.everything(timings.TINY if tiny else timings.FULL, num_devices)
-    except RivalError as error:
-        command.fail(f"the devices cannot be opened: {error}", 1)
-    finally:
-        processes.close()
+        kept = begun(given.out / "accelerator.json", machine, tiny, given.fresh)
+
+        def flags(do: str) -> list[str]:
+            if platform == "cpu":
+                return [f"--cpu={programs}"]
+            return ["--deterministic"] if platform == "gpu" and do.startswith("check") else []
+
+        session = Session(given.out, processes, flags, kept, given.minutes)
+        session.everything(TINY if tiny else FULL, found["num_devices"])
     print(report.markdown(kept))
     measuring.say(f"report: {given.out / 'accelerator.md'}")
     return int(report.check_failed(kept["parts"]))

@@ -9,7 +9,8 @@ import numpy as np
 
 from benchmarks import attention as forms
 from benchmarks import train_step
-from benchmarks.accelerator.timings import SIBERT, Sizes, config
+from benchmarks.accelerator.sizes import SIBERT, Sizes
+from benchmarks.accelerator.timings import config
 from benchmarks.rival import last_line
 from sibert_jax.homogeneity import rescaling_error
 
@@ -51,8 +52,9 @@ def network(sizes: Sizes, dtype: str) -> list[Check]:
     With the stateless recipe, parameters or loss times a power of two give the same losses and the
     same directions bit for bit.
     """
-    made = config(SIBERT, sizes.step_lengths[0], 8, sizes.check_model)
-    made.model.dtype, made.train.log_every_steps = dtype, 1
+    length = sizes.step_lengths[0]
+    made = config(SIBERT, length, sizes.step_tokens // length, sizes.check_keys)
+    made.model.dtype = dtype
     run = train_step.start(made, jax.devices()[:1], train_step.load_random)
     made.task.loss_scale = 2.0**5
     scaled = train_step.start(made, jax.devices()[:1], train_step.load_random)
@@ -66,18 +68,18 @@ def network(sizes: Sizes, dtype: str) -> list[Check]:
         for c in (2.0**-10, 2.0**3, 1e-3, 10.0):
             by_factor[c] = float(rescaling_error(logits, params, batch, c=c))
     powers, others = (max(by_factor[c] for c in cs) for cs in ((2.0**-10, 2.0**3), (1e-3, 10.0)))
-    lemma = "Lemma 2.4"
-    return [
-        compared(f"same run twice, {dtype}", difference(same_run, reference), 0.0),
-        compared(f"{lemma}, parameters × 2⁻⁸, {dtype}", difference(params_scaled, reference), 0.0),
-        compared(f"{lemma}, loss × 2⁵, {dtype}", difference(trajectory(scaled), reference), 0.0),
-        compared(f"f(cx) = f(x), c = 2⁻¹⁰ and 2³, {dtype}", powers, 0.0),
-        compared(f"f(cx) = f(x), c = 10⁻³ and 10, {dtype}", others, SCALING_BOUND[dtype]),
+    found = [
+        ("same run twice", difference(same_run, reference), 0.0),
+        ("Lemma 2.4, parameters × 2⁻⁸", difference(params_scaled, reference), 0.0),
+        ("Lemma 2.4, loss × 2⁵", difference(trajectory(scaled), reference), 0.0),
+        ("f(cx) = f(x), c = 2⁻¹⁰ and 2³", powers, 0.0),
+        ("f(cx) = f(x), c = 10⁻³ and 10", others, SCALING_BOUND[dtype]),
     ]
+    return [compared(f"{name}, {dtype}", *values) for name, *values in found]
 
 
 def trajectory(run: train_step.Started, c: float = 1.0) -> tuple[list[float], list[np.ndarray]]:
-    """The losses of the first steps from c times the parameters, and the last parameters over c."""
+    """From c times the parameters: sums of the losses so far, and the last parameters over c."""
     state = run.trainer.init(jax.tree.map(lambda x: x * np.float32(c), run.state.params))
     losses = []
     for index in range(NUM_STEPS):

@@ -10,7 +10,7 @@ import importlib.metadata
 import os
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
-# On a CPU compiling is all the work; for these flags see tests/conftest.py.
+# In a rehearsal compiling is all the work; for these flags see tests/conftest.py.
 FAST_TO_COMPILE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
 
@@ -24,8 +24,9 @@ def answer(request: dict) -> dict:
         found = {"platform": jax.default_backend(), "num_devices": jax.device_count()}
         return found | {"machine": measuring.machine()}
     from benchmarks.accelerator import checks, timings
+    from benchmarks.accelerator.sizes import FULL, TINY
 
-    sizes = timings.TINY if request["tiny"] else timings.FULL
+    sizes = TINY if request["tiny"] else FULL
     gc.collect()  # the arrays of the part before
     match request:
         case {"do": "check_network", "dtype": dtype}:
@@ -47,7 +48,7 @@ def main() -> None:
     """Answers until the input ends."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accelerator.process")
     parser.add_argument("--deterministic", action="store_true", help="on GPUs, the same bits twice")
-    parser.add_argument("--cpu", action="store_true", help="rehearse: compile fast, two devices")
+    parser.add_argument("--cpu", help="rehearse: compile fast, and keep programs in this folder")
     arguments = parser.parse_args()
     if arguments.deterministic:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}"
@@ -58,7 +59,8 @@ def main() -> None:
     from benchmarks.rival import serve
 
     if arguments.cpu:
-        jax.config.update("jax_num_cpu_devices", 2)
+        jax.config.update("jax_compilation_cache_dir", arguments.cpu)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         jax.config.update("jax_disable_most_optimizations", True)
         jax.config.update("jax_default_prng_impl", "rbg")
     serve(answer)

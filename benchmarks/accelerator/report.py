@@ -3,7 +3,7 @@
 import pathlib
 
 from benchmarks import measuring
-from benchmarks.accelerator.timings import BERT, DATA_PARALLEL
+from benchmarks.accelerator.sizes import BERT, DATA_PARALLEL
 from benchmarks.measuring import Result
 from sibert_jax.files import atomically, write_json
 
@@ -106,7 +106,7 @@ def markdown(kept: dict) -> str:
 
 
 def write(folder: pathlib.Path, kept: dict) -> None:
-    """Writes accelerator.json, accelerator.md and, if anything is timed, accelerator.png.
+    """Writes accelerator.json and accelerator.md.
 
     Args:
       folder: where to; it exists.
@@ -115,6 +115,10 @@ def write(folder: pathlib.Path, kept: dict) -> None:
     write_json(folder / "accelerator.json", kept)
     with atomically(folder / "accelerator.md") as temporary:
         temporary.write_text(markdown(kept), encoding="utf-8")
+
+
+def draw(folder: pathlib.Path, kept: dict) -> None:
+    """Writes accelerator.png if anything is timed; arguments as for `write`."""
     rows = [row for result in results(kept["parts"]).values() for row in result.rows]
     if rows:
         title = kept["machine"]["device"]

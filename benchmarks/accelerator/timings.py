@@ -1,11 +1,10 @@
 """What is timed on an accelerator: attention, the training step, meshes, large batches.
 
-Each function returns what `report.py` puts into one group: values by contestant, one a repeat, all
-in tokens/s.
+Each function returns a part of one group of `report.py`: tokens/s by contestant, one per repeat.
 """
 
-import dataclasses
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -13,93 +12,18 @@ import ml_collections
 
 from benchmarks import attention as forms
 from benchmarks import measuring, optimizers, train_step
+from benchmarks.accelerator.sizes import BERT, SIBERT, Sizes
 from benchmarks.rival import last_line
 from sibert_jax.configs import bert_base, sibert_base
 from sibert_jax.runtime.peak_flops import peak_flops
 from sibert_jax.train import sharding
 
-SIBERT, BERT = "SIBERT, stateless recipe", "BERT, AdamW"
-DATA_PARALLEL = "data parallelism alone"
 
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """Of everything that is measured.
-
-    Attributes:
-      attention_lengths: tokens of a sequence.
-      attention_tokens: of a batch.
-      num_heads: of attention, with 64 features each.
-      num_calls: of attention, per repeat.
-      step_lengths: tokens of a sequence in a training step.
-      step_tokens: of a batch, per device.
-      num_steps: training steps per repeat.
-      repeats: of each timing.
-      batch_length: tokens of a sequence where the largest batch is looked for.
-      batches: its first and its greatest size, in sequences.
-      network_dtypes: of the checks of the network.
-      check_length: tokens of a sequence where implementations of attention are compared; no
-        multiple of a kernel's block.
-      check_model: keys under `model` for the checks.
-      model: keys under `model` for the timings.
-    """
-
-    attention_lengths: tuple[int, ...] = forms.LENGTHS
-    attention_tokens: int = 16_384
-    num_heads: int = 12
-    num_calls: int = 20
-    step_lengths: tuple[int, ...] = (128, 512)
-    step_tokens: int = 8192
-    num_steps: int = 10
-    repeats: int = 3
-    batch_length: int = 512
-    batches: tuple[int, int] = (8, 4096)
-    network_dtypes: tuple[str, ...] = ("float32", "bfloat16")
-    check_length: int = 500
-    check_model: dict = dataclasses.field(default_factory=lambda: {"depth": 2})
-    model: dict = dataclasses.field(default_factory=dict)
-
-
-_TINY_MODEL = {
-    "width": 32,
-    "ffn_width": 64,
-    "depth": 1,
-    "num_heads": 2,
-    "vocab_size": 512,
-    "scan_layers": False,
-    "dropout": 0.0,
-}
-FULL = Sizes()
-TINY = Sizes(
-    attention_lengths=(16,),
-    attention_tokens=32,
-    num_heads=1,
-    num_calls=1,
-    step_lengths=(16,),
-    step_tokens=64,
-    num_steps=2,
-    repeats=1,
-    batch_length=16,
-    batches=(2, 2),
-    network_dtypes=("float32",),
-    check_length=20,
-    check_model=_TINY_MODEL,
-    model=_TINY_MODEL,
-)
-
-
-def config(name: str, length: int, batch_size: int, model: dict) -> ml_collections.ConfigDict:
-    """A run of base, on random tokens.
-
-    Args:
-      name: SIBERT or BERT.
-      length: tokens of a sequence.
-      batch_size: sequences of a step.
-      model: further keys under `model`.
-    """
+def config(name: str, length: int, batch_size: int, keys: Mapping) -> ml_collections.ConfigDict:
+    """Base, SIBERT or BERT, with sequences of `length` tokens and further keys."""
     found = {SIBERT: sibert_base, BERT: bert_base}[name].get_config()
     found.data.seq_len, found.train.global_batch_size = length, batch_size
-    found.model.update(model)
+    found.update_from_flattened_dict(keys)
     return found
 
 
@@ -135,7 +59,7 @@ def step(sizes: Sizes, length: int) -> dict:
     batch_size = max(1, sizes.step_tokens // length)
     runs = {
         name: train_step.start(
-            config(name, length, batch_size, sizes.model), devices, train_step.load_random
+            config(name, length, batch_size, sizes.keys), devices, train_step.load_random
         )
         for name in (BERT, SIBERT)
     }
@@ -174,7 +98,7 @@ def _mfu(run: train_step.Started, tokens_per_second: float) -> dict[str, float]:
 
 def batch(sizes: Sizes, batch_size: int) -> dict:
     """The training step of the recommended recipe on one device, with a batch that may not fit."""
-    made = config(SIBERT, sizes.batch_length, batch_size, sizes.model)
+    made = config(SIBERT, sizes.batch_length, batch_size, sizes.keys)
     run = train_step.start(made, jax.devices()[:1], train_step.load_random)
     name = f"batch {batch_size:,}"
     values = measuring.in_turn({name: train_step.step_timer(run, 2)}, sizes.repeats)
@@ -183,27 +107,11 @@ def batch(sizes: Sizes, batch_size: int) -> dict:
     return {"group": group, "values": values, "more": more}
 
 
-def meshes(num_devices: int) -> list[tuple[int, int, int]]:
-    """All sizes (data, fsdp, tensor) whose product is the number of devices, data alone first.
-
-    Example:
-      >>> meshes(2)
-      [(2, 1, 1), (1, 2, 1), (1, 1, 2)]
-    """
-    divisors = [n for n in range(num_devices, 0, -1) if num_devices % n == 0]
-    return [
-        (data, fsdp, num_devices // data // fsdp)
-        for data in divisors
-        for fsdp in divisors
-        if num_devices % (data * fsdp) == 0
-    ]
-
-
 def mesh(sizes: Sizes, shape: tuple[int, int, int]) -> dict:
     """The training step of the recommended recipe on all devices, on one mesh."""
     length = sizes.step_lengths[0]
     batch_size = math.prod(shape) * max(1, sizes.step_tokens // length)
-    made = config(SIBERT, length, batch_size, sizes.model)
+    made = config(SIBERT, length, batch_size, sizes.keys)
     # The tables are split over `tensor` too, and 30,522 is 2 × 3 × 5,087.
     made.model.vocab_size = -(-made.model.vocab_size // 1024) * 1024
     made.mesh.update(dict(zip(sharding.AXES, shape)))
