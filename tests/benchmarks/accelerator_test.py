@@ -137,7 +137,7 @@ def test_a_wrong_implementation_of_attention_is_found(monkeypatch):
 
     def relu(impl, causal=False):
         wrong = impl == "blockwise" and causal
-        return lambda q, k, v, mask: right(impl, causal)(q, k * (1.1 if wrong else 1), v, mask)
+        return lambda q, k, v, mask: right(impl, causal)(q, k, v * (1.1 if wrong else 1), mask)
 
     monkeypatch.setattr(forms, "relu", relu)
     found = {check.name: check for check in checks.attention(TINY, "float32")}
