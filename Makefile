@@ -7,7 +7,7 @@ WORKDIR ?= runs/demo
 # Large pages, kept between the steps: on CPU a seventh of a small step (docs/performance.md).
 demo bench: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=8589934592
 
-.PHONY: demo test test-all lint docs bench clean
+.PHONY: demo test test-all lint docs bench bench-accelerator clean
 
 $(VENV)/installed: setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sibert_jax needs Python >= 3.11, found " + sys.version.split()[0] + "; call make PYTHON=/path/to/python3.11")'
@@ -52,6 +52,10 @@ $(RIVALS)/installed: benchmarks/requirements.txt
 bench: $(VENV)/installed
 	@$(MAKE) --no-print-directory $(RIVALS)/installed || echo "$(RIVALS) could not be made, so PyTorch is not measured; the reason is above."
 	$(RUN) -m benchmarks
+
+# .venv needs the JAX of the accelerator: docs/performance.md.
+bench-accelerator: $(VENV)/installed
+	$(RUN) -m benchmarks.accelerator
 
 clean:
 	rm -rf $(VENV) $(RIVALS) runs site

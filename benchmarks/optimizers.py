@@ -96,7 +96,9 @@ def _random_tree(shapes: dict, seed: int) -> dict:
     return jax.tree.map(leaf, shapes, is_leaf=lambda x: isinstance(x, tuple))
 
 
-def _compiled(tx: optax.GradientTransformation, grads: dict) -> jax.stages.Compiled:
+def compiled(tx: optax.GradientTransformation, grads: dict) -> jax.stages.Compiled:
+    """Compiles one update and its application, a function of (params, state, grads)."""
+
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
@@ -123,28 +125,37 @@ def measure_group(
     size = sum(leaf.size for leaf in jax.tree.leaves(grads))
     timed, more = {}, {}
     for name, tx in chosen.items():
-        step, state = _compiled(tx, grads), tx.init(grads)
+        step, state = compiled(tx, grads), tx.init(grads)
         state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         more[name] = {
             "passes over memory": step.cost_analysis()["bytes accessed"] / (4 * size),
             "state, bytes a parameter": state_bytes / size,
         }
-        timed[name] = _Updates(step, state, grads)
+        timed[name] = Updates(step, state, grads)
     return measuring.rows(measuring.in_turn(timed, repeats), BASELINE, group, more)
 
 
-class _Updates:
-    """Takes one update a call, from where the last one ended; returns milliseconds."""
+class Updates:
+    """Updates from where the last call ended; a call returns milliseconds per update.
 
-    def __init__(self, step: jax.stages.Compiled, state, grads: dict):
-        self._step, self._grads = step, grads
+    Args:
+      step: what `compiled` returned; parameters and state are donated.
+      state: of the optimizer.
+      grads: the gradient of every update.
+      num_updates: of a call.
+    """
+
+    def __init__(self, step: jax.stages.Compiled, state, grads: dict, num_updates: int = 1):
+        self._step, self._grads, self._num_updates = step, grads, num_updates
         params = jax.tree.map(lambda g: -0.5 * g, grads)
         self._after = jax.block_until_ready(step(params, state, grads))
 
     def __call__(self) -> float:
         start = time.perf_counter()
-        self._after = jax.block_until_ready(self._step(*self._after, self._grads))
-        return 1e3 * (time.perf_counter() - start)
+        for _ in range(self._num_updates):
+            self._after = self._step(*self._after, self._grads)
+        jax.block_until_ready(self._after)
+        return 1e3 * (time.perf_counter() - start) / self._num_updates
 
 
 def measure(*, repeats: int = 5) -> measuring.Result:

@@ -1,6 +1,6 @@
 """Hugging Face's BERT and GPT-2 in PyTorch, measured on command: the other end of `rival.Rival`.
 
-Runs under a Python that has torch and transformers and needs nothing of ours. Attention is SDPA,
+Runs under a Python that has torch and transformers, and none of our packages. Attention is SDPA,
 the optimizer fused AdamW, dropout is off, everything is float32 on the CPU.
 
 - `eager`, `compiled`: `BertForPreTraining` as it is, which computes logits at every position;
@@ -10,14 +10,14 @@ the optimizer fused AdamW, dropout is off, everything is float32 on the CPU.
 Of GPT-2, `GPT2LMHeadModel`, there is the loss over all positions alone.
 """
 
-import json
-import os
-import sys
+import functools
 import time
 
 import numpy as np
 import torch
 import transformers
+
+from benchmarks.rival import last_line, serve
 
 WARM_UP_STEPS = 2
 
@@ -152,11 +152,6 @@ def matrix_product(size: int, times: int) -> dict[str, float]:
     return {"flops_per_second": 2 * size**3 / min(seconds)}
 
 
-def last_line(error: Exception) -> str:
-    """The error, on one line."""
-    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
-
-
 def answer(request: dict, state: dict) -> dict:
     """Does what is asked for."""
     match request:
@@ -178,16 +173,7 @@ def answer(request: dict, state: dict) -> dict:
 
 def main() -> None:
     """Answers until the input ends."""
-    # Libraries that print must not spoil the answers.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    state = {}
-    for line in sys.stdin:
-        try:
-            answered = answer(json.loads(line), state)
-        except Exception as error:
-            answered = {"error": last_line(error)}
-        print(json.dumps(answered), file=answers, flush=True)
+    serve(functools.partial(answer, state={}))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,14 @@ Requests and answers are JSON objects, one a line, on the process's stdin and st
 
 import contextlib
 import json
+import os
 import pathlib
 import subprocess
+import sys
 import tempfile
+import threading
+import time
+from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).parents[1]
 END_SECONDS = 10.0
@@ -22,6 +27,7 @@ class Rival:
 
     Args:
       command: program and arguments; it runs in the root of the repository.
+      answer_seconds: an answer that takes longer ends the process; None: no limit.
 
     Raises:
       RivalError: the program is not there.
@@ -31,7 +37,8 @@ class Rival:
       ...     rival.ask("matrix_product", size=2048)["flops_per_second"]
     """
 
-    def __init__(self, command: list[str]):
+    def __init__(self, command: list[str], answer_seconds: float | None = None):
+        self._answer_seconds = answer_seconds
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by __exit__
         try:
             self._process = subprocess.Popen(
@@ -50,15 +57,22 @@ class Rival:
         """Asks and waits for the answer.
 
         Raises:
-          RivalError: the process has ended, or answers with an error.
+          RivalError: the process has ended, is out of time, or answers with an error.
         """
-        line = ""
+        line, since = "", time.monotonic()
+        timer = threading.Timer(self._answer_seconds or 0, self._process.kill)
+        if self._answer_seconds is not None:
+            timer.start()
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps({"do": do} | arguments) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
+        timer.cancel()
         if not line:
-            raise RivalError(self._last_words())
+            last_words = self._last_words()
+            if self._answer_seconds is not None and time.monotonic() - since > self._answer_seconds:
+                raise RivalError(f"{do} took more than {self._answer_seconds:g} s.")
+            raise RivalError(last_words)
         answer = json.loads(line)
         if "error" in answer:
             raise RivalError(f"{do} failed there: {answer['error']}")
@@ -84,3 +98,25 @@ class Rival:
             self._process.wait()
         self._process.stdout.close()
         self._errors.close()
+
+
+def serve(answer: Callable[[dict], dict]) -> None:
+    """Answers until the input ends: the other end of a `Rival`; needs no package.
+
+    Args:
+      answer: from a request to its answer; if it raises, the answer is the error on one line.
+    """
+    # Libraries that print must not spoil the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        try:
+            answered = answer(json.loads(line))
+        except Exception as error:
+            answered = {"error": last_line(error)}
+        print(json.dumps(answered), file=answers, flush=True)
+
+
+def last_line(error: Exception) -> str:
+    """The error, on one line."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"

@@ -7,18 +7,19 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from benchmarks import measuring
 from sibert_jax.configs import gpt, mini
-from sibert_jax.tasks.task import Batch, TaskData
+from sibert_jax.tasks.task import Batch, Task, TaskData
 from sibert_jax.train import sharding
-from sibert_jax.train.config import run_config
+from sibert_jax.train.config import RunConfig, run_config
 from sibert_jax.train.loop import load_batch
 from sibert_jax.train.resolve import resolve
 from sibert_jax.train.run import load_task
 from sibert_jax.train.start import find_rates, fresh_params
 from sibert_jax.train.step import TrainState
-from sibert_jax.train.trainer import Shapes, Trainer
+from sibert_jax.train.trainer import Shapes, Trainer, bare_task
 
 MEGABYTE = 1e6
 
@@ -76,13 +77,60 @@ def model_config(
     return config
 
 
+class RandomBatches:
+    """Endless pretraining batches of random tokens without padding, the same on every call.
+
+    Args:
+      task: the task of a pretraining.
+    """
+
+    def __init__(self, task: Task):
+        self._task, (self._seq_len,) = task, task.seq_lens
+        vocab_size = task.cfg.vocab_size
+        self._limits = {
+            "tokens": vocab_size,
+            "segments": 2 if task.cfg.has_segments else 1,
+            "masked_targets": vocab_size,
+            "masked_positions": self._seq_len,
+            "nsp_labels": 2,
+        }
+
+    def batch(self, step: int, rows: slice) -> dict[str, np.ndarray]:
+        """Rows of the batch of a step: integers below their limits, and ones."""
+        rng = np.random.default_rng((step, rows.start))
+        shapes = self._task.abstract_batch(rows.stop - rows.start, self._seq_len)
+        limits = self._limits
+        return {
+            name: rng.integers(limits[name], size=leaf.shape, dtype=leaf.dtype)
+            if name in limits
+            else np.ones(leaf.shape, leaf.dtype)
+            for name, leaf in shapes.items()
+        }
+
+
+def load_random(run: RunConfig, progress: Callable[[str], None]) -> tuple[Task, TaskData]:
+    """As `load_task` for a pretraining, with `RandomBatches` and without a tokenizer."""
+    del progress
+    task = bare_task(run)
+    batches = RandomBatches(task)
+    return task, TaskData(batches, batches, "random", 1, None, (), "mlm_loss", True)
+
+
 def start(
-    config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None
+    config: ml_collections.ConfigDict,
+    devices: Sequence[jax.Device] | None = None,
+    load: Callable[..., tuple[Task, TaskData]] = load_task,
 ) -> Started:
-    """A run whose step is compiled, and its first state."""
+    """A run whose step is compiled, and its first state.
+
+    Args:
+      config: the run.
+      devices: what the mesh is made of; None: all of them.
+      load: `load_task` or `load_random`.
+    """
     run = run_config(resolve(config))
     mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, devices)
-    task, data = load_task(run, progress=measuring.say)
+    task, data = load(run, progress=measuring.say)
     run = run.with_num_steps(data.steps_per_epoch)
     measuring.say(f"compiling the {run.model.arch} step")
     shapes = Shapes.of(run, mesh, task)

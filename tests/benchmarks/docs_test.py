@@ -9,11 +9,12 @@ import sys
 import pytest
 
 from benchmarks import __main__ as command
+from benchmarks.accelerator import __main__ as accelerator
 from tests.docs_test import PRETRAINING
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
-BENCH, _, LARGE_PAGES, REMAT, _ = re.findall(
+BENCH, ACCELERATOR, _, LARGE_PAGES, REMAT, _ = re.findall(
     r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL
 )
 
@@ -21,6 +22,11 @@ BENCH, _, LARGE_PAGES, REMAT, _ = re.findall(
 def test_command_of_a_benchmark_is_legal():
     arguments = command.parse(shlex.split(BENCH)[3:])
     assert (arguments.name, arguments.repeats) == ("models", 3)
+
+
+def test_command_for_accelerators_is_legal():
+    arguments = accelerator.parse(shlex.split(ACCELERATOR)[3:])
+    assert (str(arguments.out), arguments.minutes) == ("runs/accelerator", 25)
 
 
 def test_every_benchmark_is_named_and_every_link_works():

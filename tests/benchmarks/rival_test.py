@@ -15,7 +15,7 @@ from sibert_jax.train.resolve import resolve
 
 FAKE = textwrap.dedent(
     """
-    import json, sys
+    import json, sys, time
     for line in sys.stdin:
         request = json.loads(line)
         match request:
@@ -23,6 +23,8 @@ FAKE = textwrap.dedent(
                 answer = {"sum": a + b}
             case {"do": "die"}:
                 sys.exit("no memory left")
+            case {"do": "hang"}:
+                time.sleep(60)
             case _:
                 answer = {"error": "what?"}
         print(json.dumps(answer), flush=True)
@@ -30,8 +32,8 @@ FAKE = textwrap.dedent(
 )
 
 
-def fake(script: str = FAKE) -> Rival:
-    return Rival([sys.executable, "-c", script])
+def fake(script: str = FAKE, **options) -> Rival:
+    return Rival([sys.executable, "-c", script], **options)
 
 
 def test_one_process_answers_until_it_ends():
@@ -44,6 +46,14 @@ def test_one_process_answers_until_it_ends():
         with pytest.raises(RivalError, match=r"ended with status 1: no memory left\."):
             rival.ask("die")
         with pytest.raises(RivalError, match="ended with status 1"):
+            rival.ask("add", a=1, b=2)
+
+
+def test_one_that_hangs_is_ended():
+    with fake(answer_seconds=0.5) as rival:
+        with pytest.raises(RivalError, match=r"hang took more than 0\.5 s\."):
+            rival.ask("hang")
+        with pytest.raises(RivalError, match="ended with status -9"):
             rival.ask("add", a=1, b=2)
 
 
