@@ -2,7 +2,7 @@
 
 python -m benchmarks.accelerator --out=runs/accelerator
 
-The same command continues what was begun on the same device and commit.
+The same command continues on the same device and commit.
 """
 
 import argparse
@@ -148,8 +148,8 @@ def doublings(first: int, last: int) -> Iterator[int]:
         first *= 2
 
 
-def begun(path: pathlib.Path, machine: dict, tiny: bool, fresh: bool) -> dict:
-    """What accelerator.json keeps, or a new one; ends the program if it is of something else."""
+def kept_results(path: pathlib.Path, machine: dict, tiny: bool, fresh: bool) -> dict:
+    """The contents of accelerator.json, or new ones; fails if another machine or commit made it."""
     new = {"machine": machine, "tiny": tiny, "missing": [], "parts": {}}
     if fresh or not path.exists():
         return new
@@ -160,8 +160,8 @@ def begun(path: pathlib.Path, machine: dict, tiny: bool, fresh: bool) -> dict:
     ]:
         if was != now:
             command.fail(
-                f"{path} was begun with {what}={was}, and this is {now}; give another --out, or "
-                "--fresh to begin anew."
+                f"{path} was made with {what}={was}, and this is {now}; give another --out, or "
+                "--fresh to start over."
             )
     return kept
 
@@ -171,10 +171,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = command.parser("benchmarks.accelerator", __doc__)
     parser.add_argument("--out", type=pathlib.Path, default="runs/accelerator", help="folder")
     parser.add_argument(
-        "--minutes", type=float, default=25.0, help="after these no further part is started"
+        "--minutes", type=float, default=25.0, help="no part is started after these"
     )
     parser.add_argument("--tiny", action="store_true", help="rehearse at tiny sizes, as on a CPU")
-    parser.add_argument("--fresh", action="store_true", help="begin anew instead of continuing")
+    parser.add_argument("--fresh", action="store_true", help="start over instead of continuing")
     return parser.parse_args(arguments)
 
 
@@ -199,7 +199,7 @@ def main(
         tiny = given.tiny or platform == "cpu"
         if tiny and not given.tiny:
             measuring.say("JAX finds no accelerator here, so this is a rehearsal at tiny sizes.")
-        kept = begun(given.out / "accelerator.json", machine, tiny, given.fresh)
+        kept = kept_results(given.out / "accelerator.json", machine, tiny, given.fresh)
 
         def flags(do: str) -> list[str]:
             if platform == "cpu":

@@ -102,7 +102,7 @@ def test_the_same_command_continues_and_fresh_begins_anew(tmp_path, capsys):
     assert asked == [("mesh", [1, 1, 2], False)]
     with pytest.raises(SystemExit, match="2"):
         run(tmp_path, machine=MACHINE | {"commit": "c1"})
-    assert "was begun with commit=c0, and this is c1" in capsys.readouterr().err
+    assert "was made with commit=c0, and this is c1" in capsys.readouterr().err
     assert run(tmp_path, "--fresh", machine=MACHINE | {"commit": "c1"}) == first
 
 
