@@ -26,6 +26,16 @@ ARMS: dict[str, tuple[Overrides, str]] = {
         BERT | {"model.positions": "learned"},
         "optim.learning_rate",
     ),
+    "BERT, Muon": (  # of updates as large as AdamW's, which steps the tables and vectors
+        BERT
+        | {
+            "optim.name": "muon",
+            "optim.options": "consistent_rms=0.2, adam_weight_decay=0.01",
+            "optim.weight_decay": 0.01,
+            "optim.max_grad_norm": 0.0,
+        },
+        "optim.learning_rate",
+    ),
     "PreNorm BERT, AdamW": (BERT | {"config": "mini:bert_prenorm"}, "optim.learning_rate"),
     "SIBERT, AdamW": (
         BERT

@@ -14,6 +14,7 @@ RATES = {
     "SIBERT, orthogonalized SGD": (1e-3, 2e-3, 4e-3, 8e-3),
     "SIBERT, plain SGD": (1e-3, 2e-3, 4e-3),
     "SIBERT, AdamW": (2e-3, 4e-3, 8e-3),
+    "BERT, Muon": (5e-3, 1e-2, 2e-2),
     "PreNorm BERT, AdamW": (2e-3, 4e-3, 8e-3),
     "SIBERT, the paper's recipe": (1e-3, 3e-3, 9e-3),
     "SIBERT, SGD on spheres": (0.012, 0.024, 0.048),
