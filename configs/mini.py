@@ -45,7 +45,7 @@ def use_neighbors(config):
     config.model.positions = "rotary"
     config.model.attention_window = 2
     config.model.global_attention_every = 2
-    config.optim.eta_lambda = 2e-3
+    config.optim.eta_lambda = 4e-3
     config.optim.schedule = "linear"
 
 
