@@ -208,7 +208,7 @@ def equilibrium_sgd(
     Args:
       learning_rate: s, a number or a schedule that starts at or warms up to 1; multiplies every
         η_b.
-      weight_decay: P = ηλ at s = 1, in (0, 1); 1e-3 for a thousand steps, smaller for longer runs.
+      weight_decay: P = ηλ at s = 1, in (0, 1); to start with, 4 / number of steps.
       clip_factor: C > 1; None: no clip. See `scale_invariant_sgd`.
       memory: see `scale_to_equilibrium`.
       measure_steps: see `scale_to_equilibrium`.
