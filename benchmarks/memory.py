@@ -26,9 +26,6 @@ def measure(
       run: runs the command with overrides of the config.
     """
     config = train_step.model_config("sibert") if config is None else config
-    config = config.copy_and_resolve_references()
-    # Nothing is run here, so the learning rate is not found but given.
-    config.optim.update(eta_lambda=0.0, learning_rate=1.0)
     need = compile_only(config, jax.devices()[:1])
     arrays = need.param_bytes + need.optimizer_bytes + need.batch_bytes
     fixed = {ARRAYS: arrays, PLANNED: arrays + need.temporary_bytes}
