@@ -237,7 +237,7 @@ def power_of_two(size: jax.Array) -> jax.Array:
     Dividing by it is exact.
     """
     usable = (size > 0) & (size < jnp.inf)
-    # The exponent stands in bits 23 to 30; jnp.frexp and ldexp take 90 operations for the same.
+    # The exponent is in bits 23 to 30; jnp.frexp and jnp.ldexp need 90 operations for this.
     bits = jax.lax.bitcast_convert_type(jnp.where(usable, size, 1.0), jnp.int32)
     # One more than that of the number; clipped so that the inverse is a normal number too.
     exponent = jnp.clip((bits >> 23) + 1, 2, 252)
